@@ -1,0 +1,54 @@
+"""Time as a value that is passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from kernel.errors import BadInput
+
+
+class Clock(Protocol):
+    """Whoever needs the time is given one of these."""
+
+    def now(self) -> datetime:
+        """Return the current time, timezone-aware, in UTC."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClock:
+    """The machine's clock: made once, where a process is wired together."""
+
+    def now(self) -> datetime:
+        """Return the machine's time in UTC."""
+        return datetime.now(tz=UTC)  # noqa: TID251  this is the one clock that may
+
+
+@dataclass(slots=True)
+class ManualClock:
+    """A clock that stands still until it is moved; for tests and simulations."""
+
+    at: datetime = field(default=datetime(2026, 1, 5, 9, 0, tzinfo=UTC))
+
+    def now(self) -> datetime:
+        """Return the time that was set last."""
+        return self.at
+
+    def advance(self, by: timedelta) -> datetime:
+        """Move the clock forward (or back, with a negative interval) and return the new time."""
+        self.at += by
+        return self.at
+
+
+def to_unix_ms(at: datetime) -> int:
+    """Return milliseconds since 1970, refusing times without a zone."""
+    if at.tzinfo is None:
+        raise BadInput(f"{at.isoformat()} has no time zone")
+    return int((at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
+
+
+def iso(at: datetime) -> str:
+    """Return *at* in ISO 8601, UTC, to the millisecond: ``2026-01-05T09:00:00.000Z``."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,180 @@
+"""PostgreSQL: one metadata, one way to make an engine, one function that runs a transaction.
+
+Every package declares its tables on `metadata`, in a schema of its own name. Verbs take a
+connection; `transact` opens the transaction at the edge, retries what PostgreSQL says may be
+retried, and never mistakes a lost connection during COMMIT for a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Column, DateTime, Dialect, Integer, MetaData, Numeric, Text, TypeDecorator
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from kernel.errors import CommitUnknown, OutsideUnavailable
+
+APP_ROLE: Final = "causeway_app"
+"""The role at run time: it owns nothing and cannot change journal rows."""
+
+ATTEMPTS_MAX: Final = 8
+BACKOFF_BASE_S: Final = 0.005
+BACKOFF_MAX_S: Final = 0.5
+LOCK_TIMEOUT_MS: Final = 2_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 2_000
+POOL_SIZE_MAX: Final = 10
+
+RETRYABLE_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
+"""Serialisation failure, deadlock, lock not available: rolled back for certain, safe to repeat."""
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+T = TypeVar("T")
+
+
+class Units(TypeDecorator[int]):
+    """An amount in smallest units: ``int`` in Python, ``numeric(78,0)`` in PostgreSQL."""
+
+    impl = Numeric(78, 0)
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        return None if value is None else int(value)
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """A moment: timezone-aware and in UTC on both sides."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"{value.isoformat()} has no time zone")
+        return value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+
+def lease_columns() -> list[Column[Any]]:
+    """Return the columns of a row that workers claim: see `kernel.leases`."""
+    return [
+        Column("lease_holder", Text),
+        Column("lease_until", Timestamp),
+        Column("fence", Integer, nullable=False, server_default="0"),
+    ]
+
+
+def create_engine(url: str, *, role: str | None = None, pool_size: int = 5) -> AsyncEngine:
+    """Return an engine with the time-outs that keep one slow worker from stopping the desk.
+
+    Args:
+        url: ``postgresql+asyncpg://…``.
+        role: role to act as (`APP_ROLE` at run time, None to stay the user of the URL).
+        pool_size: connections kept, at most `POOL_SIZE_MAX`.
+    """
+    settings = {
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+        "timezone": "UTC",
+        "application_name": "causeway",
+    }
+    if role is not None:
+        settings["role"] = role
+    return create_async_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_size=min(pool_size, POOL_SIZE_MAX),
+        max_overflow=0,
+        connect_args={"server_settings": settings},
+    )
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Return the five-letter code PostgreSQL gave, if the error came from there."""
+    origin = getattr(error, "orig", error)
+    code = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None)
+    return code if isinstance(code, str) else None
+
+
+def constraint_name(error: BaseException) -> str | None:
+    """Return the name of the violated constraint, so that a store can say it in domain words."""
+    cause = getattr(getattr(error, "orig", error), "__cause__", None)
+    name = getattr(cause, "constraint_name", None)
+    return name if isinstance(name, str) else None
+
+
+async def transact(
+    engine: AsyncEngine,
+    work: Callable[[AsyncConnection], Awaitable[T]],
+    *,
+    attempts_max: int = ATTEMPTS_MAX,
+) -> T:
+    """Run *work* in one transaction and return what it returned once that is committed.
+
+    The whole of *work* runs again after a serialisation failure, a deadlock or a lock time-out, so
+    it must not act on the outside world.
+
+    Raises:
+        CommitUnknown: the connection was lost during COMMIT; look whether it happened.
+        OutsideUnavailable: PostgreSQL cannot be reached, or refuses after *attempts_max* tries.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await _attempt(engine, work)
+        except DBAPIError as error:
+            if sqlstate(error) not in RETRYABLE_SQLSTATES:
+                raise
+            if attempt >= attempts_max:
+                raise OutsideUnavailable(
+                    f"PostgreSQL refused the transaction {attempt} times: {error.orig}",
+                    remedy="Look for long transactions in pg_stat_activity",
+                ) from error
+        await asyncio.sleep(min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2**attempt))
+
+
+async def _attempt(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    try:
+        connection = await engine.connect()
+    except OSError as error:
+        raise OutsideUnavailable(
+            f"PostgreSQL does not answer: {error}",
+            where=engine.url.render_as_string(hide_password=True),
+            remedy="Start it, or correct CAUSEWAY_DATABASE_URL",
+        ) from error
+    async with connection:
+        transaction = await connection.begin()
+        try:
+            result = await work(connection)
+        except BaseException:
+            await transaction.rollback()
+            raise
+        try:
+            await transaction.commit()
+        except (DBAPIError, OSError) as error:
+            if sqlstate(error) is not None:
+                raise
+            raise CommitUnknown(
+                "the connection was lost during COMMIT",
+                remedy="Read the row by its id before doing it again",
+            ) from error
+        return result

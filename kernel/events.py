@@ -1,0 +1,195 @@
+"""Domain events: what happened to an entity, who did it, and why.
+
+`record` writes each event twice in the transaction that causes it: into ``history`` (for people:
+``explain``) and into ``outbox`` (for machines). `relay` delivers the outbox at least once, in order
+within one entity; a consumer removes duplicates by the event's id.
+
+Why delivery marks rows instead of remembering the last position: positions are handed out before
+commit, so a reader that keeps only a cursor silently skips the rows of transactions that commit
+late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from kernel.db import transact
+from kernel.errors import BadInput, StaleFence
+from kernel.ids import derive_id
+from kernel.leases import take
+from kernel.tables import history, outbox
+
+RELAY_LEASE: Final = timedelta(seconds=30)
+RELAY_BATCH_MAX: Final = 500
+REASON_LENGTH_MAX: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainEvent:
+    """One step in the life of an entity.
+
+    Attributes:
+        entity_type: ``deposit``, ``payout``, …
+        version: counts the entity's events from 1, without gaps.
+        name: in the past tense: ``DepositCredited``.
+        actor: operator id, or ``system:<process>``.
+        payload: JSON values only; amounts as decimal strings or integer strings, no personal data.
+    """
+
+    entity_type: str
+    entity_id: UUID
+    version: int
+    name: str
+    at: datetime
+    actor: str
+    reason: str = ""
+    from_state: str | None = None
+    to_state: str | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> UUID:
+        """Return the id by which a consumer recognises a duplicate."""
+        return derive_id(self.at, "event", self.entity_type, self.entity_id, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An outbox row on its way to a consumer."""
+
+    position: int
+    id: UUID
+    aggregate_type: str
+    aggregate_id: str
+    type: str
+    payload: Mapping[str, Any]
+
+
+async def record(conn: AsyncConnection, events: Sequence[DomainEvent]) -> None:
+    """Append *events* to history and outbox, in the caller's transaction."""
+    if not events:
+        return
+    for event in events:
+        if len(event.reason) > REASON_LENGTH_MAX:
+            raise BadInput(f"a reason is at most {REASON_LENGTH_MAX} characters long")
+    await conn.execute(insert(history), [_history_row(event) for event in events])
+    await conn.execute(insert(outbox), [_outbox_row(event) for event in events])
+
+
+async def next_version(conn: AsyncConnection, entity_type: str, entity_id: UUID) -> int:
+    """Return the version of the entity's next event; the caller has locked the entity's row."""
+    last = await conn.scalar(
+        select(func.max(history.c.version)).where(
+            history.c.entity_type == entity_type, history.c.entity_id == entity_id
+        )
+    )
+    return int(last or 0) + 1
+
+
+async def list_history(
+    conn: AsyncConnection, entity_type: str, entity_id: UUID
+) -> list[DomainEvent]:
+    """Return the life of an entity, oldest event first."""
+    rows = await conn.execute(
+        select(history)
+        .where(history.c.entity_type == entity_type, history.c.entity_id == entity_id)
+        .order_by(history.c.version)
+    )
+    return [DomainEvent(**row._mapping) for row in rows]  # noqa: SLF001  the public name of a row's mapping
+
+
+async def count_undelivered(conn: AsyncConnection) -> int:
+    """Return how many events no relay has delivered yet."""
+    count = await conn.scalar(
+        select(func.count()).select_from(outbox).where(outbox.c.delivered_at.is_(None))
+    )
+    return int(count or 0)
+
+
+async def relay(
+    engine: AsyncEngine,
+    deliver: Callable[[Sequence[Delivery]], Awaitable[None]],
+    *,
+    holder: str,
+    now: datetime,
+    limit: int = RELAY_BATCH_MAX,
+) -> int:
+    """Deliver the oldest undelivered events and mark them; return how many.
+
+    At least once: a crash between *deliver* and the mark delivers again. One relay works at a time
+    (a lease), because two would reorder the events of one entity.
+    """
+
+    async def claim(conn: AsyncConnection) -> tuple[int, list[Delivery]]:
+        fence = await take(conn, "outbox-relay", holder=holder, now=now, lease_for=RELAY_LEASE)
+        if fence is None:
+            return 0, []
+        rows = await conn.execute(
+            select(outbox)
+            .where(outbox.c.delivered_at.is_(None))
+            .order_by(outbox.c.position)
+            .limit(min(limit, RELAY_BATCH_MAX))
+        )
+        return fence, [
+            Delivery(r.position, r.id, r.aggregatetype, r.aggregateid, r.type, r.payload)
+            for r in rows
+        ]
+
+    fence, batch = await transact(engine, claim)
+    if not batch:
+        return 0
+    await deliver(batch)
+
+    async def mark(conn: AsyncConnection) -> None:
+        mine = await take(conn, "outbox-relay", holder=holder, now=now, lease_for=RELAY_LEASE)
+        if mine != fence:
+            raise StaleFence("the outbox relay was taken over by another worker")
+        await conn.execute(
+            update(outbox)
+            .where(outbox.c.position.in_([item.position for item in batch]))
+            .values(delivered_at=now)
+        )
+
+    await transact(engine, mark)
+    return len(batch)
+
+
+def _history_row(event: DomainEvent) -> dict[str, Any]:
+    return {
+        "entity_type": event.entity_type,
+        "entity_id": event.entity_id,
+        "version": event.version,
+        "name": event.name,
+        "from_state": event.from_state,
+        "to_state": event.to_state,
+        "actor": event.actor,
+        "reason": event.reason,
+        "at": event.at,
+        "payload": dict(event.payload),
+    }
+
+
+def _outbox_row(event: DomainEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "aggregatetype": event.entity_type,
+        "aggregateid": str(event.entity_id),
+        "type": event.name,
+        "payload": {
+            "version": event.version,
+            "from": event.from_state,
+            "to": event.to_state,
+            "actor": event.actor,
+            "reason": event.reason,
+            "at": event.at.isoformat(),
+            **event.payload,
+        },
+        "recorded_at": event.at,
+    }

@@ -1,0 +1,145 @@
+"""Jobs: rows that say what has to be done and when; the clock only inserts them.
+
+A slot is ``(name, scheduled_for)``: however many schedulers tick, one insert wins. A worker claims
+due jobs with a lease and a fence; a job that fails is retried with a growing pause and ends as
+``dead``, visibly, when its attempts are used up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from kernel.ids import derive_id
+from kernel.leases import CLAIM_MAX, claim, require_one
+from kernel.states import StateTable
+from kernel.tables import job
+
+JOB_ATTEMPTS_MAX: Final = 20
+RETRY_BASE: Final = timedelta(seconds=1)
+RETRY_MAX: Final = timedelta(minutes=10)
+ERROR_LENGTH_MAX: Final = 2_000
+
+
+class JobState(StrEnum):
+    """Where a job is."""
+
+    READY = "ready"
+    DONE = "done"
+    DEAD = "dead"
+
+
+JOB_STATES: Final = StateTable(
+    schema="kernel",
+    table="job",
+    initial=frozenset({JobState.READY}),
+    edges=frozenset(
+        {
+            (JobState.READY, JobState.DONE),
+            (JobState.READY, JobState.DEAD),
+            (JobState.DEAD, JobState.READY),
+        }
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed job: *fence* must be repeated by whoever reports its end."""
+
+    id: UUID
+    name: str
+    scheduled_for: datetime
+    attempts: int
+    fence: int
+    payload: Mapping[str, Any]
+
+
+async def enqueue(
+    conn: AsyncConnection,
+    name: str,
+    scheduled_for: datetime,
+    payload: Mapping[str, Any] | None = None,
+    *,
+    run_after: datetime | None = None,
+) -> bool:
+    """Insert the slot unless it exists; tell whether this call inserted it."""
+    statement = (
+        insert(job)
+        .values(
+            id=derive_id(scheduled_for, "job", name),
+            name=name,
+            scheduled_for=scheduled_for,
+            state=JobState.READY,
+            run_after=run_after or scheduled_for,
+            payload=dict(payload or {}),
+        )
+        .on_conflict_do_nothing(index_elements=["name", "scheduled_for"])
+    )
+    return (await conn.execute(statement)).rowcount == 1
+
+
+async def claim_due(
+    conn: AsyncConnection,
+    names: Sequence[str],
+    *,
+    holder: str,
+    now: datetime,
+    lease_for: timedelta,
+    limit: int = CLAIM_MAX,
+) -> list[Job]:
+    """Claim due jobs of the given *names*, oldest slot first."""
+    rows = await claim(
+        conn,
+        job,
+        where=(job.c.state == JobState.READY) & job.c.name.in_(names) & (job.c.run_after <= now),
+        order_by=(job.c.scheduled_for, job.c.name),
+        holder=holder,
+        now=now,
+        lease_for=lease_for,
+        limit=limit,
+    )
+    return [Job(r.id, r.name, r.scheduled_for, r.attempts, r.fence, r.payload) for r in rows]
+
+
+async def complete(conn: AsyncConnection, done: Job, *, now: datetime) -> None:
+    """Record that *done* has been done.
+
+    Raises:
+        StaleFence: another worker has taken the job over; the caller's transaction must not commit.
+    """
+    await _finish(conn, done, state=JobState.DONE, finished_at=now)
+
+
+async def retry_later(conn: AsyncConnection, failed: Job, *, now: datetime, error: str) -> JobState:
+    """Record a failed attempt: the job runs again after a pause, or is dead."""
+    attempts = failed.attempts + 1
+    state = JobState.DEAD if attempts >= JOB_ATTEMPTS_MAX else JobState.READY
+    pause = min(RETRY_MAX, RETRY_BASE * 2 ** min(attempts, 16))
+    await _finish(
+        conn,
+        failed,
+        state=state,
+        attempts=attempts,
+        run_after=now + pause,
+        last_error=error[:ERROR_LENGTH_MAX],
+        finished_at=now if state is JobState.DEAD else None,
+    )
+    return state
+
+
+async def _finish(conn: AsyncConnection, item: Job, **values: object) -> None:
+    result = await conn.execute(
+        update(job)
+        .where(job.c.id == item.id, job.c.fence == item.fence)
+        .values(lease_holder=None, lease_until=None, **values)
+    )
+    require_one(result, f"job {item.name} of {item.scheduled_for.isoformat()}")

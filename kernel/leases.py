@@ -1,0 +1,91 @@
+"""Leases and fences: who may work on a row, and how a late worker is kept out.
+
+A worker claims rows for a while. Each claim raises the row's fence; every later write of that
+worker repeats ``WHERE fence = :mine``. A worker that was paused beyond its lease wakes up to find
+the fence raised, and its write changes nothing (`StaleFence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, CursorResult, Row, Table, and_, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from kernel.errors import StaleFence
+from kernel.tables import lease
+
+CLAIM_MAX: Final = 500
+"""Rows claimed at once, at most."""
+
+
+async def claim(
+    conn: AsyncConnection,
+    table: Table,
+    *,
+    where: ColumnElement[bool],
+    order_by: Sequence[ColumnElement[Any]],
+    holder: str,
+    now: datetime,
+    lease_for: timedelta,
+    limit: int = CLAIM_MAX,
+) -> list[Row[Any]]:
+    """Claim up to *limit* free rows of *table* and return them, fence raised, in order.
+
+    *table* has the columns of `kernel.db.lease_columns` and a single-column primary key. Rows that
+    another transaction has locked are skipped.
+    """
+    key = next(iter(table.primary_key.columns))
+    free = or_(table.c.lease_until.is_(None), table.c.lease_until <= now)
+    chosen = (
+        select(key)
+        .where(and_(where, free))
+        .order_by(*order_by)
+        .limit(min(limit, CLAIM_MAX))
+        .with_for_update(skip_locked=True)
+    )
+    keys = (await conn.execute(chosen)).scalars().all()
+    if not keys:
+        return []
+    await conn.execute(
+        update(table)
+        .where(key.in_(keys))
+        .values(lease_holder=holder, lease_until=now + lease_for, fence=table.c.fence + 1)
+    )
+    return list((await conn.execute(select(table).where(key.in_(keys)).order_by(*order_by))).all())
+
+
+def require_one(result: CursorResult[Any], what: str) -> None:
+    """Refuse to go on when a fenced write met no row: another worker has taken over."""
+    if result.rowcount != 1:
+        raise StaleFence(f"{what} was taken over by another worker")
+
+
+async def take(
+    conn: AsyncConnection, name: str, *, holder: str, now: datetime, lease_for: timedelta
+) -> int | None:
+    """Take (or renew) the named lease and return its fence; None while someone else holds it."""
+    await conn.execute(insert(lease).values(name=name).on_conflict_do_nothing())
+    row = (await conn.execute(select(lease).where(lease.c.name == name).with_for_update())).one()
+    if row.lease_holder not in {None, holder} and row.lease_until > now:
+        return None
+    renewed = row.lease_holder == holder and row.lease_until > now
+    fence = int(row.fence) if renewed else int(row.fence) + 1
+    await conn.execute(
+        update(lease)
+        .where(lease.c.name == name)
+        .values(lease_holder=holder, lease_until=now + lease_for, fence=fence)
+    )
+    return fence
+
+
+async def give_back(conn: AsyncConnection, name: str, *, holder: str, fence: int) -> None:
+    """End the named lease early, if it is still ours."""
+    await conn.execute(
+        update(lease)
+        .where(lease.c.name == name, lease.c.lease_holder == holder, lease.c.fence == fence)
+        .values(lease_holder=None, lease_until=None)
+    )
