@@ -51,10 +51,12 @@ class Units(TypeDecorator[int]):
     impl = Numeric(78, 0)
     cache_ok = True
 
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> Decimal | None:
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
+        """Return what asyncpg encodes as numeric."""
         return None if value is None else Decimal(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:  # noqa: ARG002
+        """Return the amount as an integer."""
         return None if value is None else int(value)
 
 
@@ -64,12 +66,18 @@ class Timestamp(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(
+        self,
+        value: datetime | None,
+        dialect: Dialect,  # noqa: ARG002
+    ) -> datetime | None:
+        """Refuse a time without a zone before PostgreSQL guesses one."""
         if value is not None and value.tzinfo is None:
             raise ValueError(f"{value.isoformat()} has no time zone")
         return value
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Return the moment in UTC."""
         return None if value is None else value.astimezone(UTC)
 
 
