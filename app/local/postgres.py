@@ -217,6 +217,17 @@ class LocalPostgres:
         self._postmaster = None
         self._release_home()
 
+    def end_left_over(self) -> bool:
+        """End the server that a killed owner left in the folder; False where there is none.
+
+        Raises:
+            HomeInUse: its owner is alive.
+        """
+        self._take_home()
+        found = self._find_postmaster()
+        self.stop()
+        return found is not None
+
     def detach(self) -> None:
         """Give the folder free and leave the server running; a later `start` attaches to it."""
         self._server = None
