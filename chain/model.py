@@ -1,0 +1,232 @@
+"""The nouns of a chain: blocks, what they hold for us, and the steps that a follower takes.
+
+Hashes are ``"0x"`` and 64 lower-case hexadecimal digits; addresses are in EIP-55 mixed case.
+Amounts and fees are integers of the smallest unit (wei for the native asset).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from kernel.errors import BadInput
+from kernel.states import StateTable
+
+TOP: Final = "top"
+"""Position of the value that a transaction itself carries."""
+
+REORG_DEPTH_MAX: Final = 1_000
+"""No policy may walk back further in one go: a walk-back is one database transaction."""
+
+BLOCKS_MAX: Final = 10_000
+"""Blocks followed in one call, at most."""
+
+
+def log_position(index: int) -> str:
+    """Return the position of the log that is *index*-th (from 0) among all logs of its receipt."""
+    return f"log:{index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of one chain. Its identity is the hash; a height names a block only for a while."""
+
+    chain: str
+    height: int
+    hash: str
+    parent: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """Value that moved, proven by a successful transaction of the block.
+
+    ``(chain, tx_hash, position)`` is the identity: it stays the same when the transaction is mined
+    again in another block or at another place. It is never a block-scoped index.
+
+    Attributes:
+        position: `TOP` for the transaction's own value, ``log:<n>`` for a token transfer.
+        contract: the token's contract; None for the native asset.
+        amount: positive, in the smallest unit of what moved.
+    """
+
+    tx_hash: str
+    position: str
+    sender: str
+    recipient: str
+    contract: str | None
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionOutcome:
+    """What became of a transaction that is in a block. The fee is paid even when it failed.
+
+    Attributes:
+        fee: wei paid for it: gas used times effective gas price, plus what a rollup charges extra.
+        recipient: whom the transaction calls or pays; None when it created a contract.
+    """
+
+    tx_hash: str
+    sender: str
+    nonce: int
+    succeeded: bool
+    fee: int
+    recipient: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockContents:
+    """What a block holds for a watch list.
+
+    Attributes:
+        movements: from or to a watched address, in block order.
+        outcomes: of every transaction sent by a watched address, in block order.
+    """
+
+    block: Block
+    movements: tuple[Movement, ...] = ()
+    outcomes: tuple[TransactionOutcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WatchList:
+    """Whose movements count: our addresses, and the registered token contracts (EIP-55)."""
+
+    addresses: frozenset[str]
+    contracts: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """The block has become part of the chain that we follow."""
+
+    contents: BlockContents
+
+
+@dataclass(frozen=True, slots=True)
+class Orphaned:
+    """The block is no longer part of it; *contents* are those stored when it was included."""
+
+    contents: BlockContents
+
+
+ChainStep = Included | Orphaned
+
+
+class BroadcastOutcome(StrEnum):
+    """What is known after signed bytes were handed to a node."""
+
+    ACCEPTED = "accepted"
+    """The node has them, had them already, or they are mined."""
+    REJECTED = "rejected"
+    """Positive evidence: these bytes can never be mined as things stand."""
+    UNKNOWN = "unknown"
+    """No evidence: send the same bytes again, for ever, or look for them on the chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastReport:
+    """The outcome of one broadcast and, in words, what the node said."""
+
+    outcome: BroadcastOutcome
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FeeQuote:
+    """What to bid per unit of gas now, in wei (EIP-1559)."""
+
+    max_fee_per_gas: int
+    max_priority_fee_per_gas: int
+
+
+class BlockState(StrEnum):
+    """Whether a stored block is on the chain that we follow."""
+
+    CANONICAL = "canonical"
+    ORPHANED = "orphaned"
+
+
+BLOCK_STATES: Final = StateTable(
+    schema="chain",
+    table="block",
+    initial=frozenset({BlockState.CANONICAL}),
+    edges=frozenset(
+        {
+            (BlockState.CANONICAL, BlockState.ORPHANED),
+            (BlockState.ORPHANED, BlockState.CANONICAL),
+        }
+    ),
+)
+
+
+class FollowState(StrEnum):
+    """Whether a chain is being followed."""
+
+    RUNNING = "running"
+    HALTED = "halted"
+
+
+FOLLOW_STATES: Final = StateTable(
+    schema="chain",
+    table="following",
+    initial=frozenset({FollowState.RUNNING}),
+    edges=frozenset(
+        {(FollowState.RUNNING, FollowState.HALTED), (FollowState.HALTED, FollowState.RUNNING)}
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowPolicy:
+    """How a chain is followed.
+
+    Attributes:
+        reorg_depth_max: blocks that may be orphaned at once; a deeper reorganisation halts the
+            chain until two operators resume it.
+        start_height: the first block to read when the chain has no cursor yet; everything before
+            it counts as not ours.
+    """
+
+    reorg_depth_max: int = 64
+    start_height: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reorg_depth_max <= REORG_DEPTH_MAX:
+            raise BadInput(f"a reorganisation policy allows 1 to {REORG_DEPTH_MAX} blocks")
+        if self.start_height < 0:
+            raise BadInput("a chain is followed from height 0 or later")
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """How it stands with following a chain."""
+
+    chain: str
+    state: FollowState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowReport:
+    """What one call of `chain.follow.follow` did.
+
+    Attributes:
+        included, orphaned: steps applied and committed.
+        cursor: the block the books are now exact at; None when nothing was ever read.
+        head: the node's newest block when the call began, if it was asked.
+        caught_up: whether the cursor is the node's head.
+        state: HALTED when people must look; *reason* says why.
+    """
+
+    included: int
+    orphaned: int
+    cursor: Block | None
+    head: Block | None
+    caught_up: bool
+    state: FollowState = FollowState.RUNNING
+    reason: str = ""
