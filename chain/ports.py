@@ -49,8 +49,7 @@ class ChainGateway(Protocol):
     async def balance(self, address: str, contract: str | None, *, at: Block) -> int:
         """Return what *address* holds after exactly the block *at*, in smallest units.
 
-        Args:
-            contract: the token's contract; None for the native asset.
+        Of the token *contract*; of the native asset when *contract* is None.
 
         Raises:
             BlockGone: the node no longer has the block, or no longer its state.
