@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from kernel.clock import to_unix_ms
@@ -52,3 +52,8 @@ def _encode(part: object) -> bytes:
             return b"u" + part.bytes
         case _:
             raise BadInput(f"an id cannot be derived from a {type(part).__name__}")
+
+
+def stable_id(*parts: object) -> UUID:
+    """Return the id of something known by name alone (a party's agreement), whenever it is made."""
+    return derive_id(datetime(1970, 1, 1, tzinfo=UTC), *parts)

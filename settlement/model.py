@@ -1,0 +1,199 @@
+"""Nouns of settlement, frozen, and the edges of its three machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from kernel.states import StateTable
+
+
+class Direction(StrEnum):
+    """Who owes whom."""
+
+    PAY = "pay"
+    """The desk owes the party."""
+    RECEIVE = "receive"
+    """The party owes the desk."""
+
+
+class Rail(StrEnum):
+    """How value moves."""
+
+    EVM = "evm"
+    BOOK = "book"
+
+
+class ObligationState(StrEnum):
+    """Where an obligation is."""
+
+    OPEN = "open"
+    CALCULATED = "calculated"
+    AFFIRMED = "affirmed"
+    DISPUTED = "disputed"
+    SEALED = "sealed"
+    DISCHARGED = "discharged"
+
+
+class RunState(StrEnum):
+    """Where a settlement run is."""
+
+    CALCULATED = "calculated"
+    AFFIRMED = "affirmed"
+    SEALED = "sealed"
+    RELEASED = "released"
+    FINAL = "final"
+
+
+class InstructionState(StrEnum):
+    """Where one movement of net value is."""
+
+    PLANNED = "planned"
+    FUNDED = "funded"
+    RELEASED = "released"
+    FINAL = "final"
+    FAILED = "failed"
+    RESCHEDULED = "rescheduled"
+
+
+OBLIGATION_STATES: Final = StateTable(
+    schema="settlement",
+    table="obligation",
+    initial=frozenset({ObligationState.OPEN}),
+    edges=frozenset(
+        {
+            (ObligationState.OPEN, ObligationState.CALCULATED),
+            (ObligationState.CALCULATED, ObligationState.AFFIRMED),
+            (ObligationState.CALCULATED, ObligationState.DISPUTED),
+            (ObligationState.AFFIRMED, ObligationState.DISPUTED),
+            # A dispute about one obligation takes back the affirmation of the others of its party.
+            (ObligationState.AFFIRMED, ObligationState.CALCULATED),
+            (ObligationState.DISPUTED, ObligationState.OPEN),
+            (ObligationState.AFFIRMED, ObligationState.SEALED),
+            (ObligationState.SEALED, ObligationState.DISCHARGED),
+        }
+    ),
+)
+
+RUN_STATES: Final = StateTable(
+    schema="settlement",
+    table="run",
+    initial=frozenset({RunState.CALCULATED}),
+    edges=frozenset(
+        {
+            (RunState.CALCULATED, RunState.AFFIRMED),
+            (RunState.AFFIRMED, RunState.CALCULATED),
+            (RunState.AFFIRMED, RunState.SEALED),
+            (RunState.SEALED, RunState.RELEASED),
+            (RunState.RELEASED, RunState.FINAL),
+        }
+    ),
+)
+
+INSTRUCTION_STATES: Final = StateTable(
+    schema="settlement",
+    table="instruction",
+    initial=frozenset({InstructionState.PLANNED}),
+    edges=frozenset(
+        {
+            (InstructionState.PLANNED, InstructionState.FUNDED),
+            (InstructionState.FUNDED, InstructionState.RELEASED),
+            (InstructionState.RELEASED, InstructionState.FINAL),
+            (InstructionState.RELEASED, InstructionState.FAILED),
+            (InstructionState.FAILED, InstructionState.RESCHEDULED),
+            (InstructionState.RESCHEDULED, InstructionState.FUNDED),
+        }
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obligation:
+    """One leg of one deal that is owed: *amount* (smallest units, > 0) of *asset*."""
+
+    id: UUID
+    deal_id: UUID
+    leg: str
+    party: str
+    asset: str
+    amount: int
+    direction: Direction
+    value_date: date
+    created_at: datetime
+    state: ObligationState = ObligationState.OPEN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """A netting agreement: from *effective_from* on, the party's obligations net across trades."""
+
+    party: str
+    effective_from: date
+    prefunded: bool
+    """The party settles by book transfer, from funds it holds here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetItem:
+    """What remains between the desk and one party in one asset, and what it discharges.
+
+    ``amount`` may be zero: then the obligations cancel out and nothing moves.
+    """
+
+    party: str
+    asset: str
+    direction: Direction
+    amount: int
+    gross_pay: int
+    gross_receive: int
+    obligations: tuple[UUID, ...]
+    rail: Rail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calculation:
+    """One immutable version of a run: inputs, result, and the hash that seals both."""
+
+    version: int
+    method: str
+    items: tuple[NetItem, ...]
+    input_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A settlement run: unique by (book, value date, window)."""
+
+    id: UUID
+    book: int
+    value_date: date
+    window: str
+    state: RunState
+    version: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruction:
+    """One net item on its way: a payout, an awaited receipt, or a side of a book transfer."""
+
+    id: UUID
+    run_id: UUID
+    party: str
+    asset: str
+    direction: Direction
+    amount: int
+    applied: int
+    rail: Rail
+    state: InstructionState
+    payout_id: UUID | None
+    evidence: str
+    created_at: datetime
+
+    @property
+    def remaining(self) -> int:
+        """Return what has not been received or paid yet."""
+        return self.amount - self.applied
