@@ -1,0 +1,11 @@
+"""Local chains for development, demonstrations and tests: real consensus code, no network.
+
+What is here:
+
+- ``evm``: a JSON-RPC node over py-evm that speaks anvil's methods and keeps a mempool of its own;
+- ``anvil``: finds and starts a real anvil, so that one conformance suite judges both;
+- ``parent``: how a simulator notices that the process that started it is gone.
+
+What is not here: nothing in this package is used against a real network, and its keys are the
+published development keys, worth nothing anywhere else.
+"""
