@@ -1,0 +1,118 @@
+"""Tables of the chain schema: blocks and their contents, the cursor, and whether a chain is followed.
+
+A block that was orphaned and comes back is included once more: its contents are read again (the
+watch list may have grown) and stored under the next ``inclusion``. Nothing is ever deleted.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+
+from kernel.db import Timestamp, Units, metadata
+
+SCHEMA: Final = "chain"
+
+block = Table(
+    "block",
+    metadata,
+    Column("chain", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("height", BigInteger, nullable=False),
+    Column("parent", Text, nullable=False),
+    Column("time", Timestamp, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("inclusion", Integer, nullable=False),
+    PrimaryKeyConstraint("chain", "hash"),
+    CheckConstraint("height >= 0", name="height"),
+    CheckConstraint("hash <> parent", name="parent"),
+    schema=SCHEMA,
+)
+Index(
+    "uq_block_canonical_height",
+    block.c.chain,
+    block.c.height,
+    unique=True,
+    postgresql_where=block.c.state == "canonical",
+)
+
+
+def _content_columns() -> list[Column[Any]]:
+    return [
+        Column("chain", Text, nullable=False),
+        Column("block_hash", Text, nullable=False),
+        Column("inclusion", Integer, nullable=False),
+        Column("ordinal", Integer, nullable=False),
+        Column("tx_hash", Text, nullable=False),
+    ]
+
+
+movement = Table(
+    "movement",
+    metadata,
+    *_content_columns(),
+    Column("position", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("contract", Text),
+    Column("amount", Units, nullable=False),
+    PrimaryKeyConstraint("chain", "block_hash", "inclusion", "ordinal"),
+    UniqueConstraint("chain", "block_hash", "inclusion", "tx_hash", "position"),
+    ForeignKeyConstraint(["chain", "block_hash"], [block.c.chain, block.c.hash]),
+    CheckConstraint("amount > 0", name="amount"),
+    schema=SCHEMA,
+)
+
+outcome = Table(
+    "outcome",
+    metadata,
+    *_content_columns(),
+    Column("sender", Text, nullable=False),
+    Column("nonce", BigInteger, nullable=False),
+    Column("succeeded", Boolean, nullable=False),
+    Column("fee", Units, nullable=False),
+    Column("recipient", Text),
+    PrimaryKeyConstraint("chain", "block_hash", "inclusion", "ordinal"),
+    UniqueConstraint("chain", "block_hash", "inclusion", "tx_hash"),
+    ForeignKeyConstraint(["chain", "block_hash"], [block.c.chain, block.c.hash]),
+    CheckConstraint("fee >= 0", name="fee"),
+    CheckConstraint("nonce >= 0", name="nonce"),
+    schema=SCHEMA,
+)
+
+following = Table(
+    "following",
+    metadata,
+    Column("chain", Text, primary_key=True),
+    Column("id", Uuid, nullable=False, unique=True),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    # How deep the next walk-back may go, granted by the two people who resumed the chain.
+    Column("depth_granted", Integer),
+    schema=SCHEMA,
+)
+
+cursor = Table(
+    "cursor",
+    metadata,
+    Column("chain", Text, primary_key=True),
+    Column("height", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    ForeignKeyConstraint(["chain", "hash"], [block.c.chain, block.c.hash]),
+    schema=SCHEMA,
+)
