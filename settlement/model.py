@@ -100,6 +100,8 @@ INSTRUCTION_STATES: Final = StateTable(
     edges=frozenset(
         {
             (InstructionState.PLANNED, InstructionState.FUNDED),
+            # What the desk is to receive needs no funding: release means to await it.
+            (InstructionState.PLANNED, InstructionState.RELEASED),
             (InstructionState.FUNDED, InstructionState.RELEASED),
             (InstructionState.RELEASED, InstructionState.FINAL),
             (InstructionState.RELEASED, InstructionState.FAILED),

@@ -84,6 +84,7 @@ BEGIN
             ('failed', 'rescheduled'),
             ('funded', 'released'),
             ('planned', 'funded'),
+            ('planned', 'released'),
             ('released', 'failed'),
             ('released', 'final'),
             ('rescheduled', 'funded')
