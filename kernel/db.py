@@ -169,20 +169,26 @@ async def _attempt(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaita
             where=engine.url.render_as_string(hide_password=True),
             remedy="Start it, or correct CAUSEWAY_DATABASE_URL",
         ) from error
-    async with connection:
-        transaction = await connection.begin()
-        try:
-            result = await work(connection)
-        except BaseException:
-            await transaction.rollback()
+    try:
+        return await _run(connection, work)
+    finally:
+        await connection.close()
+
+
+async def _run(connection: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    transaction = await connection.begin()
+    try:
+        result = await work(connection)
+    except BaseException:
+        await transaction.rollback()
+        raise
+    try:
+        await transaction.commit()
+    except (DBAPIError, OSError) as error:
+        if sqlstate(error) is not None:
             raise
-        try:
-            await transaction.commit()
-        except (DBAPIError, OSError) as error:
-            if sqlstate(error) is not None:
-                raise
-            raise CommitUnknown(
-                "the connection was lost during COMMIT",
-                remedy="Read the row by its id before doing it again",
-            ) from error
-        return result
+        raise CommitUnknown(
+            "the connection was lost during COMMIT",
+            remedy="Read the row by its id before doing it again",
+        ) from error
+    return result
