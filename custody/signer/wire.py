@@ -1,0 +1,166 @@
+"""What travels over the signer's socket: frames of JSON, and the values in them.
+
+A frame is its length as four bytes (big-endian) and that many bytes of JSON. Byte strings are
+base64; amounts are decimal text, because they exceed 64 bits. One answer follows each question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from custody.payout_approvals import ApprovalLine
+from kernel.errors import BadInput
+
+FRAME_BYTES_MAX: Final = 1_048_576
+APPROVALS_MAX: Final = 16
+
+
+class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the transaction is meant to do, in words that the signer compares with its bytes.
+
+    Attributes:
+        key_path: the sending key, ``m/44'/60'/0'/1/0``; *sender* is its address.
+        asset: code of what is paid; *contract* is its token contract, None for the native coin.
+        amount, fee_cap: decimal text, smallest units (the fee cap in wei).
+        initiator: operator who asked for the payout.
+    """
+
+    payout_id: UUID
+    chain: str
+    chain_id: int
+    key_path: str
+    sender: str
+    nonce: int
+    destination: str
+    asset: str
+    contract: str | None
+    amount: str
+    fee_cap: str
+    initiator: str
+    policy_version: int
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`custody.payout_approvals.ApprovalLine` on the wire."""
+
+    payout_id: UUID
+    chain: str
+    destination: str
+    asset: str
+    amount: str
+    initiator: str
+    policy_version: int
+
+    @classmethod
+    def of(cls, line: ApprovalLine) -> Line:
+        """Return the line as it travels."""
+        return cls(
+            payout_id=line.payout_id,
+            chain=line.chain,
+            destination=line.destination,
+            asset=line.asset,
+            amount=str(line.amount),
+            initiator=line.initiator,
+            policy_version=line.policy_version,
+        )
+
+    def read(self) -> ApprovalLine:
+        """Return the line as a value."""
+        return ApprovalLine(
+            payout_id=self.payout_id,
+            chain=self.chain,
+            destination=self.destination,
+            asset=self.asset,
+            amount=read_amount(self.amount),
+            initiator=self.initiator,
+            policy_version=self.policy_version,
+        )
+
+
+class SignedApproval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An operator's Ed25519 *signature* of `approval_bytes` of the *lines*."""
+
+    operator: str
+    signature: bytes
+    lines: list[Line]
+
+
+class AskHealth(msgspec.Struct, frozen=True, tag="health"):
+    """Are you there, and with which key?"""
+
+
+class AskXpub(msgspec.Struct, frozen=True, tag="account_xpub", forbid_unknown_fields=True):
+    """The extended public key of an account: every step of *path* hardened."""
+
+    path: str
+
+
+class AskSign(msgspec.Struct, frozen=True, tag="sign", forbid_unknown_fields=True):
+    """Sign the bytes of `chain.evm.transactions.encode_unsigned`."""
+
+    intent: Intent
+    unsigned: bytes
+    approvals: list[SignedApproval]
+
+
+class Health(msgspec.Struct, frozen=True, tag="healthy"):
+    """The signer works; *signed* counts the transactions it remembers."""
+
+    key_id: str
+    signed: int
+
+
+class Xpub(msgspec.Struct, frozen=True, tag="xpub"):
+    """An extended public key in base58check."""
+
+    xpub: str
+
+
+class Signed(msgspec.Struct, frozen=True, tag="signed"):
+    """The signed bytes: always the same for the same request."""
+
+    raw: bytes
+
+
+class No(msgspec.Struct, frozen=True, tag="refused"):
+    """The signer will not; nothing was signed."""
+
+    what: str
+    remedy: str = ""
+
+
+Question = AskHealth | AskXpub | AskSign
+Answer = Health | Xpub | Signed | No
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """Return the next frame.
+
+    Raises:
+        BadInput: its announced length is out of bounds.
+        asyncio.IncompleteReadError: the other side closed.
+    """
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    if not 0 < length <= FRAME_BYTES_MAX:
+        raise BadInput(f"a frame of {length} bytes; 1 to {FRAME_BYTES_MAX} are possible")
+    return await reader.readexactly(length)
+
+
+async def write_frame(writer: asyncio.StreamWriter, message: Question | Answer) -> None:
+    """Send *message* as one frame."""
+    body = msgspec.json.encode(message)
+    if len(body) > FRAME_BYTES_MAX:
+        raise BadInput(f"a frame of {len(body)} bytes; {FRAME_BYTES_MAX} are possible")
+    writer.write(len(body).to_bytes(4, "big") + body)
+    await writer.drain()
+
+
+def read_amount(text: str) -> int:
+    """Return a decimal integer in its one canonical spelling."""
+    if not (text.isascii() and text.isdigit()) or (len(text) > 1 and text[0] == "0"):
+        raise BadInput(f"{text!r} is not an amount in smallest units")
+    return int(text)

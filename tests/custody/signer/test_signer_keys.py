@@ -1,0 +1,151 @@
+"""Private derivation and the keystore."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+from coincurve import PublicKey
+from embit import bip32
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from custody.signer.errors import KeystoreUnreadable
+from custody.signer.hd_keys import CURVE_ORDER, HARDENED, PrivateNode, parse_path
+from custody.signer.keystore import (
+    read_kek,
+    read_keystore,
+    seal,
+    unseal,
+    write_keystore,
+)
+from kernel.errors import BadInput, Refused
+
+KEK = bytes(range(32))
+
+# Test vectors 1 and 2 of BIP 32.
+VECTORS = [
+    (
+        "000102030405060708090a0b0c0d0e0f",
+        "m/0'/1/2'",
+        "xpub6D4BDPcP2GT577Vvch3R8wDkScZWzQzMMUm3PWbmWvVJrZwQY4VUNgqFJPMM3No2dFDFGTsxxpG5uJh7n7epu4trkrX7x7DogT5Uv6fcLW5",
+    ),
+    (
+        "fffcf9f6f3f0edeae7e4e1dedbd8d5d2cfccc9c6c3c0bdbab7b4b1aeaba8a5a29f9c999693908d8a8784817e7b7875726f6c696663605d5a5754514e4b484542",
+        "m/0/2147483647'/1",
+        "xpub6DF8uhdarytz3FWdA8TvFSvvAh8dP3283MY7p2V4SeE2wyWmG5mg5EwVvmdMVCQcoNJxGoWaU9DCWh89LojfZ537wTfunKau47EL2dhHKon",
+    ),
+]
+
+
+def randomness() -> Callable[[int], bytes]:
+    """Bytes that differ at every call and are the same in every run."""
+    numbers = count(1)
+    return lambda size: next(numbers).to_bytes(size, "big")
+
+
+@pytest.mark.parametrize(("seed", "path", "xpub"), VECTORS)
+def test_derivation_gives_the_published_vectors(seed: str, path: str, xpub: str) -> None:
+    assert PrivateNode.from_seed(bytes.fromhex(seed)).derive(path).xpub() == xpub
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.binary(min_size=16, max_size=64),
+    steps=st.lists(st.integers(0, 2**32 - 1), max_size=5),
+)
+def test_derivation_agrees_with_a_second_library(seed: bytes, steps: list[int]) -> None:
+    other = bip32.HDKey.from_seed(seed).derive(steps)
+    node = PrivateNode.from_seed(seed)
+    for step in steps:
+        node = node.child(step)
+
+    assert node.xpub() == other.to_public().to_base58()
+    assert node.secret == other.key.serialize()
+
+
+@settings(max_examples=40, deadline=None)
+@given(digest=st.binary(min_size=32, max_size=32))
+def test_signatures_have_a_low_s_and_recover_the_key(digest: bytes) -> None:
+    node = PrivateNode.from_seed(bytes(32))
+
+    signature = node.sign(digest)
+
+    assert signature.s <= CURVE_ORDER // 2
+    packed = signature.r.to_bytes(32, "big") + signature.s.to_bytes(32, "big")
+    recovered = PublicKey.from_signature_and_message(
+        packed + bytes([signature.y_parity]), digest, hasher=None
+    )
+    assert recovered.format() == node.public_key
+    assert node.sign(digest) == signature
+
+
+@pytest.mark.parametrize("path", ["", "44'/60'", "m/44h", "m/-1", "m/2147483648", "m/1/", "m/٣"])
+def test_paths_that_are_not_paths_are_refused(path: str) -> None:
+    with pytest.raises(BadInput, match="derivation path"):
+        parse_path(path)
+
+
+def test_a_path_is_read_with_hardened_steps() -> None:
+    assert parse_path("m/44'/60'/0'/1/7") == (44 + HARDENED, 60 + HARDENED, HARDENED, 1, 7)
+
+
+def test_a_key_never_shows_its_secret() -> None:
+    node = PrivateNode.from_seed(bytes(range(32)))
+
+    assert node.secret.hex() not in repr(node)
+    assert str(node.secret) not in f"{node} {node!r}"
+
+
+def test_a_keystore_opens_with_its_key_and_with_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "keystore"
+    write_keystore(path, seal(b"s" * 32, KEK, key_id="hot", random=randomness()))
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert b"ssss" not in path.read_bytes()
+    assert unseal(read_keystore(path), KEK) == b"s" * 32
+    with pytest.raises(KeystoreUnreadable, match="does not open"):
+        unseal(read_keystore(path), bytes(32))
+
+
+@pytest.mark.parametrize("field", ["key_id", "wrapped_key", "ciphertext", "nonce", "wrap_nonce"])
+def test_a_keystore_with_a_changed_field_does_not_open(tmp_path: Path, field: str) -> None:
+    sealed = seal(b"s" * 32, KEK, key_id="hot", random=randomness())
+    value = getattr(sealed, field)
+    changed = "cold" if isinstance(value, str) else bytes([value[0] ^ 1]) + value[1:]
+    fields = {name: getattr(sealed, name) for name in sealed.__struct_fields__}
+
+    with pytest.raises(KeystoreUnreadable, match="does not open"):
+        unseal(type(sealed)(**{**fields, field: changed}), KEK)
+
+
+def test_a_keystore_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "keystore"
+    sealed = seal(b"s" * 32, KEK, key_id="hot", random=randomness())
+    write_keystore(path, sealed)
+
+    with pytest.raises(Refused, match="is there already"):
+        write_keystore(path, sealed)
+
+
+def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "kek"
+    path.write_text(KEK.hex())
+    path.chmod(0o640)
+    with pytest.raises(KeystoreUnreadable, match="others may read it"):
+        read_kek(path)
+    path.chmod(0o600)
+    assert read_kek(path) == KEK
+
+
+@pytest.mark.parametrize("content", ["xyz", "00" * 31, ""])
+def test_a_kek_is_32_bytes_of_hexadecimal(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "kek"
+    path.write_text(content)
+    path.chmod(0o600)
+
+    with pytest.raises(KeystoreUnreadable, match="KEK"):
+        read_kek(path)
