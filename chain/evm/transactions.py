@@ -34,6 +34,7 @@ __all__ = [
     "assemble",
     "decode_erc20_transfer",
     "decode_signed",
+    "decode_unsigned",
     "encode_unsigned",
     "erc20_transfer_data",
     "intrinsic_gas",
@@ -166,6 +167,25 @@ def decode_signed(raw: bytes, *, chain_id: int) -> SignedTransaction:
         tx_hash=transaction_hash(raw),
         raw=raw,
     )
+
+
+def decode_unsigned(data: bytes, *, chain_id: int) -> UnsignedTransaction:
+    """Return the transaction whose `encode_unsigned` is exactly *data*.
+
+    Raises:
+        BadTransaction: anything but the one canonical encoding of one for *chain_id*.
+    """
+    if data[:1] != TRANSACTION_TYPE or len(data) > RAW_BYTES_MAX:
+        raise BadTransaction("not an EIP-1559 transaction (type 2)")
+    fields = decode(data[1:])
+    if not isinstance(fields, list) or len(fields) != FIELDS_UNSIGNED:
+        raise BadTransaction(
+            f"an unsigned type 2 transaction is a list of {FIELDS_UNSIGNED} fields"
+        )
+    tx = _unsigned(fields)
+    if tx.chain_id != chain_id:
+        raise BadTransaction(f"meant for chain {tx.chain_id}, not for {chain_id}")
+    return tx
 
 
 def intrinsic_gas(data: bytes) -> int:
