@@ -1,0 +1,136 @@
+"""Builders for tests and demonstrations: a founded registry, operators with keys, approved changes.
+
+The keys are derived from short texts: never use them where money is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from kernel.money import Asset
+from registry.changes import approve, propose
+from registry.decisions import APPROVE, approval_bytes
+from registry.model import (
+    Chain,
+    ChainAsset,
+    Founding,
+    LegalEntity,
+    Operator,
+    Party,
+    PartyKind,
+    Proposal,
+    Record,
+    Role,
+    Versioned,
+    Wallet,
+    WalletPurpose,
+)
+
+EVM: Final = "evm"
+ENTITY: Final = LegalEntity("causeway-desk", "Causeway Desk Ltd", 1)
+ETH: Final = Asset("ETH", 18)
+USDT: Final = Asset("USDT", 6)
+TOKEN: Final = "0x5FbDB2315678afecb367f032d93F642f64180aa3"  # noqa: S105  an address, EIP-55
+LOCAL_NETWORK_ID: Final = 31_337
+
+# Account keys m/44'/60'/0' to m/44'/60'/2' of the BIP-39 phrase "test test … junk", public halves.
+XPUBS: Final = (
+    "xpub6Ce9NcJvTk36xtLSrJLZqE7wtgA5deCeYs7rSQtreh4cj6ByPtrg9sD7V2FNFLPnf8heNP3FGkeV9qwfzvZNSd54JoNXVsXFYSYwHsnJxqP",
+    "xpub6Ce9NcJvTk372KjsGfWqbcex5DumjpNquQLApoeQUavSCjEc823BV1tb4rXUuPuht8h2hSxkg2EXUaKUJmniJvRZAELxypsCzBFdtosmV76",
+    "xpub6Ce9NcJvTk374xmC966FRY8NvVzjBr7FGiEf1h8mWkSwvCkvZ7PsCWEJS3nMsKLtRwsuEWY6indWjZFCB7yTqMpAoU7Z8c8TEkanQrsMF6j",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Keypair:
+    """An operator's key in a test."""
+
+    private: Ed25519PrivateKey
+
+    @property
+    def public(self) -> bytes:
+        """Return the 32 raw bytes that are enrolled."""
+        return self.private.public_key().public_bytes_raw()
+
+    def sign(self, payload: bytes) -> bytes:
+        """Return the Ed25519 signature, 64 bytes."""
+        return self.private.sign(payload)
+
+
+def operator_keypair(seed: str) -> Keypair:
+    """Return the key that *seed* (an operator's code, say) always gives."""
+    digest = hashlib.sha256(f"causeway test operator {seed}".encode()).digest()
+    return Keypair(Ed25519PrivateKey.from_private_bytes(digest))
+
+
+def operator(code: str, *roles: Role, active: bool = True) -> Operator:
+    """Return an operator whose key is `operator_keypair` of the code."""
+    return Operator(code, operator_keypair(code).public, frozenset(roles), active)
+
+
+DEMO_OPERATORS: Final = (
+    operator("ada", Role.ADMIN, Role.TREASURER),
+    operator("ben", Role.ADMIN, Role.APPROVER),
+    operator("cleo", Role.APPROVER, Role.FINANCE),
+    operator("dan", Role.DEALER, Role.OPERATIONS),
+)
+
+
+def wallets(xpubs: Sequence[str] = XPUBS, *, chain: str = EVM) -> tuple[Wallet, ...]:
+    """Return three wallets: clients' deposits, settlement receipts, and the house's hot wallet."""
+    plan = (
+        ("client-pool", "client", WalletPurpose.DEPOSIT),
+        ("house-settlement", "house", WalletPurpose.SETTLEMENT),
+        ("house-hot", "house", WalletPurpose.HOT),
+    )
+    return tuple(
+        Wallet(code, chain, owner, purpose, xpub, f"m/44'/60'/{index}'")
+        for index, ((code, owner, purpose), xpub) in enumerate(zip(plan, xpubs, strict=True))
+    )
+
+
+def demo_founding(
+    *,
+    token: str = TOKEN,
+    network_id: int = LOCAL_NETWORK_ID,
+    xpubs: Sequence[str] = XPUBS,
+    operators: Sequence[Operator] = DEMO_OPERATORS,
+) -> Founding:
+    """Return a small house: one entity, ETH and USDT on one chain, two clients, four operators."""
+    return Founding(
+        entities=(ENTITY,),
+        assets=(ETH, USDT),
+        chains=(Chain(EVM, "evm", network_id, ETH.code),),
+        chain_assets=(
+            ChainAsset("evm:ETH", EVM, None, 18, ETH.code),
+            ChainAsset("evm:USDT", EVM, token, 6, USDT.code),
+        ),
+        parties=(
+            Party("acme", PartyKind.CLIENT, ENTITY.code),
+            Party("birch", PartyKind.CLIENT, ENTITY.code),
+            Party("simvenue", PartyKind.VENUE, ENTITY.code),
+        ),
+        operators=tuple(operators),
+        wallets=wallets(xpubs),
+    )
+
+
+def sign_decision(proposal: Proposal, by: str, verb: str = APPROVE) -> bytes:
+    """Return the signature of a test operator over a proposal."""
+    return operator_keypair(by).sign(approval_bytes(proposal, verb))
+
+
+async def change(
+    conn: AsyncConnection, record: Record, *, now: datetime, by: str = "ada", second: str = "ben"
+) -> Versioned:
+    """Propose and approve a change by two test operators."""
+    proposal = await propose(conn, record, by=by, reason="test", now=now)
+    signature = sign_decision(proposal, second)
+    return await approve(conn, proposal.id, by=second, signature=signature, now=now)

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from kernel.errors import BadInput
+from kernel.money import Asset
+from registry.decisions import (
+    REJECT,
+    approval_bytes,
+    decide_approval,
+    decide_founding,
+    decide_proposal,
+    decide_rejection,
+)
+from registry.errors import ChangeRefused, NotAuthorised
+from registry.model import (
+    PROPOSAL_LIFETIME,
+    Chain,
+    ChainAsset,
+    LegalEntity,
+    Operator,
+    Party,
+    PartyKind,
+    Proposal,
+    ProposalState,
+    Record,
+    RecordKind,
+    Role,
+    Versioned,
+    Wallet,
+    WalletPurpose,
+)
+from registry.records import from_content, kind_of, to_content
+from registry.testing import TOKEN, XPUBS, demo_founding, operator, operator_keypair, wallets
+
+NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+ADA, BEN = operator("ada", Role.ADMIN), operator("ben", Role.ADMIN)
+CLEO = operator("cleo", Role.APPROVER)
+ACME = Party("acme", PartyKind.CLIENT, "desk")
+CURRENT = Versioned(ACME, 1, NOW)
+CHANGED = replace(ACME, kind=PartyKind.COUNTERPARTY)
+
+
+def proposal(record: Record = CHANGED, *, base: int = 1, by: str = "ada") -> Proposal:
+    return Proposal(
+        id=UUID(int=1),
+        kind=kind_of(record),
+        code=record.code,
+        base_version=base,
+        content=to_content(record),
+        proposed_by=by,
+        reason="moved",
+        proposed_at=NOW,
+        state=ProposalState.PROPOSED,
+    )
+
+
+def decide(
+    what: Proposal,
+    *,
+    current: Versioned | None = CURRENT,
+    by: Operator = BEN,
+    proposer: Operator = ADA,
+    signature: bytes | None = None,
+    now: datetime = NOW,
+) -> Record:
+    return decide_approval(
+        what,
+        current,
+        by=by,
+        proposer=proposer,
+        operators=(ADA, BEN, CLEO),
+        signature=operator_keypair(by.code).sign(approval_bytes(what))
+        if signature is None
+        else signature,
+        now=now,
+    )
+
+
+def test_a_second_administrator_approves() -> None:
+    assert decide(proposal()) == CHANGED
+
+
+def test_nobody_approves_their_own_change() -> None:
+    with pytest.raises(NotAuthorised, match="ada proposed this change"):
+        decide(proposal(), by=ADA)
+
+
+def test_one_key_under_two_names_is_one_person() -> None:
+    twin = replace(BEN, public_key=ADA.public_key)
+    signature = operator_keypair("ada").sign(approval_bytes(proposal()))
+
+    with pytest.raises(NotAuthorised, match="proposed this change"):
+        decide(proposal(), by=twin, signature=signature)
+
+
+@pytest.mark.parametrize("outsider", [CLEO, replace(BEN, active=False)])
+def test_only_active_administrators_approve(outsider: Operator) -> None:
+    with pytest.raises(NotAuthorised):
+        decide(proposal(), by=outsider)
+
+
+@pytest.mark.parametrize("gone", [replace(ADA, active=False), replace(ADA, roles=frozenset())])
+def test_a_proposer_who_lost_the_right_since_counts_no_more(gone: Operator) -> None:
+    with pytest.raises(NotAuthorised):
+        decide(proposal(), proposer=gone)
+
+
+def test_the_signature_is_over_this_content() -> None:
+    other = operator_keypair("ben").sign(approval_bytes(proposal(ACME)))
+    rejection = operator_keypair("ben").sign(approval_bytes(proposal(), REJECT))
+
+    for signature in (other, rejection):
+        with pytest.raises(NotAuthorised, match="signature"):
+            decide(proposal(), signature=signature)
+
+
+@pytest.mark.parametrize("state", [ProposalState.APPROVED, ProposalState.REJECTED])
+def test_a_proposal_is_decided_once(state: ProposalState) -> None:
+    done = replace(proposal(), state=state)
+    signature = operator_keypair("ben").sign(approval_bytes(done, REJECT))
+
+    with pytest.raises(ChangeRefused, match=f"already {state}"):
+        decide(done)
+    with pytest.raises(ChangeRefused, match=f"already {state}"):
+        decide_rejection(done, by=BEN, proposer=ADA, signature=signature)
+
+
+def test_an_old_proposal_has_to_be_made_again() -> None:
+    assert decide(proposal(), now=NOW + PROPOSAL_LIFETIME) == CHANGED
+    with pytest.raises(ChangeRefused, match="7 days"):
+        decide(proposal(), now=NOW + PROPOSAL_LIFETIME + timedelta(seconds=1))
+
+
+@pytest.mark.parametrize("current", [None, Versioned(ACME, 2, NOW)])
+def test_a_change_made_for_another_version_is_refused(current: Versioned | None) -> None:
+    with pytest.raises(ChangeRefused, match="made for version 1"):
+        decide(proposal(), current=current)
+
+
+CLIENT_WALLET = wallets()[0]
+FIXED: list[tuple[Record, Record, str]] = [
+    (Asset("BTC", 8), Asset("BTC", 18), "scale"),
+    (LegalEntity("desk", "Desk", 1), LegalEntity("desk", "Desk", 2), "book"),
+    (Chain("evm", "evm", 1, "ETH"), Chain("evm", "evm", 10, "ETH"), "network_id"),
+    (
+        ChainAsset("evm:USDT", "evm", TOKEN, 6, "USDT"),
+        ChainAsset("evm:USDT", "evm", TOKEN, 18, "USDT"),
+        "decimals",
+    ),
+    (
+        ChainAsset("evm:USDT", "evm", TOKEN, 6, "USDT"),
+        ChainAsset("evm:USDT", "evm", "0x" + "11" * 20, 6, "USDT"),
+        "contract",
+    ),
+    (CLIENT_WALLET, replace(CLIENT_WALLET, owner="client:acme"), "owner"),
+    (
+        replace(CLIENT_WALLET, purpose=WalletPurpose.HOT),
+        replace(CLIENT_WALLET, purpose=WalletPurpose.HOT, owner="house"),
+        "owner",
+    ),
+    (CLIENT_WALLET, replace(CLIENT_WALLET, account_xpub=XPUBS[1]), "account_xpub"),
+    (CLIENT_WALLET, replace(CLIENT_WALLET, account_path="m/44'/60'/9'"), "account_path"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "field"), FIXED)
+def test_what_booked_money_depends_on_can_never_change(
+    old: Record, new: Record, field: str
+) -> None:
+    current = Versioned(old, 1, NOW)
+
+    with pytest.raises(ChangeRefused, match=f"{field} of .* can never be"):
+        decide_proposal(new, current, by=ADA)
+    with pytest.raises(ChangeRefused, match=f"{field} of .* can never be"):
+        decide(proposal(new), current=current)
+
+
+def test_a_proposal_that_changes_nothing_is_refused() -> None:
+    with pytest.raises(ChangeRefused, match="already so"):
+        decide_proposal(ACME, Versioned(ACME, 1, NOW), by=ADA)
+
+
+def test_only_administrators_propose() -> None:
+    with pytest.raises(NotAuthorised, match="cleo is not admin"):
+        decide_proposal(ACME, None, by=CLEO)
+
+
+def test_a_third_person_rejects_even_when_the_proposer_has_left() -> None:
+    signature = operator_keypair("ben").sign(approval_bytes(proposal(), REJECT))
+    approved = operator_keypair("ben").sign(approval_bytes(proposal()))
+
+    decide_rejection(proposal(), by=BEN, proposer=replace(ADA, active=False), signature=signature)
+    with pytest.raises(NotAuthorised, match="signature"):
+        decide_rejection(proposal(), by=BEN, proposer=ADA, signature=approved)
+    with pytest.raises(NotAuthorised, match="ada proposed"):
+        decide_rejection(proposal(), by=ADA, proposer=ADA, signature=signature)
+
+
+@pytest.mark.parametrize(
+    "changed", [replace(BEN, active=False), replace(BEN, roles=frozenset({Role.DEALER}))]
+)
+def test_two_administrators_always_remain(changed: Operator) -> None:
+    with pytest.raises(ChangeRefused, match="1 administrator could decide"):
+        decide(proposal(changed), current=Versioned(BEN, 1, NOW))
+
+
+def test_a_founding_needs_two_administrators_with_two_keys() -> None:
+    decide_founding(demo_founding(operators=(ADA, BEN)))
+    for operators in (
+        (),
+        (ADA,),
+        (ADA, CLEO),
+        (ADA, replace(BEN, active=False)),
+        (ADA, replace(BEN, public_key=ADA.public_key)),
+    ):
+        with pytest.raises(ChangeRefused, match="administrators"):
+            decide_founding(demo_founding(operators=operators))
+
+
+def test_a_founding_names_a_code_twice_at_its_peril() -> None:
+    twice = replace(demo_founding(), assets=(Asset("ETH", 18), Asset("ETH", 6)))
+
+    with pytest.raises(ChangeRefused, match="asset ETH 2 times"):
+        decide_founding(twice)
+
+
+@pytest.mark.parametrize("record", demo_founding().records)
+def test_content_reads_back_as_the_same_record(record: Record) -> None:
+    assert from_content(kind_of(record), to_content(record)) == record
+
+
+def test_every_kind_is_in_the_demonstration() -> None:
+    assert {kind_of(record) for record in demo_founding().records} == set(RecordKind)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"owner": "house"}, "takes clients' deposits"),
+        ({"owner": "client", "purpose": WalletPurpose.SETTLEMENT}, "settlement payments"),
+        ({"owner": "acme"}, "write client|Write client"),
+        ({"owner": "client:"}, "owner of a wallet"),
+        ({"code": "Client Pool"}, "code of a wallet"),
+        ({"account_xpub": "xpub"}, "extended public key"),
+        ({"account_xpub": XPUBS[0].replace("x", "0", 1)}, "extended public key"),
+        ({"account_path": "44'/60'"}, "path"),
+    ],
+)
+def test_an_impossible_wallet_is_bad_input(change: dict[str, object], message: str) -> None:
+    fields = to_content(CLIENT_WALLET) | {"purpose": WalletPurpose.DEPOSIT} | change
+
+    with pytest.raises(BadInput, match=message):
+        Wallet(**fields)
