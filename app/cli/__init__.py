@@ -1,0 +1,58 @@
+"""The command line ``causeway``.
+
+Exit codes: 0 done, 1 refused or found wrong, 2 usage, 3 an outside component is unavailable,
+130 interrupted. An error says what was wrong, where, and what to do; never a traceback for bad
+input. Heavy libraries are imported by the command that needs them, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from app.cli import simulate
+from kernel.errors import CausewayError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="causeway",
+    help="Settlement and custody bridge for OTC crypto desks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(simulate.app, name="simulate")
+
+
+@app.command()
+def demo(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same keys and prices.")] = 1,
+) -> None:
+    """Carry real value through the whole bridge on this machine, and prove the books.
+
+    Example: `causeway demo --json | jq .proofs`
+    """
+    from app.demo.run import run_demo
+
+    raise typer.Exit(run_demo(as_json=as_json, keep=keep, seed=seed))
+
+
+def main() -> None:
+    """Run the command line."""
+    if not __debug__:
+        # Assertions guard against programmer errors near money: they are not optional.
+        sys.exit("error: causeway refuses to run under python -O")
+    try:
+        app()
+    except CausewayError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,34 @@
+"""``causeway simulate``: local components as processes, for development and for other projects."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    help="Run a local chain or venue; prints one JSON line when it is ready.", no_args_is_help=True
+)
+
+#: The simulators have command lines of their own; everything after the name goes there.
+FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def evm(context: typer.Context) -> None:
+    """Run an anvil-compatible EVM chain.
+
+    Example: `causeway simulate evm --port 8545 --block-time 1`
+    """
+    from chain.simulators.evm.__main__ import main
+
+    raise typer.Exit(main(context.args))
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def venue(context: typer.Context) -> None:
+    """Run a venue that speaks Binance's spot dialect over HTTP and WebSocket.
+
+    Example: `causeway simulate venue --port 9001 --data-dir ./venue --seed 7`
+    """
+    from venues.simulator.__main__ import main
+
+    raise typer.Exit(main(context.args))
