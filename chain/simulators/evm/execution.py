@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import rlp  # type: ignore[import-untyped]  rlp ships no types
+import rlp  # type: ignore[import-untyped]  # rlp ships no types
 from eth._utils.address import generate_contract_address
 from eth.consensus.context import ConsensusContext
 from eth.constants import (

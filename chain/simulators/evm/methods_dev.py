@@ -154,12 +154,17 @@ def _pool_content(
     return pending, queued
 
 
+def _reset(node: Node, _: Params) -> Json:
+    node.reset()
+
+
 METHODS: Mapping[str, Method] = {
     "anvil_dropAllTransactions": _drop_all_transactions,
     "anvil_dropTransaction": _drop_transaction,
     "anvil_getAutomine": _get_automine,
     "anvil_mine": _anvil_mine,
     "anvil_reorg": _reorg,
+    "anvil_reset": _reset,
     "anvil_rollback": _rollback,
     "anvil_setAutomine": _set_automine,
     "anvil_setBalance": _set_balance,

@@ -61,18 +61,23 @@ class Node:
         self.accounts: tuple[DevAccount, ...] = derive_accounts(
             settings.mnemonic, settings.accounts
         )
+        self._clock: Clock = settings.clock
+        self._events: list[ChainEvent] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again at the genesis, as a new process with the same settings would."""
+        settings = self.settings
         self.pool = Mempool()
         self.mode = _mode_of(settings)
         self.interval_s = settings.block_time_s
         self._execution = Execution(chain_id=settings.chain_id, gas_limit=settings.gas_limit)
-        self._clock: Clock = settings.clock
         self._clock_offset_s = 0
         self._forced_timestamp: int | None = None
         self._forced_base_fee: int | None = None
         self._blocks_made = 0
         self._snapshots: dict[int, _Snapshot] = {}
         self._snapshot_ids = 0
-        self._events: list[ChainEvent] = []
         self._blocks: list[Block] = []
         self._heights: dict[bytes, int] = {}
         self._places: dict[bytes, tuple[int, int]] = {}
