@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
+import pkgutil
 import threading
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -69,10 +69,14 @@ def migrations_folder() -> Path:
 
 
 def load_tables() -> MetaData:
-    """Import every package's private ``tables`` module and return the one metadata."""
+    """Import every package's private tables and return the one metadata.
+
+    They are found by name (``tables``, ``…_tables``), so that a new one cannot be forgotten.
+    """
     for package in SCHEMAS:
-        if importlib.util.find_spec(f"{package}.tables") is not None:
-            importlib.import_module(f"{package}.tables")
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            if module.name == "tables" or module.name.endswith("_tables"):
+                importlib.import_module(f"{package}.{module.name}")
     return metadata
 
 

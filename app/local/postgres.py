@@ -59,6 +59,7 @@ DATABASE = "causeway"
 #: Only names the socket file: nothing listens on TCP.
 PORT = 5432
 START_TIMEOUT_SECONDS = 60.0
+KILL_TIMEOUT_SECONDS = 5.0
 INIT_TIMEOUT_SECONDS = 120.0
 #: SIGINT (fast shutdown), then SIGQUIT (immediate: recovery at next start), then SIGKILL.
 STOP_STEPS: Final = ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
@@ -198,11 +199,12 @@ class LocalPostgres:
 
     def restart_if_dead(self) -> bool:
         """Start the server again after it was killed; False where it is alive and answers."""
-        found = self._find_postmaster()
-        if found is not None and found.ready and _answers(found.socket_folder):
+        if self._find_postmaster() is not None and self._wait_ready(None):
             return False
         if self._server is not None:
-            self._server.poll()
+            # Until a killed child is reaped, its process id answers and the new server waits for it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._server.wait(KILL_TIMEOUT_SECONDS)
         self._launch()
         return True
 
@@ -230,7 +232,6 @@ class LocalPostgres:
 
     def detach(self) -> None:
         """Give the folder free and leave the server running; a later `start` attaches to it."""
-        self._server = None
         self._release_home()
 
     def is_running(self) -> bool:
@@ -366,7 +367,7 @@ class LocalPostgres:
     def _launch(self) -> None:
         folder = self._socket_folder_for_start()
         for attempt in range(START_ATTEMPTS):
-            self._drop_stale_pid_file()
+            self._drop_stale_lock_files(folder)
             log_size = self.log.stat().st_size if self.log.exists() else 0
             with self.log.open("ab") as log:
                 if self._account is not None:
@@ -428,13 +429,14 @@ class LocalPostgres:
 
     def _find_postmaster(self) -> Postmaster | None:
         """Return our server if it is alive; what a killed one left in its pid file is not enough."""
+        if self._server is not None:
+            # Reaps it if it has ended: until then its process id would look alive.
+            self._server.poll()
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
             pid = int(lines[0])
         except (OSError, ValueError, IndexError):
             return None
-        if self._server is not None and self._server.pid == pid:
-            self._server.poll()
         identity = process_table.identity(pid)
         if identity is None or not self._serves_us(pid):
             return None
@@ -449,17 +451,20 @@ class LocalPostgres:
         command = process_table.command_line(pid)
         return f"-D {self.data} " in f"{command} "
 
-    def _drop_stale_pid_file(self) -> None:
-        # PostgreSQL overwrites the file of a dead process, but believes an id that was reused
-        # or whose process only waits to be reaped. Its check of the shared memory block remains.
-        pid_file = self.data / "postmaster.pid"
-        if self._find_postmaster() is None:
+    def _drop_stale_lock_files(self, socket_folder: Path) -> None:
+        # PostgreSQL overwrites the lock files of a dead process, but believes an id that was
+        # reused or whose process only waits to be reaped. Its check of the shared memory remains.
+        if self._find_postmaster() is not None:
+            return
+        for path in (
+            self.data / "postmaster.pid",
+            socket_folder / f".s.PGSQL.{PORT}.lock",
+        ):
             try:
-                pid = int(pid_file.read_text().splitlines()[0])
-                os.kill(pid, 0)
+                os.kill(int(path.read_text().splitlines()[0]), 0)
             except (OSError, ValueError, IndexError):
-                return
-            pid_file.unlink(missing_ok=True)
+                continue
+            path.unlink(missing_ok=True)
 
     def _end(self, postmaster: Postmaster) -> None:
         for number, seconds in STOP_STEPS:
