@@ -1,0 +1,25 @@
+"""What custody refuses.
+
+::
+
+    kernel.errors.Refused
+    ├── UnknownRow           no deposit, receipt, payout or address with that id
+    ├── NotPossible          the state of the row does not allow it, or not for this wallet
+    └── NotOurs              an address or wallet that custody does not hold
+"""
+
+from __future__ import annotations
+
+from kernel.errors import Refused
+
+
+class UnknownRow(Refused):
+    """No deposit, receipt, payout or address with that id."""
+
+
+class NotPossible(Refused):
+    """The state of the row does not allow it, or not for this wallet."""
+
+
+class NotOurs(Refused):
+    """An address or wallet that custody does not hold."""

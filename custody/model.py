@@ -1,0 +1,82 @@
+"""The nouns that deposits and payouts share: addresses, and the paths of their accounts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+
+class AddressPurpose(StrEnum):
+    """What an address was handed out for; it decides who owns what arrives there."""
+
+    DEPOSIT = "deposit"
+    """One client pays in; what arrives is a deposit."""
+    SETTLEMENT = "settlement"
+    """One party pays what it owes; what arrives is a receipt."""
+    HOT = "hot"
+    """Payouts leave from here; what strangers send here is unattributed."""
+
+
+BRANCHES: Final = {
+    AddressPurpose.DEPOSIT: 0,
+    AddressPurpose.SETTLEMENT: 1,
+    AddressPurpose.HOT: 2,
+}
+"""The BIP-32 branch under a wallet's account on which the addresses of each purpose lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One of our addresses.
+
+    Attributes:
+        address: as the chain spells it (EIP-55).
+        branch, index: below the wallet's account: ``<account_path>/<branch>/<index>``.
+        party: whose deposits or payments arrive there; None for a hot address.
+        reference: what it was handed out for, opaque.
+    """
+
+    chain: str
+    address: str
+    wallet: str
+    branch: int
+    index: int
+    purpose: AddressPurpose
+    party: str | None
+    reference: str
+    assigned_at: datetime
+
+
+def custody_account(wallet: str) -> str:
+    """Return the account of the coins in a wallet."""
+    return f"custody:{wallet}"
+
+
+def client_account(party: str) -> str:
+    """Return the account of what we owe a client."""
+    return f"client:{party}"
+
+
+def held_account(party: str) -> str:
+    """Return the account of what compliance holds back from a client."""
+    return f"client:{party}:held"
+
+
+def reorg_account(party: str) -> str:
+    """Return the account of what a client owes us since a deposit vanished that was spent."""
+    return f"receivable:{party}:reorg"
+
+
+def unattributed_account(chain: str) -> str:
+    """Return the account of coins that arrived and that nobody was named for."""
+    return f"suspense:unattributed:{chain}"
+
+
+def rail_account(rail: str) -> str:
+    """Return the account of receipts on a rail (a chain's code) that are not matched yet."""
+    return f"suspense:{rail}"
+
+
+DUST_ACCOUNT: Final = "suspense:dust"
