@@ -21,10 +21,13 @@ class AddressPurpose(StrEnum):
 
 BRANCHES: Final = {
     AddressPurpose.DEPOSIT: 0,
-    AddressPurpose.SETTLEMENT: 1,
-    AddressPurpose.HOT: 2,
+    AddressPurpose.SETTLEMENT: 0,
+    AddressPurpose.HOT: 1,
 }
-"""The BIP-32 branch under a wallet's account on which the addresses of each purpose lie."""
+"""The branch under a wallet's account (BIP-44: 0 is given to others, 1 is for our own use).
+
+No wallet has both deposit and settlement addresses: the ones are clients', the others the house's.
+"""
 
 
 @dataclass(frozen=True, slots=True)
