@@ -1,0 +1,267 @@
+"""The demo's components: started, watched, and ended, whatever happens in between.
+
+Every run starts clean: a database of its own name, a new chain, a new venue, new keys. What a
+killed run left behind is ended first and named in `World.notices`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.demo.outsiders import MNEMONIC, Outsiders
+from app.local.migrate import migrate
+from app.local.postgres import LocalPostgres, OldData
+from app.local.processes import Child, Processes, foreign_program, python_module
+from chain.simulators.anvil import find_anvil
+from custody.signer.client import SignerClient
+from kernel.db import APP_ROLE, create_engine
+from kernel.errors import OutsideUnavailable, Refused
+from kernel.settings import Settings
+
+DATABASE: Final = "causeway_demo"
+DATABASE_MARK: Final = "made by causeway demo; dropped and made anew by every run"
+CHAIN_ID: Final = 31_337
+SLOTS_IN_AN_EPOCH: Final = 1
+"""Finality after two blocks, so that the demo shows it; a public chain takes sixty-four."""
+
+SIGNER_INIT_TIMEOUT_S: Final = 30
+
+
+@dataclass(slots=True)
+class World:
+    """What the story runs on.
+
+    Attributes:
+        owner_url: of the demo's database, as the role that migrates.
+        evm: ``anvil`` or ``simulator``.
+        venue: the simulator's ready line: url, ws_url, api_key, secret, …
+        notices: what an operator should know about this start, one sentence each.
+    """
+
+    folder: Path
+    owner_url: str
+    engine: AsyncEngine
+    outsiders: Outsiders
+    processes: Processes
+    evm: str
+    evm_url: str
+    venue: Mapping[str, Any]
+    venue_child: Child
+    seed: int
+    notices: list[str] = field(default_factory=list)
+
+    async def start_signer(self, rules: object, seed: bytes) -> SignerClient:
+        """Make a keystore from *seed*, start the signer on it and return its client."""
+        home = self.folder / "signer"
+        home.mkdir(mode=0o700)
+        keystore, kek, path = home / "keystore.json", home / "kek", home / "rules.json"
+        _write_private(kek, secrets.token_hex(32).encode())
+        _write_private(path, msgspec.json.encode(rules))
+        command = [sys.executable, "-m", "custody.signer", "init"]
+        command += ["--keystore", str(keystore), "--kek", str(kek)]
+        await asyncio.to_thread(
+            subprocess.run,
+            command,
+            input=seed.hex().encode(),
+            check=True,
+            timeout=SIGNER_INIT_TIMEOUT_S,
+        )
+        listening = _socket_folder(self.folder) / "signer.sock"
+        spec = python_module(
+            "signer",
+            "custody.signer",
+            *("--socket", str(listening), "--keystore", str(keystore)),
+            *("--kek", str(kek), "--rules", str(path)),
+        )
+        await asyncio.to_thread(self.processes.start, spec)
+        return SignerClient(listening)
+
+    async def restart_venue(self) -> None:
+        """Kill the venue as a machine would and start it again on the same data and port."""
+        port = make_url(str(self.venue["url"])).port
+        await asyncio.to_thread(self.processes.kill, self.venue_child)
+        spec = _venue_spec(self.folder, self.seed, port or 0)
+        self.venue_child = await asyncio.to_thread(self.processes.start, spec)
+
+
+@contextlib.asynccontextmanager
+async def open_world(settings: Settings, *, seed: int, keep: bool) -> AsyncIterator[World]:
+    """Start everything, and end it unless *keep* is set.
+
+    Raises:
+        OutsideUnavailable, Refused: a component cannot be had; says which and what to do.
+    """
+    folder = settings.state_dir.absolute() / "demo"
+    async with contextlib.AsyncExitStack() as stack:
+        processes = Processes(folder / "components")
+        await asyncio.to_thread(processes.open)
+        stack.callback(_leave, processes, keep)
+        notices = [*processes.notices, *_start_clean(folder)]
+        url, found = await _database(settings, folder, stack, keep=keep)
+        notices += found
+        await migrate(url)
+        engine = create_engine(url, role=APP_ROLE)
+        stack.push_async_callback(engine.dispose)
+        evm, evm_url = await _start_evm(settings, processes)
+        venue = await asyncio.to_thread(
+            processes.start, _venue_spec(folder, seed, settings.venue_port)
+        )
+        outsiders = await stack.enter_async_context(Outsiders(evm_url))
+        yield World(
+            folder=folder,
+            owner_url=url,
+            engine=engine,
+            outsiders=outsiders,
+            processes=processes,
+            evm=evm,
+            evm_url=evm_url,
+            venue=venue.ready,
+            venue_child=venue,
+            seed=seed,
+            notices=notices,
+        )
+
+
+def _leave(processes: Processes, keep: bool) -> None:  # noqa: FBT001  a callback's only argument
+    if not keep:
+        processes.close()
+
+
+def _start_clean(folder: Path) -> list[str]:
+    """Remove what an earlier run wrote for its venue and signer; the books are dropped apart."""
+    removed = []
+    for name in ("venue", "signer"):
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+            removed.append(name)
+    if removed:
+        return [f"The last run's {' and '.join(removed)} data was removed: every run starts clean."]
+    return []
+
+
+async def _database(
+    settings: Settings, folder: Path, stack: contextlib.AsyncExitStack, *, keep: bool
+) -> tuple[str, list[str]]:
+    """Return the owner's URL of a fresh database, and notices."""
+    if settings.database_url is not None:
+        url = make_url(settings.database_url.reveal()).set(drivername="postgresql+asyncpg")
+        server_url = url.render_as_string(hide_password=False)
+        notices: list[str] = []
+    else:
+        server = LocalPostgres(folder / "postgres", old_data=OldData.MOVE_ASIDE)
+        await asyncio.to_thread(server.start)
+        stack.callback(server.detach if keep else server.stop)
+        server_url, notices = server.url(), list(server.notices)
+    dropped = await _recreate(server_url)
+    if dropped:
+        notices.append("The last run's books were dropped: every run starts clean.")
+    url = make_url(server_url).set(database=DATABASE)
+    return url.render_as_string(hide_password=False), notices
+
+
+async def _recreate(server_url: str) -> bool:
+    plain = make_url(server_url).set(drivername="postgresql")
+    try:
+        connection = await asyncpg.connect(plain.render_as_string(hide_password=False))
+    except (OSError, asyncpg.PostgresError) as error:
+        raise OutsideUnavailable(
+            f"PostgreSQL does not answer: {error}",
+            where=plain.render_as_string(hide_password=True),
+            remedy="Start it, correct CAUSEWAY_DATABASE_URL, or unset it to use an embedded one",
+        ) from error
+    try:
+        mark = await connection.fetchval(
+            "SELECT coalesce(shobj_description(oid, 'pg_database'), '') "
+            "FROM pg_database WHERE datname = $1",
+            DATABASE,
+        )
+        if mark is not None and mark != DATABASE_MARK:
+            raise Refused(
+                f"the server has a database {DATABASE} that the demo did not make",
+                where=plain.render_as_string(hide_password=True),
+                remedy="Rename it, or give the demo another server",
+            )
+        if mark is not None:
+            await connection.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+        await connection.execute(f"CREATE DATABASE {DATABASE}")
+        await connection.execute(f"COMMENT ON DATABASE {DATABASE} IS '{DATABASE_MARK}'")
+    finally:
+        await connection.close()
+    return mark is not None
+
+
+async def _start_evm(settings: Settings, processes: Processes) -> tuple[str, str]:
+    environment = dict(os.environ)
+    if settings.anvil is not None:
+        environment["ANVIL"] = str(settings.anvil)
+    binary = find_anvil(environment, [Path.cwd(), Path.cwd() / ".cache" / "npm"])
+    if binary is not None:
+        port = settings.evm_port or _free_port()
+        url = f"http://127.0.0.1:{port}"
+        command = [str(binary), "--host", "127.0.0.1", "--port", str(port), "--no-mining"]
+        command += ["--chain-id", str(CHAIN_ID), "--slots-in-an-epoch", str(SLOTS_IN_AN_EPOCH)]
+        command += ["--silent"]
+        spec = foreign_program("evm", *command, probe=lambda: _listens(port))
+        await asyncio.to_thread(processes.start, spec)
+        return "anvil", url
+    spec = python_module(
+        "evm",
+        "chain.simulators.evm",
+        *("--port", str(settings.evm_port), "--chain-id", str(CHAIN_ID), "--no-mining"),
+        *("--slots-in-an-epoch", str(SLOTS_IN_AN_EPOCH), "--mnemonic", MNEMONIC),
+    )
+    child = await asyncio.to_thread(processes.start, spec)
+    return "simulator", str(child.ready["url"])
+
+
+def _venue_spec(folder: Path, seed: int, port: int) -> Any:
+    return python_module(
+        "venue",
+        "venues.simulator",
+        *("--port", str(port), "--seed", str(seed), "--data-dir", str(folder / "venue")),
+        *("--balance", "USDT=500000", "ETH=0", "BTC=0"),
+        *("--step-ms", "0"),
+    )
+
+
+def _socket_folder(folder: Path) -> Path:
+    """Return a short private folder: the path of a Unix socket has about 100 bytes."""
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    home = Path(tempfile.gettempdir()) / f"causeway-{os.geteuid()}" / digest
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return home
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+
+
+def _free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        return bool(probe.connect_ex(("127.0.0.1", port)) == 0)
