@@ -1,0 +1,48 @@
+# One door for people and machines. Needs Python 3.11 or newer and make; everything else is
+# installed into .venv (and .bootstrap, where uv is missing) by the first target that is run.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check bench soak clean bootstrap anvil
+
+BIN := .venv/bin
+# Two workers: measured, a third only waits for the database server.
+TEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH ?=
+SOAK_MINUTES ?= 30
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: bootstrap ## carry real value through the whole bridge, then prove the books
+	@$(BIN)/causeway demo $(DEMO_ARGS)
+
+up: bootstrap ## run the bridge with embedded components until Ctrl-C
+	@$(BIN)/causeway up
+
+test: bootstrap anvil ## run every test on real PostgreSQL
+	@$(BIN)/pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+
+check: bootstrap ## format, lint, import contracts, types
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+
+bench: bootstrap anvil ## run the benchmarks (BENCH=prefix for a group)
+	@$(BIN)/causeway bench $(BENCH)
+
+soak: bootstrap anvil ## run the long tests (SOAK_MINUTES=30)
+	@CAUSEWAY_HYPOTHESIS=soak CAUSEWAY_SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/pytest --timeout 0 $(PYTEST_ARGS)
+
+clean: ## remove what make made, but no data of the demo (.causeway)
+	@rm -rf .venv .bootstrap .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+bootstrap:
+	@scripts/bootstrap
+
+anvil:
+	@scripts/fetch-anvil
