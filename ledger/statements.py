@@ -1,0 +1,222 @@
+"""The SQL of the posting path, read and written in a fixed number of statements.
+
+Amounts cross as text and are cast in SQL: that is what asyncpg carries fastest without a loss.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# now() is when the transaction began: read again in the next statement, it tells whether both ran
+# in one transaction.
+LOCK_HEAD: Final = """
+SELECT sequence, height, block_time, account_count, frontier, entity,
+       current_setting('transaction_isolation') AS isolation, now() AS began_at
+  FROM ledger.head WHERE book = $1 FOR NO KEY UPDATE
+"""
+
+# $2: time of the last block; $3: the caller's time or null. One row at least, for the clock.
+READ_CLOCK_AND_DUE: Final = """
+WITH clock AS MATERIALIZED (
+    SELECT greatest($2::timestamptz, coalesce($3::timestamptz, clock_timestamp())) AS at
+)
+SELECT clock.at, now() AS began_at, h.id, h.sequence, h.debit, h.credit, h.amount::text AS amount,
+       h.state, h.flags, h.purpose, h.correlation, h.expires_at, h.resolved_sequence
+  FROM clock LEFT JOIN LATERAL (
+      SELECT * FROM ledger.hold
+       WHERE book = $1 AND state = 'open' AND expires_at IS NOT NULL AND expires_at <= clock.at
+       ORDER BY expires_at, sequence LIMIT $4
+  ) h ON true
+"""
+
+_TRANSFER: Final = """
+t.sequence, t.id, t.kind, t.flags, t.debit, t.credit, t.amount::text AS amount, t.code,
+t.pending_id, t.reverses, t.purpose, t.timeout_us, t.effective_at, t.reference, t.correlation,
+t.metadata_hash, t.recorded_at"""
+
+_HOLD: Final = """
+h.id AS hold_id, h.sequence AS hold_sequence, h.debit AS hold_debit, h.credit AS hold_credit,
+h.amount::text AS held, h.state AS hold_state, h.flags AS hold_flags, h.purpose AS hold_purpose,
+h.correlation AS hold_correlation, h.expires_at, h.resolved_sequence"""
+
+# The holds of pending transfers, and those that posts, voids and expiries among the found resolved.
+READ_TRANSFERS: Final = """
+SELECT <transfer>, <hold>, r.id AS reversed_by,
+       f.id AS refused_id, f.sequence AS refused_sequence, f.outcome AS refused_outcome,
+       f.recorded_at AS refused_at
+  FROM unnest($2::uuid[]) AS asked (id)
+  LEFT JOIN ledger.transfer t ON t.book = $1 AND t.id = asked.id
+  LEFT JOIN ledger.hold h ON h.book = t.book AND h.id = coalesce(t.pending_id, t.id)
+  LEFT JOIN ledger.transfer r ON r.book = t.book AND r.reverses = t.id
+  LEFT JOIN ledger.refusal f ON f.book = $1 AND f.id = asked.id
+ WHERE t.id IS NOT NULL OR f.id IS NOT NULL
+""".replace("<transfer>", _TRANSFER).replace("<hold>", _HOLD)
+
+_ACCOUNT: Final = """
+a.number, a.path, a.asset, b.debits_must_not_exceed_credits, b.credits_must_not_exceed_debits,
+b.frozen, b.closed, b.version, b.debits_pending::text, b.debits_posted::text,
+b.credits_pending::text, b.credits_posted::text"""
+
+# UNION ALL: an account may come twice; the reader keeps it by number.
+READ_ACCOUNTS: Final = """
+SELECT <account>
+  FROM unnest($2::text[], $3::text[]) AS asked (path, asset)
+  JOIN ledger.account a ON a.book = $1 AND a.path = asked.path AND a.asset = asked.asset
+  JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
+UNION ALL
+SELECT <account>
+  FROM unnest($4::bigint[]) AS asked (number)
+  JOIN ledger.account a ON a.book = $1 AND a.number = asked.number
+  JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
+""".replace("<account>", _ACCOUNT)
+
+# The new head comes last, so that what it needs is checked first.
+WRITE: Final = """
+WITH transfers AS (
+    INSERT INTO ledger.transfer (
+        book, sequence, id, kind, flags, debit, credit, amount, code, pending_id, reverses,
+        purpose, timeout_us, effective_at, reference, correlation, metadata_hash, recorded_at)
+    SELECT $1, t.sequence, t.id, t.kind, t.flags, t.debit, t.credit, t.amount::numeric, t.code,
+           t.pending_id, t.reverses, t.purpose, t.timeout_us, t.effective_at, t.reference,
+           t.correlation, t.metadata_hash, $3
+      FROM unnest(
+          $9::bigint[], $10::uuid[], $11::smallint[], $12::smallint[], $13::bigint[],
+          $14::bigint[], $15::text[], $16::text[], $17::uuid[], $18::uuid[], $19::text[],
+          $20::bigint[], $21::timestamptz[], $22::text[], $23::uuid[], $24::text[]
+      ) AS t (sequence, id, kind, flags, debit, credit, amount, code, pending_id, reverses,
+              purpose, timeout_us, effective_at, reference, correlation, metadata_hash)
+), entries AS (
+    INSERT INTO ledger.entry (
+        book, account, sequence, version,
+        debits_pending, debits_posted, credits_pending, credits_posted)
+    SELECT $1, e.account, e.sequence, e.version,
+           e.dp::numeric, e.d::numeric, e.cp::numeric, e.c::numeric
+      FROM unnest(
+          $25::bigint[], $26::bigint[], $27::bigint[],
+          $28::text[], $29::text[], $30::text[], $31::text[]
+      ) AS e (account, sequence, version, dp, d, cp, c)
+), balances AS (
+    UPDATE ledger.balance AS b
+       SET debits_pending = n.dp::numeric, debits_posted = n.d::numeric,
+           credits_pending = n.cp::numeric, credits_posted = n.c::numeric,
+           version = n.version, closed = n.closed, sequence = n.sequence
+      FROM unnest(
+          $32::bigint[], $33::bigint[], $34::bigint[], $35::boolean[],
+          $36::text[], $37::text[], $38::text[], $39::text[]
+      ) AS n (account, sequence, version, closed, dp, d, cp, c)
+     WHERE b.book = $1 AND b.account = n.account
+), holds AS (
+    INSERT INTO ledger.hold (
+        book, id, sequence, debit, credit, amount, remaining, state, flags, purpose,
+        correlation, expires_at, resolved_sequence)
+    SELECT $1, h.id, h.sequence, h.debit, h.credit, h.amount::numeric,
+           CASE WHEN h.state = 'open' THEN h.amount::numeric ELSE 0 END, h.state, h.flags,
+           h.purpose, h.correlation, h.expires_at, h.resolved
+      FROM unnest(
+          $40::uuid[], $41::bigint[], $42::bigint[], $43::bigint[], $44::text[], $45::text[],
+          $46::smallint[], $47::text[], $48::uuid[], $49::timestamptz[], $50::bigint[]
+      ) AS h (id, sequence, debit, credit, amount, state, flags, purpose, correlation,
+              expires_at, resolved)
+), resolved AS (
+    UPDATE ledger.hold AS h
+       SET state = n.state, remaining = 0, resolved_sequence = n.resolved
+      FROM unnest($51::uuid[], $52::text[], $53::bigint[]) AS n (id, state, resolved)
+     WHERE h.book = $1 AND h.id = n.id
+), refusals AS (
+    INSERT INTO ledger.refusal (book, sequence, id, outcome, recorded_at)
+    SELECT $1, r.sequence, r.id, r.outcome, $3
+      FROM unnest($54::bigint[], $55::uuid[], $56::text[]) AS r (sequence, id, outcome)
+), metadata AS (
+    INSERT INTO ledger.transfer_metadata (book, sequence, data)
+    SELECT $1, m.sequence, m.data::jsonb
+      FROM unnest($57::bigint[], $58::text[]) AS m (sequence, data)
+), block AS (
+    INSERT INTO ledger.block (book, height, recorded_at, first_sequence, last_sequence, root)
+    VALUES ($1, $2, $3, $4, $5, $6)
+)
+UPDATE ledger.head
+   SET sequence = $5, height = $2, block_time = $3, account_count = $7, frontier = $8
+ WHERE book = $1
+"""
+
+WRITE_TILES: Final = """
+INSERT INTO ledger.tile (book, level, index, hashes, root)
+SELECT $1, t.level, t.index, t.hashes, t.root
+  FROM unnest($2::smallint[], $3::integer[], $4::bytea[], $5::bytea[])
+       AS t (level, index, hashes, root)
+"""
+
+WRITE_ACCOUNTS: Final = """
+WITH asked AS (
+    SELECT * FROM unnest(
+        $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
+        $8::boolean[], $9::boolean[]
+    ) AS a (number, sequence, path, asset, side, owner, debits_capped, credits_capped)
+), accounts AS (
+    INSERT INTO ledger.account (
+        book, number, path, asset, side, owner,
+        debits_must_not_exceed_credits, credits_must_not_exceed_debits)
+    SELECT $1, number, path, asset, side, owner, debits_capped, credits_capped FROM asked
+), balances AS (
+    INSERT INTO ledger.balance (
+        book, account, asset, debits_pending, debits_posted, credits_pending, credits_posted,
+        version, sequence, debits_must_not_exceed_credits, credits_must_not_exceed_debits)
+    SELECT $1, number, asset, 0, 0, 0, 0, 0, sequence, debits_capped, credits_capped FROM asked
+)
+INSERT INTO ledger.account_event (book, sequence, account, kind, reason, recorded_at)
+SELECT $1, sequence, number, 'opened', '', $10 FROM asked
+"""
+
+# A block that holds account events only.
+WRITE_BLOCK: Final = """
+WITH block AS (
+    INSERT INTO ledger.block (book, height, recorded_at, first_sequence, last_sequence, root)
+    VALUES ($1, $2, $3, $4, $5, $6)
+)
+UPDATE ledger.head
+   SET sequence = $5, height = $2, block_time = $3, account_count = $7, frontier = $8
+ WHERE book = $1
+"""
+
+# Every record of a range, as the columns of its kind: what tiles and proofs are rebuilt from.
+READ_TRANSFER_RANGE: Final = """
+SELECT <transfer> FROM ledger.transfer t
+ WHERE t.book = $1 AND t.sequence BETWEEN $2 AND $3
+""".replace("<transfer>", _TRANSFER)
+
+READ_REFUSAL_RANGE: Final = """
+SELECT sequence, id, outcome, recorded_at FROM ledger.refusal
+ WHERE book = $1 AND sequence BETWEEN $2 AND $3
+"""
+
+READ_EVENT_RANGE: Final = """
+SELECT e.sequence, e.account, e.kind, e.reason, e.recorded_at,
+       a.path, a.asset, a.side, a.owner,
+       a.debits_must_not_exceed_credits, a.credits_must_not_exceed_debits
+  FROM ledger.account_event e JOIN ledger.account a ON a.book = e.book AND a.number = e.account
+ WHERE e.book = $1 AND e.sequence BETWEEN $2 AND $3
+"""
+
+READ_TILE_ROOTS: Final = """
+SELECT index, root FROM ledger.tile
+ WHERE book = $1 AND level = $2 AND index BETWEEN $3 AND $4 ORDER BY index
+"""
+
+READ_OWNERS: Final = """
+SELECT a.path, a.asset, a.owner FROM unnest($2::text[], $3::text[]) AS asked (path, asset)
+  JOIN ledger.account a ON a.book = $1 AND a.path = asked.path AND a.asset = asked.asset
+"""
+
+READ_ACCOUNT: Final = """
+SELECT a.*, b.frozen
+  FROM ledger.account a JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
+ WHERE a.book = $1 AND a.path = $2 AND a.asset = $3
+"""
+
+WRITE_FROZEN: Final = """
+WITH event AS (
+    INSERT INTO ledger.account_event (book, sequence, account, kind, reason, recorded_at)
+    VALUES ($1, $2, $3, $4, $5, $6)
+)
+UPDATE ledger.balance SET frozen = $7 WHERE book = $1 AND account = $3
+"""

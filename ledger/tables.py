@@ -1,0 +1,289 @@
+"""Tables of the ledger.
+
+Journal (only ever inserted into): account, account_event, transfer, transfer_metadata, entry, refusal, block, tile.
+State (one writer at a time, under the head's lock): head, balance, hold.
+
+Each key begins with the book. There are no foreign keys and no row triggers here: on this path
+they cost a third of the throughput, and `ledger.verification` proves what they would.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    false,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from kernel.db import Timestamp, Units, metadata
+
+SCHEMA: Final = "ledger"
+
+JOURNAL_TABLES: Final = frozenset(
+    {
+        "account",
+        "account_event",
+        "transfer",
+        "transfer_metadata",
+        "entry",
+        "refusal",
+        "block",
+        "tile",
+    }
+)
+"""Tables whose rows nobody changes: neither by right nor, by trigger, at all."""
+
+head = Table(
+    "head",
+    metadata,
+    Column("book", SmallInteger, primary_key=True, autoincrement=False),
+    Column("entity", Text, nullable=False, unique=True),
+    Column("opened_at", Timestamp, nullable=False),
+    # Of the last journal record; also how many leaves the tree has.
+    Column("sequence", BigInteger, nullable=False),
+    Column("height", BigInteger, nullable=False),
+    Column("block_time", Timestamp, nullable=False),
+    Column("account_count", BigInteger, nullable=False),
+    # The roots of the tree's complete subtrees, largest first, 32 bytes each.
+    Column("frontier", LargeBinary, nullable=False),
+    CheckConstraint("book > 0", name="positive"),
+    schema=SCHEMA,
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("asset", Text, nullable=False),
+    Column("side", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("debits_must_not_exceed_credits", Boolean, nullable=False),
+    Column("credits_must_not_exceed_debits", Boolean, nullable=False),
+    PrimaryKeyConstraint("book", "number"),
+    UniqueConstraint("book", "path", "asset"),
+    CheckConstraint("side IN ('debit', 'credit')", name="side"),
+    schema=SCHEMA,
+)
+
+account_event = Table(
+    "account_event",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("account", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("book", "sequence"),
+    CheckConstraint("kind IN ('opened', 'frozen', 'unfrozen')", name="kind"),
+    schema=SCHEMA,
+)
+Index("ix_account_event_account", account_event.c.book, account_event.c.account)
+
+balance = Table(
+    "balance",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("account", BigInteger, nullable=False),
+    Column("asset", Text, nullable=False),
+    Column("debits_pending", Units, nullable=False),
+    Column("debits_posted", Units, nullable=False),
+    Column("credits_pending", Units, nullable=False),
+    Column("credits_posted", Units, nullable=False),
+    # Counts the account's entries, and names the sequence number of the last one.
+    Column("version", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("frozen", Boolean, nullable=False, server_default=false()),
+    Column("closed", Boolean, nullable=False, server_default=false()),
+    # Copied from the account, so that PostgreSQL itself refuses what the flags forbid.
+    Column("debits_must_not_exceed_credits", Boolean, nullable=False),
+    Column("credits_must_not_exceed_debits", Boolean, nullable=False),
+    PrimaryKeyConstraint("book", "account"),
+    CheckConstraint(
+        "debits_pending >= 0 AND debits_posted >= 0 AND credits_pending >= 0 AND credits_posted >= 0",
+        name="not_negative",
+    ),
+    CheckConstraint(
+        "NOT debits_must_not_exceed_credits OR debits_pending + debits_posted <= credits_posted",
+        name="debits_must_not_exceed_credits",
+    ),
+    CheckConstraint(
+        "NOT credits_must_not_exceed_debits OR credits_pending + credits_posted <= debits_posted",
+        name="credits_must_not_exceed_debits",
+    ),
+    schema=SCHEMA,
+    postgresql_with={"fillfactor": "50"},
+)
+
+transfer = Table(
+    "transfer",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("id", Uuid, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("flags", SmallInteger, nullable=False),
+    Column("debit", BigInteger, nullable=False),
+    Column("credit", BigInteger, nullable=False),
+    Column("amount", Units, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("pending_id", Uuid),
+    Column("reverses", Uuid),
+    Column("purpose", Text, nullable=False),
+    Column("timeout_us", BigInteger),
+    Column("effective_at", Timestamp),
+    Column("reference", Text, nullable=False),
+    Column("correlation", Uuid),
+    # SHA-256 in hex of the canonical metadata, empty where there is none.
+    Column("metadata_hash", Text, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("book", "sequence"),
+    UniqueConstraint("book", "id"),
+    CheckConstraint("amount >= 0", name="amount"),
+    CheckConstraint("debit <> credit", name="accounts_differ"),
+    CheckConstraint("(pending_id IS NOT NULL) = (kind IN (3, 4, 5))", name="pending_id"),
+    CheckConstraint("(reverses IS NOT NULL) = (kind = 6)", name="reverses"),
+    schema=SCHEMA,
+)
+Index(
+    "uq_transfer_reverses",
+    transfer.c.book,
+    transfer.c.reverses,
+    unique=True,
+    postgresql_where=transfer.c.reverses.is_not(None),
+)
+Index(
+    "uq_transfer_pending_id",
+    transfer.c.book,
+    transfer.c.pending_id,
+    unique=True,
+    postgresql_where=transfer.c.pending_id.is_not(None),
+)
+Index(
+    "ix_transfer_correlation",
+    transfer.c.book,
+    transfer.c.correlation,
+    postgresql_where=transfer.c.correlation.is_not(None),
+)
+
+transfer_metadata = Table(
+    "transfer_metadata",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("data", JSONB, nullable=False),
+    PrimaryKeyConstraint("book", "sequence"),
+    schema=SCHEMA,
+)
+
+entry = Table(
+    "entry",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("account", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("debits_pending", Units, nullable=False),
+    Column("debits_posted", Units, nullable=False),
+    Column("credits_pending", Units, nullable=False),
+    Column("credits_posted", Units, nullable=False),
+    PrimaryKeyConstraint("book", "account", "sequence"),
+    schema=SCHEMA,
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("id", Uuid, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("debit", BigInteger, nullable=False),
+    Column("credit", BigInteger, nullable=False),
+    Column("amount", Units, nullable=False),
+    Column("remaining", Units, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("flags", SmallInteger, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("correlation", Uuid),
+    Column("expires_at", Timestamp),
+    Column("resolved_sequence", BigInteger),
+    PrimaryKeyConstraint("book", "id"),
+    CheckConstraint("state IN ('open', 'posted', 'voided', 'expired')", name="state"),
+    CheckConstraint(
+        "(state = 'open' AND remaining = amount AND resolved_sequence IS NULL)"
+        " OR (state <> 'open' AND remaining = 0 AND resolved_sequence IS NOT NULL)",
+        name="resolved",
+    ),
+    schema=SCHEMA,
+)
+_OPEN = hold.c.state == "open"
+Index("ix_hold_open_debit", hold.c.book, hold.c.debit, postgresql_where=_OPEN)
+Index("ix_hold_open_credit", hold.c.book, hold.c.credit, postgresql_where=_OPEN)
+Index(
+    "ix_hold_due",
+    hold.c.book,
+    hold.c.expires_at,
+    hold.c.sequence,
+    postgresql_where=_OPEN & hold.c.expires_at.is_not(None),
+)
+
+refusal = Table(
+    "refusal",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("id", Uuid, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("book", "sequence"),
+    UniqueConstraint("book", "id"),
+    schema=SCHEMA,
+)
+
+block = Table(
+    "block",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("height", BigInteger, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    Column("first_sequence", BigInteger, nullable=False),
+    # Also the size of the tree whose root this is.
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("book", "height"),
+    UniqueConstraint("book", "last_sequence"),
+    CheckConstraint("last_sequence >= first_sequence", name="not_empty"),
+    CheckConstraint("octet_length(root) = 32", name="root"),
+    schema=SCHEMA,
+)
+Index("ix_block_recorded_at", block.c.book, block.c.recorded_at, block.c.last_sequence)
+
+tile = Table(
+    "tile",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    # Level 0 holds the hashes of 256 records, level 1 the roots of 256 tiles of level 0, …
+    Column("level", SmallInteger, nullable=False),
+    Column("index", Integer, nullable=False),
+    Column("hashes", LargeBinary, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("book", "level", "index"),
+    CheckConstraint("octet_length(hashes) = 8192 AND octet_length(root) = 32", name="complete"),
+    schema=SCHEMA,
+)
