@@ -231,7 +231,7 @@ def encode_call(signature: str, *values: Any) -> bytes:
     return bytes(keccak(signature.encode())[:4]) + abi_encode(types, values)
 
 
-def test_dollar_creation(supply: int, *, decimals: int = 6) -> bytes:
+def token_creation(supply: int, *, decimals: int = 6) -> bytes:
     """Return the creation code of a TestDollar with its constructor arguments."""
     arguments = abi_encode(
         ["string", "string", "uint8", "uint256"], ["Test Dollar", "TUSD", decimals, supply]
@@ -247,7 +247,7 @@ async def deploy_test_dollar(
         account,
         await rpc.number("eth_getTransactionCount", account.address, "pending"),
         to=None,
-        data=test_dollar_creation(supply),
+        data=token_creation(supply),
         gas=2_000_000,
         chain_id=chain_id,
     )

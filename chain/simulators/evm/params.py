@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ def read_data(value: Any, what: str, *, length: int | None = None) -> bytes:
     if not isinstance(value, str) or not value.startswith("0x"):
         raise InvalidParams(f"invalid {what}: expected a hex string with 0x, got {_show(value)}")
     try:
-        raw = bytes.fromhex(value[2:])
+        raw = binascii.unhexlify(value[2:])  # bytes.fromhex would skip white space
     except ValueError as exc:
         raise InvalidParams(f"invalid {what}: {_show(value)} is not hex of even length") from exc
     if length is not None and len(raw) != length:

@@ -1,0 +1,324 @@
+"""The simulator as a process: start, ports, the end of its parent, and real clients."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import aiohttp
+import pytest
+from chain.simulators.evm import __main__ as command
+from chain.simulators.evm.errors import PortTaken
+from chain.simulators.evm.model import EvmSimulatorSettings
+from chain.simulators.evm.server import EvmSimulator, ready_line, serve
+from chain.simulators.parent import wait_for_parent_end
+from chain.simulators.testing import (
+    EvmProcess,
+    JsonRpc,
+    RpcFailed,
+    dev_account,
+    sign_transaction,
+    start_evm_process,
+)
+from kernel.errors import BadInput, OutsideUnavailable
+from web3 import AsyncWeb3, WebSocketProvider
+from web3.providers import AsyncHTTPProvider
+
+END_TIMEOUT_S = 10.0
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen(
+    [sys.executable, "-m", "chain.simulators.evm", "--port", "0", "--parent-pipe"],
+    stdin=subprocess.PIPE,
+)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[EvmProcess]:
+    with start_evm_process("--slots-in-an-epoch", "1") as running:
+        yield running
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[EvmSimulator]:
+    running = EvmSimulator(EvmSimulatorSettings(port=0, timestamp=1_700_000_000))
+    await running.start()
+    yield running
+    await running.stop()
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether the process runs; one that has ended and was not yet reaped does not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as status:
+            return status.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError as error:
+        assert error.errno in {errno.ENOENT, errno.ESRCH}
+        return False
+
+
+def test_the_ready_line_says_where_and_who(process):
+    ready = process.ready
+
+    assert (ready["event"], ready["component"]) == ("ready", "evm")
+    assert ready["url"].startswith("http://127.0.0.1:")
+    assert ready["ws_url"] == ready["url"].replace("http://", "ws://")
+    assert ready["chain_id"] == 31337
+    assert ready["accounts"][0] == "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"
+    assert len(ready["accounts"]) == 10
+    assert ready["pid"] == process.process.pid
+    assert json.loads(ready_line(ready)) == ready
+    assert "\n" not in ready_line(ready)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks the process up in /proc")
+def test_killing_the_parent_ends_the_simulator():
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = json.loads(parent.stdout.readline())["pid"]
+        assert is_alive(child)
+
+        os.kill(parent.pid, signal.SIGKILL)
+
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while is_alive(child) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not is_alive(child)
+
+
+def test_a_terminated_simulator_ends_cleanly():
+    with start_evm_process() as running:
+        running.process.terminate()
+
+        assert running.process.wait(timeout=END_TIMEOUT_S) == 0
+
+
+def test_a_taken_port_is_an_error_that_names_it_and_the_way_out(process):
+    port = process.url.rpartition(":")[2]
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "chain.simulators.evm", "--port", port],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert ended.returncode == 3
+    assert ended.stdout == ""
+    assert f"port {port} on 127.0.0.1 is already in use" in ended.stderr
+    assert "--port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+async def test_a_taken_port_leaves_nothing_behind():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        simulator = EvmSimulator(EvmSimulatorSettings(port=port))
+        with pytest.raises(PortTaken, match=str(port)):
+            await simulator.start()
+
+    await simulator.start()
+    await simulator.stop()
+
+
+async def test_two_simulators_at_once_are_two_chains(session):
+    with start_evm_process("--seed", "1") as one, start_evm_process("--chain-id", "5") as other:
+        first, second = JsonRpc(one.url, session), JsonRpc(other.url, session)
+        await first.call("anvil_mine", "0x3")
+
+        assert one.url != other.url
+        assert await first.number("eth_blockNumber") == 3
+        assert await second.number("eth_blockNumber") == 0
+        assert await second.number("eth_chainId") == 5
+
+
+async def test_the_same_seed_and_timestamp_give_the_same_hashes(session):
+    arguments = ("--seed", "7", "--timestamp", "1700000000")
+    heads = []
+    for _ in range(2):
+        with start_evm_process(*arguments) as running:
+            rpc = JsonRpc(running.url, session)
+            raw = sign_transaction(dev_account(0), 0, to=dev_account(1).address, value=5)
+            await rpc.call("eth_sendRawTransaction", raw)
+            await rpc.call("anvil_reorg", 1, [[raw, 0]])
+            heads.append((await rpc.call("eth_getBlockByNumber", "latest", True))["hash"])
+
+    assert heads[0] == heads[1]
+
+
+async def test_cheap_calls_are_answered_while_a_long_one_runs(simulator, session):
+    rpc = JsonRpc(simulator.url, session)
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        long = group.create_task(rpc.call("anvil_mine", hex(1_000)))
+        async with session.ws_connect(simulator.ws_url) as socket_:
+            await asyncio.sleep(0.05)
+            began = loop.time()
+            await socket_.send_json(
+                {"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": ["newHeads"]}
+            )
+            await socket_.receive_json()
+            waited = loop.time() - began
+            still_running = not long.done()
+
+    assert still_running
+    assert waited < 0.2
+    assert await rpc.number("eth_blockNumber") == 1_000
+
+
+async def test_a_plain_get_is_told_what_to_do(simulator, session):
+    async with session.get(simulator.url) as response:
+        assert response.status == 405
+        assert "POST" in await response.text()
+
+
+async def test_a_notification_is_performed_and_not_answered(simulator, session):
+    rpc = JsonRpc(simulator.url, session)
+    async with session.post(simulator.url, json={"jsonrpc": "2.0", "method": "evm_mine"}) as answer:
+        assert (answer.status, await answer.read()) == (204, b"")
+
+    assert await rpc.number("eth_blockNumber") == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        pytest.param("{bad", -32700, id="not-json"),
+        pytest.param("[]", -32600, id="empty-batch"),
+        pytest.param("5", -32600, id="not-an-object"),
+        pytest.param('{"jsonrpc":"2.0","id":1}', -32600, id="no-method"),
+        pytest.param(
+            '{"jsonrpc":"2.0","id":1,"method":"evm_mine","params":{"a":1}}', -32600, id="named"
+        ),
+        pytest.param("[" + ",".join(["{}"] * 1001) + "]", -32600, id="batch-too-large"),
+    ],
+)
+async def test_a_malformed_request_is_answered_with_its_code(simulator, session, body, code):
+    async with session.post(simulator.url, data=body) as response:
+        answer = await response.json()
+
+    assert answer["error"]["code"] == code
+
+
+async def test_subscribing_over_http_is_refused(simulator, session):
+    with pytest.raises(RpcFailed, match="needs a WebSocket"):
+        await JsonRpc(simulator.url, session).call("eth_subscribe", "newHeads")
+
+
+async def test_an_unknown_subscription_is_refused(simulator, session):
+    async with session.ws_connect(simulator.ws_url) as socket_:
+        await socket_.send_json(
+            {"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": ["weather"]}
+        )
+        answer = await socket_.receive_json()
+
+    assert answer["error"]["message"] == "no 'weather' subscription in eth namespace"
+
+
+async def test_stopping_closes_open_websockets(session):
+    simulator = EvmSimulator(EvmSimulatorSettings(port=0))
+    await simulator.start()
+    async with session.ws_connect(simulator.ws_url) as socket_:
+        await simulator.stop()
+        message = await socket_.receive(timeout=5)
+
+    assert message.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}
+
+
+async def test_web3_reads_and_writes_over_http(simulator):
+    client = AsyncWeb3(AsyncHTTPProvider(simulator.url))
+    accounts = await client.eth.accounts
+
+    sent = await client.eth.send_transaction({"from": accounts[0], "to": accounts[1], "value": 5})
+    receipt = await client.eth.wait_for_transaction_receipt(sent)
+    block = await client.eth.get_block(receipt["blockNumber"], full_transactions=True)
+    history = await client.eth.fee_history(1, "latest", [50])
+
+    assert receipt["status"] == 1
+    assert block["transactions"][0]["hash"] == sent
+    assert len(history["baseFeePerGas"]) == 2
+    assert await client.eth.get_block_receipts(1) == [receipt]
+    assert await client.eth.get_logs({"fromBlock": 0}) == []
+    await client.provider.disconnect()
+
+
+async def test_web3_subscribes_over_the_websocket(simulator, session):
+    rpc = JsonRpc(simulator.url, session)
+    async with AsyncWeb3(WebSocketProvider(simulator.ws_url)) as client:
+        await client.eth.subscribe("newHeads")
+        await rpc.call("evm_mine")
+        async with asyncio.timeout(END_TIMEOUT_S):
+            async for message in client.socket.process_subscriptions():
+                head = message["result"]
+                break
+
+    assert head["number"] == 1
+
+
+async def test_the_end_of_the_parent_is_the_end_of_its_pipe():
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb", buffering=0) as stream:
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(wait_for_parent_end(stream))
+            os.write(write_end, b"bytes mean nothing")
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            os.close(write_end)
+
+
+async def test_a_stream_that_is_no_pipe_cannot_tell_the_end_of_the_parent(tmp_path):
+    path = tmp_path / "input"
+    path.write_bytes(b"")
+    with path.open("rb") as stream, pytest.raises(BadInput, match="not a pipe"):
+        await wait_for_parent_end(stream)
+
+
+async def test_serving_ends_with_a_signal():
+    seen = []
+
+    def ready(info):
+        seen.append(info)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    await serve(EvmSimulatorSettings(port=0), ready=ready)
+
+    assert seen[0]["event"] == "ready"
+
+
+def test_a_process_that_cannot_start_is_reported():
+    with (
+        pytest.raises(OutsideUnavailable, match="ended with code 2"),
+        start_evm_process("--nonsense"),
+    ):
+        pytest.fail("it started")
+
+
+def test_the_command_line_describes_the_settings():
+    options = command.build_parser().parse_args(
+        ["--port", "0", "--seed", "9", "--no-mining", "--block-time", "2", "--timestamp", "5"]
+    )
+
+    settings = command.read_settings(options)
+
+    assert (settings.port, settings.seed, settings.timestamp) == (0, 9, 5)
+    assert (settings.automine, settings.block_time_s) == (False, 2.0)
