@@ -1,0 +1,241 @@
+"""The nouns of what arrives: deposits of clients and receipts of settlement, and their machines.
+
+Both are *arrivals*: value that a block moved to one of our addresses, known for ever by the chain,
+the transaction and the position in it, wherever and however often the transaction is mined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from kernel.states import StateTable
+
+SCHEMA: Final = "custody"
+
+PLAUSIBLE_AMOUNT_MAX: Final = 2**128
+"""No real asset has so many smallest units: a larger arrival is a forged or broken token."""
+
+REASON_LENGTH_MAX: Final = 500
+
+
+class DepositKind(StrEnum):
+    """What an arrival turned out to be when it was first seen; it decides what the hold credits."""
+
+    CLIENT = "client"
+    DUST = "dust"
+    """Below the smallest amount that is worth a client's account."""
+    UNATTRIBUTED = "unattributed"
+    """To an address of ours that is nobody's to pay in."""
+    QUARANTINED = "quarantined"
+    """Of a contract that is not registered, or of an impossible amount: nothing is posted."""
+
+
+class SourceClass(StrEnum):
+    """Who sent it, as far as the confirmation policy cares."""
+
+    KNOWN = "known"
+    """An address that two people allowed for this party."""
+    UNKNOWN = "unknown"
+
+
+class DepositState(StrEnum):
+    """Where a deposit is."""
+
+    INCLUDED = "included"
+    """In a block of the chain we follow; a hold says so."""
+    ORPHANED = "orphaned"
+    """Its block is not on the chain any more; it may be mined again."""
+    CONFIRMED = "confirmed"
+    """Deep enough by policy."""
+    SCREENED = "screened"
+    """Nothing speaks against it."""
+    CREDITED = "credited"
+    HELD = "held"
+    """Screening found something: on the client's held account, until somebody releases it."""
+    DUST = "dust"
+    UNATTRIBUTED = "unattributed"
+    ATTRIBUTED = "attributed"
+    """Two people said whose it is."""
+    QUARANTINED = "quarantined"
+    REVERSED = "reversed"
+    """Its block vanished after it was posted; the posting was reversed."""
+
+
+_OPEN: Final = (DepositState.INCLUDED, DepositState.CONFIRMED, DepositState.SCREENED)
+_POSTED: Final = (
+    DepositState.CREDITED,
+    DepositState.HELD,
+    DepositState.DUST,
+    DepositState.UNATTRIBUTED,
+    DepositState.ATTRIBUTED,
+)
+
+HOLD_OPEN: Final = frozenset(_OPEN)
+"""States in which the ledger has an open hold for the deposit."""
+
+POSTED: Final = frozenset(_POSTED)
+"""States in which the deposit is posted: an orphaned block reverses it."""
+
+DEPOSIT_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="deposit",
+    initial=frozenset({DepositState.INCLUDED, DepositState.QUARANTINED}),
+    edges=frozenset(
+        {
+            *((state, DepositState.ORPHANED) for state in _OPEN),
+            (DepositState.ORPHANED, DepositState.INCLUDED),
+            (DepositState.QUARANTINED, DepositState.ORPHANED),
+            (DepositState.ORPHANED, DepositState.QUARANTINED),
+            (DepositState.INCLUDED, DepositState.CONFIRMED),
+            (DepositState.CONFIRMED, DepositState.SCREENED),
+            (DepositState.CONFIRMED, DepositState.HELD),
+            (DepositState.CONFIRMED, DepositState.DUST),
+            (DepositState.CONFIRMED, DepositState.UNATTRIBUTED),
+            (DepositState.SCREENED, DepositState.CREDITED),
+            (DepositState.HELD, DepositState.CREDITED),
+            (DepositState.UNATTRIBUTED, DepositState.ATTRIBUTED),
+            *((state, DepositState.REVERSED) for state in _POSTED),
+            (DepositState.REVERSED, DepositState.INCLUDED),
+        }
+    ),
+)
+
+
+class ReceiptState(StrEnum):
+    """Where a receipt is."""
+
+    INCLUDED = "included"
+    ORPHANED = "orphaned"
+    FINAL = "final"
+    """Deep enough by policy, posted to suspense: settlement may match it."""
+    MATCHED = "matched"
+    REVERSED = "reversed"
+
+
+RECEIPT_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="receipt",
+    initial=frozenset({ReceiptState.INCLUDED}),
+    edges=frozenset(
+        {
+            (ReceiptState.INCLUDED, ReceiptState.ORPHANED),
+            (ReceiptState.ORPHANED, ReceiptState.INCLUDED),
+            (ReceiptState.INCLUDED, ReceiptState.FINAL),
+            (ReceiptState.FINAL, ReceiptState.MATCHED),
+            (ReceiptState.FINAL, ReceiptState.REVERSED),
+            (ReceiptState.MATCHED, ReceiptState.REVERSED),
+            (ReceiptState.REVERSED, ReceiptState.INCLUDED),
+        }
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """Value that arrived at one of our addresses.
+
+    ``(chain, tx_hash, position)`` is its identity.
+
+    Attributes:
+        id: derived from the identity and *first_seen_at*; never changes.
+        contract: of the token; None for the chain's own coin.
+        asset: asset code; empty where the contract is not registered.
+        amount: smallest units of the asset (of the token, where it is not registered).
+        address, wallet, party: where it arrived, and whose address that is.
+        credit: the account that the hold credits; empty where nothing is posted.
+        epoch: how often it was included, from 1; each inclusion has a hold of its own.
+        block_hash, height: of the newest inclusion.
+        postings: transfers of this epoch that are posted, oldest first.
+        version: number of events so far.
+        first_seen_at: time of the first block that held it.
+    """
+
+    id: UUID
+    chain: str
+    tx_hash: str
+    position: str
+    contract: str | None
+    asset: str
+    amount: int
+    sender: str
+    address: str
+    wallet: str
+    party: str | None
+    credit: str
+    epoch: int
+    block_hash: str
+    height: int
+    postings: tuple[UUID, ...]
+    version: int
+    first_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposit(Arrival):
+    """Something that arrived at a client's deposit address, or at an address of nobody's.
+
+    Attributes:
+        depth_required, finality_required: what policy asked for when it was last looked at, or
+            earlier if that was more; depth 0: not looked at yet.
+        shortfall: what the client had already spent when the deposit vanished after its credit;
+            it is owed to us until the deposit is credited again.
+        reason: why it is quarantined, held or attributed.
+    """
+
+    state: DepositState
+    kind: DepositKind
+    source: SourceClass
+    depth_required: int = 0
+    finality_required: bool = False
+    policy_version: int = 0
+    shortfall: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt(Arrival):
+    """Something that arrived at a settlement address.
+
+    Attributes:
+        reference: what the address was handed out for, opaque.
+        matched_to: what settlement matched it to, opaque; empty until then.
+    """
+
+    state: ReceiptState
+    reference: str
+    matched_to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One inclusion of an arrival: which block held it in which epoch."""
+
+    arrival_id: UUID
+    epoch: int
+    block_hash: str
+    height: int
+    observed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Two people's statement of whose an unattributed deposit is.
+
+    Attributes:
+        credit: the account it belongs to: a client's, or the house's capital.
+        first, second: codes of two operators; both signed the same bytes.
+    """
+
+    deposit_id: UUID
+    epoch: int
+    credit: str
+    reason: str
+    first: str
+    first_signature: bytes
+    second: str
+    second_signature: bytes
+    at: datetime

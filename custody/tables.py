@@ -1,0 +1,164 @@
+"""Tables of what arrives: addresses, deposits, receipts, their inclusions, attributions.
+
+Private to this package; the tables of payouts are in `custody.payout_tables`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+import custody.payout_tables  # noqa: F401  whoever loads this schema's tables needs those as well
+from kernel.db import Timestamp, Units, metadata
+
+SCHEMA = "custody"
+
+address = Table(
+    "address",
+    metadata,
+    Column("chain", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("wallet", Text, nullable=False),
+    Column("branch", Integer, nullable=False),
+    Column("index", Integer, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("party", Text),
+    Column("reference", Text, nullable=False),
+    Column("assigned_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("chain", "address"),
+    UniqueConstraint("wallet", "branch", "index"),
+    CheckConstraint("index >= 0", name="index"),
+    CheckConstraint("(purpose = 'hot') = (party IS NULL)", name="party"),
+    schema=SCHEMA,
+)
+# Asking for the same thing again gives the same address.
+Index(
+    "uq_address_reference",
+    address.c.wallet,
+    address.c.purpose,
+    address.c.party,
+    address.c.reference,
+    unique=True,
+    postgresql_where=address.c.reference != "",
+    postgresql_nulls_not_distinct=True,
+)
+
+address_branch = Table(
+    "address_branch",
+    metadata,
+    Column("wallet", Text, nullable=False),
+    Column("branch", Integer, nullable=False),
+    Column("next_index", Integer, nullable=False),
+    PrimaryKeyConstraint("wallet", "branch"),
+    schema=SCHEMA,
+)
+
+
+def _arrival_columns() -> list[Column[Any]]:
+    return [
+        Column("id", Uuid, primary_key=True),
+        Column("chain", Text, nullable=False),
+        Column("tx_hash", Text, nullable=False),
+        Column("position", Text, nullable=False),
+        Column("contract", Text),
+        Column("asset", Text, nullable=False),
+        Column("amount", Units, nullable=False),
+        Column("sender", Text, nullable=False),
+        Column("address", Text, nullable=False),
+        Column("wallet", Text, nullable=False),
+        Column("party", Text),
+        Column("credit", Text, nullable=False),
+        Column("epoch", Integer, nullable=False),
+        Column("block_hash", Text, nullable=False),
+        Column("height", BigInteger, nullable=False),
+        Column("postings", ARRAY(Uuid), nullable=False),
+        Column("version", Integer, nullable=False),
+        Column("first_seen_at", Timestamp, nullable=False),
+        Column("state", Text, nullable=False),
+    ]
+
+
+deposit = Table(
+    "deposit",
+    metadata,
+    *_arrival_columns(),
+    Column("kind", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("depth_required", Integer, nullable=False),
+    Column("finality_required", Boolean, nullable=False),
+    Column("policy_version", Integer, nullable=False),
+    Column("shortfall", Units, nullable=False),
+    Column("reason", Text, nullable=False),
+    UniqueConstraint("chain", "tx_hash", "position"),
+    ForeignKeyConstraint(
+        ["chain", "address"], ["custody.address.chain", "custody.address.address"]
+    ),
+    CheckConstraint("amount > 0 AND epoch > 0 AND shortfall >= 0", name="amounts"),
+    CheckConstraint("(kind = 'quarantined') = (credit = '')", name="credit"),
+    schema=SCHEMA,
+)
+Index("ix_deposit_state", deposit.c.chain, deposit.c.state, deposit.c.height)
+Index("ix_deposit_block", deposit.c.block_hash)
+
+receipt = Table(
+    "receipt",
+    metadata,
+    *_arrival_columns(),
+    Column("reference", Text, nullable=False),
+    Column("matched_to", Text, nullable=False),
+    UniqueConstraint("chain", "tx_hash", "position"),
+    ForeignKeyConstraint(
+        ["chain", "address"], ["custody.address.chain", "custody.address.address"]
+    ),
+    CheckConstraint("amount > 0 AND epoch > 0", name="amounts"),
+    CheckConstraint("state <> 'matched' OR matched_to <> ''", name="matched"),
+    schema=SCHEMA,
+)
+Index("ix_receipt_state", receipt.c.chain, receipt.c.state, receipt.c.height)
+Index("ix_receipt_block", receipt.c.block_hash)
+
+observation = Table(
+    "observation",
+    metadata,
+    Column("arrival_id", Uuid, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("block_hash", Text, nullable=False),
+    Column("height", BigInteger, nullable=False),
+    Column("observed_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("arrival_id", "epoch"),
+    schema=SCHEMA,
+)
+
+attribution = Table(
+    "attribution",
+    metadata,
+    Column("deposit_id", Uuid, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("credit", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("first", Text, nullable=False),
+    Column("first_signature", LargeBinary, nullable=False),
+    Column("second", Text, nullable=False),
+    Column("second_signature", LargeBinary, nullable=False),
+    Column("at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("deposit_id", "epoch"),
+    ForeignKeyConstraint(["deposit_id"], ["custody.deposit.id"]),
+    CheckConstraint("first <> second", name="four_eyes"),
+    schema=SCHEMA,
+)
