@@ -37,7 +37,7 @@ class ChainGateway(Protocol):
         """Return what exactly this block (by hash) holds for *watch*.
 
         Raises:
-            BlockGone: the node no longer has the block on its chain.
+            BlockGone: the node does not have the block (any more).
             IncompleteAnswer: what the node says contradicts the block; nothing may be concluded.
         """
         ...
@@ -78,7 +78,8 @@ class ChainGateway(Protocol):
         """Hand signed bytes to the node, once, and say what is known afterwards.
 
         Never raises for what the node or the network does: that is UNKNOWN. Sending the same bytes
-        again is always safe.
+        again is always safe. REJECTED needs evidence: bytes that no node can ever take, or a nonce
+        that another, named transaction has spent on the node's chain.
 
         Raises:
             WrongChain: the node serves another chain; nothing was sent.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from chain.errors import BadTransaction, BlockGone, CallReverted, NodeTrouble, WrongChain
+from chain.errors import BadTransaction, BlockGone, CallReverted, NodeTrouble
 from chain.evm.transactions import (
     SignedTransaction,
     decode_erc20_transfer,
@@ -292,8 +292,6 @@ class ScriptedGateway:
         try:
             signed = decode_signed(raw, chain_id=self.network_id)
         except BadTransaction as error:
-            if "signed for chain" in error.what:
-                raise WrongChain(error.what) from error
             return BroadcastReport(BroadcastOutcome.REJECTED, error.what)
         if signed.tx_hash != tx_hash:
             return BroadcastReport(BroadcastOutcome.REJECTED, "the hash is another one's")

@@ -1,0 +1,61 @@
+"""What a node's words about sent bytes prove. Pure.
+
+Refusing is the exception: only what follows from the bytes themselves, whatever the node's pool and
+settings, means that they can never be mined. Everything about prices, funds, queues and limits may
+change, so those bytes may still be mined and their outcome is unknown.
+
+Sources of the wordings:
+
+- geth ``core/txpool/errors.go`` (``ErrAlreadyKnown``, ``ErrInvalidSender``,
+  ``ErrReplaceUnderpriced``, ``ErrUnderpriced``, ``ErrOversizedData``), ``core/error.go``
+  (``ErrNonceTooLow``, ``ErrIntrinsicGas``, ``ErrTipAboveFeeCap``, ``ErrFloorDataGas``,
+  ``ErrInsufficientFunds``, ``ErrTxTypeNotSupported``), ``core/types/transaction.go``
+  (``ErrInvalidSig``) and ``core/types/transaction_signing.go`` (``ErrInvalidChainId``);
+- foundry ``crates/anvil/src/eth/error.rs``, ``PoolError`` (``[hash] already imported``) and
+  ``InvalidTransactionError``;
+- erigon and nethermind say ``already known`` in other cases: matching ignores case.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class SendWord(StrEnum):
+    """What a refusal to take signed bytes means."""
+
+    ALREADY_KNOWN = "already known"
+    NONCE_SPENT = "nonce spent"
+    INVALID = "invalid for ever"
+    NOT_NOW = "not now"
+
+
+WORDINGS: Final[tuple[tuple[str, SendWord], ...]] = (
+    ("already known", SendWord.ALREADY_KNOWN),  # geth ErrAlreadyKnown
+    ("already imported", SendWord.ALREADY_KNOWN),  # anvil PoolError::AlreadyImported
+    ("alreadyknown", SendWord.ALREADY_KNOWN),  # nethermind AcceptTxResult.AlreadyKnown
+    ("nonce too low", SendWord.NONCE_SPENT),  # geth ErrNonceTooLow, anvil NonceTooLow
+    ("oldnonce", SendWord.NONCE_SPENT),  # nethermind AcceptTxResult.OldNonce
+    ("invalid sender", SendWord.INVALID),  # geth ErrInvalidSender
+    ("invalid transaction v, r, s", SendWord.INVALID),  # geth ErrInvalidSig
+    ("invalid chain id", SendWord.INVALID),  # geth ErrInvalidChainId, anvil InvalidChainId
+    ("intrinsic gas too low", SendWord.INVALID),  # geth ErrIntrinsicGas, anvil GasTooLow
+    ("insufficient gas for floor", SendWord.INVALID),  # geth ErrFloorDataGas
+    ("max priority fee per gas higher than max fee", SendWord.INVALID),  # geth ErrTipAboveFeeCap
+    ("oversized data", SendWord.INVALID),  # geth ErrOversizedData
+    ("rlp:", SendWord.INVALID),  # geth rlp/decode.go
+    (
+        "failed to decode signed transaction",
+        SendWord.INVALID,
+    ),  # anvil FailedToDecodeSignedTransaction
+)
+
+
+def read_refusal(message: str) -> SendWord:
+    """Return what a node's error message proves about the bytes that were sent."""
+    lowered = message.lower()
+    for wording, word in WORDINGS:
+        if wording in lowered:
+            return word
+    return SendWord.NOT_NOW

@@ -1,0 +1,316 @@
+"""The port of a chain, spoken to one EVM node over JSON-RPC.
+
+Everything that books rest on is asked for by block hash and held against the block: its parent,
+its transactions, its filter over all logs. A height is only a way to learn a hash.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Final, Self
+
+from chain.errors import (
+    BadTransaction,
+    BlockGone,
+    CallReverted,
+    IncompleteAnswer,
+    NodeTrouble,
+    UnreadableAnswer,
+    WrongChain,
+)
+from chain.evm.broadcasts import SendWord, read_refusal
+from chain.evm.erc20 import WORD_BYTES, balance_of_data
+from chain.evm.parse import (
+    FullBlock,
+    Receipt,
+    check_receipts,
+    contents_of,
+    needs_receipts,
+    outcome_of,
+    parse_block,
+    parse_full_block,
+    parse_receipt,
+    parse_transaction,
+)
+from chain.evm.quantities import as_bytes, as_hash, as_int, as_list
+from chain.evm.rpc import METHOD_UNKNOWN, TIMEOUT_S, Rpc, RpcRefusal
+from chain.evm.transactions import SignedTransaction, decode_signed
+from chain.model import (
+    Block,
+    BlockContents,
+    BroadcastOutcome,
+    BroadcastReport,
+    FeeQuote,
+    TransactionOutcome,
+    WatchList,
+)
+
+NONCE_SEARCH_MAX: Final = 64
+"""Blocks searched, from the head down, for the transaction that spent a nonce."""
+BASE_FEE_FACTOR: Final = 2
+"""Head-room over the present base fee: it lasts for six full blocks (12.5 % each, EIP-1559)."""
+
+UNKNOWN_BLOCK: Final = ("header not found", "unknown block", "block not found", "not found")
+"""geth ``rpc/errors`` and ``internal/ethapi``: "header not found", "header for hash not found";
+anvil ``BlockchainError::BlockNotFound`` and eth_getLogs: "unknown block"."""
+REVERTED: Final = ("revert", "insufficient funds", "insufficient balance", "out of gas")
+"""geth ``core/vm/errors.go`` ("execution reverted") and ``core/error.go``; anvil the same words."""
+REVERT_CODE: Final = 3
+"""geth ``internal/ethapi/errors.go``: code of an error that carries revert data."""
+
+
+class EvmGateway:
+    """One node of one EVM chain: an implementation of `chain.ports.ChainGateway`.
+
+    Use it as an asynchronous context manager: entering asserts the chain id, leaving closes the
+    connections.
+    """
+
+    def __init__(
+        self, url: str, *, chain: str, network_id: int, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        """Speak to the node at *url*, which must serve *network_id*, known here as *chain*."""
+        self.chain = chain
+        self.network_id = network_id
+        self._rpc = Rpc(url, timeout_s=timeout_s)
+        self._block_receipts = True
+
+    async def __aenter__(self) -> Self:
+        """Assert the chain id."""
+        try:
+            await self.chain_id()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._rpc.close()
+
+    async def chain_id(self) -> int:
+        """Return the network id, which is the configured one.
+
+        Raises:
+            WrongChain: the node serves another chain.
+        """
+        found = as_int(await self._rpc.ask("eth_chainId"), "the chain id")
+        if found != self.network_id:
+            raise WrongChain(
+                f"the node serves chain {found}, {self.chain} is chain {self.network_id}",
+                remedy="Correct the node's address or the registry's chain",
+            )
+        return found
+
+    async def head(self) -> Block:
+        """Return the node's newest block."""
+        answer = await self._rpc.ask("eth_getBlockByNumber", "latest", False)
+        return parse_block(answer, self.chain)
+
+    async def block_at(self, height: int) -> Block | None:
+        """Return the block that the node has at *height* now."""
+        try:
+            answer = await self._rpc.ask("eth_getBlockByNumber", hex(height), False)
+        except RpcRefusal as refusal:
+            if _mentions(refusal, UNKNOWN_BLOCK):
+                return None
+            raise
+        if answer is None:
+            return None
+        block = parse_block(answer, self.chain)
+        if block.height != height:
+            raise IncompleteAnswer(f"asked for height {height}, the node gave {block.height}")
+        return block
+
+    async def contents(self, block: Block, watch: WatchList) -> BlockContents:
+        """Return what exactly this block holds for *watch*; see `chain.evm.parse`."""
+        full = await self._full_block(block.hash)
+        if full.block != block:
+            raise IncompleteAnswer(f"the node tells another story of block {block.hash}")
+        if not needs_receipts(full, watch):
+            return BlockContents(block)
+        receipts = await self._receipts(full)
+        check_receipts(full, receipts)
+        return contents_of(full, receipts, watch)
+
+    async def finalized_height(self) -> int:
+        """Return the height of the newest finalized block; 0 while there is none."""
+        answer = await self._rpc.ask("eth_getBlockByNumber", "finalized", False)
+        return 0 if answer is None else parse_block(answer, self.chain).height
+
+    async def balance(self, address: str, contract: str | None, *, at: Block) -> int:
+        """Return what *address* holds after the block *at*, asked for by hash (EIP-1898)."""
+        place = {"blockHash": at.hash, "requireCanonical": True}
+        if contract is None:
+            answer = await self._ask_at(at, "eth_getBalance", address, place)
+            return as_int(answer, "the balance")
+        call = {"to": contract, "data": "0x" + balance_of_data(address).hex()}
+        word = as_bytes(await self._ask_at(at, "eth_call", call, place), "the token balance")
+        if len(word) != WORD_BYTES:
+            raise UnreadableAnswer(f"{contract} does not answer balanceOf: is it a token?")
+        return int.from_bytes(word, "big")
+
+    async def next_nonce(self, address: str) -> int:
+        """Return how many transactions of *address* are mined at the head."""
+        answer = await self._rpc.ask("eth_getTransactionCount", address, "latest")
+        return as_int(answer, "the transaction count")
+
+    async def fees(self) -> FeeQuote:
+        """Return the node's suggested tip, and `BASE_FEE_FACTOR` base fees with it."""
+        head = await self._rpc.ask("eth_getBlockByNumber", "latest", False)
+        if not isinstance(head, dict) or "baseFeePerGas" not in head:
+            raise UnreadableAnswer("the node's chain has no base fee (EIP-1559)")
+        base = as_int(head["baseFeePerGas"], "baseFeePerGas")
+        tip = as_int(await self._rpc.ask("eth_maxPriorityFeePerGas"), "the suggested tip")
+        return FeeQuote(BASE_FEE_FACTOR * base + tip, tip)
+
+    async def estimate_gas(
+        self, *, sender: str, recipient: str, value: int = 0, data: bytes = b""
+    ) -> int:
+        """Return the gas that the call would use at the head."""
+        call = {"from": sender, "to": recipient, "value": hex(value), "data": "0x" + data.hex()}
+        try:
+            return as_int(await self._rpc.ask("eth_estimateGas", call), "the gas estimate")
+        except RpcRefusal as refusal:
+            if refusal.code == REVERT_CODE or _mentions(refusal, REVERTED):
+                raise CallReverted(f"{recipient} would refuse: {refusal.message}") from refusal
+            raise
+
+    async def broadcast(self, raw: bytes, tx_hash: str) -> BroadcastReport:
+        """Send *raw* once; classify by hash and by `chain.evm.broadcasts`."""
+        try:
+            signed = decode_signed(raw, chain_id=self.network_id)
+        except BadTransaction as error:
+            return BroadcastReport(BroadcastOutcome.REJECTED, error.what)
+        if signed.tx_hash != tx_hash:
+            return BroadcastReport(BroadcastOutcome.REJECTED, f"the bytes are {signed.tx_hash}")
+        try:
+            await self.chain_id()
+            said = as_hash(
+                await self._rpc.ask_once("eth_sendRawTransaction", "0x" + raw.hex()), "the hash"
+            )
+        except RpcRefusal as refusal:
+            return await self._explain(refusal, signed)
+        except NodeTrouble as trouble:
+            return BroadcastReport(BroadcastOutcome.UNKNOWN, trouble.what)
+        if said != tx_hash:
+            return BroadcastReport(BroadcastOutcome.UNKNOWN, f"the node answered {said}")
+        return BroadcastReport(BroadcastOutcome.ACCEPTED)
+
+    async def find_transaction(self, tx_hash: str) -> TransactionOutcome | None:
+        """Return the outcome of a mined transaction; None when it is in no block of the node."""
+        answer = await self._rpc.ask("eth_getTransactionReceipt", tx_hash)
+        if answer is None:
+            return None
+        receipt = parse_receipt(answer)
+        item = await self._rpc.ask("eth_getTransactionByHash", tx_hash)
+        if item is None or receipt.tx_hash != tx_hash:
+            raise IncompleteAnswer(f"the node has the receipt of {tx_hash}, not the transaction")
+        transaction = parse_transaction(item)
+        if transaction.tx_hash != tx_hash:
+            raise IncompleteAnswer(f"asked for {tx_hash}, the node gave {transaction.tx_hash}")
+        return outcome_of(transaction, receipt)
+
+    async def _full_block(self, block_hash: str) -> FullBlock:
+        answer = await self._rpc.ask("eth_getBlockByHash", block_hash, True)
+        if answer is None:
+            raise BlockGone(f"the node does not have block {block_hash}")
+        full = parse_full_block(answer, self.chain)
+        if full.block.hash != block_hash:
+            raise IncompleteAnswer(f"asked for {block_hash}, the node gave {full.block.hash}")
+        return full
+
+    async def _receipts(self, full: FullBlock) -> list[Receipt]:
+        """Return the block's receipts in one answer, or one by one where a node cannot."""
+        if self._block_receipts:
+            try:
+                answer = await self._rpc.ask("eth_getBlockReceipts", full.block.hash)
+            except RpcRefusal as refusal:
+                if refusal.code != METHOD_UNKNOWN:
+                    raise
+                self._block_receipts = False
+            else:
+                if answer is None:
+                    raise BlockGone(f"the node has no receipts of block {full.block.hash}")
+                return [parse_receipt(item) for item in as_list(answer, "the receipts")]
+        return [await self._receipt(item.tx_hash) for item in full.transactions]
+
+    async def _receipt(self, tx_hash: str) -> Receipt:
+        answer = await self._rpc.ask("eth_getTransactionReceipt", tx_hash)
+        if answer is None:
+            raise BlockGone(f"the node has no receipt of {tx_hash}")
+        return parse_receipt(answer)
+
+    async def _ask_at(self, block: Block, method: str, *params: Any) -> Any:
+        try:
+            return await self._rpc.ask(method, *params)
+        except RpcRefusal as refusal:
+            if _mentions(refusal, UNKNOWN_BLOCK):
+                raise BlockGone(f"the node has no state of block {block.hash}") from refusal
+            raise
+
+    async def _explain(self, refusal: RpcRefusal, signed: SignedTransaction) -> BroadcastReport:
+        """Say what a refusal to take the bytes proves."""
+        match read_refusal(refusal.message):
+            case SendWord.ALREADY_KNOWN:
+                return BroadcastReport(BroadcastOutcome.ACCEPTED, refusal.message)
+            case SendWord.INVALID:
+                return BroadcastReport(BroadcastOutcome.REJECTED, refusal.message)
+            case SendWord.NOT_NOW:
+                return BroadcastReport(BroadcastOutcome.UNKNOWN, refusal.message)
+            case SendWord.NONCE_SPENT:
+                return await self._explain_nonce(refusal, signed)
+
+    async def _explain_nonce(
+        self, refusal: RpcRefusal, signed: SignedTransaction
+    ) -> BroadcastReport:
+        """Find who spent the nonce: ours means accepted, a stranger must be named to reject."""
+        try:
+            spender = await self._find_spender(signed.sender, signed.unsigned.nonce)
+            if spender is None and await self.find_transaction(signed.tx_hash) is not None:
+                spender = signed.tx_hash
+        except NodeTrouble as trouble:
+            return BroadcastReport(
+                BroadcastOutcome.UNKNOWN, f"{refusal.message}; then {trouble.what}"
+            )
+        if spender is None:
+            return BroadcastReport(
+                BroadcastOutcome.UNKNOWN, f"{refusal.message}; who spent it was not found"
+            )
+        if spender == signed.tx_hash:
+            return BroadcastReport(BroadcastOutcome.ACCEPTED, "already mined")
+        return BroadcastReport(
+            BroadcastOutcome.REJECTED,
+            f"nonce {signed.unsigned.nonce} of {signed.sender} was spent by {spender}",
+        )
+
+    async def _find_spender(self, sender: str, nonce: int) -> str | None:
+        """Return the transaction that spent the nonce, from the head down along parent hashes.
+
+        Along the hashes, because of two nodes behind one address the one that lags would not have
+        our transaction, and we would take its silence for a stranger's act.
+        """
+        block_hash = (await self.head()).hash
+        for _ in range(NONCE_SEARCH_MAX):
+            full = await self._full_block(block_hash)
+            for item in full.transactions:
+                if (item.sender, item.nonce) == (sender, nonce):
+                    return item.tx_hash
+            if full.block.height == 0:
+                return None
+            block_hash = full.block.parent
+        return None
+
+
+def _mentions(refusal: RpcRefusal, wordings: tuple[str, ...]) -> bool:
+    lowered = refusal.message.lower()
+    return any(wording in lowered for wording in wordings)
