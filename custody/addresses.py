@@ -1,0 +1,145 @@
+"""Handing out addresses: one after the other, each derived twice, each for one purpose."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chain.keys.checked import derive_checked
+from chain.model import WatchList
+from custody import store
+from custody.errors import NotPossible
+from custody.model import BRANCHES, Address, AddressPurpose
+from kernel.errors import BadInput
+from kernel.events import DomainEvent, record
+from kernel.ids import derive_id
+from registry.model import Party, PartyKind, Wallet, WalletPurpose
+from registry.queries import get_party, get_wallet, list_chain_assets
+
+REFERENCE_LENGTH_MAX: Final = 200
+
+_ALLOWED: Final = {
+    WalletPurpose.DEPOSIT: frozenset({AddressPurpose.DEPOSIT, AddressPurpose.HOT}),
+    WalletPurpose.SETTLEMENT: frozenset({AddressPurpose.SETTLEMENT, AddressPurpose.HOT}),
+    WalletPurpose.HOT: frozenset({AddressPurpose.SETTLEMENT, AddressPurpose.HOT}),
+}
+"""Which addresses a wallet may hand out; a settlement address also needs a wallet of the house."""
+
+
+async def assign_address(
+    conn: AsyncConnection,
+    wallet: str,
+    *,
+    purpose: AddressPurpose,
+    party: str | None = None,
+    reference: str = "",
+    now: datetime,
+    by: str = "system:custody",
+) -> Address:
+    """Return the wallet's next address, never handed out before.
+
+    Indexes have no gaps: the branch's row stays locked until the transaction ends.
+
+    Args:
+        wallet: code of a wallet in the registry.
+        party: whose deposits or payments will arrive; none for a hot address.
+        reference: what it is for, opaque; the same reference again returns the same address.
+        by: operator id, or ``system:<process>``.
+
+    Raises:
+        NotPossible: this wallet does not hand out such addresses, or not to this party.
+        DerivationDisagrees: two libraries derive different addresses.
+    """
+    if len(reference) > REFERENCE_LENGTH_MAX:
+        raise BadInput(f"a reference has at most {REFERENCE_LENGTH_MAX} characters")
+    owner = await get_wallet(conn, wallet)
+    _require_allowed(owner, purpose, None if party is None else await get_party(conn, party))
+    branch = BRANCHES[purpose]
+    index = await store.lock_branch(conn, wallet, branch)
+    if reference:
+        # Looked for under the branch's lock, so that two who ask at once get one address.
+        known = await store.find_address_by_reference(conn, wallet, purpose, party, reference)
+        if known is not None:
+            return known
+    new = Address(
+        chain=owner.chain,
+        address=derive_checked(owner.account_xpub, branch, index, path=owner.account_path),
+        wallet=wallet,
+        branch=branch,
+        index=index,
+        purpose=purpose,
+        party=party,
+        reference=reference,
+        assigned_at=now,
+    )
+    await store.insert_address(conn, new)
+    await record(conn, [_assigned(new, by)])
+    return new
+
+
+async def list_addresses(
+    conn: AsyncConnection, chain: str, *, wallet: str | None = None
+) -> list[Address]:
+    """Return our addresses on a chain (of one wallet, if named), by wallet, branch and index."""
+    return await store.list_addresses(conn, chain, wallet=wallet)
+
+
+async def find_owner(conn: AsyncConnection, chain: str, address: str) -> Address | None:
+    """Return the address if it is ours."""
+    found = await store.list_addresses(conn, chain, only=[address])
+    return found[0] if found else None
+
+
+async def watch_list(conn: AsyncConnection, chain: str) -> WatchList:
+    """Return whose movements on the chain count: every address of ours, registered contracts."""
+    addresses = await store.list_addresses(conn, chain)
+    assets = await list_chain_assets(conn, chain)
+    return WatchList(
+        addresses=frozenset(item.address for item in addresses),
+        contracts=frozenset(item.contract for item in assets if item.contract is not None),
+    )
+
+
+def _require_allowed(wallet: Wallet, purpose: AddressPurpose, party: Party | None) -> None:
+    where = f"wallet {wallet.code}"
+    settles = purpose is AddressPurpose.SETTLEMENT
+    if purpose not in _ALLOWED[wallet.purpose] or (settles and wallet.holds_client_money):
+        raise NotPossible(
+            f"a {wallet.purpose} wallet of {wallet.owner} has no {purpose} addresses",
+            where=where,
+            remedy="Take a wallet of that purpose",
+        )
+    if (purpose is AddressPurpose.HOT) != (party is None):
+        raise BadInput(
+            f"a {purpose} address is {'nobody' if party else 'some party'}'s",
+            where=where,
+            remedy="Name the party for deposit and settlement addresses only",
+        )
+    if party is None or purpose is not AddressPurpose.DEPOSIT:
+        return
+    if party.kind is not PartyKind.CLIENT:
+        raise NotPossible(f"{party.code} is a {party.kind}, not a client", where=where)
+    if wallet.owner_party not in {None, party.code}:
+        raise NotPossible(f"the wallet is segregated for {wallet.owner_party}", where=where)
+
+
+def _assigned(new: Address, by: str) -> DomainEvent:
+    return DomainEvent(
+        entity_type="address",
+        entity_id=derive_id(new.assigned_at, "address", new.chain, new.address),
+        version=1,
+        name="AddressAssigned",
+        at=new.assigned_at,
+        actor=by,
+        reason=new.reference,
+        payload={
+            "chain": new.chain,
+            "address": new.address,
+            "wallet": new.wallet,
+            "path": f"{new.branch}/{new.index}",
+            "purpose": str(new.purpose),
+            "party": new.party,
+        },
+    )

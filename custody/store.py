@@ -1,0 +1,273 @@
+"""Rows of addresses, deposits and receipts to values and back. Private to this package."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, Select, Table, insert, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody import tables
+from custody.deposit_model import (
+    Arrival,
+    Attribution,
+    Deposit,
+    DepositKind,
+    DepositState,
+    Observation,
+    Receipt,
+    ReceiptState,
+    SourceClass,
+)
+from custody.errors import NotPossible, UnknownRow
+from custody.model import Address, AddressPurpose
+
+PAGE_MAX: Final = 500
+"""Rows of arrivals read or claimed at once, at most."""
+
+A = TypeVar("A", Deposit, Receipt)
+
+_TABLES: Final[Mapping[type[Arrival], Table]] = {
+    Deposit: tables.deposit,
+    Receipt: tables.receipt,
+}
+_WRITTEN: Final = {
+    Deposit: (
+        *("credit", "epoch", "block_hash", "height", "postings", "version", "state"),
+        *("depth_required", "finality_required", "policy_version", "shortfall", "reason"),
+    ),
+    Receipt: (
+        *("credit", "epoch", "block_hash", "height", "postings", "version", "state"),
+        "matched_to",
+    ),
+}
+"""The columns that may change: what else an arrival is, it stays."""
+
+
+# Addresses.
+
+
+async def lock_branch(conn: AsyncConnection, wallet: str, branch: int) -> int:
+    """Return the next index of a branch, its row locked until the transaction ends."""
+    table = tables.address_branch
+    mine = (table.c.wallet == wallet) & (table.c.branch == branch)
+    first = upsert(table).values(wallet=wallet, branch=branch, next_index=0)
+    await conn.execute(first.on_conflict_do_nothing())
+    index = await conn.scalar(select(table.c.next_index).where(mine).with_for_update())
+    assert index is not None
+    return int(index)
+
+
+async def insert_address(conn: AsyncConnection, new: Address) -> None:
+    """Write an address at the next index of its branch, whose row is locked."""
+    values = {f.name: getattr(new, f.name) for f in fields(Address)}
+    await conn.execute(insert(tables.address).values(values))
+    table = tables.address_branch
+    await conn.execute(
+        update(table)
+        .where(table.c.wallet == new.wallet, table.c.branch == new.branch)
+        .values(next_index=new.index + 1)
+    )
+
+
+async def list_addresses(
+    conn: AsyncConnection,
+    chain: str,
+    *,
+    wallet: str | None = None,
+    only: Collection[str] | None = None,
+) -> list[Address]:
+    """Return our addresses on a chain, by wallet, branch and index."""
+    table = tables.address
+    query = select(table).where(table.c.chain == chain)
+    if wallet is not None:
+        query = query.where(table.c.wallet == wallet)
+    if only is not None:
+        query = query.where(table.c.address.in_(list(only)))
+    query = query.order_by(table.c.wallet, table.c.branch, table.c.index)
+    return [_address(row) for row in await conn.execute(query)]
+
+
+async def find_address_by_reference(
+    conn: AsyncConnection, wallet: str, purpose: AddressPurpose, party: str | None, reference: str
+) -> Address | None:
+    """Return the address that was handed out for exactly this."""
+    table = tables.address
+    query = select(table).where(
+        table.c.wallet == wallet,
+        table.c.purpose == purpose,
+        table.c.party.is_not_distinct_from(party),
+        table.c.reference == reference,
+    )
+    row = (await conn.execute(query)).one_or_none()
+    return None if row is None else _address(row)
+
+
+# Deposits and receipts.
+
+
+async def insert_arrival(conn: AsyncConnection, new: Deposit | Receipt) -> None:
+    """Write a new arrival.
+
+    Raises:
+        NotPossible: its identity is known already; whoever asked should have locked that row.
+    """
+    table = _TABLES[type(new)]
+    values = {f.name: getattr(new, f.name) for f in fields(new)}
+    values["postings"] = list(new.postings)
+    result = await conn.execute(upsert(table).values(values).on_conflict_do_nothing())
+    if result.rowcount != 1:
+        raise NotPossible(f"{table.name} {new.tx_hash} {new.position} is known already")
+
+
+async def save_arrival(conn: AsyncConnection, changed: Deposit | Receipt) -> None:
+    """Write what may change of an arrival whose row is locked."""
+    table = _TABLES[type(changed)]
+    values = {name: getattr(changed, name) for name in _WRITTEN[type(changed)]}
+    values["postings"] = list(changed.postings)
+    await conn.execute(update(table).where(table.c.id == changed.id).values(values))
+
+
+async def insert_observation(conn: AsyncConnection, seen: Observation) -> None:
+    """Write one inclusion of an arrival."""
+    values = {f.name: getattr(seen, f.name) for f in fields(Observation)}
+    await conn.execute(insert(tables.observation).values(values))
+
+
+async def list_observations(conn: AsyncConnection, arrival_id: UUID) -> list[Observation]:
+    """Return every inclusion of an arrival, the first one first."""
+    table = tables.observation
+    query = select(table).where(table.c.arrival_id == arrival_id).order_by(table.c.epoch)
+    return [Observation(*row) for row in await conn.execute(query)]
+
+
+async def lock_known(
+    conn: AsyncConnection, kind: type[A], chain: str, identities: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], A]:
+    """Lock and return the arrivals among (transaction hash, position) that are known."""
+    if not identities:
+        return {}
+    table = _TABLES[kind]
+    pair = tuple_(table.c.tx_hash, table.c.position)
+    query = select(table).where(table.c.chain == chain, pair.in_(sorted(identities)))
+    found = await _arrivals(conn, kind, query.order_by(table.c.id).with_for_update())
+    return {(item.tx_hash, item.position): item for item in found}
+
+
+async def lock_in_block(
+    conn: AsyncConnection, kind: type[A], chain: str, block_hash: str
+) -> list[A]:
+    """Lock and return the arrivals whose newest inclusion is in this block."""
+    table = _TABLES[kind]
+    query = select(table).where(table.c.chain == chain, table.c.block_hash == block_hash)
+    return await _arrivals(conn, kind, query.order_by(table.c.id).with_for_update())
+
+
+async def claim_in_state(
+    conn: AsyncConnection,
+    kind: type[A],
+    chain: str,
+    states: Collection[str],
+    *,
+    height_max: int,
+    limit: int = PAGE_MAX,
+) -> list[A]:
+    """Lock and return arrivals in *states*, lowest block first; those locked elsewhere are left."""
+    table = _TABLES[kind]
+    query = (
+        select(table)
+        .where(table.c.chain == chain, table.c.state.in_(sorted(states)))
+        .where(table.c.height <= height_max)
+        .order_by(table.c.height, table.c.id)
+        .limit(min(limit, PAGE_MAX))
+        .with_for_update(skip_locked=True)
+    )
+    return await _arrivals(conn, kind, query)
+
+
+async def get_arrival(
+    conn: AsyncConnection, kind: type[A], arrival_id: UUID, *, lock: bool = False
+) -> A:
+    """Return an arrival, locked if asked.
+
+    Raises:
+        UnknownRow: there is none with that id.
+    """
+    table = _TABLES[kind]
+    query = select(table).where(table.c.id == arrival_id)
+    found = await _arrivals(conn, kind, query.with_for_update() if lock else query)
+    if not found:
+        raise UnknownRow(f"there is no {table.name} {arrival_id}", where="custody")
+    return found[0]
+
+
+async def list_arrivals(
+    conn: AsyncConnection,
+    kind: type[A],
+    *,
+    chain: str | None = None,
+    state: str | None = None,
+    party: str | None = None,
+    after: UUID | None = None,
+    limit: int = PAGE_MAX,
+) -> list[A]:
+    """Return a page of arrivals in the order of their ids, which is that of first sight."""
+    table = _TABLES[kind]
+    conditions: list[ColumnElement[bool]] = []
+    if chain is not None:
+        conditions.append(table.c.chain == chain)
+    if state is not None:
+        conditions.append(table.c.state == state)
+    if party is not None:
+        conditions.append(table.c.party == party)
+    if after is not None:
+        conditions.append(table.c.id > after)
+    query = select(table).where(*conditions).order_by(table.c.id).limit(min(limit, PAGE_MAX))
+    return await _arrivals(conn, kind, query)
+
+
+async def insert_attribution(conn: AsyncConnection, new: Attribution) -> None:
+    """Write two people's statement."""
+    values = {f.name: getattr(new, f.name) for f in fields(Attribution)}
+    await conn.execute(insert(tables.attribution).values(values))
+
+
+async def list_attributions(conn: AsyncConnection, deposit_id: UUID) -> list[Attribution]:
+    """Return the statements about a deposit, the first one first."""
+    table = tables.attribution
+    query = select(table).where(table.c.deposit_id == deposit_id).order_by(table.c.epoch)
+    return [Attribution(*row) for row in await conn.execute(query)]
+
+
+async def _arrivals(conn: AsyncConnection, kind: type[A], query: Select[Any]) -> list[A]:
+    rows = (await conn.execute(query)).all()
+    if kind is Deposit:
+        return [_deposit(row) for row in rows]  # type: ignore[misc]  # kind is the type variable
+    return [_receipt(row) for row in rows]  # type: ignore[misc]  # kind is the type variable
+
+
+def _address(row: Row[Any]) -> Address:
+    values = dict(row._mapping)  # noqa: SLF001  the public name of a row's mapping
+    return Address(**values | {"purpose": AddressPurpose(row.purpose)})
+
+
+def _deposit(row: Row[Any]) -> Deposit:
+    values = dict(row._mapping)  # noqa: SLF001  the public name of a row's mapping
+    return Deposit(
+        **values
+        | {
+            "postings": tuple(row.postings),
+            "state": DepositState(row.state),
+            "kind": DepositKind(row.kind),
+            "source": SourceClass(row.source),
+        }
+    )
+
+
+def _receipt(row: Row[Any]) -> Receipt:
+    values = dict(row._mapping)  # noqa: SLF001  the public name of a row's mapping
+    return Receipt(**values | {"postings": tuple(row.postings), "state": ReceiptState(row.state)})
