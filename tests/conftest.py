@@ -33,10 +33,22 @@ hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
 hypothesis.settings.register_profile(
     "ci", deadline=None, max_examples=200, print_blob=True, derandomize=False
 )
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=5_000, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("CAUSEWAY_HYPOTHESIS", "dev"))
 
 #: Any number: sessions that share one server migrate their templates one after the other.
 TEMPLATE_LOCK = 0x6361757365776179
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs a database, and leave soak tests to `make soak`."""
+    for item in items:
+        if "database_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("database")
+    if "CAUSEWAY_SOAK_MINUTES" not in os.environ:
+        soaking = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=soaking)
+        items[:] = [item for item in items if item not in soaking]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from app.local.errors import (
 from app.local.postgres import THROWAWAY, LocalPostgres, OldData, Origin, running
 from app.local.postgres_binaries import Account, find_binaries, readable_by
 
+pytestmark = pytest.mark.database
+
 AS_ROOT = os.geteuid() == 0
 NOBODY = pwd.getpwnam("nobody")
 
