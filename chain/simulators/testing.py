@@ -91,9 +91,11 @@ class JsonRpc:
     async def wait_height(self, height: int) -> int:
         """Return the height as soon as it is at least *height*."""
         async with asyncio.timeout(CALL_TIMEOUT_S):
-            while (found := await self.number("eth_blockNumber")) < height:
+            while True:
+                found = await self.number("eth_blockNumber")
+                if found >= height:
+                    return found
                 await asyncio.sleep(POLL_INTERVAL_S)
-        return found
 
 
 def unwrap(answer: dict[str, Any]) -> Any:
@@ -152,6 +154,24 @@ class EvmProcess:
     def ws_url(self) -> str:
         """Return the WebSocket address."""
         return str(self.ready["ws_url"])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUnderTest:
+    """A fresh chain at height zero with automine on, whatever program keeps it.
+
+    ``kind`` is ``simulator`` or ``anvil``.
+    """
+
+    kind: str
+    rpc: JsonRpc
+    session: aiohttp.ClientSession = field(repr=False)
+    ws_url: str
+
+    @property
+    def is_anvil(self) -> bool:
+        """Return whether this is anvil, for the places where it differs from a real node."""
+        return self.kind == "anvil"
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 import pytest
-from chain.simulators import anvil
+
 from chain.simulators.anvil import PLATFORM_PACKAGES, find_anvil, start_anvil
 from kernel.errors import BadInput, OutsideUnavailable
 
@@ -29,7 +29,7 @@ def npm(tmp_path: Path) -> Path:
     )
 
 
-def test_the_variable_wins_over_path_and_npm(tmp_path, npm):
+def test_the_variable_wins_over_path_and_npm(tmp_path: Path, npm: Path) -> None:
     named = make_binary(tmp_path / "mine" / "my-anvil")
     on_path = make_binary(tmp_path / "bin" / "anvil")
     env = {"ANVIL": str(named), "PATH": str(on_path.parent)}
@@ -41,19 +41,21 @@ def test_the_variable_wins_over_path_and_npm(tmp_path, npm):
 
 
 def test_a_variable_that_names_no_file_is_an_error_and_not_a_reason_to_look_elsewhere(
-    tmp_path, npm
-):
+    tmp_path: Path, npm: Path
+) -> None:
     with pytest.raises(BadInput, match="ANVIL names"):
         find_anvil({"ANVIL": str(tmp_path / "absent")}, [tmp_path / "npm"])
 
 
-def test_an_unknown_platform_has_no_package(tmp_path, npm, monkeypatch):
-    monkeypatch.setattr(anvil.platform, "machine", lambda: "sparc")
+def test_an_unknown_platform_has_no_package(
+    tmp_path: Path, npm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "sparc")
 
     assert find_anvil({}, [tmp_path / "npm"]) is None
 
 
-async def test_a_binary_that_ends_at_once_is_reported_with_its_output(tmp_path):
+async def test_a_binary_that_ends_at_once_is_reported_with_its_output(tmp_path: Path) -> None:
     broken = make_binary(tmp_path / "anvil", "#!/bin/sh\necho no such option\nexit 1\n")
 
     with pytest.raises(OutsideUnavailable, match="no such option"):

@@ -7,18 +7,19 @@ import json
 from importlib.resources import files
 
 import pytest
+
 from chain.contracts.artefact import load_artefact
 from kernel.errors import BadInput
 
 
-def test_the_artefact_was_built_from_the_source_beside_it():
+def test_the_artefact_was_built_from_the_source_beside_it() -> None:
     artefact = load_artefact("TestDollar")
     source = files("chain.contracts").joinpath(artefact.source).read_bytes()
 
     assert artefact.source_sha256 == hashlib.sha256(source).hexdigest()
 
 
-def test_the_compiler_is_the_one_that_package_json_pins():
+def test_the_compiler_is_the_one_that_package_json_pins() -> None:
     package = json.loads(files("chain.contracts").joinpath("package.json").read_text())
     artefact = load_artefact("TestDollar")
 
@@ -26,7 +27,7 @@ def test_the_compiler_is_the_one_that_package_json_pins():
     assert artefact.evm_version == "cancun"
 
 
-def test_the_artefact_has_the_interface_of_an_erc20_with_mint():
+def test_the_artefact_has_the_interface_of_an_erc20_with_mint() -> None:
     artefact = load_artefact("TestDollar")
     names = {entry.get("name") for entry in artefact.abi}
 
@@ -44,6 +45,6 @@ def test_the_artefact_has_the_interface_of_an_erc20_with_mint():
 
 
 @pytest.mark.parametrize("name", ["NoSuchToken", "../TestDollar", ""])
-def test_an_unknown_contract_is_refused(name):
+def test_an_unknown_contract_is_refused(name: str) -> None:
     with pytest.raises(BadInput):
         load_artefact(name)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from chain.simulators.evm.admission import require_admissible
 from chain.simulators.evm.errors import InvalidParams, TransactionRefused
 from chain.simulators.evm.fees import fee_history, next_base_fee, tips_at_percentiles
 from chain.simulators.evm.logs import LogFilter
 from chain.simulators.evm.model import Block, LogEntry, Receipt, Transaction
 from chain.simulators.evm.params import Params, read_data, read_filter, read_quantity
-from hypothesis import given
-from hypothesis import strategies as st
 
 GAS_LIMIT = 30_000_000
 
@@ -19,7 +22,9 @@ def transaction(*, tip: int = 1, fee: int = 100, gas: int = 21_000, value: int =
     return Transaction(bytes(32), bytes(20), 5, gas, fee, tip, bytes(20), value, b"", b"")
 
 
-def block(*, number: int = 1, base_fee: int = 80, gas_used: int = 0, receipts=()) -> Block:
+def block(
+    *, number: int = 1, base_fee: int = 80, gas_used: int = 0, receipts: tuple[Receipt, ...] = ()
+) -> Block:
     return Block(
         header=None,
         hash=bytes(32),
@@ -48,25 +53,25 @@ def paid(tip: int, gas_used: int) -> Receipt:
         pytest.param(0, 7, 7, id="stops-falling-at-seven"),
     ],
 )
-def test_the_base_fee_follows_eip_1559(gas_used, base_fee, following):
+def test_the_base_fee_follows_eip_1559(gas_used: int, base_fee: int, following: int) -> None:
     assert next_base_fee(block(gas_used=gas_used, base_fee=base_fee)) == following
 
 
 @given(st.integers(0, 10**12), st.integers(0, GAS_LIMIT))
-def test_the_base_fee_moves_by_an_eighth_at_most(base_fee, gas_used):
+def test_the_base_fee_moves_by_an_eighth_at_most(base_fee: int, gas_used: int) -> None:
     following = next_base_fee(block(base_fee=base_fee, gas_used=gas_used))
 
     assert base_fee - base_fee // 8 <= following <= base_fee + max(base_fee // 8, 1)
 
 
-def test_tips_are_weighted_by_gas():
+def test_tips_are_weighted_by_gas() -> None:
     mined = block(gas_used=100, receipts=(paid(30, 10), paid(10, 60), paid(20, 30)))
 
     assert tips_at_percentiles(mined, [0, 60, 61, 90, 100]) == (10, 10, 20, 20, 30)
     assert tips_at_percentiles(block(), [50]) == (0,)
 
 
-def test_the_fee_history_looks_one_block_ahead():
+def test_the_fee_history_looks_one_block_ahead() -> None:
     history = fee_history([block(number=4), block(number=5, gas_used=GAS_LIMIT)], [])
 
     assert history.oldest_block == 4
@@ -89,13 +94,15 @@ A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
         pytest.param((None, None, None), False, id="too-few-topics"),
     ],
 )
-def test_topics_match_by_position(topics, selected):
+def test_topics_match_by_position(
+    topics: tuple[frozenset[bytes] | None, ...], *, selected: bool
+) -> None:
     log = LogEntry(address=bytes(20), topics=(A, B), data=b"")
 
     assert LogFilter(topics=topics).matches(log) is selected
 
 
-def test_addresses_are_alternatives():
+def test_addresses_are_alternatives() -> None:
     log = LogEntry(address=b"\x07" * 20, topics=(), data=b"")
 
     assert LogFilter(frozenset({b"\x07" * 20, b"\x08" * 20})).matches(log)
@@ -112,7 +119,9 @@ def test_addresses_are_alternatives():
         ({"value": 1}, {"balance": 2_100_000}, "overshot 1"),
     ],
 )
-def test_an_inadmissible_transaction_is_refused_with_its_numbers(fields, sender, words):
+def test_an_inadmissible_transaction_is_refused_with_its_numbers(
+    fields: dict[str, int], sender: dict[str, int], words: str
+) -> None:
     facts = {"nonce": 5, "balance": 10**18} | sender
 
     with pytest.raises(TransactionRefused, match=words):
@@ -121,7 +130,7 @@ def test_an_inadmissible_transaction_is_refused_with_its_numbers(fields, sender,
         )
 
 
-def test_a_transaction_that_just_fits_is_admissible_also_behind_a_gap():
+def test_a_transaction_that_just_fits_is_admissible_also_behind_a_gap() -> None:
     require_admissible(
         transaction(), intrinsic_gas=21_000, gas_limit=GAS_LIMIT, nonce=3, balance=2_100_000
     )
@@ -131,20 +140,20 @@ def test_a_transaction_that_just_fits_is_admissible_also_behind_a_gap():
     ("text", "number"),
     [("0x0", 0), ("0xff", 255), ("12", 12), (7, 7), ("0x" + "f" * 64, 2**256 - 1)],
 )
-def test_quantities_are_read(text, number):
+def test_quantities_are_read(text: Any, number: int) -> None:
     assert read_quantity(text, "value") == number
 
 
 @pytest.mark.parametrize(
     "text", ["", "0x", "0xzz", "1_000", " 1", "-1", "0x" + "f" * 65, None, True, 1.5, [], -3, "٣"]
 )
-def test_what_is_no_quantity_is_refused_by_name(text):
+def test_what_is_no_quantity_is_refused_by_name(text: Any) -> None:
     with pytest.raises(InvalidParams, match="invalid value"):
         read_quantity(text, "value")
 
 
 @pytest.mark.parametrize("text", ["", "12", "0x1", "0xzz", None, 5, "0x12 34"])
-def test_what_is_no_data_is_refused_by_name(text):
+def test_what_is_no_data_is_refused_by_name(text: Any) -> None:
     with pytest.raises(InvalidParams, match="invalid input"):
         read_data(text, "input", length=2)
 
@@ -159,16 +168,16 @@ def test_what_is_no_data_is_refused_by_name(text):
         {"address": ["0x" + "00" * 20] * 1001},
     ],
 )
-def test_a_malformed_filter_is_refused(body):
+def test_a_malformed_filter_is_refused(body: Any) -> None:
     with pytest.raises(InvalidParams):
         read_filter(body)
 
 
-def test_an_empty_alternative_in_a_filter_means_any():
+def test_an_empty_alternative_in_a_filter_means_any() -> None:
     assert read_filter({"topics": [[], None]}) == LogFilter(topics=(None, None))
 
 
-def test_missing_parameters_are_named():
+def test_missing_parameters_are_named() -> None:
     params = Params("eth_getBalance", ("0x" + "00" * 20,))
 
     assert params.quantity(1, "height", default=9) == 9

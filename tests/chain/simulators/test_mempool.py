@@ -6,6 +6,10 @@ import hashlib
 from collections import defaultdict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from chain.simulators.evm.errors import TransactionRefused
 from chain.simulators.evm.mempool import (
     Mempool,
@@ -14,9 +18,6 @@ from chain.simulators.evm.mempool import (
     minimum_replacement_fee,
 )
 from chain.simulators.evm.model import Transaction
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 SENDERS = [bytes([n]) * 20 for n in (1, 2, 3)]
 ALICE, BOB, CAROL = SENDERS
@@ -46,12 +47,12 @@ def zero(_: bytes) -> int:
     ("old", "least"),
     [(0, 1), (1, 2), (9, 10), (10, 11), (100, 110), (101, 112), (10**9, 11 * 10**8)],
 )
-def test_the_least_replacing_fee_is_ten_per_cent_more_rounded_up(old, least):
+def test_the_least_replacing_fee_is_ten_per_cent_more_rounded_up(old: int, least: int) -> None:
     assert minimum_replacement_fee(old) == least
 
 
 @given(st.integers(0, 10**15))
-def test_a_replacing_fee_is_never_below_ten_per_cent_nor_a_wei_too_high(old):
+def test_a_replacing_fee_is_never_below_ten_per_cent_nor_a_wei_too_high(old: int) -> None:
     least = minimum_replacement_fee(old)
 
     assert least * 100 >= old * 110
@@ -63,11 +64,11 @@ def test_a_replacing_fee_is_never_below_ten_per_cent_nor_a_wei_too_high(old):
     ("fee", "tip", "allowed"),
     [(110, 11, True), (109, 11, False), (110, 10, False), (1000, 10, False), (100, 1000, False)],
 )
-def test_a_replacement_must_raise_both_fields(fee, tip, allowed):
+def test_a_replacement_must_raise_both_fields(fee: int, tip: int, *, allowed: bool) -> None:
     assert may_replace(make(ALICE, 0), make(ALICE, 0, fee=fee, tip=tip)) is allowed
 
 
-def test_a_replacement_takes_the_place_and_the_old_one_is_forgotten():
+def test_a_replacement_takes_the_place_and_the_old_one_is_forgotten() -> None:
     pool = Mempool()
     old, new = make(ALICE, 0), make(ALICE, 0, fee=110, tip=11)
     pool.add(old, account_nonce=0)
@@ -87,7 +88,9 @@ def test_a_replacement_takes_the_place_and_the_old_one_is_forgotten():
         (make(ALICE, 5), "txpool is full"),
     ],
 )
-def test_a_refused_transaction_leaves_the_pool_as_it_was(transaction, words):
+def test_a_refused_transaction_leaves_the_pool_as_it_was(
+    transaction: Transaction, words: str
+) -> None:
     pool = Mempool(capacity=2)
     for nonce in (3, 4):
         pool.add(make(ALICE, nonce), account_nonce=2)
@@ -99,14 +102,14 @@ def test_a_refused_transaction_leaves_the_pool_as_it_was(transaction, words):
     assert pool.find(make(ALICE, 3).hash) == make(ALICE, 3)
 
 
-def test_a_full_pool_still_takes_a_replacement():
+def test_a_full_pool_still_takes_a_replacement() -> None:
     pool = Mempool(capacity=1)
     pool.add(make(ALICE, 0), account_nonce=0)
 
     assert pool.add(make(ALICE, 0, fee=110, tip=11), account_nonce=0) == make(ALICE, 0)
 
 
-def test_nonces_behind_a_gap_are_queued_until_it_is_filled():
+def test_nonces_behind_a_gap_are_queued_until_it_is_filled() -> None:
     pool = Mempool()
     zeroth, first, third = (make(ALICE, nonce) for nonce in (0, 1, 3))
     for transaction in (zeroth, first, third):
@@ -122,7 +125,7 @@ def test_nonces_behind_a_gap_are_queued_until_it_is_filled():
     assert pool.next_nonce(ALICE, 0) == 4
 
 
-def test_dropping_one_leaves_a_gap():
+def test_dropping_one_leaves_a_gap() -> None:
     pool = Mempool()
     for nonce in (0, 1):
         pool.add(make(ALICE, nonce), account_nonce=0)
@@ -133,7 +136,7 @@ def test_dropping_one_leaves_a_gap():
     assert pool.drop(make(ALICE, 0).hash) is None
 
 
-def test_blocks_take_the_best_tip_first_then_the_oldest_and_never_break_a_sequence():
+def test_blocks_take_the_best_tip_first_then_the_oldest_and_never_break_a_sequence() -> None:
     pool = Mempool()
     cheap, dear = make(ALICE, 0, tip=1), make(ALICE, 1, tip=50)
     same_early, same_late = make(BOB, 0, tip=20), make(CAROL, 0, tip=20)
@@ -143,7 +146,7 @@ def test_blocks_take_the_best_tip_first_then_the_oldest_and_never_break_a_sequen
     assert list(pool.in_block_order(zero, 10)) == [same_early, same_late, cheap, dear]
 
 
-def test_the_tip_that_counts_is_what_the_base_fee_leaves():
+def test_the_tip_that_counts_is_what_the_base_fee_leaves() -> None:
     generous, capped = make(ALICE, 0, fee=100, tip=30), make(BOB, 0, fee=60, tip=50)
     pool = Mempool()
     pool.add(capped, account_nonce=0)
@@ -153,7 +156,7 @@ def test_the_tip_that_counts_is_what_the_base_fee_leaves():
     assert list(pool.in_block_order(zero, 50)) == [generous, capped]
 
 
-def test_a_transaction_below_the_base_fee_holds_back_its_successors():
+def test_a_transaction_below_the_base_fee_holds_back_its_successors() -> None:
     pool = Mempool()
     for transaction in (make(ALICE, 0, fee=40), make(ALICE, 1, fee=100), make(BOB, 0, fee=50)):
         pool.add(transaction, account_nonce=0)
@@ -161,7 +164,7 @@ def test_a_transaction_below_the_base_fee_holds_back_its_successors():
     assert list(pool.in_block_order(zero, 50)) == [make(BOB, 0, fee=50)]
 
 
-def test_orphans_return_unless_their_nonce_is_used_or_their_place_is_taken():
+def test_orphans_return_unless_their_nonce_is_used_or_their_place_is_taken() -> None:
     pool = Mempool()
     taken = make(ALICE, 4)
     pool.add(taken, account_nonce=0)
@@ -171,7 +174,7 @@ def test_orphans_return_unless_their_nonce_is_used_or_their_place_is_taken():
     assert pool.split(ALICE, 3) == ([orphans[1], taken], [])
 
 
-def test_used_nonces_are_forgotten():
+def test_used_nonces_are_forgotten() -> None:
     pool = Mempool()
     for nonce in range(4):
         pool.add(make(ALICE, nonce), account_nonce=0)
@@ -202,7 +205,7 @@ class PoolMachine(RuleBasedStateMachine):
         fee=st.integers(0, 300),
         tip=st.integers(0, 30),
     )
-    def add(self, sender, nonce, fee, tip):
+    def add(self, sender: bytes, nonce: int, fee: int, tip: int) -> None:
         new = make(sender, nonce, fee=fee, tip=tip)
         old = self.model.get((sender, nonce))
         fits = old is None and len(self.model) < 12
@@ -216,14 +219,14 @@ class PoolMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
-    def drop(self, data):
+    def drop(self, data: st.DataObject) -> None:
         place = data.draw(st.sampled_from(sorted(self.model)))
         transaction = self.model.pop(place)
         assert self.pool.drop(transaction.hash) == transaction
 
     @rule(base_fee=st.integers(0, 200), room=st.integers(1, 5))
-    def mine(self, base_fee, room):
-        chosen = []
+    def mine(self, base_fee: int, room: int) -> None:
+        chosen: list[Transaction] = []
         for transaction in self.pool.in_block_order(self.nonces.__getitem__, base_fee):
             assert transaction.nonce == self.nonces[transaction.sender] + sum(
                 other.sender == transaction.sender for other in chosen
@@ -240,7 +243,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.mined)
     @rule(depth=st.integers(1, 5))
-    def reorg(self, depth):
+    def reorg(self, depth: int) -> None:
         orphans = self.mined[-depth:]
         del self.mined[-depth:]
         for orphan in orphans:
@@ -250,7 +253,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.model |= {(orphan.sender, orphan.nonce): orphan for orphan in orphans}
 
     @invariant()
-    def the_pool_is_the_model(self):
+    def the_pool_is_the_model(self) -> None:
         assert len(self.pool) == len(self.model)
         assert self.pool.senders() == sorted({sender for sender, _ in self.model})
         for transaction in self.model.values():

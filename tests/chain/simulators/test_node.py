@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from chain.simulators.evm.errors import InvalidParams, ServerRefusal, TransactionRefused
 from chain.simulators.evm.mempool import minimum_replacement_fee
 from chain.simulators.evm.model import (
@@ -18,9 +23,6 @@ from chain.simulators.evm.model import (
 )
 from chain.simulators.evm.node import MAX_BLOCKS_PER_CALL, Node
 from chain.simulators.evm.transactions import TransactionRequest, sign_request
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from kernel.clock import ManualClock
 
 GWEI = 10**9
@@ -55,11 +57,11 @@ def play(node: Node) -> list[bytes]:
     return [block.hash for block in node.blocks_between(0, node.head.number)]
 
 
-def test_the_same_calls_give_the_same_hashes():
+def test_the_same_calls_give_the_same_hashes() -> None:
     assert play(Node(FIXED)) == play(Node(FIXED))
 
 
-def test_a_reset_is_a_new_beginning():
+def test_a_reset_is_a_new_beginning() -> None:
     node = Node(FIXED)
     first = play(node)
 
@@ -68,13 +70,13 @@ def test_a_reset_is_a_new_beginning():
     assert play(node) == first
 
 
-def test_another_seed_gives_another_chain():
+def test_another_seed_gives_another_chain() -> None:
     one, other = Node(FIXED), Node(replace(FIXED, seed=1))
 
     assert set(play(one)).isdisjoint(play(other))
 
 
-def test_two_branches_never_share_a_block_by_accident():
+def test_two_branches_never_share_a_block_by_accident() -> None:
     node = Node(FIXED)
     node.mine(3)
     seen = {block.hash for block in node.blocks_between(1, 3)}
@@ -84,7 +86,7 @@ def test_two_branches_never_share_a_block_by_accident():
     assert seen.isdisjoint(block.hash for block in node.blocks_between(1, 3))
 
 
-def test_blocks_follow_the_clock_that_was_passed_in_and_never_stand_still():
+def test_blocks_follow_the_clock_that_was_passed_in_and_never_stand_still() -> None:
     clock = ManualClock()
     node = Node(replace(FIXED, timestamp=None, clock=clock))
     start = int(clock.now().timestamp())
@@ -97,7 +99,7 @@ def test_blocks_follow_the_clock_that_was_passed_in_and_never_stand_still():
     assert [block.timestamp - start for block in node.blocks_between(0, 3)] == [0, 1, 100, 150]
 
 
-def test_a_fixed_timestamp_moves_the_clock():
+def test_a_fixed_timestamp_moves_the_clock() -> None:
     clock = ManualClock()
     node = Node(replace(FIXED, timestamp=None, clock=clock))
     start = int(clock.now().timestamp())
@@ -109,21 +111,21 @@ def test_a_fixed_timestamp_moves_the_clock():
     assert [block.timestamp - start for block in node.blocks_between(1, 2)] == [1000, 1005]
 
 
-def test_blocks_can_be_mined_at_intervals():
+def test_blocks_can_be_mined_at_intervals() -> None:
     node = Node(FIXED)
 
     node.mine(3, interval_s=12)
 
     times = [block.timestamp for block in node.blocks_between(1, 3)]
-    assert [later - earlier for earlier, later in zip(times, times[1:], strict=False)] == [12, 12]
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [12, 12]
 
 
-def test_the_number_of_blocks_per_call_is_bounded():
+def test_the_number_of_blocks_per_call_is_bounded() -> None:
     with pytest.raises(InvalidParams, match=str(MAX_BLOCKS_PER_CALL)):
         Node(FIXED).mine(MAX_BLOCKS_PER_CALL + 1)
 
 
-def test_a_reorg_tells_removed_blocks_newest_first_then_new_ones_then_orphans():
+def test_a_reorg_tells_removed_blocks_newest_first_then_new_ones_then_orphans() -> None:
     node = Node(FIXED)
     node.mine()
     orphan = transfer(node, 0, 0)
@@ -143,7 +145,7 @@ def test_a_reorg_tells_removed_blocks_newest_first_then_new_ones_then_orphans():
     assert node.take_events() == []
 
 
-def test_a_reorg_that_cannot_include_its_transaction_changes_nothing():
+def test_a_reorg_that_cannot_include_its_transaction_changes_nothing() -> None:
     node = Node(FIXED)
     node.mine(2)
     head = node.head
@@ -155,7 +157,7 @@ def test_a_reorg_that_cannot_include_its_transaction_changes_nothing():
     assert node.take_events()[-1] == BlockAdded(head)
 
 
-def test_a_full_block_leaves_the_rest_for_the_next():
+def test_a_full_block_leaves_the_rest_for_the_next() -> None:
     node = Node(replace(FIXED, gas_limit=21_000 * 3))
     for nonce in range(5):
         node.send(transfer(node, 0, nonce))
@@ -165,7 +167,7 @@ def test_a_full_block_leaves_the_rest_for_the_next():
     assert [len(block.receipts) for block in node.blocks_between(1, 2)] == [3, 2]
 
 
-def test_automine_empties_the_pool_when_a_gap_is_filled():
+def test_automine_empties_the_pool_when_a_gap_is_filled() -> None:
     node = Node(replace(FIXED, automine=True))
     node.send(transfer(node, 0, 1))
     assert (node.head.number, len(node.pool)) == (0, 1)
@@ -175,7 +177,7 @@ def test_automine_empties_the_pool_when_a_gap_is_filled():
     assert (node.head.number, len(node.pool), node.nonce_of(node.accounts[0].address)) == (1, 0, 2)
 
 
-def test_a_sender_who_can_no_longer_pay_holds_back_nobody_else():
+def test_a_sender_who_can_no_longer_pay_holds_back_nobody_else() -> None:
     node = Node(FIXED)
     node.send(transfer(node, 0, 0))
     node.send(transfer(node, 1, 0))
@@ -187,14 +189,14 @@ def test_a_sender_who_can_no_longer_pay_holds_back_nobody_else():
     assert len(node.pool) == 1
 
 
-def test_a_call_that_costs_more_than_the_sender_has_is_refused():
+def test_a_call_that_costs_more_than_the_sender_has_is_refused() -> None:
     node = Node(FIXED)
 
     with pytest.raises(ServerRefusal, match="insufficient funds"):
         node.call(Call(sender=b"\x42" * 20, to=b"\x01" * 20, value=1), node.head)
 
 
-def test_a_call_leaves_no_trace():
+def test_a_call_leaves_no_trace() -> None:
     node = Node(FIXED)
     account = node.accounts[0].address
     before = node.state(node.head).get_balance(account)
@@ -208,12 +210,12 @@ def test_a_call_leaves_no_trace():
 @pytest.mark.parametrize(
     "raw", [b"", b"\x03\x01", b"\xc0", b"\x02\xc0", b"\x7f", b"\x00" * 10, b"\xf8"]
 )
-def test_bytes_that_are_no_transaction_are_refused(raw):
+def test_bytes_that_are_no_transaction_are_refused(raw: bytes) -> None:
     with pytest.raises((InvalidParams, TransactionRefused)):
         Node(FIXED).decode(raw)
 
 
-def test_a_transaction_without_replay_protection_is_refused():
+def test_a_transaction_without_replay_protection_is_refused() -> None:
     node = Node(FIXED)
     request = TransactionRequest(0, 21_000, b"\x99" * 20, 1, b"", 0, 0, gas_price=10 * GWEI)
 
@@ -221,7 +223,7 @@ def test_a_transaction_without_replay_protection_is_refused():
         sign_request(request, node.accounts[0].key, chain_id=None)  # type: ignore[arg-type]
 
 
-def test_a_raw_transaction_with_bytes_after_its_end_is_refused():
+def test_a_raw_transaction_with_bytes_after_its_end_is_refused() -> None:
     node = Node(FIXED)
     raw = transfer(node, 0, 0).raw
 
@@ -234,13 +236,13 @@ class NodeMachine(RuleBasedStateMachine):
     """Any sequence of sends, blocks, reorgs and reverts keeps chain and pool consistent."""
 
     @initialize()
-    def begin(self):
+    def begin(self) -> None:
         self.node = Node(FIXED)
         self.alive: dict[bytes, Transaction] = {}
         self.snapshots: list[int] = []
 
     @rule(sender=st.integers(0, 2), ahead=st.integers(0, 2))
-    def send(self, sender, ahead):
+    def send(self, sender: int, ahead: int) -> None:
         account = self.node.accounts[sender].address
         nonce = self.node.next_nonce(account) + ahead
         transaction = transfer(self.node, sender, nonce)
@@ -249,7 +251,7 @@ class NodeMachine(RuleBasedStateMachine):
             self.alive[transaction.hash] = transaction
 
     @rule(sender=st.integers(0, 2))
-    def replace(self, sender):
+    def replace(self, sender: int) -> None:
         account = self.node.accounts[sender].address
         pending, _ = self.node.pool.split(account, self.node.nonce_of(account))
         if not pending:
@@ -265,19 +267,19 @@ class NodeMachine(RuleBasedStateMachine):
         self.alive[new.hash] = new
 
     @rule(count=st.integers(1, 3))
-    def mine(self, count):
+    def mine(self, count: int) -> None:
         self.node.mine(count)
 
     @rule(depth=st.integers(0, 4))
-    def reorg(self, depth):
+    def reorg(self, depth: int) -> None:
         self.node.reorg(min(depth, self.node.head.number), [])
 
     @rule(depth=st.integers(0, 3))
-    def rollback(self, depth):
+    def rollback(self, depth: int) -> None:
         self.node.rollback(min(depth, self.node.head.number))
 
     @rule(depth=st.integers(1, 4))
-    def reorg_with_the_first_orphan_moved_to_the_end(self, depth):
+    def reorg_with_the_first_orphan_moved_to_the_end(self, depth: int) -> None:
         depth = min(depth, self.node.head.number)
         height = self.node.head.number
         lost = [
@@ -290,11 +292,11 @@ class NodeMachine(RuleBasedStateMachine):
             assert self.node.find_receipt(lost[0].hash) is not None
 
     @rule()
-    def snapshot(self):
+    def snapshot(self) -> None:
         self.snapshots.append(self.node.snapshot())
 
     @rule()
-    def revert(self):
+    def revert(self) -> None:
         if not self.snapshots:
             return
         assert self.node.revert(self.snapshots.pop())
@@ -310,9 +312,9 @@ class NodeMachine(RuleBasedStateMachine):
         }
 
     @invariant()
-    def blocks_are_linked_and_found(self):
+    def blocks_are_linked_and_found(self) -> None:
         blocks = self.node.blocks_between(0, self.node.head.number)
-        for parent, child in zip(blocks, blocks[1:], strict=False):
+        for parent, child in itertools.pairwise(blocks):
             assert child.parent_hash == parent.hash
             assert child.number == parent.number + 1
             assert child.timestamp > parent.timestamp
@@ -320,7 +322,7 @@ class NodeMachine(RuleBasedStateMachine):
             assert self.node.find_block_by_hash(block.hash) is block
 
     @invariant()
-    def every_transaction_is_mined_once_or_waits(self):
+    def every_transaction_is_mined_once_or_waits(self) -> None:
         mined = [
             receipt.transaction.hash
             for block in self.node.blocks_between(0, self.node.head.number)
@@ -334,7 +336,7 @@ class NodeMachine(RuleBasedStateMachine):
         assert len(self.node.pool) == len(self.alive) - len(mined)
 
     @invariant()
-    def the_receiver_has_one_wei_per_mined_transaction(self):
+    def the_receiver_has_one_wei_per_mined_transaction(self) -> None:
         mined = sum(len(b.receipts) for b in self.node.blocks_between(0, self.node.head.number))
         assert self.node.state(self.node.head).get_balance(b"\x99" * 20) == mined
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import signal
@@ -12,9 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from web3 import AsyncWeb3, WebSocketProvider
+from web3.providers import AsyncHTTPProvider
+from web3.types import Wei
+
 from chain.simulators.evm import __main__ as command
 from chain.simulators.evm.errors import PortTaken
 from chain.simulators.evm.model import EvmSimulatorSettings
@@ -29,8 +34,6 @@ from chain.simulators.testing import (
     start_evm_process,
 )
 from kernel.errors import BadInput, OutsideUnavailable
-from web3 import AsyncWeb3, WebSocketProvider
-from web3.providers import AsyncHTTPProvider
 
 END_TIMEOUT_S = 10.0
 
@@ -67,14 +70,13 @@ async def simulator() -> AsyncIterator[EvmSimulator]:
 def is_alive(pid: int) -> bool:
     """Return whether the process runs; one that has ended and was not yet reaped does not."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as status:
-            return status.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError as error:
-        assert error.errno in {errno.ENOENT, errno.ESRCH}
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
         return False
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_the_ready_line_says_where_and_who(process):
+def test_the_ready_line_says_where_and_who(process: EvmProcess) -> None:
     ready = process.ready
 
     assert (ready["event"], ready["component"]) == ("ready", "evm")
@@ -89,7 +91,7 @@ def test_the_ready_line_says_where_and_who(process):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks the process up in /proc")
-def test_killing_the_parent_ends_the_simulator():
+def test_killing_the_parent_ends_the_simulator() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = json.loads(parent.stdout.readline())["pid"]
@@ -103,14 +105,14 @@ def test_killing_the_parent_ends_the_simulator():
         assert not is_alive(child)
 
 
-def test_a_terminated_simulator_ends_cleanly():
+def test_a_terminated_simulator_ends_cleanly() -> None:
     with start_evm_process() as running:
         running.process.terminate()
 
         assert running.process.wait(timeout=END_TIMEOUT_S) == 0
 
 
-def test_a_taken_port_is_an_error_that_names_it_and_the_way_out(process):
+def test_a_taken_port_is_an_error_that_names_it_and_the_way_out(process: EvmProcess) -> None:
     port = process.url.rpartition(":")[2]
 
     ended = subprocess.run(
@@ -128,7 +130,7 @@ def test_a_taken_port_is_an_error_that_names_it_and_the_way_out(process):
     assert "Traceback" not in ended.stderr
 
 
-async def test_a_taken_port_leaves_nothing_behind():
+async def test_a_taken_port_leaves_nothing_behind() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -141,7 +143,7 @@ async def test_a_taken_port_leaves_nothing_behind():
     await simulator.stop()
 
 
-async def test_two_simulators_at_once_are_two_chains(session):
+async def test_two_simulators_at_once_are_two_chains(session: aiohttp.ClientSession) -> None:
     with start_evm_process("--seed", "1") as one, start_evm_process("--chain-id", "5") as other:
         first, second = JsonRpc(one.url, session), JsonRpc(other.url, session)
         await first.call("anvil_mine", "0x3")
@@ -152,21 +154,25 @@ async def test_two_simulators_at_once_are_two_chains(session):
         assert await second.number("eth_chainId") == 5
 
 
-async def test_the_same_seed_and_timestamp_give_the_same_hashes(session):
-    arguments = ("--seed", "7", "--timestamp", "1700000000")
+async def test_the_same_seed_and_timestamp_give_the_same_hashes(
+    session: aiohttp.ClientSession,
+) -> None:
     heads = []
     for _ in range(2):
-        with start_evm_process(*arguments) as running:
-            rpc = JsonRpc(running.url, session)
-            raw = sign_transaction(dev_account(0), 0, to=dev_account(1).address, value=5)
-            await rpc.call("eth_sendRawTransaction", raw)
-            await rpc.call("anvil_reorg", 1, [[raw, 0]])
-            heads.append((await rpc.call("eth_getBlockByNumber", "latest", True))["hash"])
+        simulator = EvmSimulator(EvmSimulatorSettings(port=0, seed=7, timestamp=1_700_000_000))
+        rpc = JsonRpc(await simulator.start(), session)
+        raw = sign_transaction(dev_account(0), 0, to=dev_account(1).address, value=5)
+        await rpc.call("eth_sendRawTransaction", raw)
+        await rpc.call("anvil_reorg", 1, [[raw, 0]])
+        heads.append((await rpc.call("eth_getBlockByNumber", "latest", True))["hash"])
+        await simulator.stop()
 
     assert heads[0] == heads[1]
 
 
-async def test_cheap_calls_are_answered_while_a_long_one_runs(simulator, session):
+async def test_cheap_calls_are_answered_while_a_long_one_runs(
+    simulator: EvmSimulator, session: aiohttp.ClientSession
+) -> None:
     rpc = JsonRpc(simulator.url, session)
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
@@ -186,13 +192,17 @@ async def test_cheap_calls_are_answered_while_a_long_one_runs(simulator, session
     assert await rpc.number("eth_blockNumber") == 1_000
 
 
-async def test_a_plain_get_is_told_what_to_do(simulator, session):
+async def test_a_plain_get_is_told_what_to_do(
+    simulator: EvmSimulator, session: aiohttp.ClientSession
+) -> None:
     async with session.get(simulator.url) as response:
         assert response.status == 405
         assert "POST" in await response.text()
 
 
-async def test_a_notification_is_performed_and_not_answered(simulator, session):
+async def test_a_notification_is_performed_and_not_answered(
+    simulator: EvmSimulator, session: aiohttp.ClientSession
+) -> None:
     rpc = JsonRpc(simulator.url, session)
     async with session.post(simulator.url, json={"jsonrpc": "2.0", "method": "evm_mine"}) as answer:
         assert (answer.status, await answer.read()) == (204, b"")
@@ -213,19 +223,25 @@ async def test_a_notification_is_performed_and_not_answered(simulator, session):
         pytest.param("[" + ",".join(["{}"] * 1001) + "]", -32600, id="batch-too-large"),
     ],
 )
-async def test_a_malformed_request_is_answered_with_its_code(simulator, session, body, code):
+async def test_a_malformed_request_is_answered_with_its_code(
+    simulator: EvmSimulator, session: aiohttp.ClientSession, body: Any, code: int
+) -> None:
     async with session.post(simulator.url, data=body) as response:
         answer = await response.json()
 
     assert answer["error"]["code"] == code
 
 
-async def test_subscribing_over_http_is_refused(simulator, session):
+async def test_subscribing_over_http_is_refused(
+    simulator: EvmSimulator, session: aiohttp.ClientSession
+) -> None:
     with pytest.raises(RpcFailed, match="needs a WebSocket"):
         await JsonRpc(simulator.url, session).call("eth_subscribe", "newHeads")
 
 
-async def test_an_unknown_subscription_is_refused(simulator, session):
+async def test_an_unknown_subscription_is_refused(
+    simulator: EvmSimulator, session: aiohttp.ClientSession
+) -> None:
     async with session.ws_connect(simulator.ws_url) as socket_:
         await socket_.send_json(
             {"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": ["weather"]}
@@ -235,7 +251,7 @@ async def test_an_unknown_subscription_is_refused(simulator, session):
     assert answer["error"]["message"] == "no 'weather' subscription in eth namespace"
 
 
-async def test_stopping_closes_open_websockets(session):
+async def test_stopping_closes_open_websockets(session: aiohttp.ClientSession) -> None:
     simulator = EvmSimulator(EvmSimulatorSettings(port=0))
     await simulator.start()
     async with session.ws_connect(simulator.ws_url) as socket_:
@@ -245,39 +261,45 @@ async def test_stopping_closes_open_websockets(session):
     assert message.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}
 
 
-async def test_web3_reads_and_writes_over_http(simulator):
+async def test_web3_reads_and_writes_over_http(simulator: EvmSimulator) -> None:
     client = AsyncWeb3(AsyncHTTPProvider(simulator.url))
-    accounts = await client.eth.accounts
+    accounts = list(await client.eth.accounts)
 
-    sent = await client.eth.send_transaction({"from": accounts[0], "to": accounts[1], "value": 5})
+    sent = await client.eth.send_transaction(
+        {"from": accounts[0], "to": accounts[1], "value": Wei(5)}
+    )
     receipt = await client.eth.wait_for_transaction_receipt(sent)
     block = await client.eth.get_block(receipt["blockNumber"], full_transactions=True)
     history = await client.eth.fee_history(1, "latest", [50])
 
     assert receipt["status"] == 1
-    assert block["transactions"][0]["hash"] == sent
+    transactions: list[Any] = list(block["transactions"])
+    assert [one["hash"] for one in transactions] == [sent]
     assert len(history["baseFeePerGas"]) == 2
     assert await client.eth.get_block_receipts(1) == [receipt]
     assert await client.eth.get_logs({"fromBlock": 0}) == []
     await client.provider.disconnect()
 
 
-async def test_web3_subscribes_over_the_websocket(simulator, session):
+async def test_web3_subscribes_over_the_websocket(
+    simulator: EvmSimulator, session: aiohttp.ClientSession
+) -> None:
     rpc = JsonRpc(simulator.url, session)
+    heads: list[Any] = []
     async with AsyncWeb3(WebSocketProvider(simulator.ws_url)) as client:
         await client.eth.subscribe("newHeads")
         await rpc.call("evm_mine")
         async with asyncio.timeout(END_TIMEOUT_S):
             async for message in client.socket.process_subscriptions():
-                head = message["result"]
+                heads.append(message["result"])
                 break
 
-    assert head["number"] == 1
+    assert [head["number"] for head in heads] == [1]
 
 
-async def test_the_end_of_the_parent_is_the_end_of_its_pipe():
+async def test_the_end_of_the_parent_is_the_end_of_its_pipe() -> None:
     read_end, write_end = os.pipe()
-    with open(read_end, "rb", buffering=0) as stream:
+    with os.fdopen(read_end, "rb", buffering=0) as stream:
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(wait_for_parent_end(stream))
             os.write(write_end, b"bytes mean nothing")
@@ -286,17 +308,17 @@ async def test_the_end_of_the_parent_is_the_end_of_its_pipe():
             os.close(write_end)
 
 
-async def test_a_stream_that_is_no_pipe_cannot_tell_the_end_of_the_parent(tmp_path):
+async def test_a_stream_that_is_no_pipe_cannot_tell_the_end_of_the_parent(tmp_path: Path) -> None:
     path = tmp_path / "input"
     path.write_bytes(b"")
     with path.open("rb") as stream, pytest.raises(BadInput, match="not a pipe"):
         await wait_for_parent_end(stream)
 
 
-async def test_serving_ends_with_a_signal():
+async def test_serving_ends_with_a_signal() -> None:
     seen = []
 
-    def ready(info):
+    def ready(info: dict[str, Any]) -> None:
         seen.append(info)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -305,7 +327,7 @@ async def test_serving_ends_with_a_signal():
     assert seen[0]["event"] == "ready"
 
 
-def test_a_process_that_cannot_start_is_reported():
+def test_a_process_that_cannot_start_is_reported() -> None:
     with (
         pytest.raises(OutsideUnavailable, match="ended with code 2"),
         start_evm_process("--nonsense"),
@@ -313,7 +335,7 @@ def test_a_process_that_cannot_start_is_reported():
         pytest.fail("it started")
 
 
-def test_the_command_line_describes_the_settings():
+def test_the_command_line_describes_the_settings() -> None:
     options = command.build_parser().parse_args(
         ["--port", "0", "--seed", "9", "--no-mining", "--block-time", "2", "--timestamp", "5"]
     )

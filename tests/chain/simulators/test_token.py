@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from chain.simulators.evm.model import Call, EvmSimulatorSettings, Receipt
 from chain.simulators.evm.node import Node
 from chain.simulators.evm.transactions import TransactionRequest, sign_request
@@ -69,13 +71,13 @@ def fresh() -> Token:
 
 
 @pytest.fixture
-def token(fresh: Token):
+def token(fresh: Token) -> Iterator[Token]:
     snapshot = fresh.node.snapshot()
     yield fresh
     assert fresh.node.revert(snapshot)
 
 
-def test_the_deployer_receives_the_supply_and_a_transfer_event_says_so(token):
+def test_the_deployer_receives_the_supply_and_a_transfer_event_says_so(token: Token) -> None:
     (log,) = token.node.head.receipts[0].logs
 
     assert token.balances() == [SUPPLY, 0, 0]
@@ -85,7 +87,7 @@ def test_the_deployer_receives_the_supply_and_a_transfer_event_says_so(token):
     assert int.from_bytes(log.data, "big") == SUPPLY
 
 
-def test_a_transfer_moves_units_and_answers_true(token):
+def test_a_transfer_moves_units_and_answers_true(token: Token) -> None:
     assert token.read("transfer(address,uint256)", token.bob, 0) == 1
     receipt = token.do(0, "transfer(address,uint256)", token.bob, 7)
 
@@ -94,7 +96,7 @@ def test_a_transfer_moves_units_and_answers_true(token):
     assert token.read("totalSupply()") == SUPPLY
 
 
-def test_more_than_the_balance_is_refused(token):
+def test_more_than_the_balance_is_refused(token: Token) -> None:
     error = token.refusal(1, "transfer(address,uint256)", token.carol, 1)
 
     assert error == encode_call("BalanceTooLow(address,uint256,uint256)", token.bob, 0, 1)
@@ -108,11 +110,11 @@ def test_more_than_the_balance_is_refused(token):
         ("mint(address,uint256)", (NOBODY, 1)),
     ],
 )
-def test_the_zero_address_is_refused(token, signature, values):
+def test_the_zero_address_is_refused(token: Token, signature: str, values: tuple[Any, ...]) -> None:
     assert token.refusal(0, signature, *values) == encode_call("ZeroAddress()")
 
 
-def test_an_allowance_is_spent_and_not_overspent(token):
+def test_an_allowance_is_spent_and_not_overspent(token: Token) -> None:
     token.do(0, "approve(address,uint256)", token.bob, 10)
     token.do(1, "transferFrom(address,address,uint256)", token.owner, token.carol, 6)
 
@@ -122,14 +124,14 @@ def test_an_allowance_is_spent_and_not_overspent(token):
     assert error == encode_call("AllowanceTooLow(address,uint256,uint256)", token.bob, 4, 5)
 
 
-def test_an_unlimited_allowance_stays(token):
+def test_an_unlimited_allowance_stays(token: Token) -> None:
     token.do(0, "approve(address,uint256)", token.bob, UNLIMITED)
     token.do(1, "transferFrom(address,address,uint256)", token.owner, token.carol, 6)
 
     assert token.read("allowance(address,address)", token.owner, token.bob) == UNLIMITED
 
 
-def test_only_the_owner_mints(token):
+def test_only_the_owner_mints(token: Token) -> None:
     token.do(0, "mint(address,uint256)", token.carol, 5)
 
     assert token.balances() == [SUPPLY, 0, 5]
@@ -138,7 +140,7 @@ def test_only_the_owner_mints(token):
     assert error == encode_call("NotOwner(address)", token.bob)
 
 
-def test_the_supply_cannot_overflow(token):
+def test_the_supply_cannot_overflow(token: Token) -> None:
     arithmetic_panic = encode_call("Panic(uint256)", 0x11)
 
     assert token.refusal(0, "mint(address,uint256)", token.bob, UNLIMITED) == arithmetic_panic

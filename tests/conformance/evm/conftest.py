@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import pytest
+
 from chain.simulators.anvil import find_anvil, start_anvil
-from chain.simulators.testing import EvmProcess, JsonRpc, start_evm_process
+from chain.simulators.testing import EvmProcess, JsonRpc, NodeUnderTest, start_evm_process
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 REQUIRE_ANVIL = os.environ.get("CAUSEWAY_REQUIRE_ANVIL") == "1"
 SLOTS_IN_AN_EPOCH = 2
-
-
-@dataclass(frozen=True)
-class NodeUnderTest:
-    """A fresh chain at height zero, automine on."""
-
-    kind: str
-    rpc: JsonRpc
-    session: aiohttp.ClientSession
-    ws_url: str
-
-    @property
-    def is_anvil(self) -> bool:
-        return self.kind == "anvil"
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from chain.simulators.testing import (
     GWEI,
     TRANSFER_TOPIC,
+    NodeUnderTest,
     RpcFailed,
     addresses_of,
     deploy_test_dollar,
@@ -38,38 +40,50 @@ SILENCE_S = 0.3
 ALICE, BOB, CAROL = dev_account(0), dev_account(1), dev_account(2)
 
 
-async def stop_automine(node: Any) -> None:
+async def stop_automine(node: NodeUnderTest) -> None:
     await node.rpc.call("evm_setAutomine", False)
 
 
-async def pool(node: Any) -> tuple[int, int]:
+async def pool(node: NodeUnderTest) -> tuple[int, int]:
     status = await node.rpc.call("txpool_status")
     return int(status["pending"], 16), int(status["queued"], 16)
 
 
-async def block(node: Any, reference: str, *, full: bool = False) -> Any:
+async def block(node: NodeUnderTest, reference: str, *, full: bool = False) -> Any:
     return await node.rpc.call("eth_getBlockByNumber", reference, full)
 
 
-async def send(node: Any, raw: str) -> str:
+async def send(node: NodeUnderTest, raw: str) -> str:
     transaction_hash: str = await node.rpc.call("eth_sendRawTransaction", raw)
     return transaction_hash
 
 
-async def refusal(node: Any, method: str, *params: Any) -> RpcFailed:
+async def refusal(node: NodeUnderTest, method: str, *params: Any) -> RpcFailed:
     with pytest.raises(RpcFailed) as failure:
         await node.rpc.call(method, *params)
     return failure.value
 
 
-async def test_e01_the_chain_id_is_31337(node):
-    """E01. Prerequisite: none. Action: ask for the chain id. Expectation: 31337, both ways."""
+async def test_e01_the_chain_id_is_31337(node: NodeUnderTest) -> None:
+    """Card E01.
+
+    Prerequisite: none.
+    Action: ask for the chain id.
+    Expectation: 31337, both ways.
+    """
     assert await node.rpc.number("eth_chainId") == 31337
     assert await node.rpc.call("net_version") == "31337"
 
 
-async def test_e02_ten_accounts_of_the_test_mnemonic_hold_10000_ether_each(node):
-    """E02. Prerequisite: none. Action: list accounts. Expectation: the standard ten, funded."""
+async def test_e02_ten_accounts_of_the_test_mnemonic_hold_10000_ether_each(
+    node: NodeUnderTest,
+) -> None:
+    """Card E02.
+
+    Prerequisite: none.
+    Action: list accounts.
+    Expectation: the standard ten, funded.
+    """
     accounts = await node.rpc.call("eth_accounts")
 
     assert accounts == addresses_of([dev_account(index) for index in range(10)])
@@ -78,8 +92,13 @@ async def test_e02_ten_accounts_of_the_test_mnemonic_hold_10000_ether_each(node)
         assert await node.rpc.number("eth_getBalance", account, "latest") == 10_000 * 10**18
 
 
-async def test_e03_a_raw_transfer_is_mined_and_has_a_receipt(node):
-    """E03. Prerequisite: automine. Action: send raw. Expectation: one block, receipt, balances."""
+async def test_e03_a_raw_transfer_is_mined_and_has_a_receipt(node: NodeUnderTest) -> None:
+    """Card E03.
+
+    Prerequisite: automine.
+    Action: send raw.
+    Expectation: one block, receipt, balances.
+    """
     before = await node.rpc.number("eth_getBalance", BOB.address, "latest")
     raw = sign_transaction(ALICE, 0, to=BOB.address, value=5)
 
@@ -107,8 +126,15 @@ async def test_e03_a_raw_transfer_is_mined_and_has_a_receipt(node):
     assert await node.rpc.number("eth_getBalance", ALICE.address, "0x0") == 10**22
 
 
-async def test_e04_a_block_and_its_transactions_carry_the_fields_that_watchers_read(node):
-    """E04. Prerequisite: one block. Action: read it in full. Expectation: linked, complete."""
+async def test_e04_a_block_and_its_transactions_carry_the_fields_that_watchers_read(
+    node: NodeUnderTest,
+) -> None:
+    """Card E04.
+
+    Prerequisite: one block.
+    Action: read it in full.
+    Expectation: linked, complete.
+    """
     sent = await send(node, sign_transaction(ALICE, 0, to=BOB.address, value=5))
     receipt = await node.rpc.wait_receipt(sent)
 
@@ -134,8 +160,15 @@ async def test_e04_a_block_and_its_transactions_carry_the_fields_that_watchers_r
     assert await node.rpc.call("eth_getTransactionByHash", UNKNOWN_HASH) is None
 
 
-async def test_e05_a_token_is_deployed_and_its_transfers_are_found_as_logs(node):
-    """E05. Prerequisite: a TestDollar. Action: transfer. Expectation: logs by hash and range."""
+async def test_e05_a_token_is_deployed_and_its_transfers_are_found_as_logs(
+    node: NodeUnderTest,
+) -> None:
+    """Card E05.
+
+    Prerequisite: a TestDollar.
+    Action: transfer.
+    Expectation: logs by hash and range.
+    """
     token = await deploy_test_dollar(node.rpc, ALICE, supply=SUPPLY)
     first = await node.rpc.wait_receipt(
         await send(node, transfer_token(ALICE, 1, token, to=BOB.address, amount=7))
@@ -167,8 +200,13 @@ async def test_e05_a_token_is_deployed_and_its_transfers_are_found_as_logs(node)
     assert await node.rpc.call("eth_getLogs", elsewhere) == []
 
 
-async def test_e06_a_contract_is_read_by_call_code_and_storage(node):
-    """E06. Prerequisite: a TestDollar. Action: eth_call, getCode. Expectation: values, old too."""
+async def test_e06_a_contract_is_read_by_call_code_and_storage(node: NodeUnderTest) -> None:
+    """Card E06.
+
+    Prerequisite: a TestDollar.
+    Action: eth_call, getCode.
+    Expectation: values, old too.
+    """
     token = await deploy_test_dollar(node.rpc, ALICE, supply=SUPPLY)
     await node.rpc.wait_receipt(
         await send(node, transfer_token(ALICE, 1, token, to=BOB.address, amount=7))
@@ -189,8 +227,15 @@ async def test_e06_a_contract_is_read_by_call_code_and_storage(node):
     assert word == f"0x{SUPPLY:064x}"
 
 
-async def test_e07_a_reverting_call_and_estimate_answer_with_the_revert_data(node):
-    """E07. Prerequisite: a TestDollar. Action: transfer too much. Expectation: code 3 and data."""
+async def test_e07_a_reverting_call_and_estimate_answer_with_the_revert_data(
+    node: NodeUnderTest,
+) -> None:
+    """Card E07.
+
+    Prerequisite: a TestDollar.
+    Action: transfer too much.
+    Expectation: code 3 and data.
+    """
     token = await deploy_test_dollar(node.rpc, ALICE, supply=SUPPLY)
     data = encode_call("transfer(address,uint256)", CAROL.address, 1)
     message = {"from": BOB.address, "to": token, "data": "0x" + data.hex()}
@@ -204,8 +249,13 @@ async def test_e07_a_reverting_call_and_estimate_answer_with_the_revert_data(nod
         assert error.data == "0x" + selector.hex()
 
 
-async def test_e08_an_estimate_is_enough_gas_and_little_more(node):
-    """E08. Prerequisite: a TestDollar. Action: estimate, send with it. Expectation: success."""
+async def test_e08_an_estimate_is_enough_gas_and_little_more(node: NodeUnderTest) -> None:
+    """Card E08.
+
+    Prerequisite: a TestDollar.
+    Action: estimate, send with it.
+    Expectation: success.
+    """
     token = await deploy_test_dollar(node.rpc, ALICE, supply=SUPPLY)
     data = encode_call("transfer(address,uint256)", BOB.address, 1)
     message = {"from": ALICE.address, "to": token, "data": "0x" + data.hex()}
@@ -220,8 +270,13 @@ async def test_e08_an_estimate_is_enough_gas_and_little_more(node):
     assert int(receipt["gasUsed"], 16) <= estimate <= int(receipt["gasUsed"], 16) * 1.3
 
 
-async def test_e09_a_nonce_gap_is_queued_and_runs_once_it_is_filled(node):
-    """E09. Prerequisite: manual mining. Action: send 0, 2, then 1. Expectation: queued, then all."""
+async def test_e09_a_nonce_gap_is_queued_and_runs_once_it_is_filled(node: NodeUnderTest) -> None:
+    """Card E09.
+
+    Prerequisite: manual mining.
+    Action: send 0, 2, then 1.
+    Expectation: queued, then all.
+    """
     await stop_automine(node)
     await send(node, sign_transaction(ALICE, 0, to=BOB.address))
     gapped = await send(node, sign_transaction(ALICE, 2, to=BOB.address))
@@ -244,9 +299,12 @@ async def test_e09_a_nonce_gap_is_queued_and_runs_once_it_is_filled(node):
     assert await node.rpc.number("eth_getTransactionCount", ALICE.address, "latest") == 3
 
 
-async def test_e10_a_replacement_must_pay_more_and_then_wins(node):
-    """E10. Prerequisite: manual mining. Action: same nonce, same fee, then +10 %. Expectation:
-    refused as underpriced, then accepted; the replaced one is gone.
+async def test_e10_a_replacement_must_pay_more_and_then_wins(node: NodeUnderTest) -> None:
+    """Card E10.
+
+    Prerequisite: manual mining.
+    Action: same nonce, same fee, then +10 %.
+    Expectation: refused as underpriced, then accepted; the replaced one is gone.
     """
     await stop_automine(node)
     old = await send(node, sign_transaction(ALICE, 0, to=BOB.address, value=1))
@@ -280,9 +338,12 @@ async def test_e10_a_replacement_must_pay_more_and_then_wins(node):
     ],
 )
 async def test_e11_a_bump_below_ten_per_cent_is_refused_by_us_and_accepted_by_anvil(
-    node, max_fee, tip
-):
-    """E11. Prerequisite: manual mining. Action: same nonce, too small a bump in one field.
+    node: NodeUnderTest, max_fee: int, tip: int
+) -> None:
+    """Card E11.
+
+    Prerequisite: manual mining.
+    Action: same nonce, too small a bump in one field.
     Expectation: the simulator refuses as geth does; anvil accepts any bump.
     """
     await stop_automine(node)
@@ -302,9 +363,13 @@ async def test_e11_a_bump_below_ten_per_cent_is_refused_by_us_and_accepted_by_an
         assert "replacement transaction underpriced" in error.message
 
 
-async def test_e12_the_same_raw_bytes_again_are_known(node):
-    """E12. Prerequisite: manual mining. Action: send twice, mine, send again. Expectation: known
-    while it waits, nonce too low once it is mined; the hash is the same throughout.
+async def test_e12_the_same_raw_bytes_again_are_known(node: NodeUnderTest) -> None:
+    """Card E12.
+
+    Prerequisite: manual mining.
+    Action: send twice, mine, send again.
+    Expectation: known while it waits, nonce too low once it is mined; the hash is the same
+        throughout.
     """
     await stop_automine(node)
     raw = sign_transaction(ALICE, 0, to=BOB.address)
@@ -320,8 +385,13 @@ async def test_e12_the_same_raw_bytes_again_are_known(node):
     assert (await node.rpc.wait_receipt(hash_of(raw)))["status"] == "0x1"
 
 
-async def test_e13_a_used_nonce_is_too_low(node):
-    """E13. Prerequisite: nonce 0 is mined. Action: another one with nonce 0. Expectation: refused."""
+async def test_e13_a_used_nonce_is_too_low(node: NodeUnderTest) -> None:
+    """Card E13.
+
+    Prerequisite: nonce 0 is mined.
+    Action: another one with nonce 0.
+    Expectation: refused.
+    """
     await node.rpc.wait_receipt(await send(node, sign_transaction(ALICE, 0, to=BOB.address)))
 
     error = await refusal(
@@ -331,8 +401,13 @@ async def test_e13_a_used_nonce_is_too_low(node):
     assert "nonce too low" in error.message
 
 
-async def test_e14_a_transaction_for_another_chain_is_refused(node):
-    """E14. Prerequisite: none. Action: sign for chain 1, send. Expectation: invalid chain id."""
+async def test_e14_a_transaction_for_another_chain_is_refused(node: NodeUnderTest) -> None:
+    """Card E14.
+
+    Prerequisite: none.
+    Action: sign for chain 1, send.
+    Expectation: invalid chain id.
+    """
     raw = sign_transaction(ALICE, 0, to=BOB.address, chain_id=1)
 
     error = await refusal(node, "eth_sendRawTransaction", raw)
@@ -353,8 +428,15 @@ async def test_e14_a_transaction_for_another_chain_is_refused(node):
         ),
     ],
 )
-async def test_e15_an_impossible_transaction_is_refused_with_the_reason(node, fields, words):
-    """E15. Prerequisite: none. Action: send one that can never run. Expectation: named reason."""
+async def test_e15_an_impossible_transaction_is_refused_with_the_reason(
+    node: NodeUnderTest, fields: dict[str, Any], words: str
+) -> None:
+    """Card E15.
+
+    Prerequisite: none.
+    Action: send one that can never run.
+    Expectation: named reason.
+    """
     raw = sign_transaction(ALICE, 0, to=BOB.address, **fields)
 
     error = await refusal(node, "eth_sendRawTransaction", raw)
@@ -362,17 +444,28 @@ async def test_e15_an_impossible_transaction_is_refused_with_the_reason(node, fi
     assert words in error.message.replace("Insufficient", "insufficient")
 
 
-async def test_e16_bytes_that_are_no_transaction_are_refused(node):
-    """E16. Prerequisite: none. Action: send garbage. Expectation: invalid params."""
+async def test_e16_bytes_that_are_no_transaction_are_refused(node: NodeUnderTest) -> None:
+    """Card E16.
+
+    Prerequisite: none.
+    Action: send garbage.
+    Expectation: invalid params.
+    """
     error = await refusal(node, "eth_sendRawTransaction", "0x02deadbeef")
 
     assert error.code == -32602
     assert "Failed to decode transaction" in error.message
 
 
-async def test_e17_a_fee_below_the_base_fee_waits_with_us_and_is_refused_by_anvil(node):
-    """E17. Prerequisite: automine. Action: offer 10 wei per gas. Expectation: the simulator keeps
-    it waiting, as geth does, and a bump unsticks it; anvil refuses it.
+async def test_e17_a_fee_below_the_base_fee_waits_with_us_and_is_refused_by_anvil(
+    node: NodeUnderTest,
+) -> None:
+    """Card E17.
+
+    Prerequisite: automine.
+    Action: offer 10 wei per gas.
+    Expectation: the simulator keeps it waiting, as geth does, and a bump unsticks it; anvil
+        refuses it.
     """
     raw = sign_transaction(ALICE, 0, to=BOB.address, max_fee_per_gas=10, max_priority_fee_per_gas=1)
 
@@ -389,9 +482,12 @@ async def test_e17_a_fee_below_the_base_fee_waits_with_us_and_is_refused_by_anvi
     assert await node.rpc.call("eth_getTransactionByHash", stuck) is None
 
 
-async def test_e18_a_reorg_gives_new_hashes_at_the_same_heights(node):
-    """E18. Prerequisite: 5 blocks. Action: reorg depth 2. Expectation: 4 and 5 differ, 3 stays;
-    the old blocks cannot be found by hash.
+async def test_e18_a_reorg_gives_new_hashes_at_the_same_heights(node: NodeUnderTest) -> None:
+    """Card E18.
+
+    Prerequisite: 5 blocks.
+    Action: reorg depth 2.
+    Expectation: 4 and 5 differ, 3 stays; the old blocks cannot be found by hash.
     """
     await node.rpc.call("anvil_mine", "0x5")
     before = [(await block(node, hex(height)))["hash"] for height in range(6)]
@@ -407,9 +503,14 @@ async def test_e18_a_reorg_gives_new_hashes_at_the_same_heights(node):
     assert await node.rpc.call("eth_getBlockByHash", before[5], False) is None
 
 
-async def test_e19_an_orphaned_transaction_returns_to_our_pool_and_vanishes_from_anvil(node):
-    """E19. Prerequisite: a transfer in the newest block. Action: reorg depth 1. Expectation: no
-    receipt; the simulator has it pending and mines it again, anvil has lost it.
+async def test_e19_an_orphaned_transaction_returns_to_our_pool_and_vanishes_from_anvil(
+    node: NodeUnderTest,
+) -> None:
+    """Card E19.
+
+    Prerequisite: a transfer in the newest block.
+    Action: reorg depth 1.
+    Expectation: no receipt; the simulator has it pending and mines it again, anvil has lost it.
     """
     sent = await send(node, sign_transaction(ALICE, 0, to=BOB.address, value=5))
     old = await node.rpc.wait_receipt(sent)
@@ -433,9 +534,14 @@ async def test_e19_an_orphaned_transaction_returns_to_our_pool_and_vanishes_from
     assert again["blockHash"] != old["blockHash"]
 
 
-async def test_e20_a_transfer_reincluded_at_another_place_has_another_log_index(node):
-    """E20. Prerequisite: Alice's transfer is log 0 of block 3. Action: reorg with Bob's transfer
-    before it. Expectation: same transaction hash, other block hash, log index 1.
+async def test_e20_a_transfer_reincluded_at_another_place_has_another_log_index(
+    node: NodeUnderTest,
+) -> None:
+    """Card E20.
+
+    Prerequisite: Alice's transfer is log 0 of block 3.
+    Action: reorg with Bob's transfer before it.
+    Expectation: same transaction hash, other block hash, log index 1.
     """
     token = await deploy_test_dollar(node.rpc, ALICE, supply=SUPPLY)
     await node.rpc.wait_receipt(
@@ -458,8 +564,11 @@ async def test_e20_a_transfer_reincluded_at_another_place_has_another_log_index(
     assert [int(log["data"], 16) for log in logs] == [9, 7]
 
 
-async def test_e21_a_transfer_can_be_reincluded_one_block_later(node):
-    """E21. Prerequisite: a transfer in block 1 of 2. Action: reorg depth 2, offset 1.
+async def test_e21_a_transfer_can_be_reincluded_one_block_later(node: NodeUnderTest) -> None:
+    """Card E21.
+
+    Prerequisite: a transfer in block 1 of 2.
+    Action: reorg depth 2, offset 1.
     Expectation: block 1 is empty and block 2 has it.
     """
     raw = sign_transaction(ALICE, 0, to=BOB.address, value=5)
@@ -473,9 +582,14 @@ async def test_e21_a_transfer_can_be_reincluded_one_block_later(node):
     assert await pool(node) == (0, 0)
 
 
-async def test_e22_a_double_spend_in_the_new_branch_displaces_the_first_payment(node):
-    """E22. Prerequisite: a payment to Bob is mined. Action: reorg with the same nonce paid to
-    Carol. Expectation: Carol has it, the first payment can never come back.
+async def test_e22_a_double_spend_in_the_new_branch_displaces_the_first_payment(
+    node: NodeUnderTest,
+) -> None:
+    """Card E22.
+
+    Prerequisite: a payment to Bob is mined.
+    Action: reorg with the same nonce paid to Carol.
+    Expectation: Carol has it, the first payment can never come back.
     """
     first = sign_transaction(ALICE, 0, to=BOB.address, value=5)
     second = sign_transaction(ALICE, 0, to=CAROL.address, value=5)
@@ -490,9 +604,12 @@ async def test_e22_a_double_spend_in_the_new_branch_displaces_the_first_payment(
     assert await pool(node) == (0, 0)
 
 
-async def test_e23_a_reorg_deeper_than_the_chain_is_refused(node):
-    """E23. Prerequisite: height 2. Action: reorg depth 3; offset past the depth. Expectation:
-    invalid params, chain unchanged.
+async def test_e23_a_reorg_deeper_than_the_chain_is_refused(node: NodeUnderTest) -> None:
+    """Card E23.
+
+    Prerequisite: height 2.
+    Action: reorg depth 3; offset past the depth.
+    Expectation: invalid params, chain unchanged.
     """
     await node.rpc.call("anvil_mine", "0x2")
     head = await block(node, "latest")
@@ -507,9 +624,13 @@ async def test_e23_a_reorg_deeper_than_the_chain_is_refused(node):
     assert await block(node, "latest") == head
 
 
-async def test_e24_a_rollback_shortens_the_chain(node):
-    """E24. Prerequisite: a transfer in block 3. Action: rollback 2. Expectation: height 1, no
-    receipt; the simulator has the transfer pending, anvil has lost it.
+async def test_e24_a_rollback_shortens_the_chain(node: NodeUnderTest) -> None:
+    """Card E24.
+
+    Prerequisite: a transfer in block 3.
+    Action: rollback 2.
+    Expectation: height 1, no receipt; the simulator has the transfer pending, anvil has lost
+        it.
     """
     await node.rpc.call("anvil_mine", "0x2")
     sent = await send(node, sign_transaction(ALICE, 0, to=BOB.address))
@@ -522,9 +643,12 @@ async def test_e24_a_rollback_shortens_the_chain(node):
     assert await pool(node) == ((0, 0) if node.is_anvil else (1, 0))
 
 
-async def test_e25_a_snapshot_brings_back_the_chain_once(node):
-    """E25. Prerequisite: one transfer. Action: snapshot, transfer, revert twice. Expectation:
-    state and height of then; the snapshot is used up.
+async def test_e25_a_snapshot_brings_back_the_chain_once(node: NodeUnderTest) -> None:
+    """Card E25.
+
+    Prerequisite: one transfer.
+    Action: snapshot, transfer, revert twice.
+    Expectation: state and height of then; the snapshot is used up.
     """
     await node.rpc.wait_receipt(
         await send(node, sign_transaction(ALICE, 0, to=BOB.address, value=5))
@@ -545,9 +669,12 @@ async def test_e25_a_snapshot_brings_back_the_chain_once(node):
     assert (await node.rpc.wait_receipt(again))["blockNumber"] == "0x2"
 
 
-async def test_e26_safe_and_finalized_lag_behind_the_head(node):
-    """E26. Prerequisite: two slots in an epoch. Action: mine 10. Expectation: 8 safe, 6 final;
-    near the genesis both are the genesis.
+async def test_e26_safe_and_finalized_lag_behind_the_head(node: NodeUnderTest) -> None:
+    """Card E26.
+
+    Prerequisite: two slots in an epoch.
+    Action: mine 10.
+    Expectation: 8 safe, 6 final; near the genesis both are the genesis.
     """
 
     async def heights() -> list[int]:
@@ -561,8 +688,15 @@ async def test_e26_safe_and_finalized_lag_behind_the_head(node):
     assert await heights() == [0, 6, 8, 10]
 
 
-async def test_e27_logs_of_an_unknown_block_are_an_error_and_not_an_empty_list(node):
-    """E27. Prerequisite: an orphaned block. Action: getLogs by its hash. Expectation: error."""
+async def test_e27_logs_of_an_unknown_block_are_an_error_and_not_an_empty_list(
+    node: NodeUnderTest,
+) -> None:
+    """Card E27.
+
+    Prerequisite: an orphaned block.
+    Action: getLogs by its hash.
+    Expectation: error.
+    """
     await node.rpc.call("anvil_mine", "0x1")
     orphan = (await block(node, "latest"))["hash"]
     await node.rpc.call("anvil_reorg", 1, [])
@@ -574,9 +708,14 @@ async def test_e27_logs_of_an_unknown_block_are_an_error_and_not_an_empty_list(n
         assert error.code == -32000
 
 
-async def test_e28_a_log_range_past_the_head_is_an_error_and_an_inverted_one_too_with_us(node):
-    """E28. Prerequisite: height 3. Action: getLogs above it; inverted. Expectation: error above;
-    inverted is an error with us (as in geth) and empty with anvil.
+async def test_e28_a_log_range_past_the_head_is_an_error_and_an_inverted_one_too_with_us(
+    node: NodeUnderTest,
+) -> None:
+    """Card E28.
+
+    Prerequisite: height 3.
+    Action: getLogs above it; inverted.
+    Expectation: error above; inverted is an error with us (as in geth) and empty with anvil.
     """
     await node.rpc.call("anvil_mine", "0x3")
     above = await refusal(node, "eth_getLogs", {"fromBlock": "0x5", "toBlock": "0x9"})
@@ -589,9 +728,12 @@ async def test_e28_a_log_range_past_the_head_is_an_error_and_an_inverted_one_too
         assert "invalid block range" in (await refusal(node, "eth_getLogs", inverted)).message
 
 
-async def test_e29_interval_mining_makes_blocks_by_itself(node):
-    """E29. Prerequisite: none. Action: set an interval of 1 s, then 0. Expectation: a waiting
-    transfer is mined by the clock, and after 0 nothing is.
+async def test_e29_interval_mining_makes_blocks_by_itself(node: NodeUnderTest) -> None:
+    """Card E29.
+
+    Prerequisite: none.
+    Action: set an interval of 1 s, then 0.
+    Expectation: a waiting transfer is mined by the clock, and after 0 nothing is.
     """
     await node.rpc.call("evm_setIntervalMining", 1)
     sent = await send(node, sign_transaction(ALICE, 0, to=BOB.address))
@@ -605,9 +747,14 @@ async def test_e29_interval_mining_makes_blocks_by_itself(node):
     assert await node.rpc.number("eth_blockNumber") == height
 
 
-async def test_e30_new_heads_are_announced_in_order_and_again_after_a_reorg(node):
-    """E30. Prerequisite: a newHeads subscription. Action: mine 2, reorg 1. Expectation: heads
-    1, 2, and the new 2, each the child of the one before.
+async def test_e30_new_heads_are_announced_in_order_and_again_after_a_reorg(
+    node: NodeUnderTest,
+) -> None:
+    """Card E30.
+
+    Prerequisite: a newHeads subscription.
+    Action: mine 2, reorg 1.
+    Expectation: heads 1, 2, and the new 2, each the child of the one before.
     """
     async with subscribe(node.session, node.ws_url, "newHeads") as heads:
         await node.rpc.call("evm_mine")
@@ -622,9 +769,15 @@ async def test_e30_new_heads_are_announced_in_order_and_again_after_a_reorg(node
     assert ("transactions" in first) is node.is_anvil  # a real node sends the header only
 
 
-async def test_e31_a_reorg_announces_removed_logs_with_us_and_nothing_with_anvil(node):
-    """E31. Prerequisite: a logs subscription, a token transfer. Action: reorg. Expectation: the
-    simulator sends the log again with removed true, as geth does; anvil is silent.
+async def test_e31_a_reorg_announces_removed_logs_with_us_and_nothing_with_anvil(
+    node: NodeUnderTest,
+) -> None:
+    """Card E31.
+
+    Prerequisite: a logs subscription, a token transfer.
+    Action: reorg.
+    Expectation: the simulator sends the log again with removed true, as geth does; anvil is
+        silent.
     """
     token = await deploy_test_dollar(node.rpc, ALICE, supply=SUPPLY)
     async with subscribe(node.session, node.ws_url, "logs", {"address": token}) as logs:
@@ -647,8 +800,15 @@ async def test_e31_a_reorg_announces_removed_logs_with_us_and_nothing_with_anvil
     assert again["blockHash"] != announced["blockHash"]
 
 
-async def test_e32_pending_transactions_are_announced_and_unsubscribing_ends_it(node):
-    """E32. Prerequisite: a subscription. Action: send, unsubscribe, send. Expectation: one hash."""
+async def test_e32_pending_transactions_are_announced_and_unsubscribing_ends_it(
+    node: NodeUnderTest,
+) -> None:
+    """Card E32.
+
+    Prerequisite: a subscription.
+    Action: send, unsubscribe, send.
+    Expectation: one hash.
+    """
     await stop_automine(node)
     async with subscribe(node.session, node.ws_url, "newPendingTransactions") as waiting:
         sent = await send(node, sign_transaction(ALICE, 0, to=BOB.address))
@@ -663,9 +823,13 @@ async def test_e32_pending_transactions_are_announced_and_unsubscribing_ends_it(
     assert unwrap(answer) is True
 
 
-async def test_e33_ordinary_calls_work_over_the_websocket(node):
-    """E33. Prerequisite: a WebSocket. Action: a call and an unknown one. Expectation: answers;
-    the unknown method is -32601 with us as over HTTP, whereas anvil says invalid params.
+async def test_e33_ordinary_calls_work_over_the_websocket(node: NodeUnderTest) -> None:
+    """Card E33.
+
+    Prerequisite: a WebSocket.
+    Action: a call and an unknown one.
+    Expectation: answers; the unknown method is -32601 with us as over HTTP, whereas anvil says
+        invalid params.
     """
     async with node.session.ws_connect(node.ws_url) as socket:
         await socket.send_json({"jsonrpc": "2.0", "id": 7, "method": "eth_chainId", "params": []})
@@ -678,9 +842,14 @@ async def test_e33_ordinary_calls_work_over_the_websocket(node):
     assert unknown["error"]["code"] == (-32602 if node.is_anvil else -32601)
 
 
-async def test_e34_a_dropped_transaction_is_gone_and_its_successors_wait(node):
-    """E34. Prerequisite: nonces 0 and 1 wait. Action: drop 0, then drop all. Expectation: 1 is
-    behind a gap, then nothing is left.
+async def test_e34_a_dropped_transaction_is_gone_and_its_successors_wait(
+    node: NodeUnderTest,
+) -> None:
+    """Card E34.
+
+    Prerequisite: nonces 0 and 1 wait.
+    Action: drop 0, then drop all.
+    Expectation: 1 is behind a gap, then nothing is left.
     """
     await stop_automine(node)
     first = await send(node, sign_transaction(ALICE, 0, to=BOB.address))
@@ -695,9 +864,12 @@ async def test_e34_a_dropped_transaction_is_gone_and_its_successors_wait(node):
     assert await node.rpc.number("eth_getTransactionCount", ALICE.address, "pending") == 0
 
 
-async def test_e35_a_reverted_transaction_is_mined_with_status_0(node):
-    """E35. Prerequisite: a TestDollar. Action: Bob transfers what he does not have. Expectation:
-    status 0, no logs, the nonce is used and the gas is paid.
+async def test_e35_a_reverted_transaction_is_mined_with_status_0(node: NodeUnderTest) -> None:
+    """Card E35.
+
+    Prerequisite: a TestDollar.
+    Action: Bob transfers what he does not have.
+    Expectation: status 0, no logs, the nonce is used and the gas is paid.
     """
     token = await deploy_test_dollar(node.rpc, ALICE, supply=SUPPLY)
     raw = transfer_token(BOB, 0, token, to=CAROL.address, amount=1)
@@ -711,8 +883,11 @@ async def test_e35_a_reverted_transaction_is_mined_with_status_0(node):
     assert await node.rpc.number("eth_getBalance", BOB.address, "latest") == 10**22 - paid
 
 
-async def test_e36_the_fee_history_has_one_base_fee_more_than_blocks(node):
-    """E36. Prerequisite: a transfer with a tip of 1 gwei in block 3. Action: history of 2 blocks.
+async def test_e36_the_fee_history_has_one_base_fee_more_than_blocks(node: NodeUnderTest) -> None:
+    """Card E36.
+
+    Prerequisite: a transfer with a tip of 1 gwei in block 3.
+    Action: history of 2 blocks.
     Expectation: three base fees, two ratios, two rows of rewards; the newest pays the tip.
     """
     await node.rpc.call("anvil_mine", "0x2")
@@ -727,9 +902,14 @@ async def test_e36_the_fee_history_has_one_base_fee_more_than_blocks(node):
     assert history["reward"] == [["0x0", "0x0"], [hex(GWEI), hex(GWEI)]]
 
 
-async def test_e37_the_base_fee_falls_with_empty_blocks_and_can_be_fixed(node):
-    """E37. Prerequisite: none. Action: mine empty; fix the next base fee. Expectation: 7/8 of the
-    one before; then the fixed one.
+async def test_e37_the_base_fee_falls_with_empty_blocks_and_can_be_fixed(
+    node: NodeUnderTest,
+) -> None:
+    """Card E37.
+
+    Prerequisite: none.
+    Action: mine empty; fix the next base fee.
+    Expectation: 7/8 of the one before; then the fixed one.
     """
     await node.rpc.call("anvil_mine", "0x2")
     first, second = [int((await block(node, hex(h)))["baseFeePerGas"], 16) for h in (1, 2)]
@@ -742,8 +922,13 @@ async def test_e37_the_base_fee_falls_with_empty_blocks_and_can_be_fixed(node):
     assert await node.rpc.number("eth_gasPrice") > GWEI
 
 
-async def test_e38_a_batch_is_answered_in_order_with_errors_in_place(node):
-    """E38. Prerequisite: none. Action: a batch of three. Expectation: three answers by id."""
+async def test_e38_a_batch_is_answered_in_order_with_errors_in_place(node: NodeUnderTest) -> None:
+    """Card E38.
+
+    Prerequisite: none.
+    Action: a batch of three.
+    Expectation: three answers by id.
+    """
     batch = [
         {"jsonrpc": "2.0", "id": "a", "method": "eth_chainId", "params": []},
         {"jsonrpc": "2.0", "id": "b", "method": "eth_nope", "params": []},
@@ -757,9 +942,12 @@ async def test_e38_a_batch_is_answered_in_order_with_errors_in_place(node):
     assert unwrap(answers["c"]) == "0x0"
 
 
-async def test_e39_an_unknown_method_is_named_by_us(node):
-    """E39. Prerequisite: none. Action: call a method that does not exist. Expectation: -32601;
-    the simulator's message names the method.
+async def test_e39_an_unknown_method_is_named_by_us(node: NodeUnderTest) -> None:
+    """Card E39.
+
+    Prerequisite: none.
+    Action: call a method that does not exist.
+    Expectation: -32601; the simulator's message names the method.
     """
     error = await refusal(node, "eth_madeUp")
 
@@ -769,8 +957,13 @@ async def test_e39_an_unknown_method_is_named_by_us(node):
     )
 
 
-async def test_e40_a_balance_can_be_set_and_is_spendable(node):
-    """E40. Prerequisite: a new account. Action: set its balance, mine. Expectation: it stays."""
+async def test_e40_a_balance_can_be_set_and_is_spendable(node: NodeUnderTest) -> None:
+    """Card E40.
+
+    Prerequisite: a new account.
+    Action: set its balance, mine.
+    Expectation: it stays.
+    """
     nobody = "0x" + "11" * 20
 
     await node.rpc.call("anvil_setBalance", nobody, hex(12345))
@@ -784,9 +977,12 @@ async def test_e40_a_balance_can_be_set_and_is_spendable(node):
     assert "insufficient funds" in error.message.lower()
 
 
-async def test_e41_the_chain_clock_can_be_moved_forward_only(node):
-    """E41. Prerequisite: none. Action: increase time; fix the next timestamp; fix one in the
-    past. Expectation: the blocks carry them; the past is refused.
+async def test_e41_the_chain_clock_can_be_moved_forward_only(node: NodeUnderTest) -> None:
+    """Card E41.
+
+    Prerequisite: none.
+    Action: increase time; fix the next timestamp; fix one in the past.
+    Expectation: the blocks carry them; the past is refused.
     """
     before = int((await block(node, "latest"))["timestamp"], 16)
     await node.rpc.call("evm_increaseTime", 1000)
@@ -802,8 +998,11 @@ async def test_e41_the_chain_clock_can_be_moved_forward_only(node):
     assert "Timestamp error" in error.message
 
 
-async def test_e42_the_node_signs_for_its_own_accounts_only(node):
-    """E42. Prerequisite: none. Action: eth_sendTransaction from a dev account and from another.
+async def test_e42_the_node_signs_for_its_own_accounts_only(node: NodeUnderTest) -> None:
+    """Card E42.
+
+    Prerequisite: none.
+    Action: eth_sendTransaction from a dev account and from another.
     Expectation: mined with defaults filled in; no signer.
     """
     mine = {"from": ALICE.address, "to": BOB.address, "value": "0x5"}
@@ -814,9 +1013,13 @@ async def test_e42_the_node_signs_for_its_own_accounts_only(node):
     assert "No Signer available" in error.message
 
 
-async def test_e43_the_pool_shows_its_content_by_sender_and_nonce(node):
-    """E43. Prerequisite: nonces 0 and 5 wait. Action: content, inspect. Expectation: pending and
-    queued, keyed by address and decimal nonce; the pending block has the pending one.
+async def test_e43_the_pool_shows_its_content_by_sender_and_nonce(node: NodeUnderTest) -> None:
+    """Card E43.
+
+    Prerequisite: nonces 0 and 5 wait.
+    Action: content, inspect.
+    Expectation: pending and queued, keyed by address and decimal nonce; the pending block has
+        the pending one.
     """
     await stop_automine(node)
     pending = await send(node, sign_transaction(ALICE, 0, to=BOB.address, value=3))
@@ -836,14 +1039,18 @@ async def test_e43_the_pool_shows_its_content_by_sender_and_nonce(node):
     assert await node.rpc.number("eth_blockNumber") == 0
 
 
-async def test_e44_the_best_payer_is_mined_first(node):
-    """E44. Prerequisite: Alice, Bob and Carol wait; Bob bids more in both fields, Carol only in
-    her tip. Action: mine. Expectation: Bob first; then by tip with us (as in geth), whereas anvil
-    orders by the fee cap and then by arrival.
+async def test_e44_the_best_payer_is_mined_first(node: NodeUnderTest) -> None:
+    """Card E44.
+
+    Prerequisite: Alice, Bob and Carol wait; Bob bids more in both fields, Carol only in her
+        tip.
+    Action: mine.
+    Expectation: Bob first; then by tip with us (as in geth), whereas anvil orders by the fee
+        cap and then by arrival.
     """
     await stop_automine(node)
     alice = await send(node, sign_transaction(ALICE, 0, to=CAROL.address))
-    bid = {"max_fee_per_gas": 20 * GWEI, "max_priority_fee_per_gas": 5 * GWEI}
+    bid: dict[str, Any] = {"max_fee_per_gas": 20 * GWEI, "max_priority_fee_per_gas": 5 * GWEI}
     bob = await send(node, sign_transaction(BOB, 0, to=CAROL.address, **bid))
     carol = await send(
         node, sign_transaction(CAROL, 0, to=BOB.address, max_priority_fee_per_gas=2 * GWEI)
@@ -855,10 +1062,22 @@ async def test_e44_the_best_payer_is_mined_first(node):
     assert (await block(node, "latest"))["transactions"] == expected
 
 
-async def test_e45_a_legacy_transaction_is_accepted(node):
-    """E45. Prerequisite: none. Action: send type 0 with EIP-155. Expectation: mined at its price."""
-    body = {"to": BOB.address, "value": 5, "gas": 21_000, "gasPrice": 3 * GWEI, "nonce": 0}
-    raw = "0x" + bytes(ALICE.sign_transaction({**body, "chainId": 31337}).raw_transaction).hex()
+async def test_e45_a_legacy_transaction_is_accepted(node: NodeUnderTest) -> None:
+    """Card E45.
+
+    Prerequisite: none.
+    Action: send type 0 with EIP-155.
+    Expectation: mined at its price.
+    """
+    body: dict[str, Any] = {
+        "to": BOB.address,
+        "value": 5,
+        "gas": 21_000,
+        "gasPrice": 3 * GWEI,
+        "nonce": 0,
+        "chainId": 31337,
+    }
+    raw = "0x" + bytes(ALICE.sign_transaction(body).raw_transaction).hex()
 
     receipt = await node.rpc.wait_receipt(await send(node, raw))
     transaction = await node.rpc.call("eth_getTransactionByHash", hash_of(raw))
@@ -868,21 +1087,26 @@ async def test_e45_a_legacy_transaction_is_accepted(node):
     assert int(transaction["v"], 16) in {31337 * 2 + 35, 31337 * 2 + 36}
 
 
-async def test_e46_malformed_parameters_are_refused_as_such(node):
-    """E46. Prerequisite: none. Action: a short address, a missing one. Expectation: -32602."""
+async def test_e46_malformed_parameters_are_refused_as_such(node: NodeUnderTest) -> None:
+    """Card E46.
+
+    Prerequisite: none.
+    Action: a short address, a missing one.
+    Expectation: -32602.
+    """
     short = await refusal(node, "eth_getBalance", "0x12", "latest")
     missing = await refusal(node, "eth_sendRawTransaction")
 
     assert (short.code, missing.code) == (-32602, -32602)
 
 
-def test_every_card_has_its_number_in_order():
+def test_every_card_has_its_number_in_order() -> None:
     names = [name for name in dir(sys.modules[__name__]) if name.startswith("test_e")]
     numbers = sorted(int(match[1]) for name in names if (match := re.match(r"test_e(\d\d)_", name)))
     text = Path(__file__).read_text(encoding="utf-8")
 
     assert numbers == list(range(1, len(numbers) + 1))
     for number in numbers:
-        (card,) = re.findall(rf'"""E{number:02}\. .*?"""', text, flags=re.DOTALL)
+        (card,) = re.findall(rf'"""Card E{number:02}\..*?"""', text, flags=re.DOTALL)
         for part in ("Prerequisite:", "Action:", "Expectation:"):
             assert part in card, f"card E{number:02} lacks {part}"
