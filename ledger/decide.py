@@ -11,19 +11,19 @@ first of those, which answers ``exists``: it is never completed piecemeal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 from kernel.ids import derive_id
 from kernel.money import AMOUNT_MAX
+from ledger.form import NIL, check_form
 from ledger.model import (
     ALL,
     BALANCING,
     BALANCING_CREDIT,
     BALANCING_DEBIT,
-    CLOSING,
     CLOSING_CREDIT,
     CLOSING_DEBIT,
     HoldState,
@@ -32,27 +32,15 @@ from ledger.model import (
     Transfer,
 )
 from ledger.outcome import TRANSIENT, Outcome
-from ledger.state import (
-    AccountState,
-    Columns,
-    Decisions,
-    EntryRow,
-    HoldRow,
-    RefusalRow,
-    Request,
-    Snapshot,
-    TransferRow,
-)
+from ledger.records import microseconds
+from ledger.replay import compare
+from ledger.state import AccountState, Columns, Decisions, HoldRow, Request, Snapshot, TransferRow
+from ledger.working import Working
 
 EXPIRIES_MAX: Final = 256
 """Holds that one block expires before the caller's transfers."""
 
 TIME_MAX: Final = datetime.max.replace(tzinfo=UTC)
-MICROSECOND: Final = timedelta(microseconds=1)
-NIL: Final = UUID(int=0)
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 
 def decide(snapshot: Snapshot, batch: Sequence[Request], at: datetime) -> Decisions:
@@ -72,92 +60,6 @@ def decide(snapshot: Snapshot, batch: Sequence[Request], at: datetime) -> Decisi
             results.extend(decide_chain(book, batch[start : end + 1], is_open=end == len(batch)))
         start = end + 1
     return book.decisions(results)
-
-
-class Working:
-    """A snapshot with the changes of this batch laid over it, and a log to undo them."""
-
-    def __init__(self, snapshot: Snapshot, at: datetime) -> None:
-        self.snapshot = snapshot
-        self.at = at
-        self.sequence = snapshot.sequence
-        self.numbers = {(a.path, a.asset): a.number for a in snapshot.accounts.values()}
-        self.columns: dict[int, Columns] = {}
-        self.holds: dict[UUID, HoldRow] = {}
-        self.transfers: dict[UUID, TransferRow] = {}
-        self.refusals: dict[UUID, RefusalRow] = {}
-        self.reversed_ids: dict[UUID, bool] = {}
-        self.records: list[TransferRow | RefusalRow] = []
-        self.entries: list[EntryRow] = []
-        self.metadata: list[tuple[int, str]] = []
-        self.undo: list[tuple[dict[Any, Any], Any, Any]] | None = None
-
-    def transfer(self, transfer_id: UUID) -> TransferRow | None:
-        """Return the recorded transfer of that id, of this batch or earlier."""
-        return self.transfers.get(transfer_id) or self.snapshot.transfers.get(transfer_id)
-
-    def refusal(self, transfer_id: UUID) -> RefusalRow | None:
-        """Return the refusal that spent the id."""
-        return self.refusals.get(transfer_id) or self.snapshot.refusals.get(transfer_id)
-
-    def hold(self, hold_id: UUID) -> HoldRow | None:
-        """Return a hold as it stands now."""
-        return self.holds.get(hold_id) or self.snapshot.holds.get(hold_id)
-
-    def is_reversed(self, transfer_id: UUID) -> bool:
-        """Tell whether a transfer has been reversed."""
-        return transfer_id in self.reversed_ids or transfer_id in self.snapshot.reversed_ids
-
-    def columns_of(self, number: int) -> Columns:
-        """Return an account's columns as they stand now."""
-        found = self.columns.get(number)
-        return self.snapshot.accounts[number].columns if found is None else found
-
-    def put(self, table: dict[Key, Value], key: Key, value: Value) -> None:
-        """Write through the undo log, where one is kept."""
-        if self.undo is not None:
-            self.undo.append((table, key, table.get(key)))
-        table[key] = value
-
-    def attempt(self, work: Callable[[], Outcome | None]) -> Outcome | None:
-        """Run *work*; if it returns a refusal, leave everything as it was."""
-        marks = (self.sequence, len(self.records), len(self.entries), len(self.metadata))
-        self.undo = []
-        refusal = work()
-        log, self.undo = self.undo, None
-        if refusal is not None:
-            for table, key, before in reversed(log):
-                if before is None:
-                    del table[key]
-                else:
-                    table[key] = before
-            self.sequence = marks[0]
-            del self.records[marks[1] :]
-            del self.entries[marks[2] :]
-            del self.metadata[marks[3] :]
-        return refusal
-
-    def spend(self, transfer_id: UUID, outcome: Outcome) -> RefusalRow:
-        """Record that *outcome* has spent the id."""
-        self.sequence += 1
-        row = RefusalRow(self.sequence, transfer_id, outcome, self.at)
-        self.records.append(row)
-        self.put(self.refusals, transfer_id, row)
-        return row
-
-    def decisions(self, results: list[PostResult]) -> Decisions:
-        """Return what the batch came to."""
-        stored = self.snapshot.holds
-        return Decisions(
-            results=results,
-            sequence=self.sequence,
-            records=self.records,
-            entries=self.entries,
-            balances=self.columns,
-            new_holds=[hold for key, hold in self.holds.items() if key not in stored],
-            resolved_holds=[hold for key, hold in self.holds.items() if key in stored],
-            metadata=self.metadata,
-        )
 
 
 def decide_chain(book: Working, chain: Sequence[Request], *, is_open: bool) -> list[PostResult]:
@@ -239,7 +141,7 @@ def _refused(book: Working, item: Request, outcome: Outcome) -> PostResult:
 def _answer_recorded(book: Working, item: Request) -> PostResult:
     row = book.transfer(item.transfer.id)
     assert row is not None
-    outcome = compare(book, item, row)
+    outcome = _compare(book, item, row)
     if outcome is not Outcome.EXISTS:
         return _plain(item, outcome)
     return PostResult(
@@ -261,10 +163,10 @@ def decide_one(book: Working, item: Request) -> Outcome:
         return Outcome.ID_MUST_NOT_BE_ZERO
     row = book.transfer(asked.id)
     if row is not None:
-        return compare(book, item, row)
+        return _compare(book, item, row)
     if book.refusal(asked.id) is not None:
         return Outcome.ID_ALREADY_FAILED
-    malformed = check_form(asked)
+    malformed = check_form(asked, asked.flags)
     if malformed is not None:
         return malformed
     match asked.kind:
@@ -276,172 +178,53 @@ def decide_one(book: Working, item: Request) -> Outcome:
             return _reverse(book, item)
 
 
-def compare(book: Working, item: Request, row: TransferRow) -> Outcome:
-    """Compare a request with the recorded transfer of its id; name the first field that differs."""
-    asked = item.transfer
-    debit, credit = book.snapshot.accounts[row.debit], book.snapshot.accounts[row.credit]
-    inherits = row.kind in {Kind.POST, Kind.VOID, Kind.REVERSAL}
-    checks = (
-        (
-            asked.kind is not row.kind or asked.flags != row.flags,
-            Outcome.EXISTS_WITH_DIFFERENT_FLAGS,
-        ),
-        (asked.pending_id != row.pending_id, Outcome.EXISTS_WITH_DIFFERENT_PENDING_ID),
-        (asked.reverses != row.reverses, Outcome.EXISTS_WITH_DIFFERENT_REVERSES),
-        (microseconds(asked.timeout) != row.timeout_us, Outcome.EXISTS_WITH_DIFFERENT_TIMEOUT),
-        (
-            asked.debit != debit.path and not (inherits and not asked.debit),
-            Outcome.EXISTS_WITH_DIFFERENT_DEBIT_ACCOUNT_ID,
-        ),
-        (
-            asked.credit != credit.path and not (inherits and not asked.credit),
-            Outcome.EXISTS_WITH_DIFFERENT_CREDIT_ACCOUNT_ID,
-        ),
-        (not _same_amount(asked, row), Outcome.EXISTS_WITH_DIFFERENT_AMOUNT),
-        (not _same_user_data(item, row), Outcome.EXISTS_WITH_DIFFERENT_USER_DATA),
-        (
-            asked.asset != debit.asset and not (inherits and not asked.asset),
-            Outcome.EXISTS_WITH_DIFFERENT_LEDGER,
-        ),
-        (asked.code != row.code, Outcome.EXISTS_WITH_DIFFERENT_CODE),
-    )
-    return _first(checks) or Outcome.EXISTS
-
-
-def _same_amount(asked: Transfer, row: TransferRow) -> bool:
-    match row.kind:
-        case Kind.SINGLE | Kind.PENDING | Kind.EXPIRE:
-            if row.flags & BALANCING:
-                return asked.amount == ALL or asked.amount >= row.amount
-            return asked.amount == row.amount
-        case Kind.POST:
-            if row.amount == row.held:
-                return asked.amount == ALL or asked.amount >= row.amount
-            return asked.amount == row.amount
-        case Kind.VOID:
-            return asked.amount in {ALL, 0, row.amount}
-        case Kind.REVERSAL:
-            return asked.amount in {ALL, row.amount}
-
-
-def _same_user_data(item: Request, row: TransferRow) -> bool:
-    asked = item.transfer
-    return (asked.purpose, asked.effective_at, asked.reference, asked.correlation) == (
-        row.purpose,
-        row.effective_at,
-        row.reference,
-        row.correlation,
-    ) and item.metadata_hash == row.metadata_hash
-
-
-def check_form(asked: Transfer) -> Outcome | None:
-    """Return what is wrong with a request as such, whatever the book holds."""
-    return (
-        _check_flags(asked) or _check_accounts(asked) or _check_links(asked) or _check_rest(asked)
-    )
-
-
-def _check_flags(asked: Transfer) -> Outcome | None:
-    if not asked.flags:
-        return None
-    if asked.kind not in {Kind.SINGLE, Kind.PENDING}:
-        return Outcome.FLAGS_ARE_MUTUALLY_EXCLUSIVE
-    return None
-
-
-def _check_accounts(asked: Transfer) -> Outcome | None:
-    inherits = asked.kind in {Kind.POST, Kind.VOID, Kind.REVERSAL}
-    if not asked.debit and not inherits:
-        return Outcome.DEBIT_ACCOUNT_ID_MUST_NOT_BE_ZERO
-    if not asked.credit and not inherits:
-        return Outcome.CREDIT_ACCOUNT_ID_MUST_NOT_BE_ZERO
-    if asked.debit and asked.debit == asked.credit:
-        return Outcome.ACCOUNTS_MUST_BE_DIFFERENT
-    return None
-
-
-def _check_links(asked: Transfer) -> Outcome | None:
-    resolves = asked.kind in {Kind.POST, Kind.VOID}
-    reverses = asked.kind is Kind.REVERSAL
-    checks = (
-        (not resolves and asked.pending_id is not None, Outcome.PENDING_ID_MUST_BE_ZERO),
-        (resolves and asked.pending_id in {None, NIL}, Outcome.PENDING_ID_MUST_NOT_BE_ZERO),
-        (resolves and asked.pending_id == asked.id, Outcome.PENDING_ID_MUST_BE_DIFFERENT),
-        (not reverses and asked.reverses is not None, Outcome.REVERSES_MUST_BE_ZERO),
-        (reverses and asked.reverses in {None, NIL}, Outcome.REVERSES_MUST_NOT_BE_ZERO),
-        (reverses and asked.reverses == asked.id, Outcome.REVERSES_MUST_BE_DIFFERENT),
-    )
-    return _first(checks)
-
-
-def _check_rest(asked: Transfer) -> Outcome | None:
-    inherits = asked.kind in {Kind.POST, Kind.VOID, Kind.REVERSAL}
-    pending = asked.kind is Kind.PENDING
-    if asked.timeout is not None and not pending:
-        return Outcome.TIMEOUT_RESERVED_FOR_PENDING_TRANSFER
-    if asked.flags & CLOSING and not pending:
-        return Outcome.CLOSING_TRANSFER_MUST_BE_PENDING
-    if not asked.asset and not inherits:
-        return Outcome.LEDGER_MUST_NOT_BE_ZERO
-    if not asked.code:
-        return Outcome.CODE_MUST_NOT_BE_ZERO
-    return None
+def _compare(book: Working, item: Request, row: TransferRow) -> Outcome:
+    accounts = book.snapshot.accounts
+    return compare(item, row, accounts[row.debit], accounts[row.credit])
 
 
 def _move(book: Working, item: Request) -> Outcome:
     """Decide a SINGLE or PENDING transfer."""
     asked = item.transfer
-    numbers = book.numbers
-    debit = numbers.get((asked.debit, asked.asset))
-    if debit is None:
+    flags = asked.flags
+    debit_number = book.numbers.get((asked.debit, asked.asset))
+    if debit_number is None:
         return Outcome.DEBIT_ACCOUNT_NOT_FOUND
-    credit = numbers.get((asked.credit, asked.asset))
-    if credit is None:
+    credit_number = book.numbers.get((asked.credit, asked.asset))
+    if credit_number is None:
         return Outcome.CREDIT_ACCOUNT_NOT_FOUND
-    accounts = book.snapshot.accounts
-    from_account, to_account = accounts[debit], accounts[credit]
-    amount = asked.amount
-    if asked.flags & BALANCING:
-        amount = _at_most(book, asked, from_account, to_account)
-    before_debit, before_credit = book.columns_of(debit), book.columns_of(credit)
-    refusal = check_standing(from_account, before_debit, to_account, before_credit)
+    debit, credit = book.snapshot.accounts[debit_number], book.snapshot.accounts[credit_number]
+    d, c = book.columns_of(debit_number), book.columns_of(credit_number)
+    amount = _at_most(asked, flags, d, c) if flags & BALANCING else asked.amount
+    refusal = _check_standing(debit, d, credit, c)
     if refusal is not None:
         return refusal
     if asked.kind is Kind.PENDING:
-        after_debit = before_debit._replace(
-            debits_pending=before_debit.debits_pending + amount,
-            closed=before_debit.closed or bool(asked.flags & CLOSING_DEBIT),
-        )
-        after_credit = before_credit._replace(
-            credits_pending=before_credit.credits_pending + amount,
-            closed=before_credit.closed or bool(asked.flags & CLOSING_CREDIT),
-        )
+        after_d = d.moved(pending_debits=amount, closed=d.closed or bool(flags & CLOSING_DEBIT))
+        after_c = c.moved(pending_credits=amount, closed=c.closed or bool(flags & CLOSING_CREDIT))
     else:
-        after_debit = before_debit._replace(debits_posted=before_debit.debits_posted + amount)
-        after_credit = before_credit._replace(credits_posted=before_credit.credits_posted + amount)
-    refusal = _check_limits(book, asked, from_account, after_debit, to_account, after_credit)
+        after_d, after_c = d.debited(amount), c.credited(amount)
+    refusal = _check_limits(book, asked, debit, after_d, credit, after_c)
     if refusal is not None:
         return refusal
-    row = _row(book, item, debit=debit, credit=credit, amount=amount)
+    row = _row(book, item, flags, debit_number, credit_number, amount)
     if asked.kind is Kind.PENDING:
         book.put(book.holds, asked.id, _new_hold(book, asked, row))
-    apply(book, row, item.metadata, after_debit, after_credit)
+    book.apply(row, item.metadata, after_d, after_c)
     return Outcome.CREATED
 
 
-def _at_most(book: Working, asked: Transfer, debit: AccountState, credit: AccountState) -> int:
+def _at_most(asked: Transfer, flags: int, d: Columns, c: Columns) -> int:
     """Return what a balancing transfer moves: the amount asked, or less if less is available."""
     amount = AMOUNT_MAX if asked.amount == ALL else asked.amount
-    if asked.flags & BALANCING_DEBIT:
-        d = book.columns_of(debit.number)
+    if flags & BALANCING_DEBIT:
         amount = min(amount, max(0, d.credits_posted - d.debits_posted - d.debits_pending))
-    if asked.flags & BALANCING_CREDIT:
-        c = book.columns_of(credit.number)
+    if flags & BALANCING_CREDIT:
         amount = min(amount, max(0, c.debits_posted - c.credits_posted - c.credits_pending))
     return amount
 
 
-def check_standing(
+def _check_standing(
     debit: AccountState, debit_now: Columns, credit: AccountState, credit_now: Columns
 ) -> Outcome | None:
     """Refuse new debits and credits of closed and of frozen accounts."""
@@ -503,27 +286,27 @@ def _resolve(book: Working, item: Request) -> Outcome:
     refusal = _check_hold(book, asked, hold)
     if refusal is not None:
         return refusal
-    if asked.kind is Kind.POST and asked.amount != ALL:
-        posted = asked.amount
-    else:
-        posted = hold.amount if asked.kind is Kind.POST else 0
-    debit, credit = book.columns_of(hold.debit), book.columns_of(hold.credit)
-    reopens = asked.kind is Kind.VOID
-    after_debit = debit._replace(
-        debits_pending=debit.debits_pending - hold.amount,
-        debits_posted=debit.debits_posted + posted,
-        closed=debit.closed and not (reopens and hold.flags & CLOSING_DEBIT),
+    posts = asked.kind is Kind.POST
+    amount = asked.amount if posts and asked.amount != ALL else hold.amount
+    posted = amount if posts else 0
+    d, c = book.columns_of(hold.debit), book.columns_of(hold.credit)
+    row = _row(book, item, 0, hold.debit, hold.credit, amount, hold.amount)
+    state = HoldState.POSTED if posts else HoldState.VOIDED
+    book.close_hold(hold, state, row.sequence)
+    book.apply(
+        row,
+        item.metadata,
+        d.moved(
+            pending_debits=-hold.amount,
+            debits=posted,
+            closed=d.closed and (posts or not hold.flags & CLOSING_DEBIT),
+        ),
+        c.moved(
+            pending_credits=-hold.amount,
+            credits_=posted,
+            closed=c.closed and (posts or not hold.flags & CLOSING_CREDIT),
+        ),
     )
-    after_credit = credit._replace(
-        credits_pending=credit.credits_pending - hold.amount,
-        credits_posted=credit.credits_posted + posted,
-        closed=credit.closed and not (reopens and hold.flags & CLOSING_CREDIT),
-    )
-    amount = posted if asked.kind is Kind.POST else hold.amount
-    row = _row(book, item, debit=hold.debit, credit=hold.credit, amount=amount, held=hold.amount)
-    state = HoldState.POSTED if asked.kind is Kind.POST else HoldState.VOIDED
-    close_hold(book, hold, state, row.sequence)
-    apply(book, row, item.metadata, after_debit, after_credit)
     return Outcome.CREATED
 
 
@@ -589,17 +372,16 @@ def _reverse(book: Working, item: Request) -> Outcome:
     if refusal is not None:
         return refusal
     amount = original.amount
-    before_debit, before_credit = book.columns_of(debit.number), book.columns_of(credit.number)
-    after_debit = before_debit._replace(debits_posted=before_debit.debits_posted + amount)
-    after_credit = before_credit._replace(credits_posted=before_credit.credits_posted + amount)
-    refusal = check_standing(debit, before_debit, credit, before_credit) or _check_limits(
-        book, asked, debit, after_debit, credit, after_credit
+    d, c = book.columns_of(debit.number), book.columns_of(credit.number)
+    after_d, after_c = d.debited(amount), c.credited(amount)
+    refusal = _check_standing(debit, d, credit, c) or _check_limits(
+        book, asked, debit, after_d, credit, after_c
     )
     if refusal is not None:
         return refusal
-    row = _row(book, item, debit=debit.number, credit=credit.number, amount=amount)
-    book.put(book.reversed_ids, original.id, True)
-    apply(book, row, item.metadata, after_debit, after_credit)
+    row = _row(book, item, 0, debit.number, credit.number, amount)
+    book.put(book.reversed_ids, original.id, row.id)
+    book.apply(row, item.metadata, after_d, after_c)
     return Outcome.CREATED
 
 
@@ -608,7 +390,7 @@ def expire(book: Working, hold_id: UUID) -> None:
     hold = book.hold(hold_id)
     assert hold is not None
     assert hold.expires_at is not None
-    debit, credit = book.columns_of(hold.debit), book.columns_of(hold.credit)
+    d, c = book.columns_of(hold.debit), book.columns_of(hold.credit)
     book.sequence += 1
     row = TransferRow(
         sequence=book.sequence,
@@ -630,50 +412,13 @@ def expire(book: Working, hold_id: UUID) -> None:
         recorded_at=book.at,
         held=hold.amount,
     )
-    close_hold(book, hold, HoldState.EXPIRED, row.sequence)
-    apply(
-        book,
+    book.close_hold(hold, HoldState.EXPIRED, row.sequence)
+    book.apply(
         row,
         "",
-        debit._replace(
-            debits_pending=debit.debits_pending - hold.amount,
-            closed=debit.closed and not hold.flags & CLOSING_DEBIT,
-        ),
-        credit._replace(
-            credits_pending=credit.credits_pending - hold.amount,
-            closed=credit.closed and not hold.flags & CLOSING_CREDIT,
-        ),
+        d.moved(pending_debits=-hold.amount, closed=d.closed and not hold.flags & CLOSING_DEBIT),
+        c.moved(pending_credits=-hold.amount, closed=c.closed and not hold.flags & CLOSING_CREDIT),
     )
-
-
-def apply(book: Working, row: TransferRow, metadata: str, debit: Columns, credit: Columns) -> None:
-    """Lay a decided transfer over the book: its record, two entries, two balances."""
-    book.records.append(row)
-    book.put(book.transfers, row.id, row)
-    for number, after in ((row.debit, debit), (row.credit, credit)):
-        version = after.version + 1
-        book.put(book.columns, number, after._replace(version=version))
-        book.entries.append(EntryRow(number, row.sequence, version, *after[:4]))
-    if metadata:
-        book.metadata.append((row.sequence, metadata))
-
-
-def close_hold(book: Working, hold: HoldRow, state: HoldState, sequence: int) -> None:
-    """Give a hold its final state."""
-    closed = HoldRow(
-        hold.id,
-        hold.sequence,
-        hold.debit,
-        hold.credit,
-        hold.amount,
-        state,
-        hold.purpose,
-        hold.correlation,
-        hold.expires_at,
-        sequence,
-        hold.flags,
-    )
-    book.put(book.holds, hold.id, closed)
 
 
 def _new_hold(book: Working, asked: Transfer, row: TransferRow) -> HoldRow:
@@ -693,7 +438,13 @@ def _new_hold(book: Working, asked: Transfer, row: TransferRow) -> HoldRow:
 
 
 def _row(
-    book: Working, item: Request, *, debit: int, credit: int, amount: int, held: int | None = None
+    book: Working,
+    item: Request,
+    flags: int,
+    debit: int,
+    credit: int,
+    amount: int,
+    held: int | None = None,
 ) -> TransferRow:
     asked = item.transfer
     book.sequence += 1
@@ -701,7 +452,7 @@ def _row(
         book.sequence,
         asked.id,
         asked.kind,
-        asked.flags,
+        flags,
         debit,
         credit,
         amount,
@@ -717,11 +468,6 @@ def _row(
         book.at,
         held,
     )
-
-
-def microseconds(interval: timedelta | None) -> int | None:
-    """Return an interval as the journal stores it."""
-    return None if interval is None else interval // MICROSECOND
 
 
 def _first(checks: Iterable[tuple[bool, Outcome]]) -> Outcome | None:

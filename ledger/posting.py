@@ -21,17 +21,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput
 from ledger import merkle, statements, store, tables
+from ledger.arrays import numbers
 from ledger.chart import account_spec
-from ledger.decide import EXPIRIES_MAX, NIL, decide
+from ledger.decide import EXPIRIES_MAX, decide
 from ledger.errors import AccountDiffers, BookNotOpen, PostingRefused
+from ledger.form import NIL, may_be_all
 from ledger.model import (
     ALL,
-    BALANCING,
     BATCH_MAX,
     TEXT_LENGTH_MAX,
     AccountEventKind,
     AccountSpec,
-    Kind,
     PostResult,
     Side,
     Transfer,
@@ -120,18 +120,18 @@ async def open_accounts(
     if not missing:
         return
     at, _ = await store.read_clock_and_due(conn, head, now, 0)
-    numbers = [head.account_count + n for n in range(1, len(missing) + 1)]
+    assigned = [head.account_count + n for n in range(1, len(missing) + 1)]
     sequences = [head.sequence + n for n in range(1, len(missing) + 1)]
     lines = [
         account_line(book, sequence, at, number, AccountEventKind.OPENED, spec, "")
-        for sequence, number, spec in zip(sequences, numbers, missing, strict=True)
+        for sequence, number, spec in zip(sequences, assigned, missing, strict=True)
     ]
     sealed = await store.seal(conn, head, lines)
     await store.run(
         conn,
         statements.WRITE_ACCOUNTS,
         book,
-        numbers,
+        assigned,
         sequences,
         [spec.path for spec in missing],
         [spec.asset for spec in missing],
@@ -262,7 +262,7 @@ async def post(
 async def decided(conn: AsyncConnection, book: int, ids: Iterable[UUID]) -> dict[UUID, PostResult]:
     """Return what was decided for those of *ids* that are spent: the answer after a lost COMMIT."""
     results: dict[UUID, PostResult] = {}
-    for row in await store.run(conn, statements.READ_TRANSFERS, book, list(ids)):
+    for row in await store.run(conn, statements.READ_TRANSFERS, book, numbers(list(ids))):
         if row.id is not None:
             found = store.transfer_row(row)
             results[found.id] = PostResult(
@@ -299,7 +299,7 @@ def require_applied(results: Iterable[PostResult]) -> None:
 
 def prepare(item: Transfer) -> Request:
     """Return a request ready to decide, refusing what no book could store."""
-    if item.amount < 0 and not _may_be_all(item):
+    if item.amount < 0 and not (item.amount == ALL and may_be_all(item)):
         raise BadInput(f"transfer {item.id}: the amount {item.amount} is negative")
     _require_text(item.code, "code", CODE_LENGTH_MAX)
     _require_text(item.purpose, "purpose", CODE_LENGTH_MAX)
@@ -308,12 +308,6 @@ def prepare(item: Transfer) -> Request:
         raise BadInput(f"transfer {item.id}: effective_at has no time zone")
     metadata = canonical_metadata(item.metadata)
     return Request(item, metadata, metadata_hash(metadata))
-
-
-def _may_be_all(item: Transfer) -> bool:
-    return item.amount == ALL and (
-        item.kind in {Kind.POST, Kind.VOID, Kind.REVERSAL} or bool(item.flags & BALANCING)
-    )
 
 
 def _require_text(text: str, name: str, length_max: int = TEXT_LENGTH_MAX) -> None:

@@ -34,6 +34,11 @@ def to_unix_us(at: datetime) -> int:
     return (at - EPOCH) // MICROSECOND
 
 
+def microseconds(interval: timedelta | None) -> int | None:
+    """Return an interval as the journal stores it."""
+    return None if interval is None else interval // MICROSECOND
+
+
 def account_line(
     book: int,
     sequence: int,

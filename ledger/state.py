@@ -22,9 +22,38 @@ class Columns(NamedTuple):
     version: int
     closed: bool
 
+    def debited(self, amount: int) -> Columns:
+        """Return the columns after one more entry, a posted debit."""
+        dp, d, cp, c, version, closed = self
+        return Columns(dp, d + amount, cp, c, version + 1, closed)
 
-@dataclass(frozen=True, slots=True)
-class AccountState:
+    def credited(self, amount: int) -> Columns:
+        """Return the columns after one more entry, a posted credit."""
+        dp, d, cp, c, version, closed = self
+        return Columns(dp, d, cp, c + amount, version + 1, closed)
+
+    def moved(
+        self,
+        *,
+        closed: bool,
+        pending_debits: int = 0,
+        debits: int = 0,
+        pending_credits: int = 0,
+        credits_: int = 0,
+    ) -> Columns:
+        """Return the columns after one more entry."""
+        dp, d, cp, c, version, _ = self
+        return Columns(
+            dp + pending_debits,
+            d + debits,
+            cp + pending_credits,
+            c + credits_,
+            version + 1,
+            closed,
+        )
+
+
+class AccountState(NamedTuple):
     """An account and its balance as read under the head's lock."""
 
     number: int
@@ -38,8 +67,7 @@ class AccountState:
     columns: Columns
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRow:
+class HoldRow(NamedTuple):
     """A hold as stored."""
 
     id: UUID
@@ -55,8 +83,7 @@ class HoldRow:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TransferRow:
+class TransferRow(NamedTuple):
     """A transfer as stored; *held* is the amount of the hold it made or resolved."""
 
     sequence: int
@@ -122,8 +149,7 @@ class Snapshot:
     due: tuple[UUID, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A transfer with the canonical text of its metadata and that text's hash."""
 
     transfer: Transfer

@@ -1,6 +1,7 @@
 """The SQL of the posting path, read and written in a fixed number of statements.
 
-Amounts cross as text and are cast in SQL: that is what asyncpg carries fastest without a loss.
+A column crosses as one text, a PostgreSQL array literal (`ledger.arrays`): PostgreSQL reads that
+several times faster than asyncpg encodes a list element by element.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ READ_TRANSFERS: Final = """
 SELECT <transfer>, <hold>, r.id AS reversed_by,
        f.id AS refused_id, f.sequence AS refused_sequence, f.outcome AS refused_outcome,
        f.recorded_at AS refused_at
-  FROM unnest($2::uuid[]) AS asked (id)
+  FROM unnest($2::text::uuid[]) AS asked (id)
   LEFT JOIN ledger.transfer t ON t.book = $1 AND t.id = asked.id
   LEFT JOIN ledger.hold h ON h.book = t.book AND h.id = coalesce(t.pending_id, t.id)
   LEFT JOIN ledger.transfer r ON r.book = t.book AND r.reverses = t.id
@@ -60,12 +61,12 @@ b.credits_pending::text, b.credits_posted::text"""
 # UNION ALL: an account may come twice; the reader keeps it by number.
 READ_ACCOUNTS: Final = """
 SELECT <account>
-  FROM unnest($2::text[], $3::text[]) AS asked (path, asset)
+  FROM unnest($2::text::text[], $3::text::text[]) AS asked (path, asset)
   JOIN ledger.account a ON a.book = $1 AND a.path = asked.path AND a.asset = asked.asset
   JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
 UNION ALL
 SELECT <account>
-  FROM unnest($4::bigint[]) AS asked (number)
+  FROM unnest($4::text::bigint[]) AS asked (number)
   JOIN ledger.account a ON a.book = $1 AND a.number = asked.number
   JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
 """.replace("<account>", _ACCOUNT)
@@ -76,13 +77,13 @@ WITH transfers AS (
     INSERT INTO ledger.transfer (
         book, sequence, id, kind, flags, debit, credit, amount, code, pending_id, reverses,
         purpose, timeout_us, effective_at, reference, correlation, metadata_hash, recorded_at)
-    SELECT $1, t.sequence, t.id, t.kind, t.flags, t.debit, t.credit, t.amount::numeric, t.code,
+    SELECT $1, t.sequence, t.id, t.kind, t.flags, t.debit, t.credit, t.amount, t.code,
            t.pending_id, t.reverses, t.purpose, t.timeout_us, t.effective_at, t.reference,
            t.correlation, t.metadata_hash, $3
       FROM unnest(
-          $9::bigint[], $10::uuid[], $11::smallint[], $12::smallint[], $13::bigint[],
-          $14::bigint[], $15::text[], $16::text[], $17::uuid[], $18::uuid[], $19::text[],
-          $20::bigint[], $21::timestamptz[], $22::text[], $23::uuid[], $24::text[]
+          $9::text::bigint[], $10::text::uuid[], $11::text::smallint[], $12::text::smallint[], $13::text::bigint[],
+          $14::text::bigint[], $15::text::numeric[], $16::text::text[], $17::text::uuid[], $18::text::uuid[], $19::text::text[],
+          $20::text::bigint[], $21::text::timestamptz[], $22::text::text[], $23::text::uuid[], $24::text::text[]
       ) AS t (sequence, id, kind, flags, debit, credit, amount, code, pending_id, reverses,
               purpose, timeout_us, effective_at, reference, correlation, metadata_hash)
 ), entries AS (
@@ -90,46 +91,46 @@ WITH transfers AS (
         book, account, sequence, version,
         debits_pending, debits_posted, credits_pending, credits_posted)
     SELECT $1, e.account, e.sequence, e.version,
-           e.dp::numeric, e.d::numeric, e.cp::numeric, e.c::numeric
+           e.dp, e.d, e.cp, e.c
       FROM unnest(
-          $25::bigint[], $26::bigint[], $27::bigint[],
-          $28::text[], $29::text[], $30::text[], $31::text[]
+          $25::text::bigint[], $26::text::bigint[], $27::text::bigint[],
+          $28::text::numeric[], $29::text::numeric[], $30::text::numeric[], $31::text::numeric[]
       ) AS e (account, sequence, version, dp, d, cp, c)
 ), balances AS (
     UPDATE ledger.balance AS b
-       SET debits_pending = n.dp::numeric, debits_posted = n.d::numeric,
-           credits_pending = n.cp::numeric, credits_posted = n.c::numeric,
+       SET debits_pending = n.dp, debits_posted = n.d,
+           credits_pending = n.cp, credits_posted = n.c,
            version = n.version, closed = n.closed, sequence = n.sequence
       FROM unnest(
-          $32::bigint[], $33::bigint[], $34::bigint[], $35::boolean[],
-          $36::text[], $37::text[], $38::text[], $39::text[]
+          $32::text::bigint[], $33::text::bigint[], $34::text::bigint[], $35::text::boolean[],
+          $36::text::numeric[], $37::text::numeric[], $38::text::numeric[], $39::text::numeric[]
       ) AS n (account, sequence, version, closed, dp, d, cp, c)
      WHERE b.book = $1 AND b.account = n.account
 ), holds AS (
     INSERT INTO ledger.hold (
         book, id, sequence, debit, credit, amount, remaining, state, flags, purpose,
         correlation, expires_at, resolved_sequence)
-    SELECT $1, h.id, h.sequence, h.debit, h.credit, h.amount::numeric,
-           CASE WHEN h.state = 'open' THEN h.amount::numeric ELSE 0 END, h.state, h.flags,
+    SELECT $1, h.id, h.sequence, h.debit, h.credit, h.amount,
+           CASE WHEN h.state = 'open' THEN h.amount ELSE 0 END, h.state, h.flags,
            h.purpose, h.correlation, h.expires_at, h.resolved
       FROM unnest(
-          $40::uuid[], $41::bigint[], $42::bigint[], $43::bigint[], $44::text[], $45::text[],
-          $46::smallint[], $47::text[], $48::uuid[], $49::timestamptz[], $50::bigint[]
+          $40::text::uuid[], $41::text::bigint[], $42::text::bigint[], $43::text::bigint[], $44::text::numeric[], $45::text::text[],
+          $46::text::smallint[], $47::text::text[], $48::text::uuid[], $49::text::timestamptz[], $50::text::bigint[]
       ) AS h (id, sequence, debit, credit, amount, state, flags, purpose, correlation,
               expires_at, resolved)
 ), resolved AS (
     UPDATE ledger.hold AS h
        SET state = n.state, remaining = 0, resolved_sequence = n.resolved
-      FROM unnest($51::uuid[], $52::text[], $53::bigint[]) AS n (id, state, resolved)
+      FROM unnest($51::text::uuid[], $52::text::text[], $53::text::bigint[]) AS n (id, state, resolved)
      WHERE h.book = $1 AND h.id = n.id
 ), refusals AS (
     INSERT INTO ledger.refusal (book, sequence, id, outcome, recorded_at)
     SELECT $1, r.sequence, r.id, r.outcome, $3
-      FROM unnest($54::bigint[], $55::uuid[], $56::text[]) AS r (sequence, id, outcome)
+      FROM unnest($54::text::bigint[], $55::text::uuid[], $56::text::text[]) AS r (sequence, id, outcome)
 ), metadata AS (
     INSERT INTO ledger.transfer_metadata (book, sequence, data)
     SELECT $1, m.sequence, m.data::jsonb
-      FROM unnest($57::bigint[], $58::text[]) AS m (sequence, data)
+      FROM unnest($57::text::bigint[], $58::text::text[]) AS m (sequence, data)
 ), block AS (
     INSERT INTO ledger.block (book, height, recorded_at, first_sequence, last_sequence, root)
     VALUES ($1, $2, $3, $4, $5, $6)

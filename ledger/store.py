@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ledger import merkle, statements
+from ledger.arrays import nullable, numbers, texts, times
 from ledger.errors import BookNotOpen, NotATransaction
 from ledger.model import AccountEventKind, AccountSpec, HoldState, Kind, Side
 from ledger.outcome import Outcome
@@ -134,7 +135,7 @@ async def read_snapshot(
     refusals: dict[UUID, RefusalRow] = {}
     holds = dict(due)
     reversed_ids: set[UUID] = set()
-    for row in await run(conn, statements.READ_TRANSFERS, head.book, ids):
+    for row in await run(conn, statements.READ_TRANSFERS, head.book, numbers(ids)):
         if row.id is not None:
             found = transfer_row(row, None if row.held is None else int(row.held))
             transfers[found.id] = found
@@ -149,11 +150,11 @@ async def read_snapshot(
                 Outcome(row.refused_outcome),
                 row.refused_at.astimezone(UTC),
             )
-    numbers = {n for t in transfers.values() for n in (t.debit, t.credit)}
-    numbers |= {n for h in holds.values() for n in (h.debit, h.credit)}
+    touched = {n for t in transfers.values() for n in (t.debit, t.credit)}
+    touched |= {n for h in holds.values() for n in (h.debit, h.credit)}
     return Snapshot(
         sequence=head.sequence,
-        accounts=await read_accounts(conn, head.book, keys, numbers),
+        accounts=await read_accounts(conn, head.book, keys, touched),
         transfers=transfers,
         refusals=refusals,
         holds=holds,
@@ -163,7 +164,7 @@ async def read_snapshot(
 
 
 async def read_accounts(
-    conn: AsyncConnection, book: int, keys: Iterable[tuple[str, str]], numbers: Iterable[int] = ()
+    conn: AsyncConnection, book: int, keys: Iterable[tuple[str, str]], by_number: Iterable[int] = ()
 ) -> dict[int, AccountState]:
     """Return accounts with their balances, by number."""
     pairs = list(keys)
@@ -171,24 +172,17 @@ async def read_accounts(
         conn,
         statements.READ_ACCOUNTS,
         book,
-        [path for path, _ in pairs],
-        [asset for _, asset in pairs],
-        list(numbers),
+        texts([path for path, _ in pairs]),
+        texts([asset for _, asset in pairs]),
+        numbers(list(by_number)),
     )
-    return {
-        number: AccountState(
-            number,
-            path,
-            asset,
-            capped,
-            credits_capped,
-            frozen,
-            Columns(int(dp), int(d), int(cp), int(c), version, closed),
-        )
-        for number, path, asset, capped, credits_capped, frozen, closed, version, dp, d, cp, c in (
-            tuple(row) for row in rows
-        )
-    }
+    return {row[0]: _account_state(row) for row in rows}
+
+
+def _account_state(row: Sequence[Any]) -> AccountState:
+    # By position, in the order of the statement: this runs twice for each transfer.
+    columns = Columns(int(row[8]), int(row[9]), int(row[10]), int(row[11]), row[7], row[6])
+    return AccountState(row[0], row[1], row[2], row[3], row[4], row[5], columns)
 
 
 def transfer_row(row: Row[Any], held: int | None = None) -> TransferRow:
@@ -345,84 +339,71 @@ async def write(
         *_entry_arrays(decisions),
         *_balance_arrays(decisions),
         *_hold_arrays(decisions),
-        *(
-            [row.sequence for row in refusals],
-            [row.id for row in refusals],
-            [row.outcome.value for row in refusals],
-        ),
-        [sequence for sequence, _ in decisions.metadata],
-        [text for _, text in decisions.metadata],
+        numbers([row.sequence for row in refusals]),
+        numbers([row.id for row in refusals]),
+        numbers([row.outcome for row in refusals]),
+        numbers([sequence for sequence, _ in decisions.metadata]),
+        texts([text for _, text in decisions.metadata]),
     )
     await write_tiles(conn, head.book, sealed.tiles)
 
 
-def _transfer_arrays(rows: Sequence[TransferRow]) -> tuple[list[Any], ...]:
-    return (
-        [row.sequence for row in rows],
-        [row.id for row in rows],
-        [int(row.kind) for row in rows],
-        [row.flags for row in rows],
-        [row.debit for row in rows],
-        [row.credit for row in rows],
-        [str(row.amount) for row in rows],
-        [row.code for row in rows],
-        [row.pending_id for row in rows],
-        [row.reverses for row in rows],
-        [row.purpose for row in rows],
-        [row.timeout_us for row in rows],
-        [row.effective_at for row in rows],
-        [row.reference for row in rows],
-        [row.correlation for row in rows],
-        [row.metadata_hash for row in rows],
-    )
+def _transfer_arrays(rows: Sequence[TransferRow]) -> list[str]:
+    return [
+        numbers([row[0] for row in rows]),
+        numbers([row[1] for row in rows]),
+        numbers([int(row[2]) for row in rows]),
+        *(numbers([row[at] for row in rows]) for at in range(3, 7)),
+        texts([row[7] for row in rows]),
+        nullable([row[8] for row in rows]),
+        nullable([row[9] for row in rows]),
+        texts([row[10] for row in rows]),
+        nullable([row[11] for row in rows]),
+        times([row[12] for row in rows]),
+        texts([row[13] for row in rows]),
+        nullable([row[14] for row in rows]),
+        texts([row[15] for row in rows]),
+    ]
 
 
-def _entry_arrays(decisions: Decisions) -> tuple[list[Any], ...]:
-    rows = decisions.entries
-    return (
-        [row.account for row in rows],
-        [row.sequence for row in rows],
-        [row.version for row in rows],
-        [str(row.debits_pending) for row in rows],
-        [str(row.debits_posted) for row in rows],
-        [str(row.credits_pending) for row in rows],
-        [str(row.credits_posted) for row in rows],
-    )
+def _entry_arrays(decisions: Decisions) -> list[str]:
+    columns = zip(*decisions.entries, strict=True) if decisions.entries else [()] * 7
+    return [numbers(column) for column in columns]
 
 
-def _balance_arrays(decisions: Decisions) -> tuple[list[Any], ...]:
+def _balance_arrays(decisions: Decisions) -> list[str]:
     last = {entry.account: entry.sequence for entry in decisions.entries}
-    changed = [(number, decisions.balances[number]) for number in last]
-    return (
-        list(last),
-        list(last.values()),
-        [columns.version for _, columns in changed],
-        [columns.closed for _, columns in changed],
-        [str(columns.debits_pending) for _, columns in changed],
-        [str(columns.debits_posted) for _, columns in changed],
-        [str(columns.credits_pending) for _, columns in changed],
-        [str(columns.credits_posted) for _, columns in changed],
-    )
+    rows = [decisions.balances[number] for number in last]
+    return [
+        numbers(list(last)),
+        numbers(list(last.values())),
+        numbers([row.version for row in rows]),
+        numbers([row.closed for row in rows]),
+        numbers([row.debits_pending for row in rows]),
+        numbers([row.debits_posted for row in rows]),
+        numbers([row.credits_pending for row in rows]),
+        numbers([row.credits_posted for row in rows]),
+    ]
 
 
-def _hold_arrays(decisions: Decisions) -> tuple[list[Any], ...]:
+def _hold_arrays(decisions: Decisions) -> list[str]:
     new, resolved = decisions.new_holds, decisions.resolved_holds
-    return (
-        [row.id for row in new],
-        [row.sequence for row in new],
-        [row.debit for row in new],
-        [row.credit for row in new],
-        [str(row.amount) for row in new],
-        [row.state.value for row in new],
-        [row.flags for row in new],
-        [row.purpose for row in new],
-        [row.correlation for row in new],
-        [row.expires_at for row in new],
-        [row.resolved_sequence for row in new],
-        [row.id for row in resolved],
-        [row.state.value for row in resolved],
-        [row.resolved_sequence for row in resolved],
-    )
+    return [
+        numbers([row.id for row in new]),
+        numbers([row.sequence for row in new]),
+        numbers([row.debit for row in new]),
+        numbers([row.credit for row in new]),
+        numbers([row.amount for row in new]),
+        numbers([row.state for row in new]),
+        numbers([row.flags for row in new]),
+        texts([row.purpose for row in new]),
+        nullable([row.correlation for row in new]),
+        times([row.expires_at for row in new]),
+        nullable([row.resolved_sequence for row in new]),
+        numbers([row.id for row in resolved]),
+        numbers([row.state for row in resolved]),
+        nullable([row.resolved_sequence for row in resolved]),
+    ]
 
 
 async def write_tiles(conn: AsyncConnection, book: int, tiles: Sequence[merkle.Tile]) -> None:

@@ -1,0 +1,76 @@
+"""What is wrong with a request as such, whatever the book holds: the first checks of a decision."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from ledger.model import BALANCING, CLOSING, Kind, Transfer
+from ledger.outcome import Outcome
+
+NIL: Final = UUID(int=0)
+
+INHERITING: Final = frozenset({Kind.POST, Kind.VOID, Kind.REVERSAL})
+"""Kinds whose accounts and asset follow from another transfer and may be left empty."""
+
+
+def check_form(asked: Transfer, flags: int) -> Outcome | None:
+    """Return the first fault of a request, None where it is well formed."""
+    kind = asked.kind
+    if flags and kind is not Kind.SINGLE and kind is not Kind.PENDING:
+        return Outcome.FLAGS_ARE_MUTUALLY_EXCLUSIVE
+    return (
+        _check_accounts(asked)
+        or _check_pending_id(asked)
+        or _check_reverses(asked)
+        or _check_rest(asked, flags)
+    )
+
+
+def _check_accounts(asked: Transfer) -> Outcome | None:
+    inherits = asked.kind in INHERITING
+    if not asked.debit and not inherits:
+        return Outcome.DEBIT_ACCOUNT_ID_MUST_NOT_BE_ZERO
+    if not asked.credit and not inherits:
+        return Outcome.CREDIT_ACCOUNT_ID_MUST_NOT_BE_ZERO
+    if asked.debit and asked.debit == asked.credit:
+        return Outcome.ACCOUNTS_MUST_BE_DIFFERENT
+    return None
+
+
+def _check_pending_id(asked: Transfer) -> Outcome | None:
+    if asked.kind is not Kind.POST and asked.kind is not Kind.VOID:
+        return None if asked.pending_id is None else Outcome.PENDING_ID_MUST_BE_ZERO
+    if asked.pending_id is None or asked.pending_id == NIL:
+        return Outcome.PENDING_ID_MUST_NOT_BE_ZERO
+    if asked.pending_id == asked.id:
+        return Outcome.PENDING_ID_MUST_BE_DIFFERENT
+    return None
+
+
+def _check_reverses(asked: Transfer) -> Outcome | None:
+    if asked.kind is not Kind.REVERSAL:
+        return None if asked.reverses is None else Outcome.REVERSES_MUST_BE_ZERO
+    if asked.reverses is None or asked.reverses == NIL:
+        return Outcome.REVERSES_MUST_NOT_BE_ZERO
+    if asked.reverses == asked.id:
+        return Outcome.REVERSES_MUST_BE_DIFFERENT
+    return None
+
+
+def _check_rest(asked: Transfer, flags: int) -> Outcome | None:
+    pending = asked.kind is Kind.PENDING
+    if asked.timeout is not None and not pending:
+        return Outcome.TIMEOUT_RESERVED_FOR_PENDING_TRANSFER
+    if flags & CLOSING and not pending:
+        return Outcome.CLOSING_TRANSFER_MUST_BE_PENDING
+    if not asked.asset and asked.kind not in INHERITING:
+        return Outcome.LEDGER_MUST_NOT_BE_ZERO
+    if not asked.code:
+        return Outcome.CODE_MUST_NOT_BE_ZERO
+    return None
+
+
+def may_be_all(asked: Transfer) -> bool:
+    """Tell whether the amount may be `ledger.model.ALL`."""
+    return asked.kind in INHERITING or bool(asked.flags & BALANCING)
