@@ -19,7 +19,7 @@ from venues.simulator.core import VenueCore
 from venues.simulator.decimals import text_from_units
 from venues.simulator.errors import VenueRefusal, unknown_order_to_cancel
 from venues.simulator.market import MINUTE_MS, Market
-from venues.simulator.model import Order, OrderType, Withdrawal, WithdrawalStatus
+from venues.simulator.model import Order, OrderType, PublicTrade, Withdrawal, WithdrawalStatus
 from venues.simulator.state import Account, network_of
 
 PAGE_DEFAULT: Final = 500
@@ -128,6 +128,13 @@ def trades(call: Call) -> Any:
     market = call.market()
     recent = list(market.trades)[-call.limit(PAGE_DEFAULT, PAGE_MAX) :]
     return [wire.trade_row(market.spec, trade) for trade in recent]
+
+
+def aggregate_trades(call: Call) -> Any:
+    """GET /api/v3/aggTrades: here every trade is an aggregate of its own."""
+    market = call.market()
+    recent = list(market.trades)[-call.limit(PAGE_DEFAULT, PAGE_MAX) :]
+    return [{"a": t.trade_id, "f": t.trade_id, "l": t.trade_id, **_agg(market, t)} for t in recent]
 
 
 def klines(call: Call) -> Any:
@@ -415,6 +422,11 @@ def _one_or_all(call: Call, row: Callable[[Market], Any]) -> Any:
     return [row(market) for market in call.core.state.markets.values()]
 
 
+def _agg(market: Market, trade: PublicTrade) -> wire.Json:
+    frame = wire.trade_frame(market.spec, trade, trade.at_ms)
+    return {key: frame[key] for key in ("p", "q", "T", "m", "M")}
+
+
 def _rate_limit(kind: str, interval: str, count: int, limit: int) -> wire.Json:
     return {"rateLimitType": kind, "interval": interval, "intervalNum": count, "limit": limit}
 
@@ -428,6 +440,7 @@ ENDPOINTS: Final[dict[tuple[str, str], Endpoint]] = {
     ("GET", "/api/v3/exchangeInfo"): Endpoint(exchange_info, _PUBLIC, 20),
     ("GET", "/api/v3/depth"): Endpoint(depth, _PUBLIC, 25),
     ("GET", "/api/v3/trades"): Endpoint(trades, _PUBLIC, 25),
+    ("GET", "/api/v3/aggTrades"): Endpoint(aggregate_trades, _PUBLIC, 4),
     ("GET", "/api/v3/klines"): Endpoint(klines, _PUBLIC, 2),
     ("GET", "/api/v3/ticker/24hr"): Endpoint(ticker_24hr, _PUBLIC, 2),
     ("GET", "/api/v3/ticker/bookTicker"): Endpoint(ticker_book, _PUBLIC, 2),

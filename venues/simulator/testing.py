@@ -28,11 +28,11 @@ CCXT_OPTIONS: Final[dict[str, Any]] = {
 }
 
 
-class SimulatorNotReady(Exception):  # noqa: N818  it reads as what happened
+class SimulatorNotReady(Exception):
     """The child process ended or was silent instead of announcing that it is ready."""
 
 
-class ControlRefused(Exception):  # noqa: N818  it reads as what happened
+class ControlRefused(Exception):
     """The control endpoint answered with an error."""
 
 
@@ -41,6 +41,10 @@ def point_ccxt_at(exchange: Any, http_url: str, ws_url: str) -> None:
 
     Every REST URL keeps its path and gets the simulator's scheme and host. The WebSocket table is
     replaced; the market stream's path holds `/stream`, by which ccxt tells spot from futures.
+
+    ccxt chooses between its tables of spot and futures error codes by the host `api.binance.com`,
+    so the spot table is laid over the common one; otherwise some codes would raise other classes
+    than they do on the real venue (ccxt 4.5.90, `get_exceptions_by_url`).
     """
     target = urlsplit(http_url)
     api = exchange.urls["api"]
@@ -53,6 +57,9 @@ def point_ccxt_at(exchange: Any, http_url: str, ws_url: str) -> None:
         "spot": f"{ws_url}/stream/ws",
         "ws-api": {"spot": f"{ws_url}/ws-api/v3"},
     }
+    spot = exchange.exceptions.get("spot", {})
+    merged = {kind: exchange.exceptions[kind] | spot.get(kind, {}) for kind in ("exact", "broad")}
+    exchange.exceptions = {**exchange.exceptions, **merged}
 
 
 def ccxt_settings(ready: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""Cards of the process: ready line, end with the parent, crash in the middle of an order."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ccxt
+import ccxt.async_support
+import pytest
+
+from venues.simulator.testing import (
+    SimulatorNotReady,
+    SimulatorProcess,
+    ccxt_settings,
+    point_ccxt_at,
+)
+
+ETH = "ETH/USDT"
+ORDER = "/api/v3/order"
+
+
+def client_of(venue: SimulatorProcess) -> ccxt.async_support.binance:
+    exchange = ccxt.async_support.binance(ccxt_settings(venue.ready))
+    point_ccxt_at(exchange, venue.url, venue.ws_url)
+    return exchange
+
+
+def truth_of(venue: SimulatorProcess) -> Any:
+    """The true state without what depends on the moment of asking."""
+    state = venue.state()
+    return state["accounts"], state["symbols"], state["step"]
+
+
+def test_the_ready_line_says_what_a_parent_needs(venue: SimulatorProcess) -> None:
+    """P01. Start. One JSON line with URLs, keys, symbols, pid."""
+    ready = venue.ready
+
+    assert (ready["event"], ready["component"]) == ("ready", "venue")
+    assert ready["ws_url"] == ready["url"].replace("http", "ws")
+    assert ready["symbols"] == ["ETHUSDT", "BTCUSDT"]
+    assert {"api_key", "secret", "pid"} <= set(ready)
+
+
+def test_keys_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    """P02. Start twice with one seed, once with another. Equal keys; other keys."""
+    keys = []
+    for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
+        with SimulatorProcess(tmp_path / name, "--seed", seed) as process:
+            keys.append(process.ready["api_key"])
+
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
+    """P03. Close the child's standard input. It ends by itself with exit code 0."""
+    with SimulatorProcess(tmp_path) as process:
+        process.close_parent_pipe()
+
+        assert process.wait() == 0
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    """P04. Start on a port in use. Exit, with the port and what to do."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with pytest.raises(SimulatorNotReady, match=rf"port {port} .*choose another port"):
+            SimulatorProcess(tmp_path, port=port).start()
+
+
+def test_a_data_directory_of_other_settings_is_refused(tmp_path: Path) -> None:
+    """P05. Start on a directory written under another seed. Exit, saying what differs."""
+    with SimulatorProcess(tmp_path, "--seed", "1"):
+        pass
+
+    with pytest.raises(SimulatorNotReady, match=r"seed.*differ.*--data-dir"):
+        SimulatorProcess(tmp_path, "--seed", "2").start()
+
+
+def test_a_stopped_venue_comes_back_as_it_was(tmp_path: Path) -> None:
+    """P06. Move the market, fund, stop, start. Same state, same port."""
+    with SimulatorProcess(tmp_path, "--step-ms", "0") as process:
+        process.control("POST", "step", {"count": 50})
+        process.control("POST", "fund", {"asset": "ETH", "amount": "1.5"})
+        before, url = truth_of(process), process.url
+        assert process.stop() == 0
+
+        process.start()
+
+        assert truth_of(process) == before
+        assert process.url == url
+
+
+@pytest.mark.parametrize(
+    ("kind", "exists"), [("hang_before_accept", False), ("hang_after_accept", True)]
+)
+async def test_a_kill_in_the_middle_of_an_order_loses_nothing(
+    tmp_path: Path,
+    kind: str,
+    exists: bool,  # noqa: FBT001  a table
+) -> None:
+    """P07. Kill -9 while an order hangs, start again. There if it was accepted, else not."""
+    with SimulatorProcess(tmp_path, "--step-ms", "50") as process:
+        client = client_of(process)
+        try:
+            await client.load_markets()
+            process.fault(kind, ORDER, method="POST")
+            async with asyncio.TaskGroup() as tasks:
+                sending = tasks.create_task(place(client, "p07"))
+                await until(lambda: process.control("GET", "faults") == [])
+                before = process.state()["accounts"]
+                process.kill()
+            assert sending.result() is None
+
+            process.start()
+
+            orders = process.state()["accounts"]["desk"]["orders"]
+            assert [order["clientOrderId"] for order in orders] == (["p07"] if exists else [])
+            assert process.state()["accounts"] == before
+        finally:
+            await client.close()
+
+
+async def test_a_kill_under_load_keeps_exactly_what_was_accepted(tmp_path: Path) -> None:
+    """P08. Kill -9 under a stream of orders, twice. All answered orders, none not sent, no change."""
+    with SimulatorProcess(tmp_path, "--step-ms", "20") as process:
+        client = client_of(process)
+        answered: dict[str, str] = {}
+        sent: list[str] = []
+        try:
+            await client.load_markets()
+            async with asyncio.TaskGroup() as tasks:
+                for worker in range(4):
+                    tasks.create_task(trade_until_dead(client, worker, sent, answered))
+                await until(lambda: len(answered) >= 40)
+                process.kill()
+            process.start()
+
+            first = truth_of(process)
+            orders = {o["clientOrderId"]: str(o["orderId"]) for o in first[0]["desk"]["orders"]}
+            assert answered.items() <= orders.items()
+            assert orders.keys() <= set(sent)
+            assert_balances_follow_from_fills(first[0]["desk"])
+            process.kill()
+            process.start()
+            assert truth_of(process)[0] == first[0]
+        finally:
+            await client.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a fact about another process, which no event of this one can tell."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  see above
+            await asyncio.sleep(0.01)
+
+
+async def place(client: ccxt.async_support.binance, client_id: str) -> str | None:
+    try:
+        order = await client.create_order(
+            ETH, "market", "buy", 0.1, None, {"clientOrderId": client_id}
+        )
+    except ccxt.NetworkError:
+        return None
+    return str(order["id"])
+
+
+async def trade_until_dead(
+    client: ccxt.async_support.binance, worker: int, sent: list[str], answered: dict[str, str]
+) -> None:
+    number = 0
+    while True:
+        client_id = f"p08-{worker}-{number}"
+        number += 1
+        sent.append(client_id)
+        order_id = await place(client, client_id)
+        if order_id is None:
+            return
+        answered[client_id] = order_id
+
+
+def assert_balances_follow_from_fills(account: Any) -> None:
+    """Start + bought - sold - fees, in units of 1e-8, is what the account has."""
+    units = {"ETH": 1_000 * 10**8, "USDT": 5_000_000 * 10**8}
+    for fill in account["fills"]:
+        sign = 1 if fill["isBuyer"] else -1
+        units["ETH"] += sign * exact(fill["qty"])
+        units["USDT"] -= sign * exact(fill["quoteQty"])
+        units[fill["commissionAsset"]] -= exact(fill["commission"])
+    assert units == {asset: exact(account["balances"][asset]["free"]) for asset in units}
+
+
+def exact(text: str) -> int:
+    whole, _, fraction = text.partition(".")
+    return int(whole + fraction.ljust(8, "0"))
+
+
+def test_it_starts_quickly(tmp_path: Path) -> None:
+    """P09. Start on an empty directory. Ready within three seconds."""
+    started = time.monotonic()
+    with SimulatorProcess(tmp_path):
+        assert time.monotonic() - started < 3.0
