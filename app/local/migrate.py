@@ -57,8 +57,9 @@ def migrations_folder() -> Path:
     Raises:
         MigrationNotDone: neither a checkout nor a complete installation.
     """
+    # Installed first: beside an installed package, ``alembic`` is the library of that name.
     here = Path(__file__).resolve()
-    for folder in (here.parents[2] / "alembic", here.parents[1] / "migrations"):
+    for folder in (here.parents[1] / "migrations", here.parents[2] / "alembic"):
         if (folder / "env.py").is_file():
             return folder
     raise MigrationNotDone(
