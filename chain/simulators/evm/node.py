@@ -78,6 +78,7 @@ class Node:
         self._blocks_made = 0
         self._snapshots: dict[int, _Snapshot] = {}
         self._snapshot_ids = 0
+        self._state_read: tuple[Block, Any] | None = None
         self._blocks: list[Block] = []
         self._heights: dict[bytes, int] = {}
         self._places: dict[bytes, tuple[int, int]] = {}
@@ -131,8 +132,10 @@ class Node:
         return self._build(self._blocks, plan, self._executable(plan.base_fee_per_gas))
 
     def state(self, block: Block) -> Any:
-        """Return py-evm's view of the state after *block*."""
-        return self._execution.state(block)
+        """Return py-evm's view of the state after *block*; for reading only."""
+        if self._state_read is None or self._state_read[0] is not block:
+            self._state_read = (block, self._execution.state(block))
+        return self._state_read[1]
 
     def nonce_of(self, address: bytes) -> int:
         """Return the account's nonce at the head: how many of its transactions are mined."""
