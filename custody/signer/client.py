@@ -65,7 +65,7 @@ class SignerClient:
         """Return the signed bytes of the transaction *unsigned*.
 
         Raises:
-            SignerRefused: nothing was signed.
+            SignerRefused: this transaction was not signed.
             OutsideUnavailable: no answer; it may have been signed, ask the same again.
         """
         answer = await self._ask(AskSign(intent, unsigned, list(approvals)))
@@ -95,5 +95,7 @@ class SignerClient:
 
     def _surprise(self, answer: Answer) -> SignerRefused | OutsideUnavailable:
         if isinstance(answer, No):
-            return SignerRefused(answer.what, remedy=answer.remedy)
+            return SignerRefused(
+                answer.what, remedy=answer.remedy, signed_before=answer.signed_before
+            )
         return OutsideUnavailable(f"the signer answered {type(answer).__name__}")

@@ -71,7 +71,8 @@ class Signer:
                     check_request(self.rules, intent, tx, approvals)
                     return Signed(self.sign(intent, tx))
         except CausewayError as error:
-            return No(error.what, error.remedy)
+            before = isinstance(question, AskSign) and self.memory.knows(question.intent.payout_id)
+            return No(error.what, error.remedy, before)
 
     def account_xpub(self, path: str) -> str:
         """Return the extended public key of an account, and of nothing below or above it."""

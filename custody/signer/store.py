@@ -73,6 +73,11 @@ class Memory:
         """Return how many transactions were signed."""
         return int(self.database.execute("SELECT count(*) FROM signed").fetchone()[0])
 
+    def knows(self, payout_id: UUID) -> bool:
+        """Tell whether anything was ever signed for the payout."""
+        statement = "SELECT 1 FROM payment WHERE payout_id = ?"
+        return self.database.execute(statement, (str(payout_id),)).fetchone() is not None
+
     def find(self, payout_id: UUID, sender: str, tx: UnsignedTransaction) -> bytes | None:
         """Return the bytes that this very request got before."""
         row = self.database.execute(

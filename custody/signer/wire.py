@@ -127,10 +127,11 @@ class Signed(msgspec.Struct, frozen=True, tag="signed"):
 
 
 class No(msgspec.Struct, frozen=True, tag="refused"):
-    """The signer will not; nothing was signed."""
+    """The signer will not; *signed_before*: another signature of the same payout exists."""
 
     what: str
     remedy: str = ""
+    signed_before: bool = False
 
 
 Question = AskHealth | AskXpub | AskSign

@@ -1,0 +1,496 @@
+"""The nouns of payments out, and their machines.
+
+A payout pays one amount of one asset from one wallet to one destination, whatever asked for it: the
+*claim* says at whose expense. ``client:<id>`` is a withdrawal, ``payable:<party>:netted`` settles an
+obligation, ``own:<wallet>`` moves the desk's coins to another (or the same) wallet of its own. An
+attempt is one signed transaction of a payout; all attempts of a payout have one nonce.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from kernel.errors import BadInput
+from kernel.money import AMOUNT_MAX
+from kernel.states import StateTable
+
+SCHEMA: Final = "custody"
+REFERENCE_LENGTH_MAX: Final = 120
+REASON_LENGTH_MAX: Final = 500
+
+_CLAIM = re.compile(
+    r"client:(?P<client>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
+    r"|payable:(?P<payable>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):netted"
+    r"|own:(?P<own>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
+)
+
+
+class PayoutState(StrEnum):
+    """Where a payout is."""
+
+    REQUESTED = "requested"
+    RESERVED = "reserved"
+    PENDING_APPROVAL = "pending_approval"
+    APPROVED = "approved"
+    ALLOCATED = "allocated"
+    """It has a nonce, and an attempt that is being signed."""
+    SIGNED = "signed"
+    """Signed bytes exist: from here on only the chain decides."""
+    MINED = "mined"
+    CONFIRMED = "confirmed"
+    FAILED_ON_CHAIN = "failed_on_chain"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    SECURITY_HOLD = "security_hold"
+    """Something else spent our nonce, or the node proves our bytes invalid: people must look."""
+
+
+_BEFORE_ALLOCATION: Final = (
+    PayoutState.REQUESTED,
+    PayoutState.RESERVED,
+    PayoutState.PENDING_APPROVAL,
+    PayoutState.APPROVED,
+)
+_WITHDRAWN: Final = (PayoutState.REJECTED, PayoutState.CANCELLED, PayoutState.EXPIRED)
+
+PAYOUT_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="payout",
+    initial=frozenset({PayoutState.REQUESTED}),
+    edges=frozenset(
+        {
+            (PayoutState.REQUESTED, PayoutState.RESERVED),
+            (PayoutState.RESERVED, PayoutState.PENDING_APPROVAL),
+            (PayoutState.PENDING_APPROVAL, PayoutState.APPROVED),
+            (PayoutState.APPROVED, PayoutState.ALLOCATED),
+            (PayoutState.ALLOCATED, PayoutState.SIGNED),
+            # The signer said no, so no signature exists and the reservation may end.
+            (PayoutState.ALLOCATED, PayoutState.REJECTED),
+            (PayoutState.SIGNED, PayoutState.MINED),
+            # The block was orphaned: the same bytes go out again.
+            (PayoutState.MINED, PayoutState.SIGNED),
+            # A block deeper than the policy asked for may still be orphaned.
+            (PayoutState.CONFIRMED, PayoutState.SIGNED),
+            (PayoutState.FAILED_ON_CHAIN, PayoutState.SECURITY_HOLD),
+            (PayoutState.MINED, PayoutState.CONFIRMED),
+            (PayoutState.MINED, PayoutState.FAILED_ON_CHAIN),
+            (PayoutState.ALLOCATED, PayoutState.SECURITY_HOLD),
+            (PayoutState.SIGNED, PayoutState.SECURITY_HOLD),
+            (PayoutState.SECURITY_HOLD, PayoutState.SIGNED),
+            (PayoutState.SECURITY_HOLD, PayoutState.MINED),
+            *((before, after) for before in _BEFORE_ALLOCATION for after in _WITHDRAWN),
+        }
+    ),
+)
+
+CANCELLABLE: Final = frozenset(_BEFORE_ALLOCATION)
+"""From allocation on signed bytes may exist, and only the chain can say that they will not pay."""
+
+WORKED_ON: Final = frozenset({PayoutState.APPROVED, PayoutState.ALLOCATED, PayoutState.SIGNED})
+"""States in which the worker has something to do."""
+
+
+class AttemptState(StrEnum):
+    """Where one signed transaction is."""
+
+    BUILT = "built"
+    SIGNED = "signed"
+    """Bytes and hash are stored; nothing was sent."""
+    BROADCAST = "broadcast"
+    AMBIGUOUS = "ambiguous"
+    """Sent without a clear answer, or orphaned: the same bytes again, for ever."""
+    MINED = "mined"
+    FINAL = "final"
+    SUPERSEDED = "superseded"
+    """Another attempt of the same nonce is final, or the signer refused this one."""
+
+
+ATTEMPT_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="payout_attempt",
+    initial=frozenset({AttemptState.BUILT}),
+    edges=frozenset(
+        {
+            (AttemptState.BUILT, AttemptState.SIGNED),
+            (AttemptState.BUILT, AttemptState.SUPERSEDED),
+            (AttemptState.SIGNED, AttemptState.BROADCAST),
+            (AttemptState.SIGNED, AttemptState.AMBIGUOUS),
+            (AttemptState.BROADCAST, AttemptState.AMBIGUOUS),
+            (AttemptState.AMBIGUOUS, AttemptState.BROADCAST),
+            (AttemptState.SIGNED, AttemptState.MINED),
+            (AttemptState.BROADCAST, AttemptState.MINED),
+            (AttemptState.AMBIGUOUS, AttemptState.MINED),
+            (AttemptState.MINED, AttemptState.AMBIGUOUS),
+            (AttemptState.MINED, AttemptState.FINAL),
+            (AttemptState.FINAL, AttemptState.AMBIGUOUS),
+            (AttemptState.SUPERSEDED, AttemptState.MINED),
+            (AttemptState.SIGNED, AttemptState.SUPERSEDED),
+            (AttemptState.BROADCAST, AttemptState.SUPERSEDED),
+            (AttemptState.AMBIGUOUS, AttemptState.SUPERSEDED),
+        }
+    ),
+)
+
+SPENDABLE: Final = frozenset(
+    {AttemptState.SIGNED, AttemptState.BROADCAST, AttemptState.AMBIGUOUS, AttemptState.MINED}
+)
+"""Signed bytes of these attempts may still be, or are, on the chain."""
+
+
+class NonceState(StrEnum):
+    """What became of a nonce of a sending address."""
+
+    LIVE = "live"
+    SPENT = "spent"
+    RELEASED = "released"
+    """Given back unsigned; the next payout takes it, so that no gap stays."""
+
+
+NONCE_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="payout_nonce",
+    initial=frozenset({NonceState.LIVE}),
+    edges=frozenset(
+        {
+            (NonceState.LIVE, NonceState.SPENT),
+            (NonceState.SPENT, NonceState.LIVE),
+            (NonceState.LIVE, NonceState.RELEASED),
+            (NonceState.RELEASED, NonceState.LIVE),
+        }
+    ),
+)
+
+
+class ControlState(StrEnum):
+    """Where a rule that two people make is: an allowed destination, an approval policy."""
+
+    PROPOSED = "proposed"
+    ACTIVE = "active"
+    REJECTED = "rejected"
+    REVOKED = "revoked"
+
+
+_CONTROL_EDGES: Final = frozenset(
+    {
+        (ControlState.PROPOSED, ControlState.ACTIVE),
+        (ControlState.PROPOSED, ControlState.REJECTED),
+        (ControlState.ACTIVE, ControlState.REVOKED),
+    }
+)
+DESTINATION_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="allowed_destination",
+    initial=frozenset({ControlState.PROPOSED}),
+    edges=_CONTROL_EDGES,
+)
+POLICY_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="payout_policy",
+    initial=frozenset({ControlState.PROPOSED}),
+    edges=_CONTROL_EDGES,
+)
+
+
+class ForeignState(StrEnum):
+    """Whether a spend that we did not make is on the chain."""
+
+    INCLUDED = "included"
+    ORPHANED = "orphaned"
+
+
+FOREIGN_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="foreign_spend",
+    initial=frozenset({ForeignState.INCLUDED}),
+    edges=frozenset(
+        {
+            (ForeignState.INCLUDED, ForeignState.ORPHANED),
+            (ForeignState.ORPHANED, ForeignState.INCLUDED),
+        }
+    ),
+)
+
+MACHINES: Final = (
+    PAYOUT_STATES,
+    ATTEMPT_STATES,
+    NONCE_STATES,
+    DESTINATION_STATES,
+    POLICY_STATES,
+    FOREIGN_STATES,
+)
+
+
+class ClaimKind(StrEnum):
+    """At whose expense a payout is."""
+
+    CLIENT = "client"
+    PAYABLE = "payable"
+    OWN = "own"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The claim that a payout debits; *name* is the party, or the receiving wallet of our own."""
+
+    kind: ClaimKind
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Claim:
+        """Read ``client:<id>``, ``payable:<party>:netted`` or ``own:<wallet>``."""
+        match = _CLAIM.fullmatch(text)
+        if match is None:
+            raise BadInput(
+                f"{text!r} is not a claim that a payout can debit",
+                remedy="Write client:<id>, payable:<party>:netted or own:<wallet>",
+            )
+        kind = ClaimKind(match.lastgroup or "")
+        return cls(kind, match[kind])
+
+    @property
+    def account(self) -> str | None:
+        """Return the path of the debited account; None where coins stay the desk's own."""
+        match self.kind:
+            case ClaimKind.CLIENT:
+                return f"client:{self.name}"
+            case ClaimKind.PAYABLE:
+                return f"payable:{self.name}:netted"
+            case ClaimKind.OWN:
+                return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayoutRequest:
+    """Pay *amount* of *asset* from *source_wallet* to *destination*, debiting *claim*.
+
+    Attributes:
+        client_ref: the requester's own reference: one payout for each claim and reference.
+        claim: see `Claim.parse`.
+        amount: in the asset's smallest unit.
+        source_address: which address of the wallet pays; None: its hot address.
+        requested_by: operator, who can then not approve it.
+        expires_at: when it lapses if it has not been allocated; None: never.
+    """
+
+    client_ref: str
+    claim: str
+    source_wallet: str
+    asset: str
+    amount: int
+    destination: str
+    requested_by: str
+    reason: str = ""
+    rail: str = "evm"
+    source_address: str | None = None
+    expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        Claim.parse(self.claim)
+        if not 0 < len(self.client_ref) <= REFERENCE_LENGTH_MAX:
+            raise BadInput(f"a reference has 1 to {REFERENCE_LENGTH_MAX} characters")
+        if len(self.reason) > REASON_LENGTH_MAX:
+            raise BadInput(f"a reason has at most {REASON_LENGTH_MAX} characters")
+        if not 0 < self.amount <= AMOUNT_MAX:
+            raise BadInput(f"a payout of {self.amount} is not possible")
+        if not self.requested_by:
+            raise BadInput("a payout is requested by somebody")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payout:
+    """A payout as it stands.
+
+    Attributes:
+        amount: in the asset's unit (what the ledger counts); *chain_amount* in the token's.
+        contract: token contract; None for the native coin *native_asset*, which pays the fee.
+        sender: the paying address; *sender_path* is where the signer finds its key.
+        hold_epoch: counts how often coins and fee were held; it is in the ids of those holds.
+        attempt: number of the current attempt, 0 before allocation.
+        fee_cap: wei held for the current attempt; *fee_paid* what the block took.
+        succeeded: whether the mined transaction moved the coins; None while not mined.
+        waiting_for: why the worker could not go on when it last tried, in words.
+        run_after: when the worker looks at it again.
+    """
+
+    id: UUID
+    book: int
+    client_ref: str
+    claim: str
+    rail: str
+    chain: str
+    chain_id: int
+    source_wallet: str
+    sender: str
+    sender_path: str
+    asset: str
+    amount: int
+    contract: str | None
+    chain_amount: int
+    native_asset: str
+    destination: str
+    requested_by: str
+    reason: str
+    policy_version: int
+    approvals_required: int
+    state: PayoutState
+    hold_epoch: int
+    attempt: int
+    nonce: int | None
+    fee_cap: int
+    fee_paid: int | None
+    succeeded: bool | None
+    tx_hash: str | None
+    mined_height: int | None
+    mined_block: str | None
+    waiting_for: str
+    run_after: datetime
+    created_at: datetime
+    expires_at: datetime | None
+    fence: int
+
+    @property
+    def parsed_claim(self) -> Claim:
+        """Return the claim as a value."""
+        return Claim.parse(self.claim)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One transaction of a payout; *raw* and *tx_hash* are None until it is signed."""
+
+    id: UUID
+    payout_id: UUID
+    number: int
+    chain: str
+    sender: str
+    nonce: int
+    state: AttemptState
+    unsigned: bytes
+    gas_limit: int
+    max_fee_per_gas: int
+    max_priority_fee_per_gas: int
+    tx_hash: str | None
+    raw: bytes | None
+    broadcasts: int
+    last_broadcast_at: datetime | None
+    detail: str
+    built_at: datetime
+    signed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One of our addresses, as a place that coins leave from or come to."""
+
+    address: str
+    wallet: str
+    branch: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """An operator's signature under a payout, as it is handed to the signer."""
+
+    payout_id: UUID
+    operator: str
+    signature: bytes
+    lines: tuple[dict[str, str | int], ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowedDestination:
+    """Where a party's coins may go. Usable from *usable_from* on (a cooling-off time)."""
+
+    id: UUID
+    party: str
+    chain: str
+    address: str
+    label: str
+    state: ControlState
+    proposed_by: str
+    proposed_at: datetime
+    cooling_off_s: int
+    approved_by: str | None
+    usable_from: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class FinalityPolicy:
+    """When a mined payout counts as paid: so many blocks on it, and finalised if asked for.
+
+    A payout that failed on chain always waits for the chain's own finality as well, because its
+    claim gets the money back and the same bytes must then never succeed.
+    """
+
+    confirmations: int = 12
+    needs_finalized: bool = False
+
+    def __post_init__(self) -> None:
+        if self.confirmations < 1:
+            raise BadInput("a payout is confirmed by one block or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRule:
+    """One line of an approval policy; ``*`` matches everything.
+
+    Attributes:
+        claim: ``client``, ``payable``, ``own`` or ``*``.
+        amount_max: the rule covers up to this many smallest units; None: any amount.
+        approvals: distinct approvers needed, at least one, the initiator not counted.
+    """
+
+    claim: str = "*"
+    asset: str = "*"
+    amount_max: int | None = None
+    approvals: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalPolicy:
+    """Rules in order: the first that matches decides; where none does, the answer is no."""
+
+    version: int
+    rules: tuple[PolicyRule, ...]
+    state: ControlState
+    proposed_by: str
+    approved_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignLeg:
+    """Coins that left one of our wallets without our doing; *account* is debited for them."""
+
+    wallet: str
+    account: str
+    asset: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignSpend:
+    """A transaction that we did not make and that took coins or a nonce of ours.
+
+    Attributes:
+        nonce: of the sending address, if it is ours; None when somebody else sent it.
+        epoch: counts its inclusions.
+    """
+
+    id: UUID
+    chain: str
+    tx_hash: str
+    sender: str
+    nonce: int | None
+    state: ForeignState
+    epoch: int
+    block_hash: str
+    legs: tuple[ForeignLeg, ...]
+    seen_at: datetime

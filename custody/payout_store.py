@@ -1,0 +1,429 @@
+"""The statements of payments out: rows in, frozen values back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody.errors import UnknownRow
+from custody.model import AddressPurpose
+from custody.payout_model import (
+    Approval,
+    Attempt,
+    AttemptState,
+    ForeignLeg,
+    ForeignSpend,
+    ForeignState,
+    NonceState,
+    Payout,
+    PayoutState,
+    Source,
+)
+from custody.payout_tables import (
+    foreign_spend,
+    payout,
+    payout_approval,
+    payout_attempt,
+    payout_nonce,
+    payout_sender,
+)
+from custody.tables import address
+from kernel.errors import Refused
+from kernel.leases import require_one
+
+PAGE_MAX: Final = 500
+NONCES_MAX: Final = 10_000
+
+# A row has a method called index, so the column needs another name.
+_SOURCES: Final = select(
+    address.c.address, address.c.wallet, address.c.branch, address.c.index.label("number")
+)
+_LEASE: Final = frozenset({"lease_holder", "lease_until"})
+
+
+def to_payout(row: Row[Any]) -> Payout:
+    """Return the payout in *row*."""
+    values = {key: value for key, value in row._mapping.items() if key not in _LEASE}  # noqa: SLF001  the public name of a row's mapping
+    return Payout(**{**values, "state": PayoutState(row.state)})
+
+
+def to_attempt(row: Row[Any]) -> Attempt:
+    """Return the attempt in *row*."""
+    return Attempt(**{**row._mapping, "state": AttemptState(row.state)})  # noqa: SLF001  the public name of a row's mapping
+
+
+async def insert_payout(conn: AsyncConnection, values: Mapping[str, Any]) -> bool:
+    """Insert the payout unless its claim and reference exist; tell whether this call did."""
+    statement = (
+        pg_insert(payout)
+        .values(**values)
+        .on_conflict_do_nothing(index_elements=["book", "claim", "client_ref"])
+    )
+    return (await conn.execute(statement)).rowcount == 1
+
+
+async def find_payout_by_reference(
+    conn: AsyncConnection, book: int, claim: str, client_ref: str
+) -> Payout | None:
+    """Return the payout that this requester asked for under this reference."""
+    statement = select(payout).where(
+        payout.c.book == book, payout.c.claim == claim, payout.c.client_ref == client_ref
+    )
+    row = (await conn.execute(statement)).one_or_none()
+    return None if row is None else to_payout(row)
+
+
+async def get_payout(conn: AsyncConnection, payout_id: UUID, *, lock: bool = False) -> Payout:
+    """Return a payout, its row locked if asked for.
+
+    Raises:
+        UnknownRow: there is none with that id.
+    """
+    statement = select(payout).where(payout.c.id == payout_id)
+    if lock:
+        statement = statement.with_for_update()
+    row = (await conn.execute(statement)).one_or_none()
+    if row is None:
+        raise UnknownRow(f"there is no payout {payout_id}")
+    return to_payout(row)
+
+
+async def list_payouts(
+    conn: AsyncConnection,
+    *,
+    book: int | None = None,
+    chain: str | None = None,
+    states: Collection[PayoutState] | None = None,
+    claim: str | None = None,
+    expired_at: datetime | None = None,
+    limit: int = PAGE_MAX,
+) -> list[Payout]:
+    """Return payouts, oldest first."""
+    statement = select(payout).order_by(payout.c.created_at, payout.c.id)
+    if book is not None:
+        statement = statement.where(payout.c.book == book)
+    if chain is not None:
+        statement = statement.where(payout.c.chain == chain)
+    if states is not None:
+        statement = statement.where(payout.c.state.in_([str(s) for s in states]))
+    if claim is not None:
+        statement = statement.where(payout.c.claim == claim)
+    if expired_at is not None:
+        statement = statement.where(payout.c.expires_at <= expired_at)
+    return [to_payout(row) for row in await conn.execute(statement.limit(min(limit, PAGE_MAX)))]
+
+
+async def lock_payouts(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Payout]:
+    """Return the payouts by id, their rows locked in the order of their ids."""
+    if not ids:
+        return {}
+    statement = select(payout).where(payout.c.id.in_(ids)).order_by(payout.c.id).with_for_update()
+    return {row.id: to_payout(row) for row in await conn.execute(statement)}
+
+
+async def update_payout(
+    conn: AsyncConnection, payout_id: UUID, *, fence: int | None = None, **values: object
+) -> None:
+    """Write a payout; with *fence*, only while no other worker has claimed it.
+
+    Raises:
+        StaleFence: it was claimed since, or does not exist.
+    """
+    statement = update(payout).where(payout.c.id == payout_id)
+    if fence is not None:
+        statement = statement.where(payout.c.fence == fence)
+    require_one(await conn.execute(statement.values(**values)), f"payout {payout_id}")
+
+
+async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
+    """Insert an attempt."""
+    values = {name: getattr(attempt, name) for name in Attempt.__dataclass_fields__}
+    await conn.execute(insert(payout_attempt).values(**values))
+
+
+async def get_attempt(conn: AsyncConnection, payout_id: UUID, number: int) -> Attempt:
+    """Return one attempt of a payout."""
+    row = (
+        await conn.execute(
+            select(payout_attempt).where(
+                payout_attempt.c.payout_id == payout_id, payout_attempt.c.number == number
+            )
+        )
+    ).one_or_none()
+    if row is None:
+        raise UnknownRow(f"payout {payout_id} has no attempt {number}")
+    return to_attempt(row)
+
+
+async def list_attempts(conn: AsyncConnection, payout_id: UUID) -> list[Attempt]:
+    """Return the attempts of a payout, the first one first."""
+    rows = await conn.execute(
+        select(payout_attempt)
+        .where(payout_attempt.c.payout_id == payout_id)
+        .order_by(payout_attempt.c.number)
+    )
+    return [to_attempt(row) for row in rows]
+
+
+async def find_attempts_by_hash(
+    conn: AsyncConnection, chain: str, hashes: Collection[str]
+) -> dict[str, Attempt]:
+    """Return our attempts among transaction hashes."""
+    if not hashes:
+        return {}
+    rows = await conn.execute(
+        select(payout_attempt).where(
+            payout_attempt.c.chain == chain, payout_attempt.c.tx_hash.in_(hashes)
+        )
+    )
+    return {row.tx_hash: to_attempt(row) for row in rows}
+
+
+async def update_attempt(conn: AsyncConnection, attempt_id: UUID, **values: object) -> None:
+    """Write an attempt, whose payout's row is locked."""
+    statement = update(payout_attempt).where(payout_attempt.c.id == attempt_id).values(**values)
+    require_one(await conn.execute(statement), f"attempt {attempt_id}")
+
+
+async def find_sources(
+    conn: AsyncConnection, chain: str, texts: Collection[str]
+) -> dict[str, Source]:
+    """Return our addresses among *texts*."""
+    if not texts:
+        return {}
+    rows = await conn.execute(
+        _SOURCES.where(address.c.chain == chain, address.c.address.in_(texts))
+    )
+    return {row.address: Source(row.address, row.wallet, row.branch, row.number) for row in rows}
+
+
+async def find_hot_source(conn: AsyncConnection, wallet: str) -> Source | None:
+    """Return the first hot address of a wallet, from which its payouts leave."""
+    rows = await conn.execute(
+        _SOURCES.where(address.c.wallet == wallet, address.c.purpose == AddressPurpose.HOT)
+        .order_by(address.c.index)
+        .limit(1)
+    )
+    row = rows.one_or_none()
+    return None if row is None else Source(row.address, row.wallet, row.branch, row.number)
+
+
+async def lock_sender(conn: AsyncConnection, chain: str, address: str, wallet: str) -> str | None:
+    """Lock a sending address with all others of its wallet; return why it is frozen, if it is.
+
+    Whoever promises a wallet's coins or takes a nonce holds these locks: the coins are counted for
+    the wallet as a whole.
+    """
+    await conn.execute(
+        pg_insert(payout_sender)
+        .values(chain=chain, address=address, wallet=wallet)
+        .on_conflict_do_nothing()
+    )
+    rows = await conn.execute(
+        select(payout_sender.c.address, payout_sender.c.frozen_reason)
+        .where(payout_sender.c.chain == chain, payout_sender.c.wallet == wallet)
+        .order_by(payout_sender.c.address)
+        .with_for_update()
+    )
+    reasons: dict[str, str | None] = {row.address: row.frozen_reason for row in rows}
+    return reasons[address]
+
+
+async def freeze_sender(
+    conn: AsyncConnection, chain: str, address: str, wallet: str, reason: str | None
+) -> None:
+    """Freeze a sending address (or, with None, thaw it)."""
+    await conn.execute(
+        pg_insert(payout_sender)
+        .values(chain=chain, address=address, wallet=wallet, frozen_reason=reason)
+        .on_conflict_do_update(index_elements=["chain", "address"], set_={"frozen_reason": reason})
+    )
+
+
+async def load_nonces(
+    conn: AsyncConnection, chain: str, sender: str, since: int
+) -> tuple[int, dict[int, NonceState]]:
+    """Return the lowest nonce that was ever taken (0: none), and the states from *since* on.
+
+    Raises:
+        Refused: more are open than may ever be.
+    """
+    mine = (payout_nonce.c.chain == chain) & (payout_nonce.c.sender == sender)
+    first = await conn.scalar(select(func.min(payout_nonce.c.nonce)).where(mine))
+    found = await conn.execute(
+        select(payout_nonce.c.nonce, payout_nonce.c.state)
+        .where(mine, payout_nonce.c.nonce >= since)
+        .limit(NONCES_MAX)
+    )
+    rows = {row.nonce: NonceState(row.state) for row in found}
+    if len(rows) == NONCES_MAX:
+        raise Refused(f"{NONCES_MAX} nonces of {sender} are ahead of the node", where=chain)
+    return int(first or 0), rows
+
+
+async def take_nonce(
+    conn: AsyncConnection, chain: str, sender: str, nonce: int, payout_id: UUID
+) -> None:
+    """Take a nonce for a payout; the sending address is locked.
+
+    Raises:
+        StaleFence: it is not free.
+    """
+    statement = (
+        pg_insert(payout_nonce)
+        .values(chain=chain, sender=sender, nonce=nonce, payout_id=payout_id, state=NonceState.LIVE)
+        .on_conflict_do_update(
+            index_elements=["chain", "sender", "nonce"],
+            set_={"payout_id": payout_id, "state": NonceState.LIVE},
+            where=payout_nonce.c.state == NonceState.RELEASED,
+        )
+    )
+    require_one(await conn.execute(statement), f"nonce {nonce} of {sender}")
+
+
+async def end_nonce(
+    conn: AsyncConnection, chain: str, sender: str, nonce: int, state: NonceState
+) -> None:
+    """Write what became of a nonce."""
+    await conn.execute(
+        update(payout_nonce)
+        .where(
+            payout_nonce.c.chain == chain,
+            payout_nonce.c.sender == sender,
+            payout_nonce.c.nonce == nonce,
+        )
+        .values(state=state)
+    )
+
+
+async def find_nonce_owners(
+    conn: AsyncConnection, chain: str, keys: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], UUID]:
+    """Return which payout keeps each (sender, nonce)."""
+    if not keys:
+        return {}
+    rows = await conn.execute(
+        select(payout_nonce.c.sender, payout_nonce.c.nonce, payout_nonce.c.payout_id).where(
+            payout_nonce.c.chain == chain,
+            payout_nonce.c.state != NonceState.RELEASED,
+            or_(
+                *(
+                    (payout_nonce.c.sender == sender) & (payout_nonce.c.nonce == nonce)
+                    for sender, nonce in keys
+                )
+            ),
+        )
+    )
+    return {(row.sender, row.nonce): row.payout_id for row in rows}
+
+
+async def insert_approval(conn: AsyncConnection, approval: Approval) -> bool:
+    """Insert an approval unless this operator gave one; tell whether this call inserted it."""
+    statement = (
+        pg_insert(payout_approval)
+        .values(
+            payout_id=approval.payout_id,
+            operator=approval.operator,
+            signature=approval.signature,
+            lines=list(approval.lines),
+            at=approval.at,
+        )
+        .on_conflict_do_nothing()
+    )
+    return (await conn.execute(statement)).rowcount == 1
+
+
+async def list_approvals(conn: AsyncConnection, payout_id: UUID) -> list[Approval]:
+    """Return the approvals of a payout, oldest first."""
+    rows = await conn.execute(
+        select(payout_approval)
+        .where(payout_approval.c.payout_id == payout_id)
+        .order_by(payout_approval.c.at, payout_approval.c.operator)
+    )
+    return [
+        Approval(
+            payout_id=row.payout_id,
+            operator=row.operator,
+            signature=row.signature,
+            lines=tuple(row.lines),
+            at=row.at,
+        )
+        for row in rows
+    ]
+
+
+async def sum_promised(
+    conn: AsyncConnection, chain: str, sender: str, contract: str | None
+) -> tuple[int, int]:
+    """Return what live payments from an address will still take: of *contract*, and of gas money.
+
+    The second figure is in wei and holds fee caps and native payments.
+    """
+    live = payout.c.attempt > 0
+    live &= payout.c.state.in_(
+        [PayoutState.ALLOCATED, PayoutState.SIGNED, PayoutState.SECURITY_HOLD]
+    )
+    rows = await conn.execute(
+        select(
+            payout.c.contract,
+            func.sum(payout.c.chain_amount).label("amount"),
+            func.sum(payout.c.fee_cap).label("fees"),
+        )
+        .where(payout.c.chain == chain, payout.c.sender == sender, live)
+        .group_by(payout.c.contract)
+    )
+    coins = gas = 0
+    for row in rows:
+        coins += int(row.amount) if row.contract == contract else 0
+        gas += int(row.fees) + (int(row.amount) if row.contract is None else 0)
+    return coins, gas
+
+
+async def lock_foreign(
+    conn: AsyncConnection, chain: str, hashes: Sequence[str]
+) -> dict[str, ForeignSpend]:
+    """Return the known foreign spends among transaction hashes, locked."""
+    if not hashes:
+        return {}
+    rows = await conn.execute(
+        select(foreign_spend)
+        .where(foreign_spend.c.chain == chain, foreign_spend.c.tx_hash.in_(hashes))
+        .order_by(foreign_spend.c.id)
+        .with_for_update()
+    )
+    return {
+        row.tx_hash: ForeignSpend(
+            **{
+                **row._mapping,  # noqa: SLF001  the public name of a row's mapping
+                "state": ForeignState(row.state),
+                "legs": tuple(
+                    ForeignLeg(leg["wallet"], leg["account"], leg["asset"], int(leg["amount"]))
+                    for leg in row.legs
+                ),
+            }
+        )
+        for row in rows
+    }
+
+
+async def save_foreign(conn: AsyncConnection, spend: ForeignSpend) -> None:
+    """Insert or update a foreign spend."""
+    values = {
+        name: getattr(spend, name) for name in ForeignSpend.__dataclass_fields__ if name != "legs"
+    }
+    values["legs"] = [
+        {"wallet": x.wallet, "account": x.account, "asset": x.asset, "amount": str(x.amount)}
+        for x in spend.legs
+    ]
+    changed = {name: values[name] for name in ("state", "epoch", "block_hash", "legs")}
+    await conn.execute(
+        pg_insert(foreign_spend)
+        .values(**values)
+        .on_conflict_do_update(index_elements=["chain", "tx_hash"], set_=changed)
+    )
