@@ -1,6 +1,7 @@
 """One door to the venue's state: check, write to the journal, apply, publish."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 
 from venues.simulator.commands import Command, StepMaker, VenueEvent
 from venues.simulator.errors import JournalDamaged, VenueRefusal
@@ -26,8 +27,11 @@ class VenueCore:
             settings.data_dir, settings.genesis(clock_ms()), fsync=settings.fsync
         )
         self._journal = journal
-        self.exchange = Exchange(genesis)
-        self.replayed = self._replay(commands)
+        with ExitStack() as undo:
+            undo.callback(journal.close)
+            self.exchange = Exchange(genesis)
+            self.replayed = self._replay(commands)
+            undo.pop_all()
 
     @property
     def state(self) -> VenueState:

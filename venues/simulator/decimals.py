@@ -22,7 +22,7 @@ def units_from_text(parameter: str, text: str) -> int:
     Raises:
         VenueRefusal: -1100 for what is not a plain decimal, -1111 for a ninth decimal place.
     """
-    match = _NUMBER.match(text)
+    match = _NUMBER.fullmatch(text)
     if match is None:
         raise illegal_characters(parameter, _LEGAL)
     fraction = (match[2] or ".")[1:].rstrip("0")

@@ -74,7 +74,7 @@ def place_order(
     side = _choice(sent, "side", Side, VenueRefusal(-1117, "Invalid side."))
     kind = _choice(sent, "type", OrderType, VenueRefusal(-1116, "Invalid orderType."))
     client_order_id = sent.get("newClientOrderId", fallback_client_id)
-    if _CLIENT_ID.match(client_order_id) is None:
+    if _CLIENT_ID.fullmatch(client_order_id) is None:
         raise illegal_characters("newClientOrderId", _CLIENT_ID_LEGAL)
     prevention = sent.get("selfTradePreventionMode", "EXPIRE_MAKER")
     if prevention not in PREVENTIONS:

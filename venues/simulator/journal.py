@@ -66,15 +66,15 @@ def open_journal(
     path = directory / FILE_NAME
     _cut_torn_line(path)
     records = list(_read(path))
-    journal = Journal(path, fsync=fsync)
     if not records:
+        journal = Journal(path, fsync=fsync)
         journal.append(genesis, durable=True)
         return journal, genesis, iter(())
     first, rest = records[0], records[1:]
     if not isinstance(first, Genesis):
         raise JournalDamaged(f"{path}: the first line is not the genesis record")
     _require_same(path, first, genesis)
-    return journal, first, (_as_command(path, record) for record in rest)
+    return Journal(path, fsync=fsync), first, (_as_command(path, record) for record in rest)
 
 
 def _require_same(path: Path, stored: Genesis, wanted: Genesis) -> None:
