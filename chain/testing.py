@@ -197,6 +197,10 @@ class ScriptedGateway:
         self._pool.update({item.hash: item for item in left})
         return left
 
+    def read(self, raw: bytes) -> ScriptedTransaction:
+        """Return what signed bytes will do when they are mined."""
+        return self._decided(_scripted(decode_signed(raw, chain_id=self.network_id), self.tokens))
+
     def drop(self, tx_hash: str) -> bool:
         """Take a transaction out of the pool; tell whether it was there."""
         return self._pool.pop(tx_hash, None) is not None
@@ -298,8 +302,11 @@ class ScriptedGateway:
         if tx_hash in self._pool or self._is_mined(tx_hash):
             return BroadcastReport(BroadcastOutcome.ACCEPTED, "already known")
         tx = signed.unsigned
-        if tx.nonce < self._count(signed.sender):
-            return BroadcastReport(BroadcastOutcome.REJECTED, "nonce too low")
+        spender = self._spender(signed.sender, tx.nonce)
+        if spender is not None:
+            return BroadcastReport(
+                BroadcastOutcome.REJECTED, f"the nonce was spent by {spender.hash}"
+            )
         if self._balance(signed.sender, None) < tx.fee_max + tx.value:
             return BroadcastReport(BroadcastOutcome.UNKNOWN, "insufficient funds")
         self._replace(signed)
@@ -341,6 +348,10 @@ class ScriptedGateway:
 
     def _is_mined(self, tx_hash: str) -> bool:
         return any(item.hash == tx_hash for mined in self._branch for item in mined.transactions)
+
+    def _spender(self, address: str, nonce: int) -> ScriptedTransaction | None:
+        sent = (i for mined in self._branch for i in mined.transactions if i.sender == address)
+        return next((item for place, item in enumerate(sent) if place == nonce), None)
 
     def _count(self, address: str) -> int:
         return sum(item.sender == address for mined in self._branch for item in mined.transactions)
