@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0008_pre_trading"
-down_revision: str | None = "0007_pre_custody"
+down_revision: str | None = "0007b_pre_payouts"
 branch_labels = None
 depends_on = None
 
