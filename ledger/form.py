@@ -73,4 +73,5 @@ def _check_rest(asked: Transfer, flags: int) -> Outcome | None:
 
 def may_be_all(asked: Transfer) -> bool:
     """Tell whether the amount may be `ledger.model.ALL`."""
-    return asked.kind in INHERITING or bool(asked.flags & BALANCING)
+    moves = asked.kind is Kind.SINGLE or asked.kind is Kind.PENDING
+    return not moves or bool(asked.flags & BALANCING)

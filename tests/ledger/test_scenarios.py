@@ -1,0 +1,320 @@
+"""What the ledger answers, one table a rule: the transfer on the left, the outcome last.
+
+Each story is played in a fresh book; `ledger.scenarios` describes the notation.
+"""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.outcome import Outcome
+from ledger.scenarios import play
+
+STORIES = {
+    "a transfer moves the amount, and its replay is answered by what is recorded": """
+        a  move  custody:w  client:a  10 X  -> created
+        a  move  custody:w  client:a  10 X  -> exists
+
+        a  move  custody:w  client:a  10 X  -> exists
+        = client:a  10 X
+        = custody:w  10 X
+    """,
+    "other content under a recorded id is named by the first field that differs": """
+        a  move  custody:w  client:a  10 X  reference=r          -> created
+        h  hold  custody:w  client:a  10 X  purpose=p timeout=5s -> created
+        a  hold  custody:w  client:a  10 X  reference=r          -> exists_with_different_flags
+        a  move  custody:w  client:a  10 X  reference=r balancing_debit -> exists_with_different_flags
+        a  move  custody:w  client:a  10 X  reference=r pending=h -> exists_with_different_pending_id
+        a  move  custody:w  client:a  10 X  reference=r reverses=h -> exists_with_different_reverses
+        h  hold  custody:w  client:a  10 X  purpose=p            -> exists_with_different_timeout
+        a  move  custody:v  client:b  11 X                       -> exists_with_different_debit_account_id
+        a  move  custody:w  client:b  11 X                       -> exists_with_different_credit_account_id
+        a  move  custody:w  client:a  11 X                       -> exists_with_different_amount
+        a  move  custody:w  client:a  10 X                       -> exists_with_different_user_data
+        a  move  custody:w  client:a  10 Y  reference=r          -> exists_with_different_ledger
+        a  move  custody:w  client:a  10 X  reference=r code=other -> exists_with_different_code
+        = client:a  10 X  incoming 10
+    """,
+    "idempotency comes before any other check": """
+        a  move  custody:w  client:a  10 X  -> created
+        b  move  client:a   custody:w  10 X  -> created
+        freeze client:a X
+        a  move  custody:w  client:a  10 X  -> exists
+        c  move  custody:w  client:a  10 X  -> credit_account_frozen
+        c  move  custody:w  client:a  10 X  -> id_already_failed credit_account_frozen
+        unfreeze client:a X
+        c  move  custody:w  client:a  10 X  -> id_already_failed credit_account_frozen
+        d  move  custody:w  client:a  10 X  -> created
+    """,
+    "malformed requests spend no id, and are named in order": """
+        a  expire  h                                   -> reserved_flag
+        a  move  custody:w  client:a  1 X  id=0        -> id_must_not_be_zero
+        a  post  h  balancing_debit                    -> flags_are_mutually_exclusive
+        a  move  -  client:a  1 X                      -> debit_account_id_must_not_be_zero
+        a  move  custody:w  -  1 X                     -> credit_account_id_must_not_be_zero
+        a  move  custody:w  custody:w  0 X             -> accounts_must_be_different
+        a  move  custody:w  client:a  1 X  pending=h   -> pending_id_must_be_zero
+        a  post  h  pending=0                          -> pending_id_must_not_be_zero
+        a  post  h  pending=a                          -> pending_id_must_be_different
+        a  move  custody:w  client:a  1 X  reverses=h  -> reverses_must_be_zero
+        a  reverse  h  reverses=0                      -> reverses_must_not_be_zero
+        a  reverse  a                                  -> reverses_must_be_different
+        a  move  custody:w  client:a  1 X  timeout=1s  -> timeout_reserved_for_pending_transfer
+        a  move  custody:w  client:a  1 X  closing_debit -> closing_transfer_must_be_pending
+        a  move  custody:w  client:a  1 X  asset=-     -> ledger_must_not_be_zero
+        a  move  custody:w  client:a  1 X  code=-      -> code_must_not_be_zero
+        a  move  custody:w  client:a  1 X              -> created
+    """,
+    "an account that is not there spends the id": """
+        a  move  ?client:x  ?client:y  1 X  -> debit_account_not_found
+        b  move  custody:w  ?client:y  1 X  -> credit_account_not_found
+        a  move  custody:w  client:a   1 X  -> id_already_failed debit_account_not_found
+    """,
+    "a client cannot spend what it has not, nor what is held": """
+        a  move  custody:w  client:a  10 X                  -> created
+        b  hold  client:a  in-flight:evm  7 X               -> created
+        c  move  client:a  in-flight:evm  4 X               -> exceeds_credits
+        d  move  client:a  in-flight:evm  3 X               -> created
+        e  move  client:a  in-flight:evm  0 X               -> created
+        = client:a  7 X  available 0
+    """,
+    "an account may be capped on the credit side instead": """
+        cap bank:main X
+        a  move  bank:main  equity:capital  10 X  -> created
+        b  hold  client:a  bank:main  11 X        -> exceeds_credits
+        c  move  suspense:x  bank:main  11 X      -> exceeds_debits
+        d  hold  suspense:x  bank:main  10 X      -> created
+        e  move  suspense:x  bank:main  1 X       -> exceeds_debits
+        = bank:main  10 X  available 0
+    """,
+    "facts are never refused: custody may stand on the other side": """
+        a  move  in-flight:evm  custody:w  5 X  -> created
+        = custody:w  -5 X
+        = in-flight:evm  -5 X
+    """,
+    "a hold is resolved once: posted": """
+        h  hold  custody:w  client:a  10 X  -> created
+        = client:a  0 X  incoming 10
+        p  post  h                          -> created
+        = client:a  10 X
+        q  post  h                          -> pending_transfer_already_posted
+        v  void  h                          -> pending_transfer_already_posted
+        p  post  h                          -> exists
+        p  post  h  10                      -> exists
+        p  post  h  11                      -> exists
+        p  post  h  9                       -> exists_with_different_amount
+    """,
+    "a hold is resolved once: posted in part, the rest released": """
+        h  hold  custody:w  client:a  10 X  -> created
+        o  post  h  11                      -> exceeds_pending_transfer_amount
+        p  post  h  4                       -> created
+        = client:a  4 X
+        p  post  h  4                       -> exists
+        p  post  h                          -> exists_with_different_amount
+        p  post  h  5                       -> exists_with_different_amount
+        q  post  h  6                       -> pending_transfer_already_posted
+    """,
+    "a hold is resolved once: voided": """
+        h  hold  custody:w  client:a  10 X  -> created
+        v  void  h  4                       -> pending_transfer_has_different_amount
+        v  void  h                          -> created
+        w  void  h  10                      -> pending_transfer_already_voided
+        p  post  h                          -> pending_transfer_already_voided
+        v  void  h  0                       -> exists
+        v  void  h  10                      -> exists
+        = client:a  0 X
+    """,
+    "a hold made and resolved in one batch": """
+        h  hold  custody:w  client:a  10 X  -> created
+        p  post  h                          -> created
+        i  hold  custody:w  client:a  10 X  -> created
+        v  void  i                          -> created
+        = client:a  10 X
+    """,
+    "posting nothing of a hold releases all of it": """
+        h  hold  custody:w  client:a  10 X  -> created
+        p  post  h  0                       -> created
+        = client:a  0 X
+    """,
+    "a hold expires exactly at its deadline": """
+        a  move  custody:w  client:a  10 X                  -> created
+        h  hold  client:a  in-flight:evm  7 X  timeout=5s   -> created
+        @ +4.9s
+        = client:a  10 X  available 3
+        @ +0.1s
+        = client:a  10 X
+        p  post  h                                          -> pending_transfer_expired
+        v  void  h                                          -> pending_transfer_expired
+    """,
+    "a hold of no duration has expired at once": """
+        h  hold  custody:w  client:a  7 X  timeout=0s  -> created
+        p  post  h                                     -> pending_transfer_expired
+        @ +0s
+        = client:a  0 X
+    """,
+    "a post or void names its hold rightly": """
+        a  move  custody:w  client:a  10 X          -> created
+        h  hold  custody:w  client:a  10 X          -> created
+        p  post  nothing                            -> pending_transfer_not_found
+        q  post  a                                  -> pending_transfer_not_pending
+        r  post  h  debit=custody:v                 -> pending_transfer_has_different_debit_account_id
+        r  post  h  credit=client:b                 -> pending_transfer_has_different_credit_account_id
+        r  post  h  asset=Y                         -> pending_transfer_has_different_ledger
+        r  post  h  debit=custody:w credit=client:a asset=X -> created
+        p  post  h                                  -> id_already_failed pending_transfer_not_found
+    """,
+    "a chain is applied as a whole": """
+        + a  move  custody:w  client:a  10 X  -> created
+        + b  move  client:a  client:b  4 X    -> created
+          c  move  client:b  client:c  4 X    -> created
+        = client:c  4 X
+
+        + a  move  custody:w  client:a  10 X  -> exists
+        + b  move  client:a  client:b  4 X    -> exists
+          c  move  client:b  client:c  4 X    -> exists
+        = client:c  4 X
+    """,
+    "a chain is refused as a whole; only the member that failed has spent its id": """
+        + a  move  custody:w  client:a  10 X  -> linked_event_failed
+        + b  hold  client:a  client:b  4 X    -> linked_event_failed
+        + c  move  client:a  client:c  7 X    -> exceeds_credits
+          d  move  custody:w  client:d  1 X   -> linked_event_failed
+          e  move  custody:w  client:e  1 X   -> created
+        = client:a  0 X
+        = client:b  0 X
+        = client:d  0 X
+        = client:e  1 X
+
+        + a  move  custody:w  client:a  10 X  -> linked_event_failed
+          c  move  client:a  client:c  7 X    -> id_already_failed exceeds_credits
+
+        + a  move  custody:w  client:a  10 X  -> created
+          f  move  client:a  client:c  7 X    -> created
+        = client:a  3 X
+    """,
+    "chains of a batch are independent, and each sees what those before it left": """
+        + a  move  custody:w  client:a  10 X  -> linked_event_failed
+          b  move  client:a  client:b  11 X   -> exceeds_credits
+        + c  move  custody:w  client:a  10 X  -> created
+          d  move  client:a  client:b  10 X   -> created
+        = client:b  10 X
+    """,
+    "a batch cannot end inside a chain": """
+        + a  move  custody:w  client:a  10 X  -> linked_event_failed
+        + b  move  custody:w  client:a  10 X  -> linked_event_chain_open
+
+        + c  move  custody:w  client:a  10 X  -> linked_event_chain_open
+
+        + d  move  client:a  client:b  10 X   -> exceeds_credits
+        + e  move  custody:w  client:a  10 X  -> linked_event_chain_open
+
+          a  move  custody:w  client:a  10 X  -> created
+          b  move  custody:w  client:a  10 X  -> created
+    """,
+    "a chain is never completed piecemeal": """
+        a  move  custody:w  client:a  10 X    -> created
+        + n  move  custody:w  client:a  1 X   -> linked_event_failed
+        + a  move  custody:w  client:a  10 X  -> exists
+          m  move  custody:w  client:a  1 X   -> linked_event_failed
+        = client:a  10 X
+    """,
+    "a reversal undoes a transfer in full, once": """
+        a  move  custody:w  client:a  10 X  -> created
+        r  reverse  nothing                 -> reversed_transfer_not_found
+        s  reverse  a  9                    -> reversed_transfer_has_different_amount
+        s  reverse  a  debit=client:b       -> reversed_transfer_has_different_debit_account_id
+        s  reverse  a  credit=custody:v     -> reversed_transfer_has_different_credit_account_id
+        s  reverse  a  asset=Y              -> reversed_transfer_has_different_ledger
+        s  reverse  a                       -> created
+        s  reverse  a                       -> exists
+        t  reverse  a                       -> reversed_transfer_already_reversed
+        u  reverse  s                       -> reversed_transfer_not_reversible
+        = client:a  0 X
+        = custody:w  0 X
+    """,
+    "what was posted from a hold can be reversed, the hold cannot": """
+        h  hold  custody:w  client:a  10 X  -> created
+        r  reverse  h                       -> reversed_transfer_not_reversible
+        p  post  h  6                       -> created
+        r  reverse  p                       -> created
+        = client:a  0 X
+    """,
+    "a reversal that would overdraw is refused; the shortfall goes first, in the same chain": """
+        a  move  custody:w  client:a  10 X  -> created
+        b  move  client:a  client:b  4 X    -> created
+        r  reverse  a                       -> exceeds_credits
+        + s  move  receivable:a:reorg  client:a  4 X  -> created
+          t  reverse  a                     -> created
+        = client:a  0 X
+        = receivable:a:reorg  4 X
+    """,
+    "a frozen account takes nothing new; its holds are resolved": """
+        a  move  custody:w  client:a  10 X   -> created
+        h  hold  client:a  in-flight:evm  4 X -> created
+        i  hold  client:a  in-flight:evm  4 X -> created
+        freeze client:a X
+        b  move  client:a  client:b  1 X     -> debit_account_frozen
+        c  move  custody:w  client:a  1 X    -> credit_account_frozen
+        r  reverse  a                        -> debit_account_frozen
+        p  post  h                           -> created
+        v  void  i                           -> created
+        = client:a  6 X
+    """,
+    "a balancing transfer moves at most what is available": """
+        a  move  custody:w  client:a  10 X                  -> created
+        h  hold  client:a  in-flight:evm  3 X               -> created
+        b  move  client:a  client:b  20 X  balancing_debit  -> created 7 X
+        b  move  client:a  client:b  20 X  balancing_debit  -> exists 7 X
+        b  move  client:a  client:b  all X  balancing_debit -> exists 7 X
+        b  move  client:a  client:b  6 X  balancing_debit   -> exists_with_different_amount
+        c  move  client:a  client:b  5 X  balancing_debit   -> created 0 X
+        d  move  client:b  custody:w  all X  balancing_credit -> exceeds_credits
+        e  move  client:b  custody:w  all X  balancing_debit balancing_credit -> created 7 X
+        = client:a  3 X  available 0
+        = client:b  0 X
+    """,
+    "a closing hold closes an account until it is voided": """
+        a  move  custody:w  client:a  10 X                      -> created
+        g  hold  custody:w  client:a  1 X                       -> created
+        h  hold  custody:w  client:a  0 X  closing_credit       -> created
+        b  move  client:a  client:b  1 X                        -> debit_account_already_closed
+        c  move  custody:w  client:a  1 X                       -> credit_account_already_closed
+        p  post  g                                              -> credit_account_already_closed
+        v  void  g                                              -> created
+        w  void  h                                              -> created
+        d  move  custody:w  client:a  1 X                       -> created
+        i  hold  client:a  custody:w  0 X  closing_debit timeout=5s -> created
+        e  move  custody:w  client:a  1 X                       -> credit_account_already_closed
+        @ +5s
+        f  move  custody:w  client:a  1 X                       -> created
+        = client:a  12 X
+    """,
+    "amounts and times outside the stored range": """
+        a  move  custody:w  suspense:evm  max X         -> created
+        b  move  custody:w  suspense:btc  1 X           -> overflows_debits_posted
+        c  move  custody:v  suspense:evm  1 X           -> overflows_credits_posted
+        d  hold  custody:w  suspense:btc  1 X           -> overflows_debits
+        e  hold  custody:v  suspense:evm  1 X           -> overflows_credits
+        f  hold  custody:v  suspense:btc  max X         -> created
+        g  hold  custody:v  suspense:usd  1 X           -> overflows_debits_pending
+        h  hold  custody:u  suspense:btc  1 X           -> overflows_credits_pending
+        i  hold  custody:u  suspense:usd  1 X  timeout=max -> overflows_timeout
+        b  move  custody:u  suspense:usd  1 X           -> created
+    """,
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_story(engine: AsyncEngine, name: str) -> None:
+    story = dedent(STORIES[name])
+
+    assert await play(engine, story) == story
+
+
+def test_every_outcome_is_met_by_a_story() -> None:
+    told = {word for story in STORIES.values() for word in story.split()}
+
+    assert sorted(outcome.value for outcome in Outcome if outcome.value not in told) == []
