@@ -46,6 +46,10 @@ MAX_BLOCKS_PER_CALL = 10_000
 MAX_SNAPSHOTS = 1_000
 MAX_AUTOMINED_BLOCKS = 100
 
+#: Times and fees stay in ranges that every client can hold: 2**40 s lie beyond the year 36,000.
+MAX_TIMESTAMP = 1 << 40
+MAX_BASE_FEE_WEI = 1 << 64
+
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
@@ -195,18 +199,22 @@ class Node:
     # ------------------------------------------------------------------ making blocks
 
     def mine(self, count: int = 1, *, interval_s: int | None = None) -> None:
-        """Make *count* blocks, *interval_s* seconds apart (default: as the clock says)."""
+        """Make *count* blocks, each *interval_s* seconds after its parent (default: by the clock)."""
         if not 0 <= count <= MAX_BLOCKS_PER_CALL:
             raise InvalidParams(f"cannot mine {count} blocks: the limit is {MAX_BLOCKS_PER_CALL}")
-        for index in range(count):
-            if interval_s is not None and index > 0:
-                self._forced_timestamp = self.head.timestamp + max(interval_s, 1)
+        for _ in range(count):
+            if interval_s is not None:
+                self.set_next_timestamp(self.head.timestamp + max(interval_s, 1))
             self._mine_one()
 
     def set_automine(self, *, enabled: bool) -> None:
-        """Switch between a block per transaction and blocks on demand."""
+        """Switch between a block per transaction and blocks on demand.
+
+        Switching it on mines what waits already.
+        """
         if enabled:
             self.mode, self.interval_s = MiningMode.INSTANT, 0.0
+            self._mine_what_is_ready()
         elif self.mode is MiningMode.INSTANT:
             self.mode = MiningMode.MANUAL
 
@@ -282,6 +290,8 @@ class Node:
 
     def increase_time(self, seconds: int) -> int:
         """Move the chain's clock forward and return by how much it is ahead in all."""
+        if self.head.timestamp + self._clock_offset_s + seconds > MAX_TIMESTAMP:
+            raise InvalidParams(f"Timestamp error: the clock cannot be moved by {seconds} s")
         self._clock_offset_s += seconds
         return self._clock_offset_s
 
@@ -292,12 +302,16 @@ class Node:
                 f"Timestamp error: {timestamp} is lower than or equal to "
                 f"previous block's timestamp {self.head.timestamp}"
             )
+        if timestamp > MAX_TIMESTAMP:
+            raise InvalidParams(f"Timestamp error: {timestamp} exceeds {MAX_TIMESTAMP}")
         self._forced_timestamp = timestamp
         if self.settings.timestamp is None:
             self._clock_offset_s = timestamp - self._wall_clock()
 
     def set_next_base_fee(self, base_fee: int) -> None:
         """Fix the base fee (wei per gas) of the next block."""
+        if base_fee > MAX_BASE_FEE_WEI:
+            raise InvalidParams(f"base fee {base_fee} exceeds {MAX_BASE_FEE_WEI}")
         self._forced_base_fee = base_fee
 
     # ------------------------------------------------------------------ inside

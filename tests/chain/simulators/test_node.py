@@ -26,7 +26,8 @@ from chain.simulators.evm.transactions import TransactionRequest, sign_request
 from kernel.clock import ManualClock
 
 GWEI = 10**9
-FIXED = EvmSimulatorSettings(timestamp=1_700_000_000, accounts=3, automine=False)
+FIXED_TIME = 1_700_000_000
+FIXED = EvmSimulatorSettings(timestamp=FIXED_TIME, accounts=3, automine=False)
 
 
 def transfer(
@@ -116,8 +117,22 @@ def test_blocks_can_be_mined_at_intervals() -> None:
 
     node.mine(3, interval_s=12)
 
-    times = [block.timestamp for block in node.blocks_between(1, 3)]
-    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [12, 12]
+    times = [block.timestamp - FIXED_TIME for block in node.blocks_between(0, 3)]
+    assert times == [0, 12, 24, 36]
+
+
+@pytest.mark.parametrize("beyond", [2**40, 2**64])
+def test_times_and_fees_stay_in_ranges_that_every_client_can_hold(beyond: int) -> None:
+    node = Node(FIXED)
+
+    with pytest.raises(InvalidParams, match="Timestamp error"):
+        node.increase_time(beyond)
+    with pytest.raises(InvalidParams, match="Timestamp error"):
+        node.set_next_timestamp(beyond + 1)
+    with pytest.raises(InvalidParams, match="base fee"):
+        node.set_next_base_fee(2**64 + 1)
+    node.mine()
+    assert node.head.timestamp == FIXED_TIME + 1
 
 
 def test_the_number_of_blocks_per_call_is_bounded() -> None:

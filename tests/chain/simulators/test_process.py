@@ -21,6 +21,7 @@ from web3.providers import AsyncHTTPProvider
 from web3.types import Wei
 
 from chain.simulators.evm import __main__ as command
+from chain.simulators.evm import server
 from chain.simulators.evm.errors import PortTaken
 from chain.simulators.evm.model import EvmSimulatorSettings
 from chain.simulators.evm.server import EvmSimulator, ready_line, serve
@@ -32,6 +33,7 @@ from chain.simulators.testing import (
     dev_account,
     sign_transaction,
     start_evm_process,
+    subscribe,
 )
 from kernel.errors import BadInput, OutsideUnavailable
 
@@ -249,6 +251,22 @@ async def test_an_unknown_subscription_is_refused(
         answer = await socket_.receive_json()
 
     assert answer["error"]["message"] == "no 'weather' subscription in eth namespace"
+
+
+async def test_a_reader_too_slow_for_its_notifications_is_cut_off(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTION_BACKLOG", 10)
+    simulator = EvmSimulator(EvmSimulatorSettings(port=0))
+    rpc = JsonRpc(await simulator.start(), session)
+    async with subscribe(session, simulator.ws_url, "newHeads") as heads:
+        # One call makes more blocks than the backlog holds: they arrive in one go.
+        await rpc.call("anvil_mine", hex(50))
+        message = await heads.socket.receive(timeout=END_TIMEOUT_S)
+    await simulator.stop()
+
+    assert message.type is aiohttp.WSMsgType.CLOSE
+    assert message.data == aiohttp.WSCloseCode.TRY_AGAIN_LATER
 
 
 async def test_stopping_closes_open_websockets(session: aiohttp.ClientSession) -> None:

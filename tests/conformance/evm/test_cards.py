@@ -1100,6 +1100,39 @@ async def test_e46_malformed_parameters_are_refused_as_such(node: NodeUnderTest)
     assert (short.code, missing.code) == (-32602, -32602)
 
 
+async def test_e47_switching_automine_on_mines_what_waits(node: NodeUnderTest) -> None:
+    """Card E47.
+
+    Prerequisite: a transfer waits, automine is off.
+    Action: switch it on.
+    Expectation: the transfer is mined, in one block.
+    """
+    await stop_automine(node)
+    sent = await send(node, sign_transaction(ALICE, 0, to=BOB.address))
+
+    await node.rpc.call("evm_setAutomine", True)
+
+    assert (await node.rpc.wait_receipt(sent))["blockNumber"] == "0x1"
+    assert await pool(node) == (0, 0)
+
+
+async def test_e48_blocks_mined_at_an_interval_are_that_many_seconds_apart(
+    node: NodeUnderTest,
+) -> None:
+    """Card E48.
+
+    Prerequisite: one block.
+    Action: mine 2 blocks with an interval of 12 s.
+    Expectation: each is 12 s younger than its parent.
+    """
+    await node.rpc.call("evm_mine")
+
+    await node.rpc.call("anvil_mine", "0x2", "0xc")
+
+    times = [int((await block(node, hex(height)))["timestamp"], 16) for height in (1, 2, 3)]
+    assert times == [times[0], times[0] + 12, times[0] + 24]
+
+
 def test_every_card_has_its_number_in_order() -> None:
     names = [name for name in dir(sys.modules[__name__]) if name.startswith("test_e")]
     numbers = sorted(int(match[1]) for name in names if (match := re.match(r"test_e(\d\d)_", name)))
