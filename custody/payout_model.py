@@ -422,22 +422,6 @@ class AllowedDestination:
     usable_from: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class FinalityPolicy:
-    """When a mined payout counts as paid: so many blocks on it, and finalised if asked for.
-
-    A payout that failed on chain always waits for the chain's own finality as well, because its
-    claim gets the money back and the same bytes must then never succeed.
-    """
-
-    confirmations: int = 12
-    needs_finalized: bool = False
-
-    def __post_init__(self) -> None:
-        if self.confirmations < 1:
-            raise BadInput("a payout is confirmed by one block or more")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRule:
     """One line of an approval policy; ``*`` matches everything.

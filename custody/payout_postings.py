@@ -33,6 +33,19 @@ def in_flight_account(rail: str) -> str:
     return f"in-flight:{rail}"
 
 
+def accounts(payout: Payout) -> set[tuple[str, str]]:
+    """Return every account that the payout can touch: opened when it is requested."""
+    claim = payout.parsed_claim
+    return {
+        (claim.account or custody_account(claim.name), payout.asset),
+        (custody_account(payout.source_wallet), payout.asset),
+        (custody_account(payout.source_wallet), payout.native_asset),
+        (transit_account(payout.chain), payout.asset),
+        (in_flight_account(payout.rail), payout.asset),
+        (NETWORK_FEE, payout.native_asset),
+    }
+
+
 def reserved(payout: Payout) -> tuple[Transfer, ...]:
     """Reserve the claim; of an own transfer, which has none, reserve the coins at once."""
     account = payout.parsed_claim.account

@@ -385,6 +385,19 @@ async def sum_promised(
     return coins, gas
 
 
+async def sum_fee_caps(conn: AsyncConnection, book: int) -> dict[str, int]:
+    """Return what live payouts of a book may still cost in fees, by native asset."""
+    live = payout.c.state.in_(
+        [PayoutState.ALLOCATED, PayoutState.SIGNED, PayoutState.SECURITY_HOLD]
+    )
+    rows = await conn.execute(
+        select(payout.c.native_asset, func.sum(payout.c.fee_cap).label("fees"))
+        .where(payout.c.book == book, live)
+        .group_by(payout.c.native_asset)
+    )
+    return {row.native_asset: int(row.fees) for row in rows}
+
+
 async def lock_foreign(
     conn: AsyncConnection, chain: str, hashes: Sequence[str]
 ) -> dict[str, ForeignSpend]:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from custody import payout_explain
 from custody import payout_store as store
 from custody.errors import NotPossible
 from custody.payout_approvals import ApprovalLine, approval_bytes, to_document
@@ -27,8 +28,7 @@ from custody.payout_model import (
     PayoutRequest,
     PayoutState,
 )
-from custody.payout_postings import released, reserved
-from custody.plan import Plan
+from custody.payout_postings import accounts, released, reserved
 from kernel.errors import Refused
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
@@ -44,6 +44,7 @@ CANCELLERS: Final = (Role.APPROVER, Role.TREASURER, Role.OPERATIONS)
 
 get_payout = store.get_payout
 list_payouts = store.list_payouts
+explain = payout_explain.explain
 
 
 def derive_payout_id(request: PayoutRequest, *, book: int, now: datetime) -> UUID:
@@ -195,13 +196,11 @@ async def _reserve(
     refusal = ""
     if payout.parsed_claim.kind is ClaimKind.OWN:
         await store.lock_sender(conn, payout.chain, payout.sender, payout.source_wallet)
-    plan = Plan()
-    plan.post(*reserved(payout))
-    await ensure_accounts(conn, payout.book, sorted(plan.accounts), owners=owners, now=now)
+    await ensure_accounts(conn, payout.book, accounts(payout), owners=owners, now=now)
     if payout.parsed_claim.kind is ClaimKind.OWN:
         refusal = await _missing_coins(conn, payout)
     if not refusal:
-        refusal = _refusal(await post(conn, payout.book, plan.transfers, now=now))
+        refusal = _refusal(await post(conn, payout.book, reserved(payout), now=now))
     by = payout.requested_by
     await record(conn, [_requested(payout, now)])
     if refusal:

@@ -1,0 +1,29 @@
+"""Rule 6 of the account book: what is held for clients covers what clients are owed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody import payout_store as store
+from ledger.queries import list_accounts
+from registry.model import HOUSE
+
+
+async def count_spare(conn: AsyncConnection, book: int, assets: Collection[str]) -> dict[str, int]:
+    """Return by how much clients' holdings exceed what clients are owed, by asset.
+
+    Payouts that are signed count as owed until their coins are gone, and so do the fees that live
+    payouts may still cost.
+    """
+    spare = dict.fromkeys(assets, 0)
+    for prefix, sign in (("custody:", 1), ("transit:out:", 1), ("client:", -1), ("in-flight:", -1)):
+        for account in await list_accounts(conn, book, prefix):
+            holding = prefix == "custody:"
+            if account.asset in spare and not (holding and account.spec.owner == HOUSE):
+                spare[account.asset] += sign * account.balance.posted
+    for asset, fees in (await store.sum_fee_caps(conn, book)).items():
+        if asset in spare:
+            spare[asset] -= fees
+    return spare

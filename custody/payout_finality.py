@@ -1,0 +1,123 @@
+"""When a mined payout is over: confirmed at depth, or failed at depth and at the chain's finality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chain.model import Block
+from custody import payout_store as store
+from custody.payout_events import WORKER, move_attempt, move_payout
+from custody.payout_model import SPENDABLE, AttemptState, NonceState, Payout, PayoutState
+from custody.payout_postings import confirmed, failed
+from custody.policy import Requirement
+from kernel.events import DomainEvent, record
+from ledger.model import Transfer
+from ledger.posting import post, require_applied
+
+BATCH_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """Where the books stand on the chain: the block they are exact at, and what is final."""
+
+    tip: Block
+    finalized: int
+
+
+def is_over(payout: Payout, at: Depth, requirement: Requirement) -> bool:
+    """Tell whether nothing can change the payout any more, as far as policy goes.
+
+    A failure waits for the chain's own finality too: the claim gets its money back, so the same
+    bytes must never succeed on another branch.
+    """
+    if payout.mined_height is None:
+        return False
+    needed = requirement if payout.succeeded else Requirement(requirement.depth, finalized=True)
+    return needed.is_met(
+        height=payout.mined_height, tip=at.tip.height, finalized_height=at.finalized
+    )
+
+
+async def confirm_payouts(
+    conn: AsyncConnection,
+    chain: str,
+    *,
+    book: int,
+    tip: Block,
+    finalized: int,
+    requirement: Requirement,
+    now: datetime,
+) -> list[Payout]:
+    """Confirm, or fail, the mined payouts that are deep enough; return them as they now are.
+
+    Args:
+        conn: the caller's transaction.
+        chain: the chain's code.
+        book: the book.
+        tip: the cursor's block (`chain.follow.get_cursor`), at which the books are exact.
+        finalized: the height that the chain itself calls final.
+        requirement: what policy asks of the block that a payout was mined in.
+        now: the time of the events.
+    """
+    waiting = await store.list_payouts(
+        conn, book=book, chain=chain, states={PayoutState.MINED}, limit=BATCH_MAX
+    )
+    at = Depth(tip, finalized)
+    due = {item.id for item in waiting if is_over(item, at, requirement)}
+    payouts = await store.lock_payouts(conn, due)
+    over = [item for item in payouts.values() if _still_over(item, at, requirement)]
+    transfers: list[Transfer] = []
+    events: list[DomainEvent] = []
+    done: list[Payout] = []
+    for payout in over:
+        transfers += confirmed(payout) if payout.succeeded else failed(payout)
+    if transfers:
+        require_applied(await post(conn, book, transfers, now=now))
+    for payout in over:
+        events += await _close_attempts(conn, payout, now)
+        state = PayoutState.CONFIRMED if payout.succeeded else PayoutState.FAILED_ON_CHAIN
+        ended, event = await move_payout(
+            conn,
+            payout,
+            state,
+            actor=WORKER,
+            now=now,
+            payload={"height": tip.height, "tx_hash": payout.tx_hash},
+        )
+        done.append(ended)
+        events.append(event)
+    await record(conn, events)
+    return done
+
+
+def _still_over(payout: Payout, at: Depth, requirement: Requirement) -> bool:
+    return payout.state is PayoutState.MINED and is_over(payout, at, requirement)
+
+
+async def _close_attempts(
+    conn: AsyncConnection, payout: Payout, now: datetime
+) -> list[DomainEvent]:
+    events = []
+    for attempt in await store.list_attempts(conn, payout.id):
+        if attempt.tx_hash == payout.tx_hash:
+            _, event = await move_attempt(conn, attempt, AttemptState.FINAL, now=now)
+            await store.end_nonce(
+                conn, attempt.chain, attempt.sender, attempt.nonce, NonceState.SPENT
+            )
+        elif attempt.state in SPENDABLE or attempt.state is AttemptState.BUILT:
+            _, event = await move_attempt(
+                conn,
+                attempt,
+                AttemptState.SUPERSEDED,
+                now=now,
+                reason=f"{payout.tx_hash} has the nonce",
+            )
+        else:
+            continue
+        events.append(event)
+    return events

@@ -1,0 +1,276 @@
+"""What a block did to payouts: called by `custody.inclusion` in the transaction of each block.
+
+Rows are locked and written here; the postings are returned and made by the caller, in one batch
+with those of the deposits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chain.model import Block, BlockContents
+from custody import payout_store as store
+from custody.errors import NotPossible
+from custody.payout_events import WORKER, move_attempt, move_payout
+from custody.payout_matching import AssetView, ForeignMined, OursMined, match_block
+from custody.payout_model import (
+    FOREIGN_STATES,
+    Attempt,
+    AttemptState,
+    ForeignSpend,
+    ForeignState,
+    NonceState,
+    Payout,
+    PayoutState,
+    Source,
+)
+from custody.payout_postings import (
+    failure_orphaned,
+    foreign_included,
+    foreign_orphaned,
+    mined,
+    orphaned,
+)
+from custody.plan import Plan
+from kernel.events import DomainEvent, next_version
+from kernel.ids import derive_id
+from registry.queries import get_asset, list_chain_assets, list_wallets
+
+FOREIGN: Final = "foreign_spend"
+MAY_BE_HELD: Final = frozenset({PayoutState.ALLOCATED, PayoutState.SIGNED})
+NOT_MINED: Final = {
+    "fee_paid": None,
+    "succeeded": None,
+    "tx_hash": None,
+    "mined_height": None,
+    "mined_block": None,
+}
+
+
+async def payouts_included(
+    conn: AsyncConnection, contents: BlockContents, *, book: int, now: datetime
+) -> Plan:
+    """Write what a block that was included did to our payouts; return what is to be posted.
+
+    An attempt of ours becomes mined. Whatever else took coins or a nonce of ours is posted as a
+    foreign spend, the payout whose nonce it took goes to SECURITY_HOLD, and its sender is frozen.
+    """
+    plan, chain = Plan(), contents.block.chain
+    touched = {item.tx_hash for item in contents.outcomes}
+    touched |= {item.tx_hash for item in contents.movements}
+    texts = {item.sender for item in contents.outcomes}
+    texts |= {end for item in contents.movements for end in (item.sender, item.recipient)}
+    ours = await store.find_sources(conn, chain, texts)
+    senders = {item.sender for item in contents.outcomes}
+    senders |= {item.sender for item in contents.movements}
+    if senders.isdisjoint(ours):
+        return plan
+    attempts = await store.find_attempts_by_hash(conn, chain, touched)
+    taken = await store.find_nonce_owners(
+        conn, chain, {(item.sender, item.nonce) for item in contents.outcomes}
+    )
+    ids = {item.payout_id for item in attempts.values()} | set(taken.values())
+    payouts = await _lock(conn, ids, book)
+    # Read again under the locks: the worker may have written them meanwhile.
+    attempts = await store.find_attempts_by_hash(conn, chain, touched)
+    pairs = {key: (payouts[item.payout_id], item) for key, item in attempts.items()}
+    for found in match_block(contents, pairs, ours, await _assets(conn, chain)):
+        if isinstance(found, OursMined):
+            await _mined(conn, found, contents.block, plan, now)
+        else:
+            owner = found.outcome and taken.get((found.sender, found.outcome.nonce))
+            victim = payouts.get(owner) if owner else None
+            await _foreign(conn, found, victim, ours, contents.block, plan, now)
+    return plan
+
+
+async def payouts_orphaned(
+    conn: AsyncConnection, contents: BlockContents, *, book: int, now: datetime
+) -> Plan:
+    """Write what follows from a block that is gone; return what is to be posted.
+
+    A mined payout is SIGNED again and the same bytes go out again.
+    """
+    plan, chain, block = Plan(), contents.block.chain, contents.block
+    touched = {item.tx_hash for item in contents.outcomes}
+    attempts = await store.find_attempts_by_hash(conn, chain, touched)
+    payouts = await _lock(conn, {item.payout_id for item in attempts.values()}, book)
+    attempts = await store.find_attempts_by_hash(conn, chain, touched)
+    for attempt in sorted(attempts.values(), key=lambda item: item.id):
+        payout = payouts[attempt.payout_id]
+        if payout.mined_block == block.hash and payout.tx_hash == attempt.tx_hash:
+            await _unmined(conn, payout, attempt, block, plan, now)
+    movers = touched | {item.tx_hash for item in contents.movements}
+    for spend in (await store.lock_foreign(conn, chain, sorted(movers))).values():
+        if spend.state is ForeignState.INCLUDED and spend.block_hash == block.hash:
+            gone = replace(spend, state=ForeignState.ORPHANED)
+            await store.save_foreign(conn, gone)
+            plan.post(*foreign_orphaned(spend))
+            plan.tell(await _foreign_event(conn, spend, gone, now))
+    return plan
+
+
+async def _lock(conn: AsyncConnection, ids: set[UUID], book: int) -> dict[UUID, Payout]:
+    payouts = await store.lock_payouts(conn, ids)
+    for payout in payouts.values():
+        if payout.book != book:
+            raise NotPossible(f"payout {payout.id} is in book {payout.book}, not {book}")
+    return payouts
+
+
+async def _mined(
+    conn: AsyncConnection, found: OursMined, block: Block, plan: Plan, now: datetime
+) -> None:
+    payout, attempt, fee = found.payout, found.attempt, found.outcome.fee
+    _, event = await move_attempt(conn, attempt, AttemptState.MINED, now=now)
+    moved, told = await move_payout(
+        conn,
+        payout,
+        PayoutState.MINED,
+        actor=WORKER,
+        now=now,
+        payload={
+            "tx_hash": found.outcome.tx_hash,
+            "height": block.height,
+            "block": block.hash,
+            "fee": str(fee),
+            "succeeded": found.succeeded,
+        },
+        fee_paid=fee,
+        succeeded=found.succeeded,
+        tx_hash=found.outcome.tx_hash,
+        mined_height=block.height,
+        mined_block=block.hash,
+        waiting_for="",
+    )
+    plan.post(*mined(moved, fee, succeeded=found.succeeded))
+    plan.tell(event, told)
+
+
+async def _unmined(
+    conn: AsyncConnection,
+    payout: Payout,
+    attempt: Attempt,
+    block: Block,
+    plan: Plan,
+    now: datetime,
+) -> None:
+    _, event = await move_attempt(
+        conn, attempt, AttemptState.AMBIGUOUS, now=now, name="AttemptOrphaned"
+    )
+    plan.tell(event)
+    if attempt.state is AttemptState.FINAL:
+        await store.end_nonce(conn, payout.chain, payout.sender, attempt.nonce, NonceState.LIVE)
+    if payout.state is PayoutState.FAILED_ON_CHAIN:
+        reason = "a failure that was final is orphaned: the bytes may pay, the claim is paid back"
+        plan.post(*failure_orphaned(payout))
+        plan.tell(
+            await _hold(conn, payout, reason, now, hold_epoch=payout.hold_epoch + 1, **NOT_MINED)
+        )
+        return
+    plan.post(*orphaned(payout))
+    _, told = await move_payout(
+        conn,
+        payout,
+        PayoutState.SIGNED,
+        actor=WORKER,
+        now=now,
+        name="PayoutOrphaned",
+        reason=f"block {block.height} {block.hash} is no longer on the chain",
+        hold_epoch=payout.hold_epoch + 1,
+        run_after=now,
+        **NOT_MINED,
+    )
+    plan.tell(told)
+
+
+async def _foreign(
+    conn: AsyncConnection,
+    found: ForeignMined,
+    victim: Payout | None,
+    ours: dict[str, Source],
+    block: Block,
+    plan: Plan,
+    now: datetime,
+) -> None:
+    known = (await store.lock_foreign(conn, block.chain, [found.tx_hash])).get(found.tx_hash)
+    spend = ForeignSpend(
+        id=known.id if known else derive_id(now, FOREIGN, block.chain, found.tx_hash),
+        chain=block.chain,
+        tx_hash=found.tx_hash,
+        sender=found.sender,
+        nonce=found.outcome.nonce if found.outcome else None,
+        state=ForeignState.INCLUDED,
+        epoch=known.epoch + 1 if known else 1,
+        block_hash=block.hash,
+        legs=found.legs,
+        seen_at=known.seen_at if known else now,
+    )
+    if known:
+        FOREIGN_STATES.require(known.state, spend.state)
+    await store.save_foreign(conn, spend)
+    reason = f"transaction {found.tx_hash} is not ours and spent from {found.sender}"
+    wallet = ours[found.sender].wallet
+    await store.freeze_sender(conn, block.chain, found.sender, wallet, reason)
+    owners = {item.code: item.owner for item in await list_wallets(conn, block.chain)}
+    for leg in spend.legs:
+        plan.need(f"custody:{leg.wallet}", leg.asset, owner=owners[leg.wallet])
+    plan.post(*foreign_included(spend))
+    plan.tell(await _foreign_event(conn, known, spend, now))
+    if victim is not None and victim.state in MAY_BE_HELD:
+        plan.tell(await _hold(conn, victim, reason, now))
+
+
+async def _hold(
+    conn: AsyncConnection, payout: Payout, reason: str, now: datetime, **values: Any
+) -> DomainEvent:
+    _, event = await move_payout(
+        conn,
+        payout,
+        PayoutState.SECURITY_HOLD,
+        actor=WORKER,
+        now=now,
+        reason=reason,
+        waiting_for=reason,
+        **values,
+    )
+    return event
+
+
+async def _foreign_event(
+    conn: AsyncConnection, before: ForeignSpend | None, after: ForeignSpend, now: datetime
+) -> DomainEvent:
+    return DomainEvent(
+        entity_type=FOREIGN,
+        entity_id=after.id,
+        version=await next_version(conn, FOREIGN, after.id),
+        name=f"ForeignSpend{after.state.capitalize()}",
+        at=now,
+        actor=WORKER,
+        reason="coins or a nonce of ours were spent by a transaction that we did not make",
+        from_state=before.state if before else None,
+        to_state=after.state,
+        payload={
+            "chain": after.chain,
+            "tx_hash": after.tx_hash,
+            "sender": after.sender,
+            "nonce": after.nonce,
+            "legs": [
+                {"account": x.account, "asset": x.asset, "amount": str(x.amount)}
+                for x in after.legs
+            ],
+        },
+    )
+
+
+async def _assets(conn: AsyncConnection, chain: str) -> dict[str | None, AssetView]:
+    views: dict[str | None, AssetView] = {}
+    for item in await list_chain_assets(conn, chain):
+        scale = (await get_asset(conn, item.asset)).scale
+        views[item.contract] = AssetView(item.asset, item.decimals, scale)
+    return views
