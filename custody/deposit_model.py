@@ -100,6 +100,7 @@ DEPOSIT_STATES: Final = StateTable(
             (DepositState.UNATTRIBUTED, DepositState.ATTRIBUTED),
             *((state, DepositState.REVERSED) for state in _POSTED),
             (DepositState.REVERSED, DepositState.INCLUDED),
+            (DepositState.REVERSED, DepositState.QUARANTINED),
         }
     ),
 )

@@ -35,17 +35,8 @@ _TABLES: Final[Mapping[type[Arrival], Table]] = {
     Deposit: tables.deposit,
     Receipt: tables.receipt,
 }
-_WRITTEN: Final = {
-    Deposit: (
-        *("credit", "epoch", "block_hash", "height", "postings", "version", "state"),
-        *("depth_required", "finality_required", "policy_version", "shortfall", "reason"),
-    ),
-    Receipt: (
-        *("credit", "epoch", "block_hash", "height", "postings", "version", "state"),
-        "matched_to",
-    ),
-}
-"""The columns that may change: what else an arrival is, it stays."""
+_IDENTITY: Final = frozenset({"id", "chain", "tx_hash", "position", "first_seen_at"})
+"""The columns that never change: what an arrival is known by."""
 
 
 # Addresses.
@@ -117,8 +108,7 @@ async def insert_arrival(conn: AsyncConnection, new: Deposit | Receipt) -> None:
         NotPossible: its identity is known already; whoever asked should have locked that row.
     """
     table = _TABLES[type(new)]
-    values = {f.name: getattr(new, f.name) for f in fields(new)}
-    values["postings"] = list(new.postings)
+    values = _values(new)
     result = await conn.execute(upsert(table).values(values).on_conflict_do_nothing())
     if result.rowcount != 1:
         raise NotPossible(f"{table.name} {new.tx_hash} {new.position} is known already")
@@ -127,8 +117,7 @@ async def insert_arrival(conn: AsyncConnection, new: Deposit | Receipt) -> None:
 async def save_arrival(conn: AsyncConnection, changed: Deposit | Receipt) -> None:
     """Write what may change of an arrival whose row is locked."""
     table = _TABLES[type(changed)]
-    values = {name: getattr(changed, name) for name in _WRITTEN[type(changed)]}
-    values["postings"] = list(changed.postings)
+    values = _values(changed, leave_out=_IDENTITY)
     await conn.execute(update(table).where(table.c.id == changed.id).values(values))
 
 
@@ -248,6 +237,11 @@ async def _arrivals(conn: AsyncConnection, kind: type[A], query: Select[Any]) ->
     if kind is Deposit:
         return [_deposit(row) for row in rows]  # type: ignore[misc]  # kind is the type variable
     return [_receipt(row) for row in rows]  # type: ignore[misc]  # kind is the type variable
+
+
+def _values(arrival: Deposit | Receipt, leave_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+    values = {f.name: getattr(arrival, f.name) for f in fields(arrival) if f.name not in leave_out}
+    return values | {"postings": list(arrival.postings)}
 
 
 def _address(row: Row[Any]) -> Address:

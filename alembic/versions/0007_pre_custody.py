@@ -41,6 +41,7 @@ BEGIN
             ('orphaned', 'quarantined'),
             ('quarantined', 'orphaned'),
             ('reversed', 'included'),
+            ('reversed', 'quarantined'),
             ('screened', 'credited'),
             ('screened', 'orphaned'),
             ('unattributed', 'attributed'),
@@ -254,7 +255,11 @@ def guard() -> None:
 
 
 def grant() -> None:
-    arriving = "credit, epoch, block_hash, height, postings, version, state"
+    # All but what an arrival is known by: another branch may log another amount at the same place.
+    arriving = (
+        "contract, asset, amount, sender, address, wallet, party, credit, epoch, block_hash, "
+        "height, postings, version, state"
+    )
     op.execute("GRANT USAGE ON SCHEMA custody TO causeway_app")
     op.execute(
         "GRANT SELECT, INSERT ON custody.address, custody.address_branch, custody.deposit, "
@@ -262,10 +267,12 @@ def grant() -> None:
     )
     op.execute("GRANT UPDATE (next_index) ON custody.address_branch TO causeway_app")
     op.execute(
-        f"GRANT UPDATE ({arriving}, depth_required, finality_required, policy_version, shortfall, "
-        "reason) ON custody.deposit TO causeway_app"
+        f"GRANT UPDATE ({arriving}, kind, source, depth_required, finality_required, "
+        "policy_version, shortfall, reason) ON custody.deposit TO causeway_app"
     )
-    op.execute(f"GRANT UPDATE ({arriving}, matched_to) ON custody.receipt TO causeway_app")
+    op.execute(
+        f"GRANT UPDATE ({arriving}, reference, matched_to) ON custody.receipt TO causeway_app"
+    )
 
 
 def upgrade_deposits() -> None:

@@ -1,0 +1,131 @@
+"""What arrives at settlement addresses: final by policy, then settlement's to match.
+
+A receipt lies in ``suspense:<chain>`` until it is matched to what its sender owed. Settlement moves
+it on in the same transaction in which it marks it matched.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chain.follow import is_canonical, require_running
+from chain.model import Block
+from custody import arrivals, store
+from custody.books import apply_plan
+from custody.deposit_model import Receipt, ReceiptState
+from custody.errors import NotPossible
+from custody.plan import Plan
+from custody.policy import ConfirmationPolicy
+from kernel.errors import BadInput
+from kernel.events import DomainEvent, list_history, record
+
+ACTOR: Final = "system:receipts"
+MATCH_LENGTH_MAX: Final = 200
+
+
+async def advance_receipts(
+    conn: AsyncConnection,
+    chain: str,
+    *,
+    book: int,
+    tip: Block,
+    finalized: int,
+    policy: ConfirmationPolicy,
+    now: datetime,
+) -> list[Receipt]:
+    """Post every receipt that is deep enough to suspense; return those that moved.
+
+    Args and errors are those of `custody.deposits.advance_deposits`.
+    """
+    await require_running(conn, chain)
+    if not await is_canonical(conn, chain, tip.hash):
+        raise NotPossible(
+            f"block {tip.hash} is not on {chain} any more", remedy="Ask again with the new tip"
+        )
+    waiting = await store.claim_in_state(
+        conn, Receipt, chain, {ReceiptState.INCLUDED}, height_max=tip.height
+    )
+    plan, done = Plan(), []
+    for receipt in waiting:
+        number, wanted = policy.require(receipt)
+        if not wanted.is_met(height=receipt.height, tip=tip.height, finalized_height=finalized):
+            continue
+        posting = arrivals.posted(receipt, "final")
+        after = arrivals.moved(receipt, ReceiptState.FINAL, postings=(posting.id,))
+        await store.save_arrival(conn, after)
+        why = f"policy {policy.version}, rule {number}: {wanted}"
+        plan.post(posting)
+        plan.tell(arrivals.event(receipt, after, "ReceiptFinal", at=now, actor=ACTOR, reason=why))
+        done.append(after)
+    await apply_plan(conn, plan, book=book, now=now)
+    return done
+
+
+async def mark_matched(
+    conn: AsyncConnection,
+    receipt_id: UUID,
+    *,
+    matched_to: str,
+    by: str,
+    reason: str = "",
+    now: datetime,
+) -> Receipt:
+    """Take a final receipt out of what is waiting to be matched; its row stays locked.
+
+    Call it before the posting that moves the receipt out of suspense, in the same transaction.
+
+    Args:
+        matched_to: what it pays, opaque: the id of an obligation or instruction.
+        by: operator id, or ``system:<process>``.
+
+    Raises:
+        NotPossible: it is not final, or was matched before.
+    """
+    if not 0 < len(matched_to) <= MATCH_LENGTH_MAX:
+        raise BadInput(f"a receipt is matched to 1 to {MATCH_LENGTH_MAX} characters")
+    receipt = await store.get_arrival(conn, Receipt, receipt_id, lock=True)
+    if receipt.state is not ReceiptState.FINAL:
+        raise NotPossible(
+            f"receipt {receipt.id} is {receipt.state}, not final",
+            where=receipt.matched_to,
+            remedy="Wait until it is final; what is matched cannot be matched again",
+        )
+    after = arrivals.moved(receipt, ReceiptState.MATCHED, matched_to=matched_to)
+    await store.save_arrival(conn, after)
+    await record(
+        conn, [arrivals.event(receipt, after, "ReceiptMatched", at=now, actor=by, reason=reason)]
+    )
+    return after
+
+
+async def get_receipt(conn: AsyncConnection, receipt_id: UUID) -> Receipt:
+    """Return a receipt.
+
+    Raises:
+        UnknownRow: there is none with that id.
+    """
+    return await store.get_arrival(conn, Receipt, receipt_id)
+
+
+async def list_receipts(
+    conn: AsyncConnection,
+    *,
+    chain: str | None = None,
+    state: ReceiptState | None = None,
+    party: str | None = None,
+    after: UUID | None = None,
+    limit: int = store.PAGE_MAX,
+) -> list[Receipt]:
+    """Return a page of receipts in the order in which they were first seen."""
+    return await store.list_arrivals(
+        conn, Receipt, chain=chain, state=state, party=party, after=after, limit=limit
+    )
+
+
+async def explain(conn: AsyncConnection, receipt_id: UUID) -> list[DomainEvent]:
+    """Return the life of a receipt, oldest event first."""
+    return await list_history(conn, "receipt", receipt_id)

@@ -1,0 +1,97 @@
+"""Undoing what was posted for a block that vanished: in full, with the shortfall named.
+
+It happens when a reorganisation goes deeper than the confirmation policy that credited a deposit,
+yet not so deep that the chain halts. What the client has spent meanwhile becomes a receivable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody import arrivals, store
+from custody.deposit_model import Deposit, DepositState, Receipt, ReceiptState
+from custody.model import client_account, reorg_account
+from custody.plan import Plan
+from ledger.posting import ensure_accounts, post, set_frozen
+from ledger.queries import get_balance, list_accounts
+
+Frozen = tuple[str, str]
+"""(path, asset) of an account."""
+
+
+async def reverse(
+    conn: AsyncConnection,
+    plan: Plan,
+    undone: Sequence[Deposit | Receipt],
+    *,
+    book: int,
+    now: datetime,
+) -> list[Frozen]:
+    """Add to *plan* what reverses *undone*, and write their rows; return accounts to shut again.
+
+    A frozen account refuses decisions, not facts: it is opened for this posting.
+
+    Args:
+        undone: posted arrivals whose rows are locked.
+    """
+    if not undone:
+        return []
+    newest_first = sorted(undone, key=lambda item: item.id, reverse=True)
+    clients = {
+        (client, item.asset)
+        for item in newest_first
+        if (client := arrivals.guarded_client(item)) is not None
+    }
+    needed = {(reorg_account(client), asset) for client, asset in clients}
+    await ensure_accounts(conn, book, needed, now=now)
+    # An empty batch takes the head's lock: from here on no balance of the book can change.
+    await post(conn, book, [], now=now)
+    available = {
+        (client_account(client), asset): (
+            await get_balance(conn, book, client_account(client), asset)
+        ).available
+        for client, asset in clients
+    }
+    for item, short in arrivals.split_shortfalls(newest_first, available):
+        after = _reversed(item, short)
+        await store.save_arrival(conn, after)
+        plan.post(*arrivals.undone(item, shortfall=short))
+        name = "DepositReversed" if isinstance(item, Deposit) else "ReceiptReversed"
+        plan.tell(arrivals.event(item, after, name, at=now, actor=arrivals.FOLLOWER))
+    return await _open_frozen(conn, set(available), book=book, now=now)
+
+
+async def shut_again(
+    conn: AsyncConnection, shut: Sequence[Frozen], *, book: int, now: datetime
+) -> None:
+    """Freeze again what `reverse` opened, in the same transaction."""
+    for path, asset in shut:
+        await set_frozen(
+            conn, book, path, asset, frozen=True, reason="the reversal is posted", now=now
+        )
+
+
+async def _open_frozen(
+    conn: AsyncConnection, keys: set[Frozen], *, book: int, now: datetime
+) -> list[Frozen]:
+    shut = [
+        (account.path, account.asset)
+        for path in sorted({path for path, _ in keys})
+        for account in await list_accounts(conn, book, path)
+        if account.frozen and (account.path, account.asset) in keys
+    ]
+    for path, asset in shut:
+        reason = "a block vanished, its deposits are reversed"
+        await set_frozen(conn, book, path, asset, frozen=False, reason=reason, now=now)
+    return shut
+
+
+def _reversed(item: Deposit | Receipt, short: int) -> Deposit | Receipt:
+    if isinstance(item, Deposit):
+        gone = arrivals.moved(item, DepositState.REVERSED)
+        return replace(gone, postings=(), shortfall=item.shortfall + short)
+    return replace(arrivals.moved(item, ReceiptState.REVERSED), postings=())
