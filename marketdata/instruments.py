@@ -52,12 +52,10 @@ async def get_instrument(
 async def list_instruments(conn: AsyncConnection, venue: str) -> list[Instrument]:
     """Return the newest version of every instrument of a venue, by symbol."""
     rows = await conn.execute(
-        select(table)
-        .distinct(table.c.venue, table.c.symbol)
-        .where(table.c.venue == venue)
-        .order_by(table.c.venue, table.c.symbol, table.c.version.desc())
+        select(table).where(table.c.venue == venue).order_by(table.c.symbol, table.c.version)
     )
-    return [_instrument(row) for row in rows]
+    newest = {row.symbol: _instrument(row) for row in rows}
+    return list(newest.values())
 
 
 async def _newest(

@@ -1,0 +1,457 @@
+"""Orders through the unmodified ccxt class against a venue that misbehaves by schedule.
+
+Whatever happens: at most one order of ours exists at the venue, and what is on record is what the
+venue did. The venue's own truth is read from its control endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from kernel.clock import ManualClock, SystemClock
+from kernel.db import transact
+from kernel.events import list_history
+from marketdata.model import Instrument
+from matching.model import TimeInForce
+from tests.venues.conftest import (
+    QUICK,
+    gateway_settings,
+    intended,
+    ticket,
+)
+from venues.ccxt.fill_stream import FillStream
+from venues.ccxt.gateway import BinanceGateway, open_gateway
+from venues.errors import ContradictingFill, OrderConflict, VenueUnavailable
+from venues.fills import Collected, begin_history, collect, filled_units, list_fills, record_fills
+from venues.model import OrderState, Placement, VenueFill, VenueOrder
+from venues.orders import LEASE, cancel, list_orders, resolve, resume, submit
+from venues.simulator.testing import SimulatorProcess
+
+CLOCK = SystemClock()
+ORDER_PATH = "/api/v3/order"
+S = OrderState
+
+LANDS = [
+    "hang_after_accept",
+    "reset_after_accept",
+    "status_503_after_accept",
+    "html_502_after_accept",
+    "html_504_after_accept",
+    "timeout_1007_after_accept",
+    "unexpected_1006_after_accept",
+    "truncated_200",
+]
+DOES_NOT_LAND = ["hang_before_accept", "reset_before", "status_503", "html_504"]
+IS_REFUSED = ["rate_limited_429", "banned_418"]
+
+
+def truth(sim: SimulatorProcess) -> dict[str, Any]:
+    account: dict[str, Any] = sim.state()["accounts"]["desk"]
+    return account
+
+
+def ours(sim: SimulatorProcess, order: VenueOrder) -> list[Any]:
+    return [o for o in truth(sim)["orders"] if o["clientOrderId"] == order.client_order_id]
+
+
+async def placed(engine: AsyncEngine, gateway: BinanceGateway, order: VenueOrder) -> VenueOrder:
+    """Submit, and clear up what is not known, as the hedger does."""
+    after = await submit(engine, gateway, order.id, holder="t", clock=CLOCK)
+    if after.state is S.UNKNOWN:
+        after = await resolve(engine, gateway, order.id, holder="t", clock=CLOCK, policy=QUICK)
+    return after
+
+
+async def collected(engine: AsyncEngine, gateway: BinanceGateway) -> Collected:
+    return await collect(engine, gateway, "ETHUSDT", clock=CLOCK)
+
+
+async def filled(engine: AsyncEngine, order: VenueOrder) -> int:
+    return await transact(engine, lambda conn: filled_units(conn, order))
+
+
+async def test_an_order_is_placed_filled_and_its_fills_add_up(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    order = await intended(engine, ticket(grid))
+
+    after = await placed(engine, gateway, order)
+    found = await collected(engine, gateway)
+
+    assert after.state is S.FILLED
+    assert after.executed_units == order.base_units == await filled(engine, after)
+    assert (found.incomplete, found.new) == ((), len(truth(sim)["fills"]))
+    assert ours(sim, order)[0]["status"] == "FILLED"
+    async with engine.connect() as conn:
+        history = await list_history(conn, "venue-order", order.id)
+    assert [event.to_state for event in history] == ["intent", "submitting", "acked", "filled"]
+
+
+@pytest.mark.parametrize("fault", LANDS)
+async def test_an_order_that_landed_unseen_is_found_and_counted_once(
+    engine: AsyncEngine,
+    gateway: BinanceGateway,
+    grid: Instrument,
+    sim: SimulatorProcess,
+    fault: str,
+) -> None:
+    order = await intended(engine, ticket(grid))
+    sim.fault(fault, ORDER_PATH, method="POST", seconds=2)
+
+    after = await placed(engine, gateway, order)
+    await collected(engine, gateway)
+
+    assert after.state is S.FILLED
+    assert len(truth(sim)["orders"]) == 1
+    assert await filled(engine, after) == order.base_units
+
+
+@pytest.mark.parametrize("fault", DOES_NOT_LAND)
+async def test_an_order_that_did_not_land_is_shown_not_to_exist(
+    engine: AsyncEngine,
+    gateway: BinanceGateway,
+    grid: Instrument,
+    sim: SimulatorProcess,
+    fault: str,
+) -> None:
+    order = await intended(engine, ticket(grid))
+    sim.fault(fault, ORDER_PATH, method="POST", seconds=2)
+
+    after = await placed(engine, gateway, order)
+
+    assert after.state is S.NOT_PLACED
+    assert truth(sim)["orders"] == []
+
+
+@pytest.mark.parametrize("fault", IS_REFUSED)
+async def test_a_refusal_is_final_at_once(
+    engine: AsyncEngine,
+    gateway: BinanceGateway,
+    grid: Instrument,
+    sim: SimulatorProcess,
+    fault: str,
+) -> None:
+    order = await intended(engine, ticket(grid))
+    sim.fault(fault, ORDER_PATH, method="POST")
+
+    after = await submit(engine, gateway, order.id, holder="t", clock=CLOCK)
+
+    assert after.state is S.REFUSED
+    assert truth(sim)["orders"] == []
+
+
+async def test_too_little_money_is_a_refusal(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    sim.control("POST", "balance", {"asset": "USDT", "free": "10"})
+    order = await intended(engine, ticket(grid))
+
+    after = await submit(engine, gateway, order.id, holder="t", clock=CLOCK)
+
+    assert after.state is S.REFUSED
+    assert "insufficient" in after.state_reason
+
+
+async def test_an_order_that_lands_late_but_in_time_is_not_given_up(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    """The venue accepts it after we stopped waiting, and before its window is over."""
+    wanted = replace(ticket(grid), key="late")
+    now = CLOCK.now()
+    order = await intended(engine, wanted)
+    sim.fault("delay_before_accept", ORDER_PATH, method="POST", seconds=0.9)
+
+    async def widen(conn: Any) -> None:
+        await conn.exec_driver_sql("UPDATE venues.venue_order SET recv_window_ms = 2000")
+
+    await transact(engine, widen)
+    after = await placed(engine, gateway, order)
+
+    assert CLOCK.now() - now < timedelta(seconds=8)
+    assert after.state is S.FILLED
+    assert len(truth(sim)["orders"]) == 1
+
+
+async def test_a_wrong_clock_is_refused_measured_and_then_right(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    sim.control("POST", "clock", {"skew_ms": 60_000})
+    first = await placed(engine, gateway, await intended(engine, ticket(grid, "first")))
+    second = await placed(engine, gateway, await intended(engine, ticket(grid, "second")))
+
+    assert first.state is S.REFUSED
+    assert second.state is S.FILLED
+
+
+async def test_while_the_venue_does_not_answer_an_order_stays_unknown(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    order = await intended(engine, ticket(grid))
+    sim.fault("reset_before", ORDER_PATH, method="POST")
+    sim.fault("status_503", "/api/v3", method="GET", count=1_000)
+
+    after = await submit(engine, gateway, order.id, holder="t", clock=CLOCK)
+    policy = replace(QUICK, looks_max=8)
+    still = await resolve(engine, gateway, order.id, holder="t", clock=CLOCK, policy=policy)
+    old = replace(policy, escalate_after=timedelta(0), looks_max=1)
+    escalated = await resolve(engine, gateway, order.id, holder="t", clock=CLOCK, policy=old)
+    sim.control("DELETE", "faults")
+    (left,) = await resume(
+        engine, gateway, holder="t", clock=CLOCK, policy=replace(QUICK, looks_max=1)
+    )
+    await resume(engine, gateway, holder="t", clock=CLOCK, policy=QUICK)
+    async with engine.connect() as conn:
+        (at_last,) = await list_orders(conn, "sim", "desk")
+
+    assert [after.state, still.state, escalated.state] == [S.UNKNOWN, S.UNKNOWN, S.ESCALATED]
+    assert left.state is S.ESCALATED
+    assert at_last.state is S.NOT_PLACED
+
+
+async def test_the_venue_killed_while_it_answers_ends_with_one_order(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    order = await intended(engine, ticket(grid))
+    sim.fault("hang_after_accept", ORDER_PATH, method="POST", seconds=30)
+
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(submit(engine, gateway, order.id, holder="t", clock=CLOCK))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(sim.kill)
+    unknown = sending.result()
+    down = await resolve(
+        engine, gateway, order.id, holder="t", clock=CLOCK, policy=replace(QUICK, looks_max=3)
+    )
+    await asyncio.to_thread(sim.start)
+    after = await resolve(engine, gateway, order.id, holder="t", clock=CLOCK, policy=QUICK)
+    await collected(engine, gateway)
+
+    assert (unknown.state, down.state, after.state) == (S.UNKNOWN, S.UNKNOWN, S.FILLED)
+    assert len(truth(sim)["orders"]) == 1
+    assert await filled(engine, after) == order.base_units
+
+
+class Dies(Exception):
+    """Our own process ends here."""
+
+
+class DyingGateway:
+    """A gateway in a process that ends right before or right after it sends an order."""
+
+    def __init__(self, inner: BinanceGateway, *, after_sending: bool) -> None:
+        self._inner = inner
+        self._after_sending = after_sending
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def place(self, order: VenueOrder) -> Placement:
+        if self._after_sending:
+            await self._inner.place(order)
+        raise Dies
+
+
+@pytest.mark.parametrize(("after_sending", "expected"), [(True, S.FILLED), (False, S.NOT_PLACED)])
+async def test_a_crash_around_sending_is_cleared_up_by_the_next_start(
+    engine: AsyncEngine,
+    gateway: BinanceGateway,
+    grid: Instrument,
+    sim: SimulatorProcess,
+    after_sending: bool,  # noqa: FBT001  a row of the table
+    expected: OrderState,
+) -> None:
+    order = await intended(engine, ticket(grid))
+    dying: Any = DyingGateway(gateway, after_sending=after_sending)
+    with pytest.raises(Dies):
+        await submit(engine, dying, order.id, holder="first", clock=CLOCK)
+
+    during = await resume(engine, gateway, holder="second", clock=CLOCK, policy=QUICK)
+    later = ManualClock(CLOCK.now() + LEASE)
+    left = await resume(engine, gateway, holder="second", clock=later, policy=QUICK)
+
+    assert [o.state for o in during] == [S.SUBMITTING]  # its sender may still be at work
+    assert left == []
+    async with engine.connect() as conn:
+        (after,) = await list_orders(conn, "sim", "desk")
+    assert after.state is expected
+    assert len(truth(sim)["orders"]) == (1 if expected is S.FILLED else 0)
+
+
+async def test_an_intent_that_nobody_sent_is_given_up_and_never_sent(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    order = await intended(engine, ticket(grid))
+    young = await resume(engine, gateway, holder="t", clock=CLOCK, policy=QUICK)
+    later = ManualClock(CLOCK.now() + LEASE)
+    await resume(engine, gateway, holder="t", clock=later, policy=QUICK)
+
+    after = await submit(engine, gateway, order.id, holder="t", clock=CLOCK)
+
+    assert [o.state for o in young] == [S.INTENT]
+    assert after.state is S.NOT_PLACED
+    assert truth(sim)["orders"] == []
+
+
+async def test_of_many_that_submit_one_sends(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    order = await intended(engine, ticket(grid))
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(4):
+            group.create_task(submit(engine, gateway, order.id, holder=f"t{n}", clock=CLOCK))
+
+    assert len(truth(sim)["orders"]) == 1
+
+
+async def test_the_same_ticket_is_the_same_order_and_other_content_is_refused_by_field(
+    engine: AsyncEngine, grid: Instrument
+) -> None:
+    first = await intended(engine, ticket(grid))
+
+    assert (await intended(engine, ticket(grid))).id == first.id
+    with pytest.raises(OrderConflict, match="price"):
+        await intended(engine, ticket(grid, price="3050"))
+
+
+async def test_a_resting_order_can_be_cancelled(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    resting = ticket(grid, price="2000", time_in_force=TimeInForce.GTC)
+    order = await intended(engine, resting)
+
+    acked = await submit(engine, gateway, order.id, holder="t", clock=CLOCK)
+    after = await cancel(engine, gateway, order.id, holder="t", clock=CLOCK)
+
+    assert (acked.state, after.state) == (S.ACKED, S.CANCELLED)
+    assert ours(sim, order)[0]["status"] == "CANCELED"
+
+
+async def test_an_order_larger_than_the_book_expires_partly_filled(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    sim.control("POST", "fund", {"asset": "USDT", "amount": "90000000"})
+    best_ask = sim.state()["symbols"]["ETHUSDT"]["asks"][0][0]
+    order = await intended(engine, ticket(grid, lots=9_000_000, price=best_ask))
+
+    after = await placed(engine, gateway, order)
+    await collected(engine, gateway)
+
+    assert after.state is S.EXPIRED
+    assert 0 < after.executed_units < order.base_units
+    assert await filled(engine, after) == after.executed_units
+
+
+async def test_a_fill_is_stored_once_whichever_way_it_comes(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    streamed: list[VenueFill] = []
+    arrived = asyncio.Event()
+
+    async def deliver(fills: Any) -> None:
+        await transact(
+            engine, lambda conn: record_fills(conn, fills, source="stream", now=CLOCK.now())
+        )
+        streamed.extend(fills)
+        arrived.set()
+
+    stream = FillStream(gateway_settings(sim), {"ETHUSDT": grid})
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(stream.run(deliver))
+        await asyncio.sleep(1.0)
+        await placed(engine, gateway, await intended(engine, ticket(grid)))
+        async with asyncio.timeout(5):
+            await arrived.wait()
+        running.cancel()
+    found = await collected(engine, gateway)
+    async with engine.connect() as conn:
+        stored = await list_fills(conn, "sim", "desk", "ETHUSDT")
+
+    assert found.new == 0
+    assert len(stored) == len(truth(sim)["fills"])
+    assert set(stored) == set(streamed)
+
+
+async def test_a_fill_the_stream_brought_does_not_hide_an_earlier_one(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+) -> None:
+    for key in ("a", "b", "c"):
+        await placed(engine, gateway, await intended(engine, ticket(grid, key)))
+    *_, last = await gateway.fills("ETHUSDT", "0")
+    await transact(
+        engine, lambda conn: record_fills(conn, [last], source="stream", now=CLOCK.now())
+    )
+
+    found = await collected(engine, gateway)
+
+    async with engine.connect() as conn:
+        stored = await list_fills(conn, "sim", "desk", "ETHUSDT")
+    assert found.new == len(stored) - 1
+    assert sum(f.base_units for f in stored) == 3 * 10**18
+
+
+async def test_another_story_about_the_same_trade_is_refused(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+) -> None:
+    await placed(engine, gateway, await intended(engine, ticket(grid)))
+    await collected(engine, gateway)
+    (first, *_) = await gateway.fills("ETHUSDT", "0")
+    other = replace(first, quote_units=first.quote_units + 1)
+
+    with pytest.raises(ContradictingFill):
+        await transact(
+            engine, lambda conn: record_fills(conn, [other], source="stream", now=CLOCK.now())
+        )
+
+
+async def test_trades_before_the_opening_are_left_out(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    model = await intended(engine, ticket(grid, "model"))
+    before_us = replace(model, client_order_id="old", signed_at=gateway.venue_time(CLOCK.now()))
+    await gateway.place(before_us)
+    *_, last = await gateway.fills("ETHUSDT", "0")
+    await transact(
+        engine,
+        lambda conn: begin_history(
+            conn, "sim", "desk", "ETHUSDT", trade_id=last.trade_id, now=CLOCK.now()
+        ),
+    )
+    nothing = await collected(engine, gateway)
+    await placed(engine, gateway, await intended(engine, ticket(grid, "new")))
+    found = await collected(engine, gateway)
+
+    async with engine.connect() as conn:
+        stored = await list_fills(conn, "sim", "desk", "ETHUSDT")
+    assert nothing.new == 0
+    assert found.new == len(stored) == len(truth(sim)["fills"]) - 1
+    assert last not in stored
+
+
+async def test_a_venue_that_is_down_says_nothing_about_orders(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    await asyncio.to_thread(sim.kill)
+
+    with pytest.raises(VenueUnavailable):
+        await gateway.find_order("ETHUSDT", "cw1")
+    with pytest.raises(VenueUnavailable):
+        await gateway.balances()
+
+
+async def test_an_order_is_not_sent_through_a_gateway_that_never_connected(
+    engine: AsyncEngine, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    await asyncio.to_thread(sim.kill)
+    order = await intended(engine, ticket(grid))
+    async with open_gateway(gateway_settings(sim), CLOCK) as fresh:
+        after = await submit(engine, fresh, order.id, holder="t", clock=CLOCK)
+
+    assert after.state is S.REFUSED
+    assert after.state_reason.startswith("not sent")

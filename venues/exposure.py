@@ -1,0 +1,164 @@
+"""What of each order is booked, and what may still come: for whoever has to know the worst case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from matching.model import Side
+from venues.model import DUST_SCALE, OPEN_STATES, UNSETTLED_STATES, VenueFill, VenueOrder
+from venues.store import fill_of, order_of
+from venues.tables import balance_snapshot, fill, venue_order
+
+BOOKING_MAX: Final = 200
+EXPOSURES_MAX: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderExposure:
+    """An order whose effect is not wholly booked; units of the base asset."""
+
+    order: VenueOrder
+    filled: int
+    booked: int
+
+    @property
+    def certain(self) -> int:
+        """Return what has traded and is not booked: by our fills or by the venue's own figure."""
+        return max(self.order.executed_units, self.filled) - self.booked
+
+    @property
+    def possible(self) -> int:
+        """Return the most that may turn out to have traded and is not booked."""
+        if self.order.state in OPEN_STATES:
+            return max(self.certain, self.order.base_units - self.booked)
+        return self.certain
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether nobody knows if the venue has the order."""
+        return self.order.state in UNSETTLED_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertainty:
+    """Between which bounds what is not booked will change a holding, in units of the base asset."""
+
+    low: int
+    high: int
+
+
+def uncertainty(exposures: Sequence[OrderExposure]) -> Uncertainty:
+    """Return the worst case on either side: every order filled as far as it may, or as little."""
+    low = high = 0
+    for item in exposures:
+        if item.order.side is Side.BUY:
+            low, high = low + item.certain, high + item.possible
+        else:
+            low, high = low - item.possible, high - item.certain
+    return Uncertainty(low=low, high=high)
+
+
+async def list_exposures(
+    conn: AsyncConnection, venue: str, account: str, symbol: str
+) -> list[OrderExposure]:
+    """Return the orders that may still trade, or have traded more than is booked, oldest first.
+
+    One statement, so that orders and fills are seen at one instant.
+    """
+    mine = and_(
+        fill.c.venue == venue_order.c.venue,
+        fill.c.account == venue_order.c.account,
+        fill.c.symbol == venue_order.c.symbol,
+        fill.c.venue_order_id == venue_order.c.venue_order_id,
+    )
+    filled = select(func.coalesce(func.sum(fill.c.base_units), 0)).where(mine).scalar_subquery()
+    booked = (
+        select(func.coalesce(func.sum(fill.c.base_units), 0))
+        .where(mine, fill.c.booked_at.is_not(None))
+        .scalar_subquery()
+    )
+    rows = await conn.execute(
+        select(venue_order, filled.label("filled_units"), booked.label("booked_units"))
+        .where(
+            venue_order.c.venue == venue,
+            venue_order.c.account == account,
+            venue_order.c.symbol == symbol,
+            or_(
+                venue_order.c.state.in_([str(state) for state in OPEN_STATES]),
+                venue_order.c.executed_units > booked,
+                filled > booked,
+            ),
+        )
+        .order_by(venue_order.c.created_at, venue_order.c.id)
+        .limit(EXPOSURES_MAX)
+    )
+    return [
+        OrderExposure(
+            order=order_of(row), filled=int(row.filled_units), booked=int(row.booked_units)
+        )
+        for row in rows
+    ]
+
+
+async def lock_unbooked(
+    conn: AsyncConnection, venue: str, account: str, symbol: str, *, limit: int = BOOKING_MAX
+) -> list[VenueFill]:
+    """Lock and return fills that are not booked, oldest first; locked ones of others are left."""
+    rows = await conn.execute(
+        select(fill)
+        .where(
+            fill.c.venue == venue,
+            fill.c.account == account,
+            fill.c.symbol == symbol,
+            fill.c.booked_at.is_(None),
+        )
+        .order_by(fill.c.executed_at, fill.c.id)
+        .limit(min(limit, BOOKING_MAX))
+        .with_for_update(skip_locked=True)
+    )
+    return [fill_of(row) for row in rows]
+
+
+async def mark_booked(conn: AsyncConnection, fill_ids: Sequence[UUID], *, now: datetime) -> None:
+    """Mark fills that this transaction has locked and booked."""
+    await conn.execute(update(fill).where(fill.c.id.in_(fill_ids)).values(booked_at=now))
+
+
+async def dust_by_asset(conn: AsyncConnection, venue: str, account: str) -> dict[str, int]:
+    """Return by how much the venue's own figures exceed ours, from fills and the first snapshot.
+
+    Units: ``10 ** -DUST_SCALE`` of a smallest unit.
+    """
+    mine = (fill.c.venue == venue, fill.c.account == account)
+    total: dict[str, int] = {}
+    for asset, dust in ((fill.c.quote, fill.c.quote_dust), (fill.c.fee_asset, fill.c.fee_dust)):
+        rows = await conn.execute(select(asset, func.sum(dust)).where(*mine).group_by(asset))
+        for code, units in rows:
+            total[code] = total.get(code, 0) + int(units)
+    first = (
+        select(func.min(balance_snapshot.c.taken_at))
+        .where(balance_snapshot.c.venue == venue, balance_snapshot.c.account == account)
+        .scalar_subquery()
+    )
+    rows = await conn.execute(
+        select(balance_snapshot.c.asset, balance_snapshot.c.dust).where(
+            balance_snapshot.c.venue == venue,
+            balance_snapshot.c.account == account,
+            balance_snapshot.c.taken_at == first,
+        )
+    )
+    for code, units in rows:
+        total[code] = total.get(code, 0) + int(units)
+    return total
+
+
+def exact(units: int, dust: int) -> int:
+    """Return an amount with its dust, in units of ``10 ** -DUST_SCALE`` of a smallest unit."""
+    return units * int(10**DUST_SCALE) + dust
