@@ -5,6 +5,7 @@
       PortTaken
       JournalMismatch
       JournalDamaged
+      JournalInUse
       SettingsInvalid
 
 Source of codes and messages: binance/binance-spot-api-docs, errors.md.
@@ -35,6 +36,10 @@ class JournalMismatch(SimulatorError):
 
 class JournalDamaged(SimulatorError):
     """A record before the last one cannot be read or cannot be applied."""
+
+
+class JournalInUse(SimulatorError):
+    """Another simulator writes to the data directory."""
 
 
 class SettingsInvalid(SimulatorError):

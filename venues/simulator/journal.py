@@ -5,6 +5,7 @@ accepted, before it is applied. A crash in the middle of a write leaves a last l
 newline: that command was never answered, so it is cut off at the next start.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final
 import msgspec
 
 from venues.simulator.commands import Command, Record
-from venues.simulator.errors import JournalDamaged, JournalMismatch
+from venues.simulator.errors import JournalDamaged, JournalInUse, JournalMismatch
 from venues.simulator.model import Genesis
 
 FILE_NAME: Final = "journal.jsonl"
@@ -23,18 +24,35 @@ _DECODER: Final[msgspec.json.Decoder[Record]] = msgspec.json.Decoder(Record)
 
 
 class Journal:
-    """An append-only file of records, open for the life of the simulator."""
+    """An append-only file of records, open and locked for the life of the simulator.
+
+    Raises on opening:
+        JournalInUse: another simulator has it open.
+    """
 
     def __init__(self, path: Path, *, fsync: bool = True) -> None:
         self._path = path
         self._fsync = fsync
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # the genesis holds API secrets, if only simulated ones
         self._file = path.open("ab", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise JournalInUse(
+                f"{path} is in use by another simulator: stop it, or give another --data-dir"
+            ) from error
+        self._cut_torn_line()
 
     @property
     def path(self) -> Path:
         """Where the records are."""
         return self._path
+
+    def size_bytes(self) -> int:
+        """How long the journal is."""
+        return os.fstat(self._file.fileno()).st_size
 
     def append(self, record: Record, *, durable: bool) -> None:
         """Write a record; with `durable` it is on the disk when this returns.
@@ -44,40 +62,74 @@ class Journal:
         line = _ENCODER.encode(record) + b"\n"
         written = self._file.write(line)
         assert written == len(line), f"{self._path}: only {written} of {len(line)} bytes written"
-        if durable and self._fsync:
+        if durable:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until all that was written is on the disk."""
+        if self._fsync:
             os.fsync(self._file.fileno())
+
+    def genesis(self) -> Genesis | None:
+        """The first record; None when the journal is empty.
+
+        Raises:
+            JournalDamaged: the first record is something else.
+        """
+        with self._path.open("rb") as file:
+            line = file.readline()
+        if not line:
+            return None
+        record = self._decoded(line, 0)
+        if not isinstance(record, Genesis):
+            raise JournalDamaged(f"{self._path}: the first line is not the genesis record")
+        return record
+
+    def commands(self, from_byte: int) -> Iterator[Command]:
+        """Commands from a byte on, or after the genesis for byte 0.
+
+        Raises:
+            JournalDamaged: a complete line is no command, or the journal is shorter than that.
+        """
+        if from_byte > self.size_bytes():
+            raise JournalDamaged(f"{self._path} is shorter than the checkpoint beside it says")
+        with self._path.open("rb") as file:
+            file.seek(from_byte)
+            if from_byte == 0:
+                file.readline()
+            at = file.tell()
+            for line in file:
+                record = self._decoded(line, at)
+                if isinstance(record, Genesis):
+                    raise JournalDamaged(f"{self._path}, byte {at}: a second genesis record")
+                at += len(line)
+                yield record
 
     def close(self) -> None:
-        """Flush to the disk and close."""
+        """Flush to the disk, unlock and close."""
         if not self._file.closed:
-            os.fsync(self._file.fileno())
+            self.flush()
             self._file.close()
 
+    def _decoded(self, line: bytes, at: int) -> Record:
+        try:
+            return _DECODER.decode(line)
+        except msgspec.DecodeError as error:
+            raise JournalDamaged(f"{self._path}, byte {at}: {error}") from error
 
-def open_journal(
-    directory: Path, genesis: Genesis, *, fsync: bool
-) -> tuple[Journal, Genesis, Iterator[Command]]:
-    """Open or begin the journal of a data directory: what to build on and what to apply again.
+    def _cut_torn_line(self) -> None:
+        content = self._path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            self._file.truncate(content.rfind(b"\n") + 1)
+            os.fsync(self._file.fileno())
+
+
+def require_same(path: Path, stored: Genesis, wanted: Genesis) -> None:
+    """Refuse a journal that was begun under other settings.
 
     Raises:
-        JournalMismatch: the directory was written under other settings.
-        JournalDamaged: a complete line cannot be read.
+        JournalMismatch: names what differs and what to do.
     """
-    path = directory / FILE_NAME
-    _cut_torn_line(path)
-    records = list(_read(path))
-    if not records:
-        journal = Journal(path, fsync=fsync)
-        journal.append(genesis, durable=True)
-        return journal, genesis, iter(())
-    first, rest = records[0], records[1:]
-    if not isinstance(first, Genesis):
-        raise JournalDamaged(f"{path}: the first line is not the genesis record")
-    _require_same(path, first, genesis)
-    return Journal(path, fsync=fsync), first, (_as_command(path, record) for record in rest)
-
-
-def _require_same(path: Path, stored: Genesis, wanted: Genesis) -> None:
     differing = [
         name
         for name in Genesis.__struct_fields__
@@ -88,30 +140,3 @@ def _require_same(path: Path, stored: Genesis, wanted: Genesis) -> None:
             f"{path} was written with other settings ({', '.join(differing)} differ): start with the "
             f"same settings, or give another --data-dir, or delete the directory to begin anew"
         )
-
-
-def _as_command(path: Path, record: Record) -> Command:
-    if isinstance(record, Genesis):
-        raise JournalDamaged(f"{path}: a second genesis record")
-    return record
-
-
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
-            os.fsync(file.fileno())
-
-
-def _read(path: Path) -> Iterator[Record]:
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield _DECODER.decode(line)
-            except msgspec.DecodeError as error:
-                raise JournalDamaged(f"{path}, line {number}: {error}") from error

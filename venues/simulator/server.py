@@ -2,15 +2,15 @@
 
 import asyncio
 import errno
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
+from kernel.clock import Clock, SystemClock
 from venues.simulator import auth
 from venues.simulator.commands import StepMaker, VenueEvent
 from venues.simulator.connections import HEARTBEAT_S, Connection
@@ -29,11 +29,6 @@ from venues.simulator.user_streams import UserStreams
 MINUTE_MS: Final = 60_000
 SHUTDOWN_S: Final = 1.0
 BODY_MAX_BYTES: Final = 64 * 1024
-
-
-def machine_clock_ms() -> int:
-    """The machine's time: the simulator stands for a foreign system and has a clock of its own."""
-    return time.time_ns() // 1_000_000
 
 
 class Meter:
@@ -85,10 +80,10 @@ class VenueSimulator:
         self,
         settings: VenueSimulatorSettings,
         *,
-        clock_ms: Callable[[], int] = machine_clock_ms,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._clock_ms = clock_ms
+        self._clock = SystemClock() if clock is None else clock
         self._faults = FaultSchedule()
         self._market_streams = MarketStreams()
         self._user_streams = UserStreams()
@@ -128,7 +123,9 @@ class VenueSimulator:
         """
         if self._running is not None:
             raise SimulatorError("the simulator is running already")
-        core = VenueCore(self._settings, self._clock_ms, self._publish)
+        self.failure = None
+        self.stopping.clear()
+        core = VenueCore(self._settings, self._clock, publish=self._publish, failed=self._fail)
         control = Control(core, self._faults)
         runner = web.AppRunner(
             self._application(control), access_log=None, shutdown_timeout=SHUTDOWN_S
@@ -158,6 +155,8 @@ class VenueSimulator:
         for connection in self._market_streams.connections() + self._user_streams.connections():
             connection.close()
         await running.runner.cleanup()
+        if self.failure is None:
+            running.core.save_checkpoint()
         running.core.close()
         self._running = None
         if self.failure is not None:

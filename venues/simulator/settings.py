@@ -76,6 +76,7 @@ class VenueSimulatorSettings:
     `data_dir` holds the journal. An empty `accounts` makes one account named `desk`.
     `step_interval_ms` 0 keeps the market maker still until it is told to move.
     `withdrawal_delay_ms` None leaves withdrawals in process until they are settled by hand.
+    `checkpoint_every` commands an image of the state is written, which shortens the next start.
     `weight_limit_1m` is announced always and enforced only with `enforce_weight`.
     """
 
@@ -95,6 +96,7 @@ class VenueSimulatorSettings:
     depth_interval_ms: int = 100
     weight_limit_1m: int = 6_000
     enforce_weight: bool = False
+    checkpoint_every: int = 20_000
     fsync: bool = True
 
     def genesis(self, at_ms: int) -> Genesis:

@@ -4,9 +4,11 @@
 class Wallet:
     """Mutable balances that refuse to go below zero."""
 
-    def __init__(self, free_units: dict[str, int]) -> None:
+    def __init__(
+        self, free_units: dict[str, int], locked_units: dict[str, int] | None = None
+    ) -> None:
         self._free = dict(free_units)
-        self._locked: dict[str, int] = {}
+        self._locked = dict(locked_units or {})
 
     def free(self, asset: str) -> int:
         """Units that can be spent."""

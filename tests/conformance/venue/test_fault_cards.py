@@ -181,12 +181,13 @@ async def test_a_closed_stream_raises_and_comes_back(pro: Pro, venue: SimulatorP
     assert await watched_nonces(pro, venue, 1)
 
 
-async def test_execution_reports_can_come_twice_and_swapped(
-    rest: Rest, pro: Pro, venue: SimulatorProcess
+@pytest.mark.parametrize(("kind", "count"), [("ws_duplicate", 20), ("ws_swap", 1)])
+async def test_execution_reports_can_come_twice_or_swapped(
+    rest: Rest, pro: Pro, venue: SimulatorProcess, kind: str, count: int
 ) -> None:
-    """F10. Given duplicated user frames. One fill. my trades has it once, by its id."""
+    """F10. Given duplicated or swapped user frames. One fill. my trades has it once, by its id."""
     await rest.load_markets()
-    venue.fault("ws_duplicate", "user", count=20)
+    venue.fault(kind, "user", count=count)
     async with asyncio.TaskGroup() as tasks:
         watching: asyncio.Task[Any] = tasks.create_task(soon(pro.watch_my_trades(ETH)))
         await asyncio.sleep(0.3)

@@ -1,6 +1,7 @@
 """The state machine: what commands do to wallets and orders, and that a replay does the same."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from kernel.clock import ManualClock
 from matching.model import Side, TimeInForce
 from venues.simulator.commands import (
     CancelOrder,
@@ -25,7 +27,7 @@ from venues.simulator.commands import (
 from venues.simulator.control import true_state
 from venues.simulator.core import VenueCore
 from venues.simulator.decimals import UNIT
-from venues.simulator.errors import JournalDamaged, JournalMismatch, VenueRefusal
+from venues.simulator.errors import JournalDamaged, JournalInUse, JournalMismatch, VenueRefusal
 from venues.simulator.exchange import Exchange
 from venues.simulator.journal import FILE_NAME
 from venues.simulator.model import FeeRates, Genesis, MakerSpec, OrderStatus, OrderType
@@ -33,6 +35,7 @@ from venues.simulator.model import WithdrawalStatus as Status
 from venues.simulator.settings import VenueSimulatorSettings, account_spec
 
 AT_MS = 1_700_000_000_000
+CLOCK = ManualClock(datetime.fromtimestamp(AT_MS // 1000, tz=UTC))
 SMALL_MAKER = MakerSpec(levels=3, level_notional_units=10_000 * UNIT)
 
 
@@ -255,7 +258,7 @@ def core_at(directory: Path) -> VenueCore:
         accounts=(account_spec(1, "desk"), account_spec(1, "other")),
         fsync=False,
     )
-    return VenueCore(options, lambda: AT_MS, lambda _: None)
+    return VenueCore(options, CLOCK, publish=lambda _: None, failed=lambda _: None)
 
 
 def truth(core: VenueCore) -> dict[str, Any]:
@@ -263,21 +266,33 @@ def truth(core: VenueCore) -> dict[str, Any]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(ACTIONS)
+@given(ACTIONS, st.integers(0, 30))
 def test_replay_rebuilds_the_same_state_and_books_balance(
-    tmp_path_factory: pytest.TempPathFactory, actions: list[Command | CancelNth]
+    tmp_path_factory: pytest.TempPathFactory,
+    actions: list[Command | CancelNth],
+    checkpoint_after: int,
 ) -> None:
     directory = tmp_path_factory.mktemp("replay")
     core = core_at(directory)
-    play(core, actions)
+    play(core, actions[:checkpoint_after])
+    if checkpoint_after % 2:
+        core.save_checkpoint()
+    play(core, actions[checkpoint_after:])
     core.close()
 
     again = core_at(directory)
     again.close()
 
     assert truth(again) == truth(core)
+    for symbol, market in core.state.markets.items():
+        for side in Side:
+            assert again.state.markets[symbol].book.orders(side) == market.book.orders(side)
     for name in ("desk", "other"):
         assert_conserved(core, name)
+    for exchange in (core.exchange, again.exchange):
+        run(exchange, StepMaker(AT_MS))
+        run(exchange, StepMaker(AT_MS))
+    assert truth(again) == truth(core)
 
 
 def assert_conserved(core: VenueCore, name: str) -> None:
@@ -324,8 +339,32 @@ def test_a_damaged_line_in_the_middle_stops_the_start(tmp_path: Path) -> None:
     journal = tmp_path / FILE_NAME
     journal.write_bytes(journal.read_bytes().replace(b'"place"', b'"plaze"') + b"{}\n")
 
-    with pytest.raises(JournalDamaged, match="line 2"):
+    with pytest.raises(JournalDamaged, match="byte"):
         core_at(tmp_path)
+
+
+def test_a_checkpoint_shortens_the_replay(tmp_path: Path) -> None:
+    core = core_at(tmp_path)
+    play(core, [StepMaker(AT_MS)] * 10)
+    core.save_checkpoint()
+    play(core, [StepMaker(AT_MS)] * 3)
+    core.close()
+
+    again = core_at(tmp_path)
+    play(again, [StepMaker(AT_MS)] * 5)
+    again.close()
+
+    assert again.replayed == 3
+    assert again.state.step == core.state.step + 5
+
+
+def test_a_data_directory_belongs_to_one_simulator(tmp_path: Path) -> None:
+    core = core_at(tmp_path)
+
+    with pytest.raises(JournalInUse, match="in use"):
+        core_at(tmp_path)
+
+    core.close()
 
 
 def test_a_journal_of_other_settings_is_refused(tmp_path: Path) -> None:
@@ -333,4 +372,4 @@ def test_a_journal_of_other_settings_is_refused(tmp_path: Path) -> None:
     other = VenueSimulatorSettings(data_dir=tmp_path, seed=9, fsync=False)
 
     with pytest.raises(JournalMismatch, match="seed"):
-        VenueCore(other, lambda: AT_MS, lambda _: None)
+        VenueCore(other, CLOCK, publish=lambda _: None, failed=lambda _: None)

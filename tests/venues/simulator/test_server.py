@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from venues.simulator.__main__ import main
 from venues.simulator.errors import PortTaken, SimulatorError
 from venues.simulator.server import VenueSimulator
 from venues.simulator.settings import VenueSimulatorSettings
@@ -42,8 +43,8 @@ async def ask(
 
 
 async def test_it_starts_stops_and_starts_again(options: VenueSimulatorSettings) -> None:
+    simulator = VenueSimulator(options)
     for _ in range(2):
-        simulator = VenueSimulator(options)
         url = await simulator.start()
         async with aiohttp.ClientSession(url) as http:
             assert await ask(http, "GET", "/api/v3/ping") == (200, {})
@@ -194,3 +195,21 @@ async def test_stop_closes_open_sockets(options: VenueSimulatorSettings) -> None
         message = await asyncio.wait_for(socket.receive(), 5)
 
     assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (["--balance", "ETH"], "balance 'ETH': write it like"),
+        (["--symbol", "SOL"], "symbol 'SOL': write it like"),
+        (["--symbol", "SOL/USDT:tick=0.01:lot=0.01:min=5:mid=150"], "no asset is configured"),
+        (["--more-accounts", "desk"], "account name is used twice"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[str], complaint: str
+) -> None:
+    code = main(["--data-dir", str(tmp_path), *line])
+
+    assert code == 1
+    assert complaint in capsys.readouterr().err
