@@ -59,6 +59,24 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(top)
 
 
+@pytest.fixture(scope="module")
+def pristine() -> Iterator[Path]:
+    """A cluster to copy: making one costs more than all that most tests do with it."""
+    top = Path(tempfile.mkdtemp(prefix="causeway-"))
+    top.chmod(0o711)
+    with LocalPostgres(top / "pg", settings=THROWAWAY):
+        pass
+    yield top / "pg"
+    shutil.rmtree(top)
+
+
+@pytest.fixture
+def home(folder: Path, pristine: Path) -> Path:
+    """A folder that holds a cluster already."""
+    subprocess.run(["cp", "-a", str(pristine), str(folder / "pg")], check=True)
+    return folder / "pg"
+
+
 def start_owner(home: Path, *account: int) -> tuple[subprocess.Popen[str], str, int]:
     """Start another process that owns a server; return it, the server's origin and pid."""
     owner = subprocess.Popen(
@@ -101,13 +119,13 @@ async def test_a_new_folder_gets_a_cluster_whose_owner_is_no_superuser(folder: P
         assert stat.S_IMODE(server.socket_folder.stat().st_mode) == 0o700
 
 
-async def test_data_is_kept_between_two_starts_and_nothing_runs_in_between(folder: Path) -> None:
-    with LocalPostgres(folder / "pg") as server:
+async def test_data_is_kept_between_two_starts_and_nothing_runs_in_between(home: Path) -> None:
+    with LocalPostgres(home) as server:
         pid = server.pid
         await execute(server, "CREATE TABLE kept AS SELECT 42 AS answer")
     assert process_table.identity(pid) is None
 
-    with LocalPostgres(folder / "pg") as server:
+    with LocalPostgres(home) as server:
         assert server.origin is Origin.STARTED
         assert server.notices == []
         assert await execute(server, "SELECT answer FROM kept") == 42
@@ -119,21 +137,21 @@ async def test_a_server_on_disk_is_durable_and_checks_its_pages(folder: Path) ->
             assert await execute(server, f"SHOW {setting}") == "on", setting
 
 
-def test_a_folder_has_one_live_owner(folder: Path) -> None:
+def test_a_folder_has_one_live_owner(home: Path) -> None:
     with (
-        LocalPostgres(folder / "pg", settings=THROWAWAY) as server,
+        LocalPostgres(home, settings=THROWAWAY) as server,
         pytest.raises(HomeInUse, match=f"process {os.getpid()} "),
     ):
-        LocalPostgres(folder / "pg").start()
+        LocalPostgres(home).start()
     assert not server.is_running()
 
 
-async def test_after_a_kill_of_the_owner_the_next_start_takes_the_server_over(folder: Path) -> None:
-    owner, origin, pid = start_owner(folder / "pg")
-    assert origin == "initialised"
+async def test_after_a_kill_of_the_owner_the_next_start_takes_the_server_over(home: Path) -> None:
+    owner, origin, pid = start_owner(home)
+    assert origin == "started"
     end(owner, kill=True)
 
-    with LocalPostgres(folder / "pg") as server:
+    with LocalPostgres(home) as server:
         assert server.origin is Origin.ATTACHED
         assert server.pid == pid
         assert server.notices == [
@@ -143,21 +161,21 @@ async def test_after_a_kill_of_the_owner_the_next_start_takes_the_server_over(fo
     assert process_table.identity(pid) is None
 
 
-def test_what_a_killed_owner_left_can_be_ended_without_using_it(folder: Path) -> None:
-    owner, _, pid = start_owner(folder / "pg")
+def test_what_a_killed_owner_left_can_be_ended_without_using_it(home: Path) -> None:
+    owner, _, pid = start_owner(home)
     with pytest.raises(HomeInUse, match=f"process {owner.pid} "):
-        LocalPostgres(folder / "pg").end_left_over()
+        LocalPostgres(home).end_left_over()
     end(owner, kill=True)
 
-    assert LocalPostgres(folder / "pg").end_left_over() is True
+    assert LocalPostgres(home).end_left_over() is True
     assert process_table.identity(pid) is None
-    assert LocalPostgres(folder / "pg").end_left_over() is False
+    assert LocalPostgres(home).end_left_over() is False
 
 
 async def test_after_a_kill_of_the_server_the_owner_starts_it_again_with_its_data(
-    folder: Path,
+    home: Path,
 ) -> None:
-    with LocalPostgres(folder / "pg") as server:
+    with LocalPostgres(home) as server:
         await execute(server, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert server.restart_if_dead() is False
         os.kill(server.pid, signal.SIGKILL)
@@ -168,13 +186,13 @@ async def test_after_a_kill_of_the_server_the_owner_starts_it_again_with_its_dat
 
 
 async def test_after_a_kill_of_owner_and_server_the_data_is_recovered_and_it_says_so(
-    folder: Path,
+    home: Path,
 ) -> None:
-    owner, _, pid = start_owner(folder / "pg")
+    owner, _, pid = start_owner(home)
     os.kill(pid, signal.SIGKILL)
     end(owner, kill=True)
 
-    with LocalPostgres(folder / "pg") as server:
+    with LocalPostgres(home) as server:
         assert server.origin is Origin.STARTED
         assert server.notices == [
             "the PostgreSQL server of an earlier run was killed; its data is recovered"
@@ -182,19 +200,19 @@ async def test_after_a_kill_of_owner_and_server_the_data_is_recovered_and_it_say
         assert await execute(server, "SELECT 1") == 1
 
 
-async def test_a_stale_pid_file_whose_id_was_reused_does_not_stop_the_start(folder: Path) -> None:
-    with LocalPostgres(folder / "pg", settings=THROWAWAY) as server:
+async def test_a_stale_pid_file_whose_id_was_reused_does_not_stop_the_start(home: Path) -> None:
+    with LocalPostgres(home, settings=THROWAWAY) as server:
         credentials = server._credentials()
     stranger = subprocess.Popen(["sleep", "60"], **credentials)  # noqa: ASYNC220  not waited for
     try:
-        pid_file = folder / "pg" / "data" / "postmaster.pid"
+        pid_file = home / "data" / "postmaster.pid"
         pid_file.write_text(
-            f"{stranger.pid}\n{folder}/pg/data\n1\n5432\n{folder}/pg/run\n\n\nready\n"
+            f"{stranger.pid}\n{home}/data\n1\n5432\n{home}/run\n\n\nready\n"
         )
         if AS_ROOT:
             os.chown(pid_file, NOBODY.pw_uid, NOBODY.pw_gid)
 
-        with LocalPostgres(folder / "pg", settings=THROWAWAY) as server:
+        with LocalPostgres(home, settings=THROWAWAY) as server:
             assert server.pid != stranger.pid
             assert await execute(server, "SELECT 1") == 1
         assert stranger.poll() is None
@@ -203,27 +221,25 @@ async def test_a_stale_pid_file_whose_id_was_reused_does_not_stop_the_start(fold
         stranger.wait()
 
 
-def test_a_cluster_of_another_major_is_refused_and_left_alone(folder: Path) -> None:
-    with LocalPostgres(folder / "pg", settings=THROWAWAY):
+def test_a_cluster_of_another_major_is_refused_and_left_alone(home: Path) -> None:
+    with LocalPostgres(home, settings=THROWAWAY):
         pass
-    (folder / "pg" / "data" / "PG_VERSION").write_text("14\n")
+    (home / "data" / "PG_VERSION").write_text("14\n")
 
     with pytest.raises(DataDirectoryUnusable, match=r"made by PostgreSQL 14.*pg_upgrade"):
-        LocalPostgres(folder / "pg").start()
+        LocalPostgres(home).start()
 
-    assert (folder / "pg" / "data" / "PG_VERSION").read_text() == "14\n"
+    assert (home / "data" / "PG_VERSION").read_text() == "14\n"
 
 
-async def test_a_cluster_of_another_major_is_moved_aside_when_asked(folder: Path) -> None:
-    with LocalPostgres(folder / "pg", settings=THROWAWAY):
+async def test_a_cluster_of_another_major_is_moved_aside_when_asked(home: Path) -> None:
+    with LocalPostgres(home, settings=THROWAWAY):
         pass
     for number in (1, 2):
-        (folder / "pg" / "data" / "PG_VERSION").write_text("14\n")
-        aside = folder / "pg" / f"data.postgresql-14-{number}"
+        (home / "data" / "PG_VERSION").write_text("14\n")
+        aside = home / f"data.postgresql-14-{number}"
 
-        with LocalPostgres(
-            folder / "pg", settings=THROWAWAY, old_data=OldData.MOVE_ASIDE
-        ) as server:
+        with LocalPostgres(home, settings=THROWAWAY, old_data=OldData.MOVE_ASIDE) as server:
             assert server.origin is Origin.MOVED_ASIDE
             assert server.notices == [
                 f"moved a cluster of PostgreSQL 14 aside to {aside} and started clean"
@@ -271,32 +287,32 @@ async def test_a_path_with_odd_letters_is_escaped_in_the_url(folder: Path) -> No
         assert await execute(server, "SELECT 1") == 1
 
 
-def test_a_server_that_does_not_start_is_quoted(folder: Path) -> None:
-    server = LocalPostgres(folder / "pg", settings={"shared_buffers": "a cup of tea"})
+def test_a_server_that_does_not_start_is_quoted(home: Path) -> None:
+    server = LocalPostgres(home, settings={"shared_buffers": "a cup of tea"})
 
     with pytest.raises(PostgresNotStarted, match="cup of tea"):
         server.start()
 
     assert not server.is_running()
-    with LocalPostgres(folder / "pg", settings=THROWAWAY) as again:
+    with LocalPostgres(home, settings=THROWAWAY) as again:
         assert again.is_running()
 
 
-def test_a_detached_server_runs_on_until_the_next_owner_stops_it(folder: Path) -> None:
-    server = LocalPostgres(folder / "pg", settings=THROWAWAY)
+def test_a_detached_server_runs_on_until_the_next_owner_stops_it(home: Path) -> None:
+    server = LocalPostgres(home, settings=THROWAWAY)
     server.start()
     pid = server.pid
     server.detach()
     server.stop()
     assert server.is_running()
 
-    with LocalPostgres(folder / "pg", settings=THROWAWAY) as again:
+    with LocalPostgres(home, settings=THROWAWAY) as again:
         assert again.pid == pid
     assert not server.is_running()
 
 
-async def test_a_server_can_be_run_from_an_event_loop(folder: Path) -> None:
-    async with running(LocalPostgres(folder / "pg", settings=THROWAWAY)) as server:
+async def test_a_server_can_be_run_from_an_event_loop(home: Path) -> None:
+    async with running(LocalPostgres(home, settings=THROWAWAY)) as server:
         assert await execute(server, "SELECT 1") == 1
     assert not server.is_running()
 
@@ -323,11 +339,11 @@ def test_an_ordinary_user_can_own_a_server(folder: Path) -> None:
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root can run a server as another user")
 class TestAsRoot:
-    async def test_the_server_runs_as_an_ordinary_user(self, folder: Path) -> None:
-        with LocalPostgres(folder / "pg", settings=THROWAWAY) as server:
+    async def test_the_server_runs_as_an_ordinary_user(self, home: Path) -> None:
+        with LocalPostgres(home, settings=THROWAWAY) as server:
             process = process_table.PROC / str(server.pid)
             assert process.stat().st_uid == NOBODY.pw_uid
-            assert server.home == folder / "pg"
+            assert server.home == home
 
     def test_the_owner_of_the_folder_keeps_what_root_started(self, folder: Path) -> None:
         home = folder / "ordinary"
