@@ -1,0 +1,209 @@
+"""Chapter 1: the house is founded, its wallets are made, its capital arrives."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from app.demo.stage import BOOK, Stage
+from app.workers.watcher import Watcher
+from chain.evm.gateway import EvmGateway
+from chain.model import FollowPolicy
+from custody.attribution import attribution_bytes
+from custody.deposit_model import Deposit, DepositState
+from custody.deposits import attribute, list_deposits
+from custody.model import AddressPurpose
+from custody.payout_control import approve_policy, policy_bytes, propose_policy
+from custody.payout_model import PayoutRequest, PolicyRule
+from custody.policy import ConfirmationPolicy, Requirement
+from custody.signer.client import SignerClient
+from custody.signer.rules import AssetRule, Rules
+from ledger.posting import open_book
+from registry.changes import found
+from registry.testing import (
+    DEMO_OPERATORS,
+    ENTITY,
+    ETH,
+    EVM,
+    USDT,
+    demo_founding,
+    operator_keypair,
+)
+from settlement.capital import Capital, book_capital, capital_bytes
+
+ISSUER: Final = 0
+TREASURY_ABROAD: Final = 9
+"""The outside wallet from which the owners pay in the desk's capital."""
+
+CLIENT_POOL: Final = "client-pool"
+SETTLEMENT: Final = "house-settlement"
+HOT: Final = "house-hot"
+VENUE_ACCOUNT: Final = "venue:binance/desk"
+TOKEN_SUPPLY: Final = 10_000_000 * 10**6
+DEPTH: Final = 3
+CONFIRMATIONS: Final = Requirement(DEPTH)
+
+
+async def open_the_house(stage: Stage) -> None:
+    """Found the registry, open the book, start the signer and wire the watcher."""
+    world, clock = stage.world, stage.clock
+    token = await world.outsiders.deploy_token(
+        ISSUER, name="Test Dollar", symbol="USDT", supply=TOKEN_SUPPLY
+    )
+    stage.note("an issuer outside deploys a token of 6 decimals", token)
+    seed = hashlib.sha512(f"causeway demo seed {world.seed}".encode()).digest()
+    signer = await world.start_signer(signer_rules(world.outsiders.chain_id, token), seed)
+    xpubs = [await signer.account_xpub(f"m/44'/60'/{index}'") for index in range(3)]
+    founding = demo_founding(token=token, network_id=world.outsiders.chain_id, xpubs=xpubs)
+    await stage.do(lambda conn: found(conn, founding, now=clock.now()))
+    await stage.do(lambda conn: open_book(conn, BOOK, entity=ENTITY.code))
+    stage.assets = {asset.code: asset for asset in founding.assets}
+    stage.note(
+        f"{ENTITY.name} is founded: {len(founding.operators)} operators, "
+        f"{len(founding.wallets)} wallets, book {BOOK}",
+        "keys are in the signer process only; the desk holds account xpubs",
+    )
+    await _approval_policy(stage)
+    await _wire(stage, signer)
+
+
+async def pay_in_capital(stage: Stage) -> None:
+    """Bring in the desk's own money: on chain, seen and attributed by two people; at the venue."""
+    out = stage.world.outsiders
+    hot = await stage.address(HOT, AddressPurpose.HOT)
+    client_hot = await stage.address(CLIENT_POOL, AddressPurpose.HOT)
+    await out.send_token(ISSUER, out.address(TREASURY_ABROAD), 1_000_000 * 10**6)
+    await out.send_ether(TREASURY_ABROAD, hot, stage.units("60 ETH"))
+    await out.mine()
+    await out.send_token(TREASURY_ABROAD, hot, stage.units("100000 USDT"))
+    await stage.mine_and_follow()
+    for _ in range(DEPTH):
+        await stage.mine_and_follow()
+    for deposit in await stage.do(
+        lambda conn: list_deposits(conn, chain=EVM, state=DepositState.UNATTRIBUTED)
+    ):
+        await _attribute(stage, deposit)
+    await _venue_capital(stage)
+    true_up = await stage.payout(
+        PayoutRequest(
+            client_ref="true-up-1",
+            claim=f"own:{CLIENT_POOL}",
+            source_wallet=HOT,
+            asset="ETH",
+            amount=stage.units("8 ETH"),
+            destination=client_hot,
+            requested_by="ada",
+            reason="house coins into the client pool before any client is credited by book",
+        ),
+        "ben",
+    )
+    stage.note(
+        "8 ETH of the house move to the client pool, as an own transfer", f"payout {true_up.id}"
+    )
+
+
+def signer_rules(chain_id: int, token: str) -> Rules:
+    """Return what the signer is told by its own operators: chains, people, limits."""
+    return Rules(
+        version=1,
+        chains={EVM: chain_id},
+        operators={o.code: o.public_key.hex() for o in DEMO_OPERATORS},
+        fee_cap_max=str(ETH.parse("0.1")),
+        assets=[
+            AssetRule(
+                chain_id=chain_id,
+                asset="ETH",
+                contract=None,
+                amount_max=str(ETH.parse("50")),
+                approvals=1,
+            ),
+            AssetRule(
+                chain_id=chain_id,
+                asset="USDT",
+                contract=token,
+                amount_max=str(USDT.parse("250000")),
+                approvals=1,
+            ),
+        ],
+    )
+
+
+async def _approval_policy(stage: Stage) -> None:
+    now = stage.clock.now()
+    rules = (PolicyRule(claim="*", asset="*", approvals=1),)
+    policy = await stage.do(lambda conn: propose_policy(conn, rules, by="ada", now=now))
+    signature = operator_keypair("ben").sign(policy_bytes(policy))
+    await stage.do(
+        lambda conn: approve_policy(conn, policy.version, by="ben", signature=signature, now=now)
+    )
+    stage.note("approval policy 1: every payout needs one approver besides whoever asked for it")
+
+
+async def _wire(stage: Stage, signer: SignerClient) -> None:
+    world = stage.world
+    gateway = EvmGateway(world.evm_url, chain=EVM, network_id=world.outsiders.chain_id)
+    await gateway.__aenter__()
+    start = await world.outsiders.height()
+    stage.wire(
+        gateway,
+        Watcher(
+            engine=world.engine,
+            gateway=gateway,
+            signer=signer,
+            clock=stage.clock,
+            chain=EVM,
+            book=BOOK,
+            policy=ConfirmationPolicy.uniform(DEPTH),
+            payout_requirement=CONFIRMATIONS,
+            follow_policy=FollowPolicy(start_height=start),
+        ),
+    )
+    await stage.watcher.turn()
+
+
+async def _attribute(stage: Stage, deposit: Deposit) -> None:
+    credit, reason = "equity:capital", "paid in by the owners"
+    payload = attribution_bytes(deposit, credit, reason)
+    await stage.do(
+        lambda conn: attribute(
+            conn,
+            deposit.id,
+            credit=credit,
+            reason=reason,
+            first="ada",
+            first_signature=operator_keypair("ada").sign(payload),
+            second="cleo",
+            second_signature=operator_keypair("cleo").sign(payload),
+            book=BOOK,
+            now=stage.clock.now(),
+        )
+    )
+    stage.note(
+        f"{stage.money(deposit.amount, deposit.asset)} from a stranger are attributed to capital "
+        "by two people",
+        deposit.tx_hash,
+    )
+
+
+async def _venue_capital(stage: Stage) -> None:
+    capital = Capital(
+        holding=VENUE_ACCOUNT,
+        asset="USDT",
+        amount=stage.units("500000 USDT"),
+        reason="opening balance at the venue",
+        document_hash=hashlib.sha256(b"opening statement of the venue account").hexdigest(),
+    )
+    ada, ben = await stage.operator("ada"), await stage.operator("ben")
+    signature = operator_keypair("ben").sign(capital_bytes(capital))
+    await stage.do(
+        lambda conn: book_capital(
+            conn,
+            capital,
+            book=BOOK,
+            by=ada,
+            approver=ben,
+            signature=signature,
+            now=stage.clock.now(),
+        )
+    )
+    stage.note("500,000 USDT at the venue are booked as capital, by two people")
