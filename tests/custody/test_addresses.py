@@ -191,4 +191,4 @@ async def test_an_address_can_never_be_given_to_somebody_else(
     assert constraint_name(refused.value) == "address_kept"
 
 
-OTHER_XPUB = "xpub6Ce9NcJvTk376duBLE9mNHYgMErdjFCyJtFqy1AbWiFNUaoQeLbWbM8H3VuihatavuEmPgYnYJM7eXvZjtjSiWMp4s22DLTP3qsUoe4EzNu"
+OTHER_XPUB = "xpub6DCoCpSuQZB2qj3utV2gucFr4tS2X5LM9cqDrubREj96z9WsfM1uxxi8mtY14PMroo8u5mtUG7deEiZJxzjfaZP7RqStp3A6XCtnxEQkkcj"
