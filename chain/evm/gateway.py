@@ -18,7 +18,6 @@ from chain.errors import (
     UnreadableAnswer,
     WrongChain,
 )
-from chain.evm.broadcasts import SendWord, read_refusal
 from chain.evm.erc20 import WORD_BYTES, balance_of_data
 from chain.evm.parse import (
     FullBlock,
@@ -33,7 +32,14 @@ from chain.evm.parse import (
     parse_transaction,
 )
 from chain.evm.quantities import as_bytes, as_hash, as_int, as_list
-from chain.evm.rpc import METHOD_UNKNOWN, TIMEOUT_S, Rpc, RpcRefusal
+from chain.evm.refusals import (
+    METHOD_UNKNOWN,
+    SendWord,
+    read_refusal,
+    says_block_gone,
+    says_call_fails,
+)
+from chain.evm.rpc import TIMEOUT_S, Rpc, RpcRefusal
 from chain.evm.transactions import SignedTransaction, decode_signed
 from chain.model import (
     Block,
@@ -49,14 +55,6 @@ NONCE_SEARCH_MAX: Final = 64
 """Blocks searched, from the head down, for the transaction that spent a nonce."""
 BASE_FEE_FACTOR: Final = 2
 """Head-room over the present base fee: it lasts for six full blocks (12.5 % each, EIP-1559)."""
-
-UNKNOWN_BLOCK: Final = ("header not found", "unknown block", "block not found", "not found")
-"""geth ``rpc/errors`` and ``internal/ethapi``: "header not found", "header for hash not found";
-anvil ``BlockchainError::BlockNotFound`` and eth_getLogs: "unknown block"."""
-REVERTED: Final = ("revert", "insufficient funds", "insufficient balance", "out of gas")
-"""geth ``core/vm/errors.go`` ("execution reverted") and ``core/error.go``; anvil the same words."""
-REVERT_CODE: Final = 3
-"""geth ``internal/ethapi/errors.go``: code of an error that carries revert data."""
 
 
 class EvmGateway:
@@ -121,7 +119,7 @@ class EvmGateway:
         try:
             answer = await self._rpc.ask("eth_getBlockByNumber", hex(height), False)
         except RpcRefusal as refusal:
-            if _mentions(refusal, UNKNOWN_BLOCK):
+            if says_block_gone(refusal.code, refusal.message):
                 return None
             raise
         if answer is None:
@@ -181,12 +179,12 @@ class EvmGateway:
         try:
             return as_int(await self._rpc.ask("eth_estimateGas", call), "the gas estimate")
         except RpcRefusal as refusal:
-            if refusal.code == REVERT_CODE or _mentions(refusal, REVERTED):
+            if says_call_fails(refusal.code, refusal.message):
                 raise CallReverted(f"{recipient} would refuse: {refusal.message}") from refusal
             raise
 
     async def broadcast(self, raw: bytes, tx_hash: str) -> BroadcastReport:
-        """Send *raw* once; classify by hash and by `chain.evm.broadcasts`."""
+        """Send *raw* once; classify by hash and by `chain.evm.refusals`."""
         try:
             signed = decode_signed(raw, chain_id=self.network_id)
         except BadTransaction as error:
@@ -233,7 +231,7 @@ class EvmGateway:
         """Return the block's receipts in one answer, or one by one where a node cannot."""
         if self._block_receipts:
             try:
-                answer = await self._rpc.ask("eth_getBlockReceipts", full.block.hash)
+                answer = await self._ask_at(full.block, "eth_getBlockReceipts", full.block.hash)
             except RpcRefusal as refusal:
                 if refusal.code != METHOD_UNKNOWN:
                     raise
@@ -254,8 +252,10 @@ class EvmGateway:
         try:
             return await self._rpc.ask(method, *params)
         except RpcRefusal as refusal:
-            if _mentions(refusal, UNKNOWN_BLOCK):
-                raise BlockGone(f"the node has no state of block {block.hash}") from refusal
+            if says_block_gone(refusal.code, refusal.message):
+                raise BlockGone(
+                    f"the node does not have block {block.hash}, or its state"
+                ) from refusal
             raise
 
     async def _explain(self, refusal: RpcRefusal, signed: SignedTransaction) -> BroadcastReport:
@@ -309,8 +309,3 @@ class EvmGateway:
                 return None
             block_hash = full.block.parent
         return None
-
-
-def _mentions(refusal: RpcRefusal, wordings: tuple[str, ...]) -> bool:
-    lowered = refusal.message.lower()
-    return any(wording in lowered for wording in wordings)

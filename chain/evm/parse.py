@@ -42,11 +42,15 @@ from chain.model import (
     WatchList,
     log_position,
 )
+from kernel.money import AMOUNT_MAX
 
 ERC20_TOPICS: Final = 3
 TRANSFER_TOPIC_BYTES: Final = bytes.fromhex(TRANSFER_TOPIC[2:])
-TIME_MAX: Final = 2**40
-"""A block's time in seconds is below this (the year 36812)."""
+TIME_MAX: Final = 253_402_300_799
+"""The last second of the year 9999: the latest that can be written down."""
+HEIGHT_MAX: Final = 2**63 - 1
+NONCE_MAX: Final = 2**63 - 1
+"""Half of what EIP-2681 allows: what PostgreSQL's bigint holds, and more than anybody will send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +98,12 @@ class Receipt:
 def parse_block(answer: object, chain: str) -> Block:
     """Read the header part of ``eth_getBlockBy…``."""
     body = as_object(answer, "the block")
-    seconds = as_int(get(body, "timestamp"), "timestamp")
-    if seconds >= TIME_MAX:
-        raise UnreadableAnswer(f"a block of the time {seconds} cannot be")
     return Block(
         chain=chain,
-        height=as_int(get(body, "number"), "number"),
+        height=as_int(get(body, "number"), "number", HEIGHT_MAX),
         hash=as_hash(get(body, "hash"), "hash"),
         parent=as_hash(get(body, "parentHash"), "parentHash"),
-        time=datetime.fromtimestamp(seconds, tz=UTC),
+        time=datetime.fromtimestamp(as_int(get(body, "timestamp"), "timestamp", TIME_MAX), tz=UTC),
     )
 
 
@@ -126,7 +127,7 @@ def parse_transaction(answer: object) -> Transaction:
         tx_hash=as_hash(get(body, "hash"), "hash"),
         sender=as_address(get(body, "from"), "from"),
         recipient=None if to is None else as_address(to, "to"),
-        nonce=as_int(get(body, "nonce"), "nonce"),
+        nonce=as_int(get(body, "nonce"), "nonce", NONCE_MAX),
         value=as_int(get(body, "value"), "value"),
     )
 
@@ -134,9 +135,7 @@ def parse_transaction(answer: object) -> Transaction:
 def parse_receipt(answer: object) -> Receipt:
     """Read one receipt."""
     body = as_object(answer, "the receipt")
-    status = as_int(get(body, "status"), "status")
-    if status not in {0, 1}:
-        raise UnreadableAnswer(f"the status of a receipt is {status}")
+    status = as_int(get(body, "status"), "status", 1)
     created = body.get("contractAddress")
     logs = as_list(get(body, "logs"), "logs")
     if not status and logs:
@@ -268,6 +267,8 @@ def _fee(body: Json) -> int:
         )
     if body.get("l1Fee"):
         fee += as_int(body["l1Fee"], "l1Fee")
+    if fee > AMOUNT_MAX:
+        raise UnreadableAnswer(f"a fee of {fee} wei cannot be")
     return fee
 
 

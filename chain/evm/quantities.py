@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from chain.errors import BadAddress, UnreadableAnswer
 from chain.evm.addresses import address_from_node
-
-HASH_BYTES: Final = 32
-QUANTITY_DIGITS_MAX: Final = 64
+from kernel.money import AMOUNT_MAX
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
@@ -36,11 +34,14 @@ def as_list(value: object, what: str) -> list[Any]:
     return value
 
 
-def as_int(value: object, what: str) -> int:
+def as_int(value: object, what: str, maximum: int = AMOUNT_MAX) -> int:
     """Return a hexadecimal quantity. Leading zeros are tolerated: some nodes write them."""
     if not isinstance(value, str) or not _QUANTITY.fullmatch(value):
         raise UnreadableAnswer(f"{what} is {value!r}, not a quantity")
-    return int(value, 16)
+    number = int(value, 16)
+    if number > maximum:
+        raise UnreadableAnswer(f"{what} is {number}, more than {maximum}")
+    return number
 
 
 def as_bytes(value: object, what: str) -> bytes:

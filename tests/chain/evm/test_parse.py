@@ -11,6 +11,7 @@ from chain.errors import IncompleteAnswer, NodeTrouble, UnreadableAnswer
 from chain.evm.bloom import bloom_of, may_contain
 from chain.evm.erc20 import TRANSFER_TOPIC
 from chain.evm.parse import (
+    TIME_MAX,
     FullBlock,
     Receipt,
     check_receipts,
@@ -277,7 +278,9 @@ def without(body: Body, key: str) -> Body:
         block(number="16"),
         block(number=16),
         block(number="0x"),
+        block(timestamp=hex(TIME_MAX + 1)),
         block(timestamp="0x" + "f" * 20),
+        block(number=hex(2**63)),
         block(number="0x" + "1" * 65),
     ],
 )
@@ -295,6 +298,7 @@ def test_blocks_out_of_form_prove_nothing(answer: object) -> None:
         block(transaction(transactionIndex="0x1")),
         block(transaction(to="0x12")),
         block(transaction(value="5")),
+        block(transaction(nonce=hex(2**63))),
         block(logsBloom="0xzz"),
         without(block(), "transactions"),
     ],
@@ -311,6 +315,7 @@ def test_transactions_out_of_form_prove_nothing(answer: object) -> None:
         *(without(receipt(), key) for key in ("status", "logs", "gasUsed", "effectiveGasPrice")),
         receipt(status="0x2"),
         receipt(status=None),
+        receipt(gasUsed="0x" + "f" * 64),
         receipt(log(), status="0x0"),
         receipt(log()) | {"logs": [log(index=1), log(index=3)]},
         receipt(log(data="0x1")),
@@ -332,6 +337,12 @@ def test_filters_are_those_of_another_library(items: list[bytes]) -> None:
 
 def test_a_filter_does_not_know_what_was_not_put_in() -> None:
     assert not may_contain(bloom_of([b"\1" * 20]), b"\2" * 20)
+
+
+def test_the_latest_and_highest_block_that_can_be_stored_is_read() -> None:
+    body = block(timestamp=hex(TIME_MAX), number=hex(2**63 - 1))
+
+    assert parse_block(body, "evm").time.year == 9999
 
 
 def test_a_block_without_transactions_needs_no_receipts() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from chain.evm.broadcasts import SendWord, read_refusal
+from chain.evm.refusals import SendWord, read_refusal, says_block_gone, says_call_fails
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,37 @@ from chain.evm.broadcasts import SendWord, read_refusal
 )
 def test_only_what_follows_from_the_bytes_themselves_is_final(message: str, word: SendWord) -> None:
     assert read_refusal(message) is word
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "gone"),
+    [
+        (-32000, "header not found", True),
+        (-32000, "header for hash not found", True),
+        (-32000, "hash is not currently canonical", True),
+        (-32000, "missing trie node 0xab (path )", True),
+        (-32000, "unknown block", True),
+        (-32001, "Resource not found", True),
+        (-32601, "Method not found", False),
+        (-32005, "limit exceeded", False),
+        (-32000, "execution aborted (timeout = 5s)", False),
+    ],
+)
+def test_a_block_is_gone_only_when_the_node_says_so(code: int, message: str, gone: object) -> None:
+    assert says_block_gone(code, message) is gone
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "fails"),
+    [
+        (3, "execution reverted: BalanceTooLow", True),
+        (3, "", True),
+        (-32000, "execution reverted", True),
+        (-32000, "insufficient funds for transfer", True),
+        (-32000, "gas required exceeds allowance (21000)", True),
+        (-32601, "Method not found", False),
+        (-32000, "header not found", False),
+    ],
+)
+def test_a_call_fails_only_when_the_node_ran_it(code: int, message: str, fails: object) -> None:
+    assert says_call_fails(code, message) is fails

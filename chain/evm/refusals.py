@@ -1,6 +1,6 @@
-"""What a node's words about sent bytes prove. Pure.
+"""What a node's refusals prove, read from their codes and words. Pure.
 
-Refusing is the exception: only what follows from the bytes themselves, whatever the node's pool and
+That bytes are refused for good is the exception: only what follows from the bytes themselves, whatever the node's pool and
 settings, means that they can never be mined. Everything about prices, funds, queues and limits may
 change, so those bytes may still be mined and their outcome is unknown.
 
@@ -13,7 +13,13 @@ Sources of the wordings:
   (``ErrInvalidSig``) and ``core/types/transaction_signing.go`` (``ErrInvalidChainId``);
 - foundry ``crates/anvil/src/eth/error.rs``, ``PoolError`` (``[hash] already imported``) and
   ``InvalidTransactionError``;
-- erigon and nethermind say ``already known`` in other cases: matching ignores case.
+- nethermind ``AcceptTxResult``;
+- geth ``eth/api_backend.go`` ("header for hash not found", "hash is not currently canonical"),
+  ``trie/errors.go`` ("missing trie node"), ``core/vm/errors.go`` ("execution reverted"),
+  ``eth/gasestimator`` ("gas required exceeds allowance"), ``internal/ethapi/errors.go`` (code 3);
+- EIP-1474: code -32001, "Resource not found"; JSON-RPC 2.0: code -32601.
+
+Matching ignores case: nodes and services in front of them spell the same words differently.
 """
 
 from __future__ import annotations
@@ -52,6 +58,27 @@ WORDINGS: Final[tuple[tuple[str, SendWord], ...]] = (
 )
 
 
+METHOD_UNKNOWN: Final = -32601
+RESOURCE_NOT_FOUND: Final = -32001
+REVERT_CODE: Final = 3
+
+BLOCK_GONE: Final = (
+    "header not found",
+    "header for hash not found",
+    "hash is not currently canonical",
+    "block not found",
+    "unknown block",
+    "missing trie node",
+)
+CALL_FAILS: Final = (
+    "revert",
+    "insufficient funds",
+    "insufficient balance",
+    "gas required exceeds allowance",
+    "out of gas",
+)
+
+
 def read_refusal(message: str) -> SendWord:
     """Return what a node's error message proves about the bytes that were sent."""
     lowered = message.lower()
@@ -59,3 +86,18 @@ def read_refusal(message: str) -> SendWord:
         if wording in lowered:
             return word
     return SendWord.NOT_NOW
+
+
+def says_block_gone(code: int, message: str) -> bool:
+    """Tell whether the node refuses because it does not have the block, or not its state."""
+    return code == RESOURCE_NOT_FOUND or _mentions(message, BLOCK_GONE)
+
+
+def says_call_fails(code: int, message: str) -> bool:
+    """Tell whether the node refuses because the call itself would fail."""
+    return code == REVERT_CODE or _mentions(message, CALL_FAILS)
+
+
+def _mentions(message: str, wordings: tuple[str, ...]) -> bool:
+    lowered = message.lower()
+    return any(wording in lowered for wording in wordings)
