@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import simulate
+from app.cli import ledger, simulate
 from kernel.errors import CausewayError
 
 INTERRUPTED = 130
@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(simulate.app, name="simulate")
+app.add_typer(ledger.app, name="ledger")
 
 
 @app.command()

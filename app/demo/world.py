@@ -103,8 +103,8 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def open_world(settings: Settings, *, seed: int, keep: bool) -> AsyncIterator[World]:
-    """Start everything, and end it unless *keep* is set.
+async def open_world(settings: Settings, *, seed: int) -> AsyncIterator[World]:
+    """Start everything, and end it.
 
     Raises:
         OutsideUnavailable, Refused: a component cannot be had; says which and what to do.
@@ -113,9 +113,9 @@ async def open_world(settings: Settings, *, seed: int, keep: bool) -> AsyncItera
     async with contextlib.AsyncExitStack() as stack:
         processes = Processes(folder / "components")
         await asyncio.to_thread(processes.open)
-        stack.callback(_leave, processes, keep)
+        stack.callback(processes.close)
         notices = [*processes.notices, *_start_clean(folder)]
-        url, found = await _database(settings, folder, stack, keep=keep)
+        url, found = await _database(settings, folder, stack)
         notices += found
         await migrate(url)
         engine = create_engine(url, role=APP_ROLE)
@@ -140,11 +140,6 @@ async def open_world(settings: Settings, *, seed: int, keep: bool) -> AsyncItera
         )
 
 
-def _leave(processes: Processes, keep: bool) -> None:  # noqa: FBT001  a callback's only argument
-    if not keep:
-        processes.close()
-
-
 def _start_clean(folder: Path) -> list[str]:
     """Remove what an earlier run wrote for its venue and signer; the books are dropped apart."""
     removed = []
@@ -158,7 +153,7 @@ def _start_clean(folder: Path) -> list[str]:
 
 
 async def _database(
-    settings: Settings, folder: Path, stack: contextlib.AsyncExitStack, *, keep: bool
+    settings: Settings, folder: Path, stack: contextlib.AsyncExitStack
 ) -> tuple[str, list[str]]:
     """Return the owner's URL of a fresh database, and notices."""
     if settings.database_url is not None:
@@ -168,7 +163,7 @@ async def _database(
     else:
         server = LocalPostgres(folder / "postgres", old_data=OldData.MOVE_ASIDE)
         await asyncio.to_thread(server.start)
-        stack.callback(server.detach if keep else server.stop)
+        stack.callback(server.stop)
         server_url, notices = server.url(), list(server.notices)
     dropped = await _recreate(server_url)
     if dropped:
