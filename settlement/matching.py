@@ -19,8 +19,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from custody.deposit_model import Receipt
-from custody.receipts import list_matchable, mark_matched
+from custody.deposit_model import Receipt, ReceiptState
+from custody.receipts import list_receipts, mark_matched
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
 from ledger.model import Transfer, chain, transfer
@@ -70,7 +70,7 @@ async def match_receipts(conn: AsyncConnection, *, book: int, now: datetime) -> 
     awaited = await store.list_instructions(
         conn, book=book, states={InstructionState.RELEASED}, lock=True
     )
-    for receipt in await list_matchable(conn, book=book):
+    for receipt in await list_receipts(conn, state=ReceiptState.FINAL):
         match = find_match(receipt, awaited)
         if match is not None:
             await _apply(conn, book, receipt, match, now)
@@ -87,7 +87,7 @@ def matching_transfers(receipt: Receipt, match: Match) -> list[Transfer]:
     ]
     return [
         transfer(
-            derive_id(receipt.created_at, "match", receipt.id, code),
+            derive_id(receipt.first_seen_at, "match", receipt.id, code),
             suspense,
             credit,
             amount,
@@ -105,7 +105,7 @@ async def _apply(
     conn: AsyncConnection, book: int, receipt: Receipt, match: Match, now: datetime
 ) -> None:
     item = match.instruction
-    await mark_matched(conn, receipt.id, reference=str(item.id), now=now, actor=SYSTEM)
+    await mark_matched(conn, receipt.id, matched_to=str(item.id), by=SYSTEM, now=now)
     await store.insert_match(
         conn, receipt.id, item.id, applied=match.applied, excess=match.excess, now=now
     )

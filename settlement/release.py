@@ -42,7 +42,7 @@ from settlement.model import (
     Run,
     RunState,
 )
-from trading.deals import mark_settled
+from trading.legs import mark_settled
 
 SYSTEM: Final = "system:settlement"
 PURPOSE: Final = "settlement"
@@ -232,7 +232,8 @@ async def record_finality(conn: AsyncConnection, run_id: UUID, *, now: datetime)
     await store.move_obligations(conn, members, ObligationState.DISCHARGED, run_id=run_id)
     await store.move_run(conn, run, RunState.FINAL, version=run.version)
     await _record_run(conn, run, "RunFinal", RunState.FINAL, SYSTEM, now)
-    await mark_settled(conn, sorted({o.deal_id for o in members}), now=now, actor=SYSTEM)
+    deals = await store.discharged_deals(conn, {o.deal_id for o in members})
+    await mark_settled(conn, deals, by=SYSTEM, reason=f"run {run_id} final", now=now)
     return await store.lock_run(conn, run_id)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, next_version, record
-from kernel.ids import derive_id
+from kernel.ids import derive_id, stable_id
 from ledger.model import Transfer, chain, transfer
 from ledger.posting import ensure_accounts, post, require_applied
 from registry.authority import require_role
@@ -36,32 +36,35 @@ from settlement.model import (
     RunState,
 )
 from settlement.netting import calculate, discharges
-from trading.deals import list_settlement_legs, mark_settling
+from trading.legs import list_settlement_legs, mark_pulled, mark_settling
+from trading.model import Direction as Owed
 
 SYSTEM: Final = "system:settlement"
+DIRECTIONS: Final = {Owed.OWED_BY_US: Direction.PAY, Owed.OWED_TO_US: Direction.RECEIVE}
 
 
 async def pull_obligations(conn: AsyncConnection, *, book: int, now: datetime) -> list[Obligation]:
-    """Take over what booked deals owe; each leg once, however often this runs."""
-    legs = await list_settlement_legs(conn, book)
+    """Take over what booked deals owe; each leg once, however often this runs.
+
+    The deals are locked while their legs become obligations; from then on they cannot be cancelled.
+    """
+    legs = await list_settlement_legs(conn, book=book)
     obligations = [
         Obligation(
-            id=derive_id(leg.booked_at, "obligation", leg.deal_id, leg.leg),
+            id=stable_id("obligation", leg.deal_id, str(leg.kind)),
             deal_id=leg.deal_id,
-            leg=leg.leg,
+            leg=str(leg.kind),
             party=leg.party,
             asset=leg.asset,
             amount=leg.amount,
-            direction=Direction(leg.direction),
+            direction=DIRECTIONS[leg.direction],
             value_date=leg.value_date,
             created_at=now,
         )
         for leg in legs
     ]
     new = set(await store.insert_obligations(conn, book, obligations))
-    deals = sorted({leg.deal_id for leg in legs})
-    if deals:
-        await mark_settling(conn, deals, now=now, actor=SYSTEM)
+    await mark_pulled(conn, sorted({leg.deal_id for leg in legs}), now=now)
     return [o for o in obligations if o.id in new]
 
 
@@ -142,7 +145,7 @@ async def affirm(
     members = await store.lock_run_obligations(conn, run_id)
     theirs = [o for o in members if o.party == party and o.state is ObligationState.CALCULATED]
     await store.move_obligations(conn, theirs, ObligationState.AFFIRMED, run_id=run_id)
-    state = run.state
+    state: RunState = run.state
     if await store.affirmed_parties(conn, run_id, version) == parties:
         state = RunState.AFFIRMED
         await store.move_run(conn, run, state, version=version)
@@ -234,6 +237,8 @@ async def seal(conn: AsyncConnection, run_id: UUID, *, by: Operator, now: dateti
     await store.move_obligations(conn, members, ObligationState.SEALED, run_id=run_id)
     await store.move_run(conn, run, RunState.SEALED, version=run.version)
     await store.insert_instructions(conn, run.book, _instructions(run, result.items))
+    deals = sorted({o.deal_id for o in members})
+    await mark_settling(conn, deals, by=by.code, reason=f"run {run.id} sealed", now=now)
     transfers = sealing_transfers(run, result, by_id)
     accounts = {(path, t.asset) for t in transfers for path in (t.debit, t.credit)}
     await _record(conn, run, "RunSealed", to=RunState.SEALED, actor=by.code, now=now)

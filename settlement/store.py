@@ -131,6 +131,18 @@ async def move_obligations(
         )
 
 
+async def discharged_deals(conn: AsyncConnection, deal_ids: Collection[UUID]) -> list[UUID]:
+    """Return those of the deals of which every obligation is discharged, by id."""
+    rows = await conn.execute(
+        select(obligation.c.deal_id)
+        .where(obligation.c.deal_id.in_(deal_ids))
+        .group_by(obligation.c.deal_id)
+        .having(func.bool_and(obligation.c.state == ObligationState.DISCHARGED))
+        .order_by(obligation.c.deal_id)
+    )
+    return list(rows.scalars())
+
+
 async def insert_run(conn: AsyncConnection, new: Run) -> bool:
     """Insert the run unless its (book, value date, window) exists; tell whether it was new."""
     result = await conn.execute(

@@ -29,7 +29,6 @@ from registry.testing import (
     demo_founding,
     operator_keypair,
 )
-from settlement.capital import Capital, book_capital, capital_bytes
 
 ISSUER: Final = 0
 TREASURY_ABROAD: Final = 9
@@ -83,7 +82,6 @@ async def pay_in_capital(stage: Stage) -> None:
         lambda conn: list_deposits(conn, chain=EVM, state=DepositState.UNATTRIBUTED)
     ):
         await _attribute(stage, deposit)
-    await _venue_capital(stage)
     true_up = await stage.payout(
         PayoutRequest(
             client_ref="true-up-1",
@@ -183,27 +181,3 @@ async def _attribute(stage: Stage, deposit: Deposit) -> None:
         "by two people",
         deposit.tx_hash,
     )
-
-
-async def _venue_capital(stage: Stage) -> None:
-    capital = Capital(
-        holding=VENUE_ACCOUNT,
-        asset="USDT",
-        amount=stage.units("500000 USDT"),
-        reason="opening balance at the venue",
-        document_hash=hashlib.sha256(b"opening statement of the venue account").hexdigest(),
-    )
-    ada, ben = await stage.operator("ada"), await stage.operator("ben")
-    signature = operator_keypair("ben").sign(capital_bytes(capital))
-    await stage.do(
-        lambda conn: book_capital(
-            conn,
-            capital,
-            book=BOOK,
-            by=ada,
-            approver=ben,
-            signature=signature,
-            now=stage.clock.now(),
-        )
-    )
-    stage.note("500,000 USDT at the venue are booked as capital, by two people")
