@@ -267,6 +267,11 @@ async def _step(engine: AsyncEngine, story: Story, line: str) -> str:
     return line
 
 
+async def _open_capped(conn: AsyncConnection, story: Story, path: str, asset: str) -> None:
+    spec = replace(account_spec(path, asset), credits_must_not_exceed_debits=True)
+    await open_accounts(conn, story.book, {(path, asset): spec}, owners={}, now=story.at)
+
+
 async def _balance(engine: AsyncEngine, story: Story, line: str, path: str, asset: str) -> str:
     balance = await transact(engine, lambda conn: get_balance(conn, story.book, path, asset))
     unit = _asset(asset)

@@ -141,10 +141,10 @@ UPDATE ledger.head
 """
 
 WRITE_TILES: Final = """
-INSERT INTO ledger.tile (book, level, index, hashes, root)
-SELECT $1, t.level, t.index, t.hashes, t.root
+INSERT INTO ledger.tile (book, level, position, hashes, root)
+SELECT $1, t.level, t.position, t.hashes, t.root
   FROM unnest($2::smallint[], $3::integer[], $4::bytea[], $5::bytea[])
-       AS t (level, index, hashes, root)
+       AS t (level, position, hashes, root)
 """
 
 WRITE_ACCOUNTS: Final = """
@@ -199,8 +199,8 @@ SELECT e.sequence, e.account, e.kind, e.reason, e.recorded_at,
 """
 
 READ_TILE_ROOTS: Final = """
-SELECT index, root FROM ledger.tile
- WHERE book = $1 AND level = $2 AND index BETWEEN $3 AND $4 ORDER BY index
+SELECT position, root FROM ledger.tile
+ WHERE book = $1 AND level = $2 AND position BETWEEN $3 AND $4 ORDER BY position
 """
 
 READ_OWNERS: Final = """

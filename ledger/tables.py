@@ -280,10 +280,10 @@ tile = Table(
     Column("book", SmallInteger, nullable=False),
     # Level 0 holds the hashes of 256 records, level 1 the roots of 256 tiles of level 0, …
     Column("level", SmallInteger, nullable=False),
-    Column("index", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
     Column("hashes", LargeBinary, nullable=False),
     Column("root", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("book", "level", "index"),
+    PrimaryKeyConstraint("book", "level", "position"),
     CheckConstraint("octet_length(hashes) = 8192 AND octet_length(root) = 32", name="complete"),
     schema=SCHEMA,
 )

@@ -312,10 +312,10 @@ def create_proofs() -> None:
         "tile",
         sa.Column("book", sa.SmallInteger, nullable=False),
         sa.Column("level", sa.SmallInteger, nullable=False),
-        sa.Column("index", sa.Integer, nullable=False),
+        sa.Column("position", sa.Integer, nullable=False),
         sa.Column("hashes", sa.LargeBinary, nullable=False),
         sa.Column("root", sa.LargeBinary, nullable=False),
-        sa.PrimaryKeyConstraint("book", "level", "index", name="pk_tile"),
+        sa.PrimaryKeyConstraint("book", "level", "position", name="pk_tile"),
         sa.CheckConstraint(
             "octet_length(hashes) = 8192 AND octet_length(root) = 32", name="complete"
         ),

@@ -1,0 +1,219 @@
+"""Verification: silent on a sound book, and naming whatever was changed behind the ledger's back."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from kernel.db import transact
+from ledger.audit import Fault
+from ledger.model import Transfer
+from ledger.posting import ensure_accounts, post
+from ledger.scenarios import name_id
+from ledger.verification import verify
+
+
+async def test_a_sound_book_has_no_fault(busy: AsyncEngine) -> None:
+    seen: list[tuple[int, int]] = []
+
+    faults = await verify(busy, 1, progress=lambda done, of: seen.append((done, of)))
+
+    assert faults == []
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+CHANGES = {
+    "an amount in the journal": (
+        "UPDATE ledger.transfer SET amount = amount + 1 WHERE id = :a",
+        {("entry", "client:a ETH"), ("entry", "{a}"), ("block", "height")},
+    ),
+    "the text of a record": (
+        "UPDATE ledger.transfer SET reference = 'forged' WHERE id = :a",
+        {("block", "height")},
+    ),
+    "an entry": (
+        (
+            "UPDATE ledger.entry SET credits_posted = credits_posted + 1"
+            " WHERE sequence = (SELECT sequence FROM ledger.transfer WHERE id = :a) AND credits_posted > 0"
+        ),
+        {("entry", "{a}")},
+    ),
+    "an entry's version": (
+        (
+            "UPDATE ledger.entry SET version = version + 1"
+            " WHERE sequence = (SELECT sequence FROM ledger.transfer WHERE id = :a)"
+        ),
+        {("entry", "{a}")},
+    ),
+    "a balance": (
+        (
+            "UPDATE ledger.balance SET credits_posted = credits_posted + 1"
+            " WHERE account = (SELECT number FROM ledger.account WHERE path = 'client:b')"
+        ),
+        {("balance", "client:b ETH")},
+    ),
+    "a frozen account": (
+        "UPDATE ledger.balance SET frozen = false",
+        {("balance", "client:b ETH")},
+    ),
+    "a deleted transfer": (
+        "DELETE FROM ledger.transfer WHERE id = :a",
+        {("transfer", "sequence"), ("entry", "client:a ETH")},
+    ),
+    "a deleted entry": (
+        "DELETE FROM ledger.entry WHERE sequence = (SELECT sequence FROM ledger.transfer WHERE id = :a)",
+        {("entry", "{a}")},
+    ),
+    "a deleted balance": (
+        "DELETE FROM ledger.balance WHERE account = (SELECT number FROM ledger.account WHERE path = 'client:b')",
+        {("balance", "client:b ETH")},
+    ),
+    "a deleted refusal": (
+        "DELETE FROM ledger.refusal",
+        {("transfer", "sequence")},
+    ),
+    "a changed refusal": (
+        "UPDATE ledger.refusal SET outcome = 'exceeds_debits'",
+        {("block", "height")},
+    ),
+    "an invented entry": (
+        (
+            "INSERT INTO ledger.entry SELECT book, account, sequence + 1, version + 9, 0, 0, 0, 0"
+            " FROM ledger.entry WHERE sequence = (SELECT sequence FROM ledger.transfer WHERE id = :a)"
+            " AND credits_posted > 0"
+        ),
+        {("entry", "client:a ETH, sequence")},
+    ),
+    "a block's root": (
+        "UPDATE ledger.block SET root = sha256('forged') WHERE height = 2",
+        {("block", "height 2")},
+    ),
+    "a block's time": (
+        "UPDATE ledger.block SET recorded_at = recorded_at - interval '1 hour' WHERE height = 4",
+        {("block", "height 4")},
+    ),
+    "the head's frontier": (
+        "UPDATE ledger.head SET frontier = sha256('forged')",
+        {("head", "book 1")},
+    ),
+    "a hold's state": (
+        "UPDATE ledger.hold SET state = 'voided' WHERE id = :h",
+        {("hold", "{h}")},
+    ),
+    "a hold reopened": (
+        (
+            "UPDATE ledger.hold SET state = 'open', remaining = amount, resolved_sequence = NULL"
+            " WHERE id = :h"
+        ),
+        {("hold", "{h}"), ("hold", "client:a ETH"), ("hold", "in-flight:evm ETH")},
+    ),
+    "a deleted open hold": (
+        "DELETE FROM ledger.hold WHERE id = :k",
+        {("hold", "{k}"), ("hold", "client:b ETH")},
+    ),
+    "a hold's deadline": (
+        "UPDATE ledger.hold SET expires_at = now() WHERE id = :k",
+        {("hold", "{k}")},
+    ),
+    "whose account it is": (
+        "UPDATE ledger.account SET owner = 'house' WHERE path = 'custody:client'",
+        {("block", "height")},
+    ),
+    "an account's guard": (
+        "UPDATE ledger.balance SET debits_must_not_exceed_credits = false",
+        {("balance", "client:a ETH")},
+    ),
+    "an event of an account": (
+        "DELETE FROM ledger.account_event WHERE kind = 'frozen'",
+        {("transfer", "sequence"), ("balance", "client:b ETH")},
+    ),
+}
+
+
+MANY = [
+    Transfer(
+        id=name_id(f"many-{n}"),
+        debit="custody:w",
+        credit="suspense:x",
+        asset="ETH",
+        amount=n,
+        code="many",
+    )
+    for n in range(600)
+]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_a_change_behind_the_ledgers_back_is_named(
+    busy: AsyncEngine, owner_engine: AsyncEngine, name: str
+) -> None:
+    statement, expected = CHANGES[name]
+    ids = {key: name_id(key) for key in "ahk"}
+    async with owner_engine.begin() as conn:
+        for (table,) in (
+            await conn.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'ledger'"))
+        ).all():
+            await conn.execute(text(f"ALTER TABLE ledger.{table} DISABLE TRIGGER USER"))
+        changed = await conn.execute(
+            text(statement), {k: v for k, v in ids.items() if f":{k}" in statement}
+        )
+        assert changed.rowcount
+
+    faults = await verify(busy, 1)
+
+    wanted = {(table, key.format(**ids)) for table, key in expected}
+    missed = {
+        (table, key)
+        for table, key in wanted
+        if not any(fault.table == table and key in fault.key for fault in faults)
+    }
+    assert missed == set(), faults
+
+
+async def test_a_record_below_a_complete_tile_is_named_itself(
+    busy: AsyncEngine, owner_engine: AsyncEngine
+) -> None:
+    """And the blocks behind it still verify, from the tile's hashes."""
+    await transact(
+        busy, lambda conn: ensure_accounts(conn, 1, [("custody:w", "ETH"), ("suspense:x", "ETH")])
+    )
+    for start in range(0, 600, 100):
+        await transact(busy, lambda conn: post(conn, 1, MANY[start : start + 100]))  # noqa: B023  run at once
+    assert await verify(busy, 1) == []
+    async with owner_engine.begin() as conn:
+        await conn.execute(text("ALTER TABLE ledger.transfer DISABLE TRIGGER USER"))
+        await conn.execute(
+            text("UPDATE ledger.transfer SET code = 'few' WHERE id = :id"),
+            {"id": name_id("many-7")},
+        )
+        sequence = await conn.scalar(
+            text("SELECT sequence FROM ledger.transfer WHERE id = :id"), {"id": name_id("many-7")}
+        )
+
+    assert await verify(busy, 1) == [
+        Fault(
+            "transfer",
+            f"{name_id('many-7')} (sequence {sequence})",
+            "is not what the tree was built over",
+        )
+    ]
+
+
+@pytest.mark.parametrize("column", ["hashes", "root"])
+async def test_a_forged_tile_is_named(
+    busy: AsyncEngine, owner_engine: AsyncEngine, column: str
+) -> None:
+    await transact(
+        busy, lambda conn: ensure_accounts(conn, 1, [("custody:w", "ETH"), ("suspense:x", "ETH")])
+    )
+    await transact(busy, lambda conn: post(conn, 1, MANY))
+    async with owner_engine.begin() as conn:
+        await conn.execute(text("ALTER TABLE ledger.tile DISABLE TRIGGER USER"))
+        forge = "UPDATE ledger.tile SET COLUMN = overlay(COLUMN placing '\\x0011'::bytea from 3)"
+        where = " WHERE level = 0 AND position = 1"
+        await conn.execute(text(forge.replace("COLUMN", column) + where))
+
+    faults = await verify(busy, 1)
+
+    assert ("tile", "level 0 index 1") in {(fault.table, fault.key) for fault in faults}
