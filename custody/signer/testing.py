@@ -1,0 +1,139 @@
+"""A signer for tests and demonstrations: in this process, or the files for one of its own.
+
+The seed is that of a published phrase: never use it where money is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from custody.signer.errors import SignerRefused
+from custody.signer.hd_keys import PrivateNode
+from custody.signer.keystore import FILE_MODE, seal, write_keystore
+from custody.signer.rules import AssetRule, Rules
+from custody.signer.service import Signer
+from custody.signer.store import Memory
+from custody.signer.wire import AskSign, AskXpub, Intent, No, Signed, SignedApproval, Xpub
+from registry.model import Chain, ChainAsset, Operator
+
+PHRASE: Final = "abandon " * 11 + "about"
+SEED: Final = hashlib.pbkdf2_hmac("sha512", PHRASE.encode(), b"mnemonic", 2048)
+"""BIP 39 seed of `PHRASE`; `registry.testing.XPUBS` are its first accounts."""
+FEE_CAP_MAX: Final = 10**17
+
+
+def rules_for(
+    chains: Sequence[Chain],
+    chain_assets: Sequence[ChainAsset],
+    operators: Sequence[Operator],
+    *,
+    amounts_max: Mapping[str, int] | None = None,
+    approvals: int = 1,
+) -> Rules:
+    """Return rules that pin these operators and allow these assets.
+
+    Args:
+        amounts_max: largest payment by chain asset code, in the chain's units (default: 2**128).
+    """
+    networks = {chain.code: chain.network_id for chain in chains}
+    limits = amounts_max or {}
+    return Rules(
+        version=1,
+        chains=networks,
+        operators={item.code: item.public_key.hex() for item in operators},
+        fee_cap_max=str(FEE_CAP_MAX),
+        assets=[
+            AssetRule(
+                chain_id=networks[item.chain],
+                asset=item.asset,
+                contract=item.contract,
+                amount_max=str(limits.get(item.code, 2**128)),
+                approvals=approvals,
+            )
+            for item in chain_assets
+        ],
+    )
+
+
+@dataclass(slots=True)
+class LocalSigner:
+    """The signer's code without its process; implements `custody.ports.PayoutSigner`."""
+
+    signer: Signer
+
+    async def sign(
+        self, intent: Intent, unsigned: bytes, approvals: Sequence[SignedApproval]
+    ) -> bytes:
+        """Return the signed bytes."""
+        answer = self.signer.answer(AskSign(intent, unsigned, list(approvals)))
+        if isinstance(answer, Signed):
+            return answer.raw
+        assert isinstance(answer, No)
+        raise SignerRefused(answer.what, remedy=answer.remedy, signed_before=answer.signed_before)
+
+    async def account_xpub(self, path: str) -> str:
+        """Return the extended public key of the account at *path*."""
+        answer = self.signer.answer(AskXpub(path))
+        assert isinstance(answer, Xpub)
+        return answer.xpub
+
+
+@contextmanager
+def local_signer(folder: Path, rules: Rules, *, seed: bytes = SEED) -> Iterator[LocalSigner]:
+    """Open a signer whose memory lies in *folder*."""
+    memory = Memory.open(folder / "signed")
+    try:
+        yield LocalSigner(Signer("test", PrivateNode.from_seed(seed), rules, memory))
+    finally:
+        memory.close()
+
+
+@dataclass(frozen=True, slots=True)
+class SignerFiles:
+    """What ``python -m custody.signer`` is started with."""
+
+    keystore: Path
+    kek: Path
+    rules: Path
+    store: Path
+
+    @property
+    def options(self) -> list[str]:
+        """Return the command line's options."""
+        named = {
+            "--keystore": self.keystore,
+            "--kek": self.kek,
+            "--rules": self.rules,
+            "--store": self.store,
+        }
+        return [text for name, path in named.items() for text in (name, str(path))]
+
+
+def write_signer_files(
+    folder: Path, rules: Rules, *, seed: bytes, random: Callable[[int], bytes]
+) -> SignerFiles:
+    """Write keystore, KEK and rules into *folder*, each with mode 0600."""
+    files = SignerFiles(
+        folder / "keystore.json",
+        folder / "kek.hex",
+        folder / "rules.json",
+        folder / "signed.sqlite",
+    )
+    kek = random(32)
+    _write_private(files.kek, kek.hex().encode())
+    _write_private(files.rules, msgspec.json.encode(rules))
+    write_keystore(files.keystore, seal(seed, kek, key_id="local", random=random))
+    return files
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    path.touch(mode=FILE_MODE)
+    path.chmod(FILE_MODE)
+    path.write_bytes(content)

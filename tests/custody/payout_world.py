@@ -1,0 +1,197 @@
+"""A small desk for the tests of payouts: a founded house, funded wallets, a scripted chain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chain.follow import follow, get_cursor
+from chain.model import FollowPolicy
+from chain.testing import ScriptedGateway
+from custody.addresses import assign_address, watch_list
+from custody.inclusion import apply_step
+from custody.model import AddressPurpose
+from custody.payout_finality import confirm_payouts
+from custody.payout_model import Payout, PayoutRequest
+from custody.payout_worker import WorkReport, advance_payouts
+from custody.payouts import get_payout, request_payout
+from custody.policy import Requirement
+from custody.ports import PayoutSigner
+from custody.signer.testing import LocalSigner, local_signer, rules_for
+from custody.testing import allow, approve, set_policy
+from kernel.clock import ManualClock
+from kernel.db import transact
+from kernel.ids import derive_id
+from ledger.model import transfer
+from ledger.posting import ensure_accounts, open_book, post, require_applied
+from ledger.queries import trial_balance
+from registry.changes import found
+from registry.testing import DEMO_OPERATORS, TOKEN, demo_founding
+
+T = TypeVar("T")
+
+BOOK = 1
+PAYEE = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+STRANGER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+ETH = 10**18
+USDT = 10**6
+START = datetime.fromisoformat("2026-01-05T09:00:00+00:00")
+CONFIRMATIONS = Requirement(3)
+
+
+@dataclass(slots=True)
+class World:
+    engine: AsyncEngine
+    gateway: ScriptedGateway
+    signer: PayoutSigner
+    clock: ManualClock
+    hot: dict[str, str] = field(default_factory=dict)
+    worker: str = "worker-1"
+
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        return await transact(self.engine, work)
+
+    async def request(self, **changes: Any) -> Payout:
+        values: dict[str, Any] = {
+            "client_ref": "w-1",
+            "claim": "client:acme",
+            "source_wallet": "client-pool",
+            "asset": "ETH",
+            "amount": 2 * ETH,
+            "destination": PAYEE,
+            "requested_by": "dan",
+        }
+        request = PayoutRequest(**{**values, **changes})
+        return await self.run(
+            lambda conn: request_payout(conn, request, book=BOOK, now=self.clock.now())
+        )
+
+    async def approve(self, *payouts: Payout, by: str = "ben") -> list[Payout]:
+        return await self.run(lambda c: approve(c, payouts, now=self.clock.now(), by=by))
+
+    async def approved(self, **changes: Any) -> Payout:
+        (payout,) = await self.approve(await self.request(**changes))
+        return payout
+
+    async def advance(self) -> WorkReport:
+        self.clock.advance(timedelta(seconds=2))
+        return await advance_payouts(
+            self.engine,
+            self.gateway,
+            self.signer,
+            chain="evm",
+            book=BOOK,
+            holder=self.worker,
+            clock=self.clock,
+        )
+
+    async def follow(self) -> None:
+        await follow(
+            self.engine,
+            self.gateway,
+            "evm",
+            watch=lambda conn: watch_list(conn, "evm"),
+            apply=lambda conn, step: apply_step(conn, step, book=BOOK, now=self.clock.now()),
+            now=self.clock.now(),
+            policy=FollowPolicy(),
+        )
+
+    async def confirm(self) -> list[Payout]:
+        finalized = await self.gateway.finalized_height()
+
+        async def work(conn: AsyncConnection) -> list[Payout]:
+            tip = await get_cursor(conn, "evm")
+            assert tip is not None
+            return await confirm_payouts(
+                conn,
+                "evm",
+                book=BOOK,
+                tip=tip,
+                finalized=finalized,
+                requirement=CONFIRMATIONS,
+                now=self.clock.now(),
+            )
+
+        return await self.run(work)
+
+    async def mine(self, blocks: int = 1) -> None:
+        for _ in range(blocks):
+            self.gateway.mine_pool()
+        await self.follow()
+
+    async def get(self, payout: Payout) -> Payout:
+        return await self.run(lambda conn: get_payout(conn, payout.id))
+
+    async def books(self) -> dict[tuple[str, str], tuple[int, int, int]]:
+        """(balance, debits pending, credits pending) by (path, asset), where not all zero."""
+        rows = await self.run(lambda conn: trial_balance(conn, BOOK))
+        found = {
+            (row.path, row.asset): (row.balance, row.debits_pending, row.credits_pending)
+            for row in rows
+        }
+        return {key: value for key, value in found.items() if any(value)}
+
+    async def assert_rule_two(self) -> None:
+        """Debits, posted and pending, less credits posted is what the node says, per wallet."""
+        rows = await self.run(lambda conn: trial_balance(conn, BOOK))
+        head = await self.gateway.head()
+        for row in rows:
+            if row.path.startswith("custody:"):
+                contract = None if row.asset == "ETH" else TOKEN
+                address = self.hot[row.path.removeprefix("custody:")]
+                held = await self.gateway.balance(address, contract, at=head)
+                assert row.debits + row.debits_pending - row.credits == held, row.path
+
+
+@asynccontextmanager
+async def make_world(engine: AsyncEngine, folder: Path) -> AsyncIterator[World]:
+    gateway = ScriptedGateway(tokens={TOKEN})
+    clock = ManualClock(START)
+    founding = demo_founding()
+    rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
+    with local_signer(folder, rules) as signer:
+        world = World(engine, gateway, signer, clock)
+        await world.run(lambda conn: _found(conn, world))
+        await world.follow()
+        yield world
+
+
+async def _found(conn: AsyncConnection, world: World) -> None:
+    now = world.clock.now()
+    await found(conn, demo_founding(), now=now)
+    await open_book(conn, BOOK, entity="causeway-desk", now=now)
+    for wallet in ("client-pool", "house-hot", "house-settlement"):
+        given = await assign_address(conn, wallet, purpose=AddressPurpose.HOT, now=now)
+        world.hot[wallet] = given.address
+    await set_policy(conn, now=now)
+    await allow(conn, "acme", PAYEE, now=now)
+    await allow(conn, "birch", PAYEE, now=now)
+    opening = [
+        ("custody:client-pool", "client:acme", 10 * ETH, "ETH"),
+        ("custody:client-pool", "client:acme", 5_000 * USDT, "USDT"),
+        ("custody:client-pool", "equity:capital", ETH, "ETH"),
+        ("custody:house-hot", "equity:capital", 20 * ETH, "ETH"),
+        ("custody:house-hot", "payable:birch:netted", 900 * USDT, "USDT"),
+    ]
+    owners = {"custody:client-pool": "client"}
+    keys = {(path, asset) for debit, credit, _, asset in opening for path in (debit, credit)}
+    await ensure_accounts(conn, BOOK, keys, owners=owners, now=now)
+    batch = [
+        transfer(
+            derive_id(now, "opening", number), debit, credit, amount, asset, code="test.opening"
+        )
+        for number, (debit, credit, amount, asset) in enumerate(opening)
+    ]
+    require_applied(await post(conn, BOOK, batch, now=now))
+    for debit, _, amount, asset in opening:
+        contract = None if asset == "ETH" else TOKEN
+        world.gateway.fund(world.hot[debit.removeprefix("custody:")], amount, contract)
+
+
+__all__ = ["BOOK", "ETH", "PAYEE", "STRANGER", "USDT", "LocalSigner", "World", "make_world"]
