@@ -20,8 +20,12 @@ async def record_snapshot(
     balances: Sequence[VenueBalance],
     *,
     taken_at: datetime,
+    is_opening: bool = False,
 ) -> None:
-    """Keep what the venue stated at *taken_at*; an empty statement leaves no rows."""
+    """Keep what the venue stated at *taken_at*; an empty statement leaves no rows.
+
+    The opening snapshot is the one from which the books begin.
+    """
     if not balances:
         return
     rows = [
@@ -33,6 +37,7 @@ async def record_snapshot(
             "free": item.free,
             "locked": item.locked,
             "dust": item.dust,
+            "is_opening": is_opening,
         }
         for item in balances
     ]

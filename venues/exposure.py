@@ -132,7 +132,7 @@ async def mark_booked(conn: AsyncConnection, fill_ids: Sequence[UUID], *, now: d
 
 
 async def dust_by_asset(conn: AsyncConnection, venue: str, account: str) -> dict[str, int]:
-    """Return by how much the venue's own figures exceed ours, from fills and the first snapshot.
+    """Return by how much the venue's own figures exceed ours, from fills and the opening.
 
     Units: ``10 ** -DUST_SCALE`` of a smallest unit.
     """
@@ -142,16 +142,11 @@ async def dust_by_asset(conn: AsyncConnection, venue: str, account: str) -> dict
         rows = await conn.execute(select(asset, func.sum(dust)).where(*mine).group_by(asset))
         for code, units in rows:
             total[code] = total.get(code, 0) + int(units)
-    first = (
-        select(func.min(balance_snapshot.c.taken_at))
-        .where(balance_snapshot.c.venue == venue, balance_snapshot.c.account == account)
-        .scalar_subquery()
-    )
     rows = await conn.execute(
         select(balance_snapshot.c.asset, balance_snapshot.c.dust).where(
             balance_snapshot.c.venue == venue,
             balance_snapshot.c.account == account,
-            balance_snapshot.c.taken_at == first,
+            balance_snapshot.c.is_opening,
         )
     )
     for code, units in rows:

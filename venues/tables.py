@@ -126,6 +126,7 @@ balance_snapshot = Table(
     Column("free", Units, nullable=False),
     Column("locked", Units, nullable=False),
     Column("dust", Units, nullable=False),
+    Column("is_opening", Boolean, nullable=False),
     PrimaryKeyConstraint("venue", "account", "taken_at", "asset"),
     schema=SCHEMA,
 )

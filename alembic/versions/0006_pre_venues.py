@@ -174,6 +174,7 @@ def upgrade() -> None:
         sa.Column("free", UNITS, nullable=False),
         sa.Column("locked", UNITS, nullable=False),
         sa.Column("dust", UNITS, nullable=False),
+        sa.Column("is_opening", sa.Boolean, nullable=False),
         sa.PrimaryKeyConstraint(
             "venue", "account", "taken_at", "asset", name="pk_balance_snapshot"
         ),
