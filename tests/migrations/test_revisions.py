@@ -180,8 +180,9 @@ async def test_the_tables_as_declared_and_as_migrated_have_the_same_catalogue(
     declared = _tables(await _catalogue(empty_database.owner_url))
     migrated = _tables(await _catalogue(database.owner_url))
 
-    assert sorted(set(declared) - set(migrated)) == [], "declared in tables.py, not migrated"
-    assert sorted(set(migrated) - set(declared)) == [], "migrated, not declared in tables.py"
+    difference = [f"only in tables.py:     {line}" for line in set(declared) - set(migrated)]
+    difference += [f"only in the migration: {line}" for line in set(migrated) - set(declared)]
+    assert not difference, "\n".join(sorted(difference, key=lambda line: line[23:]))
 
 
 CATALOGUE = """
