@@ -25,6 +25,7 @@ from venues.simulator.settings import (
     VenueSimulatorSettings,
     account_spec,
     symbol_from_text,
+    with_assets_of,
 )
 
 
@@ -73,6 +74,7 @@ def settings_from(arguments: argparse.Namespace) -> VenueSimulatorSettings:
         port=arguments.port,
         seed=arguments.seed,
         symbols=symbols or DEFAULT_SYMBOLS,
+        assets=with_assets_of(symbols),
         accounts=_accounts(arguments),
         withdrawal_delay_ms=delay_ms,
         step_interval_ms=arguments.step_ms,

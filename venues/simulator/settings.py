@@ -30,6 +30,7 @@ DEFAULT_ASSETS: Final = (
     AssetSpec("BTC", (NetworkSpec("BTC", UNIT // 10_000, UNIT // 1_000, "bitcoin"),)),
     AssetSpec("ETH", (NetworkSpec("ETH", UNIT // 2_000, UNIT // 100, "evm"),)),
     AssetSpec("USDT", (NetworkSpec("ETH", 1 * UNIT, 10 * UNIT, "evm"),)),
+    AssetSpec("USDC", (NetworkSpec("ETH", 1 * UNIT, 10 * UNIT, "evm"),)),
     AssetSpec("BNB", (NetworkSpec("BSC", UNIT // 10_000, UNIT // 100, "evm"),)),
 )
 
@@ -117,6 +118,15 @@ class VenueSimulatorSettings:
             withdrawal_delay_ms=self.withdrawal_delay_ms,
             at_ms=at_ms,
         )
+
+
+def with_assets_of(symbols: tuple[SymbolSpec, ...]) -> tuple[AssetSpec, ...]:
+    """The default assets and, for other ones that symbols name, an asset on a chain of its own."""
+    known = {asset.name for asset in DEFAULT_ASSETS}
+    named = dict.fromkeys(name for spec in symbols for name in (spec.base, spec.quote))
+    return DEFAULT_ASSETS + tuple(
+        AssetSpec(name, (NetworkSpec(name, 0, 1, "text"),)) for name in named if name not in known
+    )
 
 
 def symbol_from_text(text: str) -> SymbolSpec:

@@ -9,6 +9,7 @@ from typing import Any
 
 import ccxt
 import ccxt.async_support
+import ccxt.pro
 import pytest
 
 from venues.simulator.testing import (
@@ -160,6 +161,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def watch_until_it_breaks(client: ccxt.pro.binance) -> None:
+    while True:
+        await client.watch_order_book(ETH)
+
+
 async def place(client: ccxt.async_support.binance, client_id: str) -> str | None:
     try:
         order = await client.create_order(
@@ -198,6 +204,38 @@ def assert_balances_follow_from_fills(account: Any) -> None:
 def exact(text: str) -> int:
     whole, _, fraction = text.partition(".")
     return int(whole + fraction.ljust(8, "0"))
+
+
+async def test_streams_come_back_after_a_restart(tmp_path: Path) -> None:
+    """P10. Kill -9 while watching a book, start again. NetworkError once; then ids go on rising."""
+    with SimulatorProcess(tmp_path) as process:
+        client = ccxt.pro.binance(ccxt_settings(process.ready))
+        point_ccxt_at(client, process.url, process.ws_url)
+        try:
+            async with asyncio.timeout(20):
+                before = (await client.watch_order_book(ETH))["nonce"]
+                process.kill()
+                with pytest.raises(ccxt.NetworkError):
+                    await watch_until_it_breaks(client)
+                process.start()
+                after = (await client.watch_order_book(ETH))["nonce"]
+        finally:
+            await client.close()
+
+    assert after >= before
+
+
+def test_other_symbols_and_accounts_can_be_given(tmp_path: Path) -> None:
+    """P11. Start with another symbol and a second account. Both are there, with keys of their own."""
+    symbol = "SOL/USDC:tick=0.01:lot=0.001:min=5:mid=150"
+    options = ("--symbol", symbol, "--more-accounts", "other", "--balance", "USDC=1000", "SOL=2.5")
+    with SimulatorProcess(tmp_path, *options) as process:
+        accounts = process.state()["accounts"]
+
+        assert process.ready["symbols"] == ["SOLUSDC"]
+        assert [spec["name"] for spec in process.ready["accounts"]] == ["desk", "other"]
+        assert len({spec["api_key"] for spec in process.ready["accounts"]}) == 2
+        assert accounts["other"]["balances"]["SOL"]["free"] == "2.50000000"
 
 
 def test_it_starts_quickly(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ async def test_stop_closes_open_sockets(options: VenueSimulatorSettings) -> None
     [
         (["--balance", "ETH"], "balance 'ETH': write it like"),
         (["--symbol", "SOL"], "symbol 'SOL': write it like"),
-        (["--symbol", "SOL/USDT:tick=0.01:lot=0.01:min=5:mid=150"], "no asset is configured"),
+        (["--symbol", "SOL/USDT:tick=0.00001:lot=0.0001:min=5:mid=150"], "is not whole"),
         (["--more-accounts", "desk"], "account name is used twice"),
     ],
 )
