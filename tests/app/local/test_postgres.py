@@ -206,9 +206,7 @@ async def test_a_stale_pid_file_whose_id_was_reused_does_not_stop_the_start(home
     stranger = subprocess.Popen(["sleep", "60"], **credentials)  # noqa: ASYNC220  not waited for
     try:
         pid_file = home / "data" / "postmaster.pid"
-        pid_file.write_text(
-            f"{stranger.pid}\n{home}/data\n1\n5432\n{home}/run\n\n\nready\n"
-        )
+        pid_file.write_text(f"{stranger.pid}\n{home}/data\n1\n5432\n{home}/run\n\n\nready\n")
         if AS_ROOT:
             os.chown(pid_file, NOBODY.pw_uid, NOBODY.pw_gid)
 
