@@ -211,6 +211,19 @@ def test_a_call_that_costs_more_than_the_sender_has_is_refused() -> None:
         node.call(Call(sender=b"\x42" * 20, to=b"\x01" * 20, value=1), node.head)
 
 
+def test_a_revert_also_undoes_an_edited_balance() -> None:
+    node = Node(FIXED)
+    account = node.accounts[0].address
+    node.mine()
+    node.set_balance(account, 7)
+    snapshot = node.snapshot()
+    node.set_balance(account, 9)
+
+    assert node.revert(snapshot)
+
+    assert node.state(node.head).get_balance(account) == 7
+
+
 def test_a_call_leaves_no_trace() -> None:
     node = Node(FIXED)
     account = node.accounts[0].address

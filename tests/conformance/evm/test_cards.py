@@ -1060,6 +1060,10 @@ async def test_e44_the_best_payer_is_mined_first(node: NodeUnderTest) -> None:
 
     expected = [bob, alice, carol] if node.is_anvil else [bob, carol, alice]
     assert (await block(node, "latest"))["transactions"] == expected
+    receipts = await node.rpc.call("eth_getBlockReceipts", "latest")
+    assert [one["transactionHash"] for one in receipts] == expected
+    assert [int(one["gasUsed"], 16) for one in receipts] == [21_000] * 3
+    assert [int(one["cumulativeGasUsed"], 16) for one in receipts] == [21_000, 42_000, 63_000]
 
 
 async def test_e45_a_legacy_transaction_is_accepted(node: NodeUnderTest) -> None:
