@@ -1,7 +1,4 @@
-"""Chapter 3: the desk sells and buys, and hedges what is left at the venue through ccxt.
-
-The venue is killed in the middle of the hedge and comes back: the order is looked up, not guessed.
-"""
+"""Chapter 3: the desk sells and buys, and hedges what is left at the venue through ccxt."""
 
 from __future__ import annotations
 
@@ -10,20 +7,22 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
-from uuid import UUID
 
 from app.demo.deposits import ACME, BIRCH
 from app.demo.stage import BOOK, Stage
-from kernel.errors import OutsideUnavailable
+from kernel.errors import OutsideUnavailable, Refused
 from kernel.money import Price
 from kernel.settings import Secret
-from marketdata.model import PriceQuality, PriceRecord
+from marketdata.instruments import record_instrument
+from marketdata.mid import venue_mid
+from marketdata.model import Instrument, RecordedPrice
 from marketdata.prices import record_price
 from trading.deals import book_deal
 from trading.hedging_loop import Hedger, hedge_until_done
 from trading.lines import open_line
-from trading.model import Deal, DealRequest, DealSide, HedgeLine, HedgePolicy
+from trading.model import Deal, DealRequest, DealSide, HedgeLine, HedgePolicy, HedgeVerdict
 from trading.position import position
 from trading.venue_accounts import open_venue_account
 from venues.ccxt.endpoint import Credentials, Endpoint
@@ -33,18 +32,154 @@ from venues.ccxt.gateway import BinanceGateway, GatewaySettings, open_gateway
 DESK: Final = "otc"
 VENUE: Final = "binance"
 ACCOUNT: Final = "desk"
-SYMBOL: Final = "ETH/USDT"
+SYMBOL: Final = "ETHUSDT"
+UNIFIED: Final = "ETH/USDT"
 BOOK_WAIT: Final = timedelta(seconds=15)
+BOOK_AGE_MAX: Final = timedelta(seconds=5)
 SPREAD_PPM: Final = 2_000
 """What the desk asks above the mid, or bids below it, in millionths."""
 PPM: Final = 1_000_000
-PASSES_MAX: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
-class DeskRoom:
-    """The venue's gateway and its live book."""
+class Room:
+    """The desk's connections to the venue."""
 
     gateway: BinanceGateway
     feed: BookFeed
-    hedger: Hedger
+    instrument: Instrument
+
+
+@contextlib.asynccontextmanager
+async def open_room(stage: Stage) -> AsyncIterator[Room]:
+    """Connect the unmodified ccxt classes to the venue, only their URLs changed."""
+    venue = stage.world.venue
+    endpoint = Endpoint(http_url=str(venue["url"]), ws_url=str(venue["ws_url"]))
+    wanted = GatewaySettings(
+        venue=VENUE,
+        account=ACCOUNT,
+        endpoint=endpoint,
+        credentials=Credentials(api_key=str(venue["api_key"]), secret=Secret(str(venue["secret"]))),
+        assets=stage.assets,
+        rate_limit=False,
+    )
+    async with open_gateway(wanted, stage.clock) as gateway:
+        await gateway.synchronise()
+        now = stage.clock.now()
+        found = await gateway.instrument(SYMBOL)
+        instrument = await stage.do(lambda conn: record_instrument(conn, found, now=now))
+        feed = BookFeed({UNIFIED: instrument}, endpoint, stage.clock)
+        async with asyncio.TaskGroup() as tasks:
+            streaming = tasks.create_task(feed.run())
+            try:
+                yield Room(gateway, feed, instrument)
+            finally:
+                streaming.cancel()
+
+
+async def trade_and_hedge(stage: Stage, room: Room) -> None:
+    """Book three deals at prices from the live book and bring the position to flat."""
+    opened = await open_venue_account(
+        stage.world.engine, room.gateway, [SYMBOL], book=BOOK, clock=stage.clock
+    )
+    held = " and ".join(stage.money(b.free, b.asset) for b in opened if b.free)
+    stage.note(f"the venue account is opened in the books with {held}")
+    mid = await _mid(stage, room)
+    stage.note(
+        f"mid {mid.record.price.format(2)} from the live book, recorded as evidence of the deals",
+        f"price {mid.id}",
+    )
+    for reference, party, side, amount in (
+        ("deal-1", ACME, DealSide.DESK_SELLS, "10 ETH"),
+        ("deal-2", ACME, DealSide.DESK_BUYS, "4 ETH"),
+        ("deal-3", BIRCH, DealSide.DESK_SELLS, "3 ETH"),
+    ):
+        request = _request(stage, reference, party, side, amount, mid)
+        deal = await stage.do(partial(book_deal, request=request, book=BOOK, now=stage.clock.now()))
+        stage.note(_describe(stage, deal), f"deal {deal.id}")
+    await _tell_position(stage, "position after the deals")
+    await _hedge(stage, room)
+
+
+async def _mid(stage: Stage, room: Room) -> RecordedPrice:
+    view = await room.feed.wait_for_book(SYMBOL, BOOK_WAIT)
+    if view is None:
+        raise OutsideUnavailable(
+            f"no book of {SYMBOL} arrived", where=str(stage.world.venue["url"])
+        )
+    now = stage.clock.now()
+    record = venue_mid(room.instrument, view, now=now, age_max=BOOK_AGE_MAX)
+    if isinstance(record, Refused):
+        raise record
+    return await stage.do(lambda conn: record_price(conn, record, now=now))
+
+
+def _request(
+    stage: Stage, reference: str, party: str, side: DealSide, amount: str, mid: RecordedPrice
+) -> DealRequest:
+    eth, usdt = stage.assets["ETH"], stage.assets["USDT"]
+    away = SPREAD_PPM if side is DealSide.DESK_SELLS else -SPREAD_PPM
+    middle = mid.record.price
+    return DealRequest(
+        client_ref=reference,
+        desk=DESK,
+        party=party,
+        side=side,
+        base=eth,
+        quote=usdt,
+        base_units=stage.units(amount),
+        price=Price.of(middle.numerator * (PPM + away), middle.denominator * PPM, eth, usdt),
+        fee_units=stage.units("5 USDT") if side is DealSide.DESK_SELLS else 0,
+        price_id=mid.id,
+        value_date=stage.clock.now().date(),
+        booked_by="dan",
+        reason="agreed by voice",
+    )
+
+
+def _describe(stage: Stage, deal: Deal) -> str:
+    asked = deal.request
+    verb = "sells to" if asked.side is DealSide.DESK_SELLS else "buys from"
+    fee = f", fee {stage.money(asked.fee_units, asked.quote.code)}" if asked.fee_units else ""
+    return (
+        f"the desk {verb} {asked.party} {stage.money(asked.base_units, asked.base.code)} "
+        f"for {stage.money(deal.quote_units, asked.quote.code)}{fee}"
+    )
+
+
+async def _hedge(stage: Stage, room: Room) -> None:
+    now = stage.clock.now()
+    line = HedgeLine(desk=DESK, asset="ETH", venue=VENUE, account=ACCOUNT, symbol=SYMBOL)
+    await stage.do(
+        lambda conn: open_line(
+            conn, line, by="dan", reason="the desk's ETH is hedged here", now=now
+        )
+    )
+    hedger = Hedger(
+        engine=stage.world.engine,
+        gateway=room.gateway,
+        feed=room.feed,
+        clock=stage.clock,
+        policy=HedgePolicy(book_age_max=BOOK_AGE_MAX),
+        book=BOOK,
+    )
+    reports = await hedge_until_done(hedger, DESK, "ETH")
+    for report in reports:
+        if report.order is not None:
+            stage.note(
+                f"hedge order {report.order.state}: {report.fills_posted} fills posted with fees",
+                f"client order id {report.order.client_order_id}",
+            )
+    last = reports[-1]
+    if last.verdict not in {HedgeVerdict.FLAT, HedgeVerdict.BELOW_MINIMUM}:
+        raise OutsideUnavailable(f"the hedge stopped: {last.verdict}: {last.detail}")
+    await _tell_position(stage, "position after the hedge")
+    stage.note(
+        f"residual {stage.money(last.residual, 'ETH')}: less than the venue's smallest order"
+    )
+
+
+async def _tell_position(stage: Stage, what: str) -> None:
+    held = await stage.do(lambda conn: position(conn, BOOK, DESK))
+    text = ", ".join(stage.money(units, asset) for asset, units in sorted(held.items()) if units)
+    stage.note(f"{what}: {text or 'flat'}")
