@@ -25,6 +25,7 @@ from custody.deposit_model import (
     ReceiptState,
     SourceClass,
 )
+from custody.errors import NotPossible
 from custody.model import (
     DUST_ACCOUNT,
     Address,
@@ -192,7 +193,7 @@ def deposit_again(known: Deposit, fresh: Deposit) -> Deposit:
     at the same place when it runs on another branch. What policy asked for is forgotten with the
     block it was asked about; what the client owes since the deposit vanished stays.
     """
-    DEPOSIT_STATES.require(known.state, fresh.state)
+    _require_gone(known, known.state in {DepositState.ORPHANED, DepositState.REVERSED})
     return replace(
         fresh,
         id=known.id,
@@ -205,7 +206,7 @@ def deposit_again(known: Deposit, fresh: Deposit) -> Deposit:
 
 def receipt_again(known: Receipt, fresh: Receipt) -> Receipt:
     """Return a receipt mined again; a match made before has to be made again."""
-    RECEIPT_STATES.require(known.state, fresh.state)
+    _require_gone(known, known.state in {ReceiptState.ORPHANED, ReceiptState.REVERSED})
     return replace(
         fresh,
         id=known.id,
@@ -411,6 +412,15 @@ def _moved_on(deposit: Deposit, step: str, debit: str, credit: str) -> Transfer:
         code=f"deposit.{step}",
         correlation=deposit.id,
     )
+
+
+def _require_gone(known: Arrival, gone: bool) -> None:  # noqa: FBT001  the caller's finding
+    """Refuse to include twice what is in a block of the chain already."""
+    if not gone:
+        raise NotPossible(
+            f"{_noun(known)} {known.tx_hash} {known.position} is in block {known.block_hash}",
+            remedy="A block is included once; orphan it before it is included again",
+        )
 
 
 def _machine(arrival: Arrival) -> StateTable:

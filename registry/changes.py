@@ -14,15 +14,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
+from kernel.money import Asset
 from registry import store
 from registry.decisions import (
     decide_approval,
     decide_founding,
     decide_proposal,
     decide_rejection,
+    decide_scale,
 )
 from registry.errors import ChangeRefused, UnknownRecord
 from registry.model import (
+    ChainAsset,
     Founding,
     Operator,
     Proposal,
@@ -46,6 +49,7 @@ async def found(conn: AsyncConnection, founding: Founding, *, now: datetime) -> 
     decide_founding(founding)
     await store.insert_genesis(conn, now)
     for item in founding.records:
+        await _require_scale(conn, item)
         await store.save_record(conn, item, version=1, proposal_id=None, now=now)
     await record(
         conn, [_registered(item, 1, FOUNDER, "founding", now) for item in founding.records]
@@ -71,6 +75,7 @@ async def propose(
     proposer = await _operator(conn, by)
     current = await store.find_record(conn, kind, change.code)
     decide_proposal(change, current, by=proposer)
+    await _require_scale(conn, change)
     base_version = 0 if current is None else current.version
     content = to_content(change)
     proposal = Proposal(
@@ -115,6 +120,7 @@ async def approve(
         signature=signature,
         now=now,
     )
+    await _require_scale(conn, changed)
     version = proposal.base_version + 1
     await store.save_record(conn, changed, version=version, proposal_id=proposal.id, now=now)
     await _close(conn, proposal, ProposalState.APPROVED, by, signature, proposal.reason, now)
@@ -166,6 +172,15 @@ async def _close(
         conn, proposal, state=state, by=by, signature=signature, reason=reason, now=now
     )
     await record(conn, [_step(proposal, state, by=by, reason=reason, now=now)])
+
+
+async def _require_scale(conn: AsyncConnection, item: Record) -> None:
+    if not isinstance(item, ChainAsset):
+        return
+    asset = await store.find_record(conn, RecordKind.ASSET, item.asset)
+    # A missing asset is refused by its own name, when the row is written.
+    if asset is not None and isinstance(asset.record, Asset):
+        decide_scale(item, asset.record)
 
 
 async def _operator(conn: AsyncConnection, code: str) -> Operator:

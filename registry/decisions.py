@@ -140,6 +140,20 @@ def decide_rejection(
     _require_open(proposal)
 
 
+def decide_scale(on_chain: ChainAsset, asset: Asset) -> None:
+    """Refuse an asset with fewer places than a chain has: what arrives could not be booked exactly.
+
+    Raises:
+        ChangeRefused: names both numbers.
+    """
+    if on_chain.decimals > asset.scale:
+        raise ChangeRefused(
+            f"{on_chain.code} has {on_chain.decimals} decimals, {asset.code} a scale of "
+            f"{asset.scale}: the chain's smallest unit could not be booked",
+            remedy="Register an asset with at least as many places",
+        )
+
+
 def _require_second_person(proposal: Proposal, *, by: Operator, proposer: Operator) -> None:
     require_role(by, Role.ADMIN)
     require_role(proposer, Role.ADMIN)

@@ -317,6 +317,15 @@ async def test_one_contract_is_one_asset_and_a_chain_has_one_coin(founded: Async
             await approved(founded, twice)
 
 
+async def test_a_token_with_more_places_than_its_asset_could_not_be_booked(
+    founded: AsyncEngine,
+) -> None:
+    await transact(founded, lambda conn: change(conn, BTC, now=NOW))
+    with pytest.raises(ChangeRefused, match="could not be booked"):
+        await proposed(founded, ChainAsset("evm:BTC", "evm", "0x" + "22" * 20, 9, "BTC"))
+    await proposed(founded, ChainAsset("evm:BTC", "evm", "0x" + "22" * 20, 8, "BTC"))
+
+
 @pytest.mark.parametrize("reason", ["", "  "])
 async def test_a_change_has_a_reason(founded: AsyncEngine, reason: str) -> None:
     with pytest.raises(BadInput, match="reason"):
