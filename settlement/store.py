@@ -169,6 +169,14 @@ async def lock_run(conn: AsyncConnection, run_id: UUID) -> Run:
     return _run(row)
 
 
+async def get_run(conn: AsyncConnection, run_id: UUID) -> Run:
+    """Return a run."""
+    row = (await conn.execute(select(run).where(run.c.id == run_id))).first()
+    if row is None:
+        raise RunNotFound(f"there is no settlement run {run_id}")
+    return _run(row)
+
+
 async def find_run(conn: AsyncConnection, book: int, value_date: date, window: str) -> Run | None:
     """Return the run of a window, if it has been calculated."""
     row = (
@@ -366,18 +374,6 @@ async def move_instruction(
     )
     if result.rowcount != 1:
         raise Refused(f"instruction {item.id} has left state {item.state} meanwhile")
-
-
-async def list_live_hold_ids(conn: AsyncConnection, book: int) -> set[UUID]:
-    """Return the ledger holds that released book instructions keep open."""
-    rows = await conn.execute(
-        select(instruction.c.hold_id).where(
-            instruction.c.book == book,
-            instruction.c.hold_id.is_not(None),
-            instruction.c.state == InstructionState.RELEASED,
-        )
-    )
-    return set(rows.scalars())
 
 
 async def insert_match(
