@@ -1,0 +1,426 @@
+"""Posting against PostgreSQL: transactions, locks, what the database itself refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from kernel.db import constraint_name, sqlstate, transact
+from kernel.errors import BadInput
+from ledger.errors import AccountDiffers, BookNotOpen, NotATransaction, NotInChart, PostingRefused
+from ledger.model import (
+    BATCH_MAX,
+    Transfer,
+    chain,
+    hold,
+    post_hold,
+    reversal,
+    transfer,
+    void_hold,
+)
+from ledger.outcome import Outcome
+from ledger.posting import decided, ensure_accounts, open_book, post, require_applied
+from ledger.queries import get_balance, head, list_accounts, list_transfers
+from ledger.scenarios import START, name_id, play
+from ledger.tables import JOURNAL_TABLES
+from ledger.testing import LockOrderViolated, enforce_lock_order
+from ledger.verification import verify
+
+OPENING = """
+o  move  custody:w  client:a  100 X  -> created
+p  move  custody:w  client:b  100 X  -> created
+"""
+
+
+def move(name: str, amount: int, debit: str = "client:a", credit: str = "client:b") -> Transfer:
+    return transfer(name_id(name), debit, credit, amount, "X", code="test")
+
+
+@pytest.fixture
+async def book(engine: AsyncEngine) -> AsyncEngine:
+    assert await play(engine, OPENING) == OPENING
+    return engine
+
+
+async def rows_of(engine: AsyncEngine) -> dict[str, list[Any]]:
+    """Every row of the schema, as text."""
+    async with engine.connect() as conn:
+        tables = await conn.scalars(
+            text("SELECT tablename FROM pg_tables WHERE schemaname = 'ledger' ORDER BY 1")
+        )
+        return {
+            name: sorted(
+                await conn.scalars(text("SELECT t::text FROM ledger.NAME t".replace("NAME", name)))
+            )
+            for name in tables.all()
+        }
+
+
+async def test_a_refused_batch_that_spends_no_id_leaves_every_row_unchanged(
+    book: AsyncEngine,
+) -> None:
+    before = await rows_of(book)
+
+    results = await transact(
+        book, lambda conn: post(conn, 1, [move("o", 1), move("bad", 1, "client:a", "client:a")])
+    )
+
+    assert [r.outcome for r in results] == [
+        Outcome.EXISTS_WITH_DIFFERENT_DEBIT_ACCOUNT_ID,
+        Outcome.ACCOUNTS_MUST_BE_DIFFERENT,
+    ]
+    assert await rows_of(book) == before
+
+
+async def test_what_was_rolled_back_was_never_asked(book: AsyncEngine) -> None:
+    before = await rows_of(book)
+    async with book.connect() as conn:
+        results = await post(conn, 1, [move("a", 60), move("b", 60)])
+        assert [r.outcome for r in results] == [Outcome.CREATED, Outcome.EXCEEDS_CREDITS]
+        await conn.rollback()
+
+    assert await rows_of(book) == before
+    async with book.connect() as conn:
+        assert await decided(conn, 1, [name_id("a"), name_id("b")]) == {}
+    again = await transact(book, lambda conn: post(conn, 1, [move("b", 60), move("a", 60)]))
+    assert [r.outcome for r in again] == [Outcome.CREATED, Outcome.EXCEEDS_CREDITS]
+
+
+async def test_decided_answers_after_a_lost_commit(book: AsyncEngine) -> None:
+    results = await transact(book, lambda conn: post(conn, 1, [move("a", 60), move("b", 60)]))
+
+    async with book.connect() as conn:
+        found = await decided(conn, 1, [name_id("a"), name_id("b"), name_id("c")])
+
+    assert found.keys() == {name_id("a"), name_id("b")}
+    for result in results:
+        same = found[result.transfer_id]
+        assert (same.outcome, same.sequence, same.recorded_at, same.amount) == (
+            result.outcome,
+            result.sequence,
+            result.recorded_at,
+            result.amount,
+        )
+
+
+async def test_a_statement_that_commits_by_itself_is_refused(book: AsyncEngine) -> None:
+    automatic = book.execution_options(isolation_level="AUTOCOMMIT")
+    async with automatic.connect() as conn:
+        with pytest.raises(NotATransaction):
+            await post(conn, 1, [move("a", 1)])
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+async def test_an_isolation_level_that_reads_the_past_is_refused(
+    book: AsyncEngine, level: str
+) -> None:
+    past = book.execution_options(isolation_level=level)
+    async with past.connect() as conn:
+        with pytest.raises(NotATransaction, match=level.lower()):
+            await post(conn, 1, [move("a", 1)])
+
+
+async def test_post_is_a_part_of_the_callers_transaction(book: AsyncEngine) -> None:
+    """The domain's row and the posting become visible together."""
+    async with book.connect() as conn:
+        mine = await conn.scalar(text("SELECT txid_current()"))
+        await post(conn, 1, [move("a", 1)])
+        assert await conn.scalar(text("SELECT txid_current()")) == mine
+        async with book.connect() as other:
+            assert (await get_balance(other, 1, "client:a", "X")).posted == 100
+        await conn.commit()
+        async with book.connect() as other:
+            assert (await get_balance(other, 1, "client:a", "X")).posted == 99
+
+
+async def test_a_poster_waits_and_then_sees_what_the_other_has_done(book: AsyncEngine) -> None:
+    """Both want the same 100; read before the wait, both would have got them."""
+    async with book.connect() as first, asyncio.TaskGroup() as group:
+        await first.begin()
+        [won] = await post(first, 1, [move("a", 100)])
+        waiting = group.create_task(transact(book, lambda conn: post(conn, 1, [move("b", 100)])))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await first.commit()
+
+    assert won.outcome is Outcome.CREATED
+    assert [r.outcome for r in waiting.result()] == [Outcome.EXCEEDS_CREDITS]
+
+
+async def test_many_posters_lose_and_double_nothing(book: AsyncEngine) -> None:
+    async def poster(number: int) -> list[Outcome]:
+        outcomes = []
+        for n in range(10):
+            back = move(f"{number}-{n}-back", n, "client:b", "client:a")
+            batch = [
+                move(f"{number}-{n}", n),
+                move("shared", 3),
+                *chain(back, move(f"{number}-{n}-c", 1)),
+            ]
+            results = await transact(book, lambda conn: post(conn, 1, batch))  # noqa: B023  run at once
+            outcomes += [result.outcome for result in results]
+        return outcomes
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(poster(number)) for number in range(8)]
+
+    outcomes = [outcome for task in tasks for outcome in task.result()]
+    assert outcomes.count(Outcome.EXISTS) == 79
+    assert set(outcomes) == {Outcome.CREATED, Outcome.EXISTS}
+    async with book.connect() as conn:
+        assert (await get_balance(conn, 1, "client:a", "X")).posted == 100 - 3 - 80
+        sequences = [t.sequence for t in await list_transfers(conn, 1)]
+        now = await head(conn, 1)
+    assert sequences == list(range(now.sequence - len(sequences) + 1, now.sequence + 1))
+    assert await verify(book, 1) == []
+
+
+async def test_block_time_never_runs_backwards(book: AsyncEngine) -> None:
+    for seconds in (10, 5, 20):
+        at = START + timedelta(seconds=seconds)
+        await transact(
+            book,
+            lambda conn: post(conn, 1, [move(f"t{seconds}", 1)], now=at),  # noqa: B023  run at once
+        )
+
+    async with book.connect() as conn:
+        times = [t.recorded_at for t in await list_transfers(conn, 1)][-3:]
+    assert [(at - START).seconds for at in times] == [10, 10, 20]
+
+
+async def test_the_databases_clock_is_used_where_none_is_given(book: AsyncEngine) -> None:
+    [result] = await transact(book, lambda conn: post(conn, 1, [move("a", 1)]))
+    async with book.connect() as conn:
+        now = await conn.scalar(text("SELECT clock_timestamp()"))
+    assert result.recorded_at is not None
+    assert timedelta(0) <= now - result.recorded_at < timedelta(seconds=60)
+
+
+async def test_a_caller_cannot_make_the_ledger_misread_a_request(book: AsyncEngine) -> None:
+    bad = [
+        move("negative", -3),
+        move("all", -1),
+        Transfer(id=name_id("x"), debit="client:a", credit="client:b", asset="X", code="a\tb"),
+        Transfer(id=name_id("x"), debit="client:a", credit="client:b", asset="X", code="c" * 65),
+        Transfer(
+            id=name_id("x"),
+            debit="client:a",
+            credit="client:b",
+            asset="X",
+            code="c",
+            metadata={"f": 1.5},
+        ),
+        Transfer(
+            id=name_id("x"),
+            debit="client:a",
+            credit="client:b",
+            asset="X",
+            code="c",
+            effective_at=START.replace(tzinfo=None),
+        ),
+    ]
+    for item in bad:
+        async with book.connect() as conn:
+            with pytest.raises(BadInput):
+                await post(conn, 1, [item])
+    async with book.connect() as conn:
+        with pytest.raises(BadInput, match="at most"):
+            await post(conn, 1, [move("many", 1)] * (BATCH_MAX + 1))
+        with pytest.raises(BookNotOpen):
+            await post(conn, 2, [move("other", 1)])
+
+
+async def test_metadata_comes_back_as_it_was_given(book: AsyncEngine) -> None:
+    metadata = {
+        "ref": 'quote "\\ and ü',
+        "n": 10**30,
+        "list": [1, None, True],
+        "map": {"b": 1, "a": 2},
+    }
+    item = transfer(name_id("m"), "client:a", "client:b", 1, "X", code="c", metadata=metadata)
+
+    [first] = await transact(book, lambda conn: post(conn, 1, [item]))
+    [again] = await transact(book, lambda conn: post(conn, 1, [item]))
+
+    assert (first.outcome, again.outcome) == (Outcome.CREATED, Outcome.EXISTS)
+    async with book.connect() as conn:
+        assert (await list_transfers(conn, 1))[-1].metadata == metadata
+    assert await verify(book, 1) == []
+
+
+async def test_a_batch_of_the_largest_size(book: AsyncEngine) -> None:
+    batch = [move(f"n{n}", 0) for n in range(BATCH_MAX)]
+    results = await transact(book, lambda conn: post(conn, 1, batch))
+    assert {result.outcome for result in results} == {Outcome.CREATED}
+
+
+async def test_due_holds_expire_before_the_callers_transfers_and_at_most_256_at_once(
+    book: AsyncEngine,
+) -> None:
+    batch = [
+        hold(
+            name_id(f"h{n}"),
+            "custody:w",
+            "client:a",
+            1,
+            "X",
+            code="c",
+            purpose="quote",
+            timeout=timedelta(seconds=300 - n),
+        )
+        for n in range(300)
+    ]
+    await transact(book, lambda conn: post(conn, 1, batch, now=START))
+    later = START + timedelta(hours=1)
+    last = post_hold(name_id("post"), name_id("h0"), code="c")
+    [result] = await transact(book, lambda conn: post(conn, 1, [last], now=later))
+
+    assert result.outcome is Outcome.PENDING_TRANSFER_EXPIRED
+    async with book.connect() as conn:
+        assert (await get_balance(conn, 1, "client:a", "X")).incoming == 44
+    await transact(book, lambda conn: post(conn, 1, [], now=later))
+    async with book.connect() as conn:
+        assert (await get_balance(conn, 1, "client:a", "X")).incoming == 0
+        expired = await list_transfers(conn, 1, code="hold.expired")
+    assert expired[0].pending_id == name_id("h299")
+    assert await verify(book, 1) == []
+
+
+async def test_require_applied_names_the_refusal_that_counts(book: AsyncEngine) -> None:
+    batch = chain(move("a", 1), move("b", 1000), move("c", 1))
+    results = await transact(book, lambda conn: post(conn, 1, batch))
+    with pytest.raises(PostingRefused, match=f"{name_id('b')}.*exceeds_credits"):
+        require_applied(results)
+    require_applied(await transact(book, lambda conn: post(conn, 1, [move("a", 1), move("a", 1)])))
+
+
+async def test_accounts_are_opened_once_and_keep_their_owner(engine: AsyncEngine) -> None:
+    keys = [("custody:w", "X"), ("client:a", "X"), ("custody:w", "Y")]
+    owners = {"custody:w": "client"}
+    await transact(engine, lambda conn: open_book(conn, 1, entity="acme"))
+    for _ in range(2):
+        await transact(engine, lambda conn: ensure_accounts(conn, 1, keys, owners=owners))
+    await transact(engine, lambda conn: ensure_accounts(conn, 1, keys))
+
+    async with engine.connect() as conn:
+        accounts = await list_accounts(conn, 1)
+        assert [(a.path, a.asset, a.spec.owner) for a in accounts] == [
+            ("client:a", "X", "client:a"),
+            ("custody:w", "X", "client"),
+            ("custody:w", "Y", "client"),
+        ]
+        assert (await head(conn, 1)).sequence == 3
+        assert [a.path for a in await list_accounts(conn, 1, "client:")] == ["client:a"]
+    for bad, error in (
+        ({"owners": {"custody:w": "house"}, "keys": keys}, AccountDiffers),
+        ({"keys": [("money:under-the-bed", "X")]}, NotInChart),
+    ):
+        with pytest.raises(error):
+            await transact(engine, lambda conn: ensure_accounts(conn, 1, **bad))  # noqa: B023  run at once
+    with pytest.raises(AccountDiffers):
+        await transact(engine, lambda conn: open_book(conn, 1, entity="other"))
+
+
+async def test_accounts_opened_by_two_at_once_are_opened_once(engine: AsyncEngine) -> None:
+    await transact(engine, lambda conn: open_book(conn, 1, entity="acme"))
+
+    async def open_and_post(number: int) -> list[Outcome]:
+        async def work(conn: AsyncConnection) -> list[Outcome]:
+            await ensure_accounts(conn, 1, [("custody:w", "X"), (f"client:{number % 3}", "X")])
+            item = move(f"n{number}", 1, "custody:w", f"client:{number % 3}")
+            return [result.outcome for result in await post(conn, 1, [item])]
+
+        return await transact(engine, work)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(open_and_post(number)) for number in range(12)]
+
+    assert {outcome for task in tasks for outcome in task.result()} == {Outcome.CREATED}
+    async with engine.connect() as conn:
+        assert (await head(conn, 1)).account_count == 4
+    assert await verify(engine, 1) == []
+
+
+REFUSED_BY_POSTGRESQL = {
+    "change a journal row": ("UPDATE ledger.transfer SET amount = 1", "42501"),
+    "delete a journal row": ("DELETE FROM ledger.entry", "42501"),
+    "empty a journal table": ("TRUNCATE ledger.block", "42501"),
+    "change what an account is": ("UPDATE ledger.account SET owner = 'me'", "42501"),
+    "change a guard": ("UPDATE ledger.balance SET debits_must_not_exceed_credits = false", "42501"),
+    "change a hold's amount": ("UPDATE ledger.hold SET amount = 1", "42501"),
+    "overdraw a client": (
+        "UPDATE ledger.balance SET debits_posted = debits_posted + 101",
+        "23514",
+    ),
+    "create money": (
+        "UPDATE ledger.balance SET debits_posted = debits_posted + 1 WHERE account = 1",
+        "23514",
+    ),
+    "open an account with money": (
+        (
+            "INSERT INTO ledger.balance SELECT book, 99, asset, 0, 0, 0, 5, 0, 0, false, false, false, false"
+            " FROM ledger.balance LIMIT 1"
+        ),
+        "23514",
+    ),
+}
+
+
+@pytest.mark.parametrize("act", REFUSED_BY_POSTGRESQL)
+async def test_postgresql_itself_refuses_to(book: AsyncEngine, act: str) -> None:
+    statement, code = REFUSED_BY_POSTGRESQL[act]
+    async with book.connect() as conn:
+        with pytest.raises(DBAPIError) as caught:
+            await conn.execute(text(statement))
+    assert sqlstate(caught.value) == code, constraint_name(caught.value)
+
+
+@pytest.mark.parametrize("table", sorted(JOURNAL_TABLES))
+async def test_not_even_the_owner_changes_the_journal(
+    book: AsyncEngine, owner_engine: AsyncEngine, table: str
+) -> None:
+    for statement in (
+        "UPDATE ledger.TABLE SET book = book",
+        "DELETE FROM ledger.TABLE",
+        "TRUNCATE ledger.TABLE",
+    ):
+        async with owner_engine.connect() as conn:
+            with pytest.raises(DBAPIError, match="only grows"):
+                await conn.execute(text(statement.replace("TABLE", table)))
+
+
+async def test_the_lock_order_is_watched(book: AsyncEngine) -> None:
+    allowed = [
+        "SELECT 1 FROM kernel.job",
+        "UPDATE kernel.job SET attempts = attempts",
+        "INSERT INTO kernel.history SELECT * FROM kernel.history",
+    ]
+    refused = [
+        "SELECT 1 FROM kernel.job FOR UPDATE",
+        "INSERT INTO kernel.lease (name) VALUES ('x')",
+        "WITH gone AS (DELETE FROM kernel.job RETURNING 1) SELECT 1",
+        "LOCK TABLE kernel.job",
+    ]
+    with enforce_lock_order(book):
+        async with book.begin() as conn:
+            await conn.execute(text("INSERT INTO kernel.lease (name) VALUES ('before')"))
+            await post(conn, 1, [move("a", 1)])
+            await post(conn, 1, [void_hold(name_id("v"), name_id("a"), code="c")])
+            for statement in allowed:
+                await conn.execute(text(statement))
+        for statement in refused:
+            async with book.connect() as conn:
+                await post(conn, 1, [reversal(name_id("r"), name_id("a"), code="c")])
+                with pytest.raises(LockOrderViolated):
+                    await conn.execute(text(statement))
+        async with book.begin() as conn:
+            await conn.execute(text("INSERT INTO kernel.lease (name) VALUES ('next')"))
+    async with book.begin() as conn:
+        await post(conn, 1, [move("b", 1)])
+        await conn.execute(text("INSERT INTO kernel.lease (name) VALUES ('unwatched')"))

@@ -1,0 +1,103 @@
+"""The writer: many tasks, few commits, every answer after its commit."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from kernel.clock import ManualClock
+from kernel.db import transact
+from kernel.errors import BadInput, OutsideUnavailable
+from ledger.model import Transfer, chain
+from ledger.outcome import Outcome
+from ledger.posting import decided
+from ledger.queries import get_balance
+from ledger.scenarios import START, name_id, play
+from ledger.verification import verify
+from ledger.writer import Writer
+
+OPENING = """
+o  move  custody:w  client:a  100 X  -> created
+p  move  custody:w  client:b  100 X  -> created
+"""
+
+
+def move(name: str, amount: int, debit: str = "client:a", credit: str = "client:b") -> Transfer:
+    return Transfer(
+        id=name_id(name), debit=debit, credit=credit, amount=amount, asset="X", code="test"
+    )
+
+
+@pytest.fixture
+async def book(engine: AsyncEngine) -> AsyncEngine:
+    assert await play(engine, OPENING) == OPENING
+    return engine
+
+
+async def test_many_tasks_share_few_commits_and_each_gets_its_own_answer(book: AsyncEngine) -> None:
+    async with Writer(book, 1) as writer, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(writer.submit(move(f"t{n}", 1))) for n in range(150)]
+
+    outcomes = [task.result()[0].outcome for task in tasks]
+    assert outcomes.count(Outcome.CREATED) == 100
+    assert outcomes.count(Outcome.EXCEEDS_CREDITS) == 50
+    assert writer.commits < 10
+    assert await verify(book, 1) == []
+
+
+async def test_what_was_answered_is_committed(book: AsyncEngine) -> None:
+    async with Writer(book, 1, clock=ManualClock(START)) as writer:
+        [result] = await writer.submit(move("a", 7))
+        async with book.connect() as other:
+            assert (await decided(other, 1, [name_id("a")]))[
+                name_id("a")
+            ].sequence == result.sequence
+
+
+async def test_a_chain_is_never_cut(book: AsyncEngine) -> None:
+    async with Writer(book, 1, group_max=3) as writer, asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(
+                writer.submit(*chain(move(f"a{n}", 1), move(f"b{n}", 1, "client:b", "client:a")))
+            )
+            for n in range(10)
+        ]
+
+    assert {r.outcome for task in tasks for r in task.result()} == {Outcome.CREATED}
+    assert writer.commits == 10
+    async with book.connect() as conn:
+        assert (await get_balance(conn, 1, "client:a", "X")).posted == 100
+
+
+async def test_a_submission_that_nothing_could_understand_harms_no_other(book: AsyncEngine) -> None:
+    async with Writer(book, 1) as writer:
+        with pytest.raises(BadInput):
+            await writer.submit(move("negative", -5))
+        with pytest.raises(BadInput):
+            await writer.submit(chain(move("x", 1), move("y", 1))[0])
+        assert (await writer.submit(move("good", 5)))[0].applied
+        assert await writer.submit() == []
+
+
+async def test_a_full_queue_holds_the_submitters_back(book: AsyncEngine) -> None:
+    async with book.connect() as blocker:
+        transaction = await blocker.begin()
+        await blocker.exec_driver_sql("SELECT 1 FROM ledger.head FOR UPDATE")
+        async with Writer(book, 1, waiting_max=2) as writer, asyncio.TaskGroup() as group:
+            tasks = [group.create_task(writer.submit(move(f"t{n}", 1))) for n in range(8)]
+            await asyncio.sleep(0.05)
+            assert writer._waiting.qsize() == 2
+            assert not any(task.done() for task in tasks)
+            await transaction.rollback()
+
+    assert all(task.result()[0].applied for task in tasks)
+
+
+async def test_a_closed_writer_takes_nothing_more(book: AsyncEngine) -> None:
+    async with Writer(book, 1) as writer:
+        pass
+    with pytest.raises(OutsideUnavailable):
+        await writer.submit(move("late", 1))
+    assert await transact(book, lambda conn: decided(conn, 1, [name_id("late")])) == {}
