@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import text
@@ -247,6 +247,35 @@ async def test_a_block_that_comes_back_is_included_again_with_what_counts_now(
     assert len((await books.stored())[1].movements) == 1
 
 
+class Gateway(ScriptedGateway):
+    """Remembers which blocks it has told of."""
+
+    told: ClassVar[list[Block]] = []
+
+    async def block_at(self, height: int) -> Block | None:
+        found = await super().block_at(height)
+        self.told.extend([] if found is None else [found])
+        return found
+
+
+async def test_an_address_given_out_before_its_payment_was_mined_is_never_missed(
+    books: Books,
+) -> None:
+    """It was committed before the block existed: the list is read after the block is known."""
+    gateway = Gateway()
+    gateway.told.clear()
+    books.gateway = gateway
+    paid = gateway.mine(pay(0))
+
+    async def watch(conn: AsyncConnection) -> WatchList:
+        assert paid in gateway.told
+        return WATCH
+
+    await follow(books.engine, gateway, "evm", watch=watch, apply=books.apply, now=NOW)
+
+    assert [len(c.movements) for c in await books.stored()] == [0, 1]
+
+
 async def test_orphaned_contents_are_those_that_were_included(books: Books) -> None:
     seen: list[ChainStep] = []
     books.gateway.mine(pay(0), pay_token(1))
@@ -391,7 +420,12 @@ async def test_a_chain_halted_between_reading_and_writing_takes_no_step(books: B
     assert await books.log() == []
 
 
-async def test_of_two_followers_at_the_same_place_one_is_refused(books: Books) -> None:
+@pytest.mark.parametrize("started", [False, True], ids=["at the start", "on the way"])
+async def test_of_two_followers_at_the_same_place_one_is_refused(
+    books: Books, *, started: bool
+) -> None:
+    if started:
+        await books.run()
     books.gateway.mine()
     rival = Books(books.engine, books.gateway)
 

@@ -21,6 +21,7 @@ from chain.evm.transactions import (
     UnsignedTransaction,
     assemble,
     decode_signed,
+    decode_unsigned,
     encode_unsigned,
     intrinsic_gas,
     signing_hash,
@@ -119,6 +120,27 @@ def test_a_signed_transaction_reads_back_as_what_was_signed_by_whom(
     assert signed.unsigned == tx
     assert signed.sender == SENDER
     assert (signed.r, signed.s, signed.y_parity) == (theirs.r, theirs.s, theirs.v)
+
+
+@given(transactions())
+def test_what_is_to_be_signed_reads_back(tx: UnsignedTransaction) -> None:
+    assert decode_unsigned(encode_unsigned(tx), chain_id=tx.chain_id) == tx
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        pytest.param(b"", "type 2", id="empty"),
+        pytest.param(encode_unsigned(unsigned())[1:], "type 2", id="no type"),
+        pytest.param(encode_unsigned(unsigned()) + b"\0", "follow", id="a byte too many"),
+        pytest.param(encode_unsigned(unsigned())[:-1], "cut short", id="a byte too few"),
+        pytest.param(signed_raw(), "9 fields", id="signed already"),
+        pytest.param(encode_unsigned(unsigned(chain_id=1)), "for chain 1", id="another chain"),
+    ],
+)
+def test_anything_but_one_unsigned_payment_is_not_signed(data: bytes, complaint: str) -> None:
+    with pytest.raises(BadTransaction, match=complaint):
+        decode_unsigned(data, chain_id=31337)
 
 
 @given(st.binary(max_size=300))
