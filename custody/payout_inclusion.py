@@ -109,7 +109,7 @@ async def payouts_orphaned(
     for spend in (await store.lock_foreign(conn, chain, sorted(movers))).values():
         if spend.state is ForeignState.INCLUDED and spend.block_hash == block.hash:
             gone = replace(spend, state=ForeignState.ORPHANED)
-            await store.save_foreign(conn, gone)
+            await store.save_foreign(conn, gone, known=True)
             plan.post(*foreign_orphaned(spend))
             plan.tell(await _foreign_event(conn, spend, gone, now))
     return plan
@@ -213,7 +213,7 @@ async def _foreign(
     )
     if known:
         FOREIGN_STATES.require(known.state, spend.state)
-    await store.save_foreign(conn, spend)
+    await store.save_foreign(conn, spend, known=known is not None)
     reason = f"transaction {found.tx_hash} is not ours and spent from {found.sender}"
     wallet = ours[found.sender].wallet
     await store.freeze_sender(conn, block.chain, found.sender, wallet, reason)

@@ -102,9 +102,10 @@ async def list_payouts(
     states: Collection[PayoutState] | None = None,
     claim: str | None = None,
     expired_at: datetime | None = None,
+    after: Payout | None = None,
     limit: int = PAGE_MAX,
 ) -> list[Payout]:
-    """Return payouts, oldest first."""
+    """Return a page of payouts, oldest first; *after* is the last one of the page before."""
     statement = select(payout).order_by(payout.c.created_at, payout.c.id)
     if book is not None:
         statement = statement.where(payout.c.book == book)
@@ -116,6 +117,9 @@ async def list_payouts(
         statement = statement.where(payout.c.claim == claim)
     if expired_at is not None:
         statement = statement.where(payout.c.expires_at <= expired_at)
+    if after is not None:
+        position = tuple_(payout.c.created_at, payout.c.id)
+        statement = statement.where(position > tuple_(after.created_at, after.id))
     return [to_payout(row) for row in await conn.execute(statement.limit(min(limit, PAGE_MAX)))]
 
 
@@ -425,8 +429,8 @@ async def lock_foreign(
     }
 
 
-async def save_foreign(conn: AsyncConnection, spend: ForeignSpend) -> None:
-    """Insert or update a foreign spend."""
+async def save_foreign(conn: AsyncConnection, spend: ForeignSpend, *, known: bool) -> None:
+    """Insert a foreign spend, or write the one that is *known* and locked."""
     values = {
         name: getattr(spend, name) for name in ForeignSpend.__dataclass_fields__ if name != "legs"
     }
@@ -434,9 +438,10 @@ async def save_foreign(conn: AsyncConnection, spend: ForeignSpend) -> None:
         {"wallet": x.wallet, "account": x.account, "asset": x.asset, "amount": str(x.amount)}
         for x in spend.legs
     ]
+    if not known:
+        await conn.execute(insert(foreign_spend).values(**values))
+        return
     changed = {name: values[name] for name in ("state", "epoch", "block_hash", "legs")}
     await conn.execute(
-        pg_insert(foreign_spend)
-        .values(**values)
-        .on_conflict_do_update(index_elements=["chain", "tx_hash"], set_=changed)
+        update(foreign_spend).where(foreign_spend.c.id == spend.id).values(**changed)
     )
