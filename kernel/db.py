@@ -185,10 +185,19 @@ async def _run(connection: AsyncConnection, work: Callable[[AsyncConnection], Aw
     try:
         await transaction.commit()
     except (DBAPIError, OSError) as error:
-        if sqlstate(error) is not None:
+        if _is_verdict(sqlstate(error)):
             raise
         raise CommitUnknown(
             "the connection was lost during COMMIT",
             remedy="Read the row by its id before doing it again",
         ) from error
     return result
+
+
+def _is_verdict(code: str | None) -> bool:
+    """Tell whether PostgreSQL itself said that it did not commit.
+
+    The driver gives codes of class 08 to a connection that it has lost, a server that is shut down
+    answers with class 57, and 40003 says that the server does not know either.
+    """
+    return code is not None and code[:2] not in {"08", "57"} and code != "40003"
