@@ -247,10 +247,12 @@ def upgrade() -> None:
         sa.Column("fence", sa.Integer, server_default="0", nullable=False),
         sa.CheckConstraint(
             "(tx_hash IS NULL) = (mined_block IS NULL) AND (tx_hash IS NULL) = (mined_height IS NULL) AND (tx_hash IS NULL) = (fee_paid IS NULL) AND (tx_hash IS NULL) = (succeeded IS NULL)",
-            name="ck_payout_mined_as_a_whole",
+            name=op.f("ck_payout_mined_as_a_whole"),
         ),
-        sa.CheckConstraint("amount > 0 AND chain_amount > 0", name="ck_payout_amounts_positive"),
-        sa.CheckConstraint("approvals_required > 0", name="ck_payout_approved_by_somebody"),
+        sa.CheckConstraint(
+            "amount > 0 AND chain_amount > 0", name=op.f("ck_payout_amounts_positive")
+        ),
+        sa.CheckConstraint("approvals_required > 0", name=op.f("ck_payout_approved_by_somebody")),
         sa.PrimaryKeyConstraint("id", name="pk_payout"),
         sa.UniqueConstraint("book", "claim", "client_ref", name="uq_payout_book_claim_client_ref"),
         schema="custody",
@@ -287,7 +289,7 @@ def upgrade() -> None:
         sa.Column("signed_at", TIMESTAMP),
         sa.CheckConstraint(
             "state IN ('built', 'superseded') OR (raw IS NOT NULL AND tx_hash IS NOT NULL AND signed_at IS NOT NULL)",
-            name="ck_payout_attempt_signed_bytes_stored",
+            name=op.f("ck_payout_attempt_signed_bytes_stored"),
         ),
         sa.ForeignKeyConstraint(
             ["payout_id"], ["custody.payout.id"], name="fk_payout_attempt_payout_id_payout"
@@ -320,7 +322,7 @@ def upgrade() -> None:
         sa.Column("nonce", sa.BigInteger, nullable=False),
         sa.Column("payout_id", sa.Uuid, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
-        sa.CheckConstraint("nonce >= 0", name="ck_payout_nonce_nonce_not_negative"),
+        sa.CheckConstraint("nonce >= 0", name=op.f("ck_payout_nonce_nonce_not_negative")),
         sa.ForeignKeyConstraint(
             ["payout_id"], ["custody.payout.id"], name="fk_payout_nonce_payout_id_payout"
         ),
@@ -357,7 +359,7 @@ def upgrade() -> None:
         sa.Column("proposed_at", TIMESTAMP, nullable=False),
         sa.Column("approved_by", sa.Text),
         sa.Column("signature", sa.LargeBinary),
-        sa.CheckConstraint("approved_by <> proposed_by", name="ck_payout_policy_four_eyes"),
+        sa.CheckConstraint("approved_by <> proposed_by", name=op.f("ck_payout_policy_four_eyes")),
         sa.PrimaryKeyConstraint("version", name="pk_payout_policy"),
         schema="custody",
     )
@@ -383,7 +385,9 @@ def upgrade() -> None:
         sa.Column("approved_by", sa.Text),
         sa.Column("signature", sa.LargeBinary),
         sa.Column("usable_from", TIMESTAMP),
-        sa.CheckConstraint("approved_by <> proposed_by", name="ck_allowed_destination_four_eyes"),
+        sa.CheckConstraint(
+            "approved_by <> proposed_by", name=op.f("ck_allowed_destination_four_eyes")
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_allowed_destination"),
         schema="custody",
     )
