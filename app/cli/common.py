@@ -1,26 +1,54 @@
-"""What the commands share: the database, one transaction, tables and JSON."""
+"""What the commands share: the database, transactions and rehearsals, money, tables and JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
-from kernel.errors import BadInput, OutsideUnavailable
+from kernel.errors import BadInput, OutsideUnavailable, Refused
+from kernel.money import SCALE_MAX, Asset
 from kernel.settings import Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from kernel.clock import Clock
 
 T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Book = Annotated[int, typer.Option("--book", help="The book of the legal entity.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Do everything in a transaction, then roll it back.")
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stays in the history.")]
+Chain = Annotated[str, typer.Option("--chain", help="Code of the chain.")]
 BOOK_DEFAULT = 1
+CHAIN_DEFAULT = "evm"
+
+WIDTH_OF_A_PIPE: Final = 240
+"""Columns when no terminal says how wide it is: ids and hashes stay on one line."""
+
+DRY_RUN: Final = "dry run: it was decided as below, then rolled back; nothing is written"
+
+#: What PostgreSQL says when the database is not ours yet, and what to do then.
+DATABASE_TROUBLE: Final[Mapping[str, tuple[str, str]]] = {
+    "3D000": ("the database does not exist", "Create it, or correct CAUSEWAY_DATABASE_URL"),
+    "28P01": ("PostgreSQL refuses the password", "Correct CAUSEWAY_DATABASE_URL"),
+    "28000": ("PostgreSQL refuses the user", "Correct CAUSEWAY_DATABASE_URL"),
+    "22023": ("the database has no runtime role", "Run `causeway migrate` first"),
+    "42P01": ("the database is not migrated", "Run `causeway migrate` first"),
+    "3F000": ("the database is not migrated", "Run `causeway migrate` first"),
+    "42501": ("the role may not do that", "Connect as the owner role, or run `causeway migrate`"),
+}
 
 
 def settings() -> Settings:
@@ -28,17 +56,49 @@ def settings() -> Settings:
     return Settings.from_env(os.environ)
 
 
+def clock() -> Clock:
+    """Return the clock of this machine."""
+    from kernel.clock import SystemClock
+
+    return SystemClock()
+
+
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a command's coroutine."""
     return asyncio.run(work())
+
+
+def async_url(url: str) -> str:
+    """Return a PostgreSQL URL with the driver that is used here: ``postgresql://`` is enough.
+
+    Raises:
+        BadInput: it is not a URL of a PostgreSQL database.
+    """
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise BadInput(
+            "CAUSEWAY_DATABASE_URL is not a URL",
+            remedy="Write postgresql+asyncpg://user:password@host:5432/database",
+        ) from error
+    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise BadInput(
+            f"CAUSEWAY_DATABASE_URL is of {parsed.get_backend_name()}", remedy="Use PostgreSQL"
+        )
+    return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
 
 
 async def on_database(work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
     """Run *work* with an engine as the runtime role, and dispose of it.
 
     Raises:
-        OutsideUnavailable: no database is named, or it does not answer.
+        OutsideUnavailable: no database is named, it does not answer, or it is not migrated.
     """
+    from sqlalchemy.exc import DBAPIError
+
     from kernel.db import APP_ROLE, create_engine
 
     found = settings()
@@ -47,13 +107,27 @@ async def on_database(work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
         raise OutsideUnavailable(
             "no database is named",
             where="CAUSEWAY_DATABASE_URL",
-            remedy="Set it; `causeway demo --keep` prints the one it runs on",
+            remedy="Set it; `causeway up` and `causeway demo --keep` print the one they run on",
         )
-    engine = create_engine(url.reveal(), role=APP_ROLE)
+    engine = create_engine(async_url(url.reveal()), role=APP_ROLE)
     try:
         return await work(engine)
+    except DBAPIError as error:
+        _explain_database(error)
     finally:
         await engine.dispose()
+
+
+def _explain_database(error: DBAPIError) -> NoReturn:
+    from kernel.db import sqlstate
+
+    state = sqlstate(error) or ""
+    what, remedy = DATABASE_TROUBLE.get(state, ("", ""))
+    if not what and not error.connection_invalidated:
+        raise error
+    raise OutsideUnavailable(
+        f"{what or 'the connection to PostgreSQL was lost'}: {error.orig}", remedy=remedy
+    ) from error
 
 
 def read(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -65,6 +139,90 @@ def read(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         return await on_database(lambda engine: transact(engine, work))
 
     return run(inner)
+
+
+class _RolledBack(Exception):
+    """The rehearsal is over."""
+
+
+def write(work: Callable[[AsyncConnection], Awaitable[T]], *, dry_run: bool = False) -> T:
+    """Run a change in one transaction and return what it returned; *dry_run*: roll it back."""
+
+    async def rehearse(engine: AsyncEngine) -> T:
+        from kernel.db import transact
+
+        results: list[T] = []
+
+        async def once(conn: AsyncConnection) -> None:
+            results.append(await work(conn))
+            raise _RolledBack
+
+        try:
+            await transact(engine, once)
+        except _RolledBack:
+            typer.echo(DRY_RUN, err=True)
+        return results[-1]
+
+    if not dry_run:
+        return read(work)
+    return run(lambda: on_database(rehearse))
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """An amount as it was typed; its asset's places are known once the registry was asked."""
+
+    number: str
+    asset: str
+
+    @classmethod
+    def parse(cls, text: str) -> Amount:
+        """Read ``1.5 ETH``.
+
+        Raises:
+            BadInput: not a decimal above zero, or no asset.
+        """
+        number, _, code = text.strip().partition(" ")
+        if not code.strip():
+            raise BadInput(f"{text!r} names no asset", remedy='Write it as "1.5 ETH"')
+        if Asset(code.strip(), SCALE_MAX).parse(number) <= 0:
+            raise BadInput(f"{text!r} is not above zero")
+        return cls(number, code.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """The registered assets: how amounts are read and printed."""
+
+    assets: Mapping[str, Asset]
+
+    @classmethod
+    async def load(cls, conn: AsyncConnection) -> Money:
+        """Ask the registry."""
+        from registry.queries import list_assets
+
+        return cls({asset.code: asset for asset in await list_assets(conn)})
+
+    def asset(self, code: str) -> Asset:
+        """Return a registered asset.
+
+        Raises:
+            Refused: there is none of this code.
+        """
+        if code not in self.assets:
+            known = ", ".join(sorted(self.assets)) or "none"
+            raise Refused(f"the asset {code} is not registered", remedy=f"Registered: {known}")
+        return self.assets[code]
+
+    def units(self, amount: Amount) -> int:
+        """Return an amount in smallest units."""
+        return self.asset(amount.asset).parse(amount.number)
+
+    def text(self, units: int, code: str) -> str:
+        """Return ``1.5 ETH``; of a token that is not registered, its own units."""
+        if code in self.assets:
+            return self.assets[code].format(units)
+        return f"{units} units of an unregistered token"
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -82,6 +240,35 @@ def parse_time(text: str | None) -> datetime | None:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+def parse_date(text: str | None, today: datetime) -> date:
+    """Read an ISO 8601 date; None is the day of *today* in UTC."""
+    if text is None:
+        return today.astimezone(UTC).date()
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(f"{text!r} is not a date", remedy="Write 2026-01-31") from error
+
+
+def one_of(kind: type[T], text: str, what: str) -> T:
+    """Read a word of an enumeration.
+
+    Raises:
+        BadInput: names the words that are possible.
+    """
+    words = [str(member) for member in kind]  # type: ignore[attr-defined]  # an enumeration is iterable
+    if text not in words:
+        raise BadInput(f"{text!r} is not a {what}", remedy=f"Use one of {', '.join(words)}")
+    return kind(text)  # type: ignore[call-arg]  # called with a value, an enumeration answers its member
+
+
+def emit(document: object) -> None:
+    """Print *document* as JSON."""
+    import orjson
+
+    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
 def show(
     title: str,
     columns: Sequence[str],
@@ -96,18 +283,24 @@ def show(
         right: columns that are aligned to the right (amounts).
     """
     if as_json:
-        import orjson
-
-        document = [dict(zip(columns, row, strict=True)) for row in rows]
-        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        emit([dict(zip(columns, row, strict=True)) for row in rows])
         return
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*(escape(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_PIPE).print(table)
+
+
+def show_one(title: str, facts: Mapping[str, str], *, as_json: bool, dry_run: bool = False) -> None:
+    """Print one object as lines of name and value, or as one JSON object."""
+    if as_json:
+        emit({**facts, "dry_run": True} if dry_run else dict(facts))
+        return
+    show(title, ("", title), list(facts.items()), as_json=False)

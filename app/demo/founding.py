@@ -140,7 +140,7 @@ async def _approval_policy(stage: Stage) -> None:
 async def _wire(stage: Stage, signer: SignerClient) -> None:
     world = stage.world
     gateway = EvmGateway(world.evm_url, chain=EVM, network_id=world.outsiders.chain_id)
-    await gateway.__aenter__()
+    await gateway.chain_id()
     start = await world.outsiders.height()
     stage.wire(
         gateway,

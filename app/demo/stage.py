@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeVar
@@ -85,6 +86,15 @@ class Stage:
     def wire(self, gateway: EvmGateway, watcher: Watcher) -> None:
         """Set what exists only once the chain's token and the signer do."""
         self._gateway, self._watcher = gateway, watcher
+
+    @asynccontextmanager
+    async def connections(self) -> AsyncIterator[None]:
+        """Close at the end what the chapters open."""
+        try:
+            yield
+        finally:
+            if self._gateway is not None:
+                await self._gateway.close()
 
     def note(self, what: str, evidence: str = "") -> None:
         """Add a line to the time line."""

@@ -1,0 +1,56 @@
+"""Which holds the state machines keep open: what `proofs.holds_itemised` compares the ledger with.
+
+Pure. The rules are those of the account book, read from the other end: not "what is posted at this
+edge" but "what must be reserved in this state".
+"""
+
+from __future__ import annotations
+
+from custody.deposit_model import HOLD_OPEN, Deposit, DepositState, Receipt, ReceiptState
+from custody.payout_model import ClaimKind, Payout, PayoutState
+from custody.payout_postings import PURPOSE_FEE, PURPOSE_PAYOUT
+from reporting.model import ExpectedHold
+
+PURPOSE_ARRIVAL = "deposit"
+
+_CLAIM_RESERVED = frozenset(
+    {
+        PayoutState.RESERVED,
+        PayoutState.PENDING_APPROVAL,
+        PayoutState.APPROVED,
+        PayoutState.ALLOCATED,
+    }
+)
+_COINS_RESERVED = frozenset({PayoutState.ALLOCATED, PayoutState.SIGNED, PayoutState.SECURITY_HOLD})
+
+
+def deposit_holds(deposit: Deposit) -> list[ExpectedHold]:
+    """Return the hold of a deposit that is included and not posted yet."""
+    open_ = deposit.state in HOLD_OPEN and deposit.state is not DepositState.QUARANTINED
+    if not open_ or not deposit.credit:
+        return []
+    return [ExpectedHold(deposit.id, PURPOSE_ARRIVAL, deposit.asset, deposit.amount)]
+
+
+def receipt_holds(receipt: Receipt) -> list[ExpectedHold]:
+    """Return the hold of a receipt that is included and not final yet."""
+    if receipt.state is not ReceiptState.INCLUDED:
+        return []
+    return [ExpectedHold(receipt.id, PURPOSE_ARRIVAL, receipt.asset, receipt.amount)]
+
+
+def payout_holds(payout: Payout) -> list[ExpectedHold]:
+    """Return the holds of a payout: its claim until it is signed, coins and fee until mined."""
+    own = payout.parsed_claim.kind is ClaimKind.OWN
+    claim_or_coins = ExpectedHold(payout.id, PURPOSE_PAYOUT, payout.asset, payout.amount)
+    held = []
+    if payout.state in _CLAIM_RESERVED:
+        held.append(claim_or_coins)
+    if payout.state in _COINS_RESERVED:
+        if not (own and payout.state is PayoutState.ALLOCATED):
+            held.append(claim_or_coins)
+        held.append(ExpectedHold(payout.id, PURPOSE_FEE, payout.native_asset, payout.fee_cap))
+    if payout.state is PayoutState.MINED and not payout.succeeded:
+        # The transaction failed: its coins never moved, and are freed once that is final.
+        held.append(claim_or_coins)
+    return held
