@@ -16,7 +16,7 @@ from marketdata.freshness import Freshness, judge
 from marketdata.model import BookView, Instrument
 from matching.model import Side
 from trading.model import PPM, HedgePolicy, HedgeVerdict
-from venues.exposure import Uncertainty
+from venues.worst_case import Uncertainty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

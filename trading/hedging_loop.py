@@ -32,11 +32,12 @@ from trading.model import (
 )
 from trading.position import position
 from venues.errors import VenueUnavailable
-from venues.exposure import list_exposures, uncertainty
+from venues.exposure import list_exposures
 from venues.fills import collect
 from venues.model import UNSETTLED_STATES, OrderTicket, VenueOrder
 from venues.orders import intend, resolve, resume, submit
 from venues.ports import VenueGateway
+from venues.worst_case import uncertainty
 
 PASSES_MAX: Final = 20
 POSTING_ROUNDS_MAX: Final = 50
