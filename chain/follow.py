@@ -22,9 +22,10 @@ Decisions:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -179,7 +180,8 @@ async def resume(
         raise Refused(f"{chain} is not halted")
     await write_following(conn, chain, FollowState.RUNNING, "", depth)
     payload = {"approved_by": by[1], "depth": depth}
-    await _record(conn, row, FollowState.RUNNING, by[0], reason, now, payload)
+    change = (FollowState.HALTED, FollowState.RUNNING)
+    await _record(conn, row, "ChainResumed", change, by[0], now, reason=reason, payload=payload)
 
 
 async def halt(conn: AsyncConnection, chain: str, *, by: str, reason: str, now: datetime) -> None:
@@ -189,29 +191,33 @@ async def halt(conn: AsyncConnection, chain: str, *, by: str, reason: str, now: 
     if row is None or row.state is FollowState.HALTED:
         return
     await write_following(conn, chain, FollowState.HALTED, reason, None)
-    await _record(conn, row, FollowState.HALTED, by, reason, now, {})
+    change = (FollowState.RUNNING, FollowState.HALTED)
+    await _record(conn, row, "ChainHalted", change, by, now, reason=reason)
 
 
 async def _record(
     conn: AsyncConnection,
     row: FollowingRow,
-    to: FollowState,
+    name: str,
+    change: tuple[StrEnum, StrEnum],
     actor: str,
-    reason: str,
     now: datetime,
-    payload: dict[str, object],
+    *,
+    reason: str = "",
+    payload: Mapping[str, object] | None = None,
 ) -> None:
+    """Record an event of the chain, whose row the caller has locked."""
     event = DomainEvent(
         entity_type="chain",
         entity_id=row.id,
         version=await next_version(conn, "chain", row.id),
-        name="ChainHalted" if to is FollowState.HALTED else "ChainResumed",
+        name=name,
         at=now,
         actor=actor,
         reason=reason,
-        from_state=row.state,
-        to_state=to,
-        payload={"chain": row.chain, **payload},
+        from_state=change[0],
+        to_state=change[1],
+        payload={"chain": row.chain, **(payload or {})},
     )
     await record(conn, [event])
 
@@ -257,8 +263,11 @@ class _Run:
 
     async def _begin(self) -> FollowingRow:
         async def work(conn: AsyncConnection) -> tuple[FollowingRow | None, Cursor | None]:
-            await ensure_following(conn, self.chain, now=self.now)
-            return await load_following(conn, self.chain), await load_cursor(conn, self.chain)
+            row = await load_following(conn, self.chain)
+            if row is None:
+                await ensure_following(conn, self.chain, now=self.now)
+                row = await load_following(conn, self.chain)
+            return row, await load_cursor(conn, self.chain)
 
         row, self.at = await transact(self.engine, work)
         if row is None:
@@ -334,7 +343,8 @@ class _Run:
         block = step.contents.block
         if isinstance(step, Included):
             to = block
-            await include_block(conn, step.contents)
+            if await include_block(conn, step.contents) > 1:
+                await self._note(conn, row, "BlockRestored", block)
             if row.depth_granted is not None:
                 await withdraw_depth(conn, self.chain)
         else:
@@ -343,9 +353,21 @@ class _Run:
                 raise AssertionError(f"the parent of {block.hash} is not stored")
             to = below
             await orphan_block(conn, block)
+            await self._note(conn, row, "BlockOrphaned", block)
         moved = await move_cursor(conn, self.chain, self.at, to)
         await self.apply(conn, step)
         return moved
+
+    async def _note(
+        self, conn: AsyncConnection, row: FollowingRow, name: str, block: Block
+    ) -> None:
+        """Record that a block left the chain or came back: rare, and somebody may ask."""
+        away = name == "BlockOrphaned"
+        change = (BlockState.CANONICAL, BlockState.ORPHANED)
+        payload = {"height": block.height, "hash": block.hash}
+        await _record(
+            conn, row, name, change if away else change[::-1], ACTOR, self.now, payload=payload
+        )
 
     async def _find_ancestor(self, depth_max: int) -> Ancestor | DeepReorg:
         """Compare what is stored with what the node has, from the cursor downwards, by hash."""

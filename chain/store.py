@@ -128,8 +128,8 @@ async def move_cursor(
     return Cursor(to, version)
 
 
-async def include_block(conn: AsyncConnection, contents: BlockContents) -> None:
-    """Store the block as canonical, and what it holds; once more, if it comes back."""
+async def include_block(conn: AsyncConnection, contents: BlockContents) -> int:
+    """Store the block as canonical, and what it holds; return for the how-manieth time."""
     item = contents.block
     statement = postgresql.insert(block).values(
         chain=item.chain,
@@ -144,14 +144,15 @@ async def include_block(conn: AsyncConnection, contents: BlockContents) -> None:
         index_elements=[block.c.chain, block.c.hash],
         set_={"state": BlockState.CANONICAL, "inclusion": block.c.inclusion + 1},
     )
-    inclusion = (await conn.execute(again.returning(block.c.inclusion))).scalar_one()
-    key = {"chain": item.chain, "block_hash": item.hash, "inclusion": int(inclusion)}
+    inclusion = int((await conn.execute(again.returning(block.c.inclusion))).scalar_one())
+    key = {"chain": item.chain, "block_hash": item.hash, "inclusion": inclusion}
     movements = [_movement_row(m) | key | {"ordinal": i} for i, m in enumerate(contents.movements)]
     outcomes = [_outcome_row(o) | key | {"ordinal": i} for i, o in enumerate(contents.outcomes)]
     if movements:
         await conn.execute(insert(movement), movements)
     if outcomes:
         await conn.execute(insert(outcome), outcomes)
+    return inclusion
 
 
 async def orphan_block(conn: AsyncConnection, orphan: Block) -> None:

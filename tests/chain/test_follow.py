@@ -41,7 +41,7 @@ from chain.store import load_canonical_below, load_contents, load_following
 from chain.testing import ScriptedGateway, ScriptedTransaction, ScriptedTransfer
 from kernel.db import transact
 from kernel.errors import Refused
-from kernel.events import list_history
+from kernel.events import DomainEvent, list_history
 from tests.conftest import Database
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -110,6 +110,16 @@ class Books:
         async def work(conn: AsyncConnection) -> list[BlockContents]:
             blocks = await load_canonical_below(conn, self.gateway.chain, 10**9, 10_000)
             return [await load_contents(conn, block) for block in reversed(blocks)]
+
+        return await transact(self.engine, work)
+
+    async def events(self) -> list[DomainEvent]:
+        """The life of the chain."""
+
+        async def work(conn: AsyncConnection) -> list[DomainEvent]:
+            row = await load_following(conn, self.gateway.chain)
+            assert row is not None
+            return await list_history(conn, "chain", row.id)
 
         return await transact(self.engine, work)
 
@@ -245,6 +255,13 @@ async def test_a_block_that_comes_back_is_included_again_with_what_counts_now(
 
     assert [op for op, _ in await books.log()] == list("++-++--+++")
     assert len((await books.stored())[1].movements) == 1
+    events = [(event.name, event.payload["height"]) for event in await books.events()]
+    assert events == [
+        ("BlockOrphaned", 1),
+        ("BlockOrphaned", 2),
+        ("BlockOrphaned", 1),
+        ("BlockRestored", 1),
+    ]
 
 
 class Gateway(ScriptedGateway):
@@ -370,14 +387,11 @@ async def test_two_operators_resume_a_halted_chain_as_deep_as_they_say_and_only_
     books.gateway.reorg(9, [[]] * 9)
     assert (await books.run()).state is FollowState.HALTED
 
-    async def events(conn: AsyncConnection) -> list[tuple[str, str, str]]:
-        row = await load_following(conn, "evm")
-        assert row is not None
-        return [(e.name, e.actor, e.reason) for e in await list_history(conn, "chain", row.id)]
-
-    names = await transact(books.engine, events)
-    assert [name for name, _, _ in names] == ["ChainHalted", "ChainResumed", "ChainHalted"]
-    assert names[1][1:] == ("ann", "fork seen")
+    events = await books.events()
+    names = [event.name for event in events]
+    assert names == ["ChainHalted", "ChainResumed", *["BlockOrphaned"] * 9, "ChainHalted"]
+    assert (events[1].actor, events[1].reason) == ("ann", "fork seen")
+    assert events[1].payload == {"chain": "evm", "approved_by": "bob", "depth": 9}
 
 
 @pytest.mark.parametrize("by", [("ann", "ann"), ("ann", "")])
