@@ -62,7 +62,7 @@ async def test_a_balance_at_every_sequence_is_what_it_was_then(day: AsyncEngine)
             (await get_balance(conn, 1, "client:a", "X", at_sequence=n)).posted
             for n in range(now.sequence + 1)
         ]
-        assert history == [0, 0, 0, 10, 10, 10, 10, 10, 7, 7, 8][-len(history) :]
+        assert history == [0, 0, 0, 10, 10, 10, 10, 10, 7, 7, 8]
         assert await get_balance(conn, 1, "client:a", "X", at_sequence=now.sequence) == now
         with pytest.raises(BadInput):
             await get_balance(conn, 1, "client:a", "X", at_sequence=1, at_time=START)
