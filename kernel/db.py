@@ -163,9 +163,9 @@ async def transact(
 async def _attempt(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     try:
         connection = await engine.connect()
-    except OSError as error:
+    except (OSError, DBAPIError) as error:
         raise OutsideUnavailable(
-            f"PostgreSQL does not answer: {error}",
+            f"PostgreSQL does not answer: {getattr(error, 'orig', error)}",
             where=engine.url.render_as_string(hide_password=True),
             remedy="Start it, or correct CAUSEWAY_DATABASE_URL",
         ) from error

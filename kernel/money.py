@@ -22,7 +22,8 @@ SCALE_MAX = 36
 """More decimal places than any asset in use has; a larger figure is a typing error."""
 
 _CODE = re.compile(r"[A-Z][A-Z0-9.\-]{0,31}")
-_DECIMAL = re.compile(r"(?P<sign>-?)(?P<whole>\d{1,78})(?:\.(?P<fraction>\d{1,78}))?")
+_DECIMAL = re.compile(r"(?P<sign>-?)(?P<whole>\d{1,78})(?:\.(?P<fraction>\d{1,78}))?", re.ASCII)
+_GROUPED = re.compile(r"-?\d{1,3}(?P<mark>[,_])\d{3}(?:(?P=mark)\d{3})*(?:\.\d+)?", re.ASCII)
 
 
 class Rounding(Enum):
@@ -64,7 +65,7 @@ class Asset:
         number, _, code = text.strip().partition(" ")
         if code.strip() not in {"", self.code}:
             raise BadInput(f"{text!r} is in {code.strip()}, {self.code} is asked for")
-        match = _DECIMAL.fullmatch(number.replace(",", "").replace("_", ""))
+        match = _match_decimal(number)
         if match is None:
             raise BadInput(f"{text!r} is not an amount", remedy=f'Write it as "1.5 {self.code}"')
         fraction = (match["fraction"] or "").rstrip("0")
@@ -82,6 +83,13 @@ class Asset:
         fraction = fraction.rstrip("0").ljust(min(places, self.scale), "0")
         text = ("-" if units < 0 else "") + f"{int(whole):,}" + (f".{fraction}" if fraction else "")
         return f"{text} {self.code}" if code else text
+
+
+def _match_decimal(text: str) -> re.Match[str] | None:
+    """Match a decimal; marks between groups of three digits are left out, ``1,5`` is none."""
+    if _GROUPED.fullmatch(text):
+        text = text.replace(",", "").replace("_", "")
+    return _DECIMAL.fullmatch(text)
 
 
 def divide(numerator: int, denominator: int, rounding: Rounding) -> int:
@@ -123,7 +131,7 @@ class Price:
     @classmethod
     def parse(cls, text: str, base: Asset, quote: Asset) -> Self:
         """Read a decimal price per whole unit: ``"60000.25"`` USD for one BTC."""
-        match = _DECIMAL.fullmatch(text.strip().replace(",", ""))
+        match = _match_decimal(text.strip())
         if match is None or match["sign"]:
             raise BadInput(f"{text!r} is not a price", remedy='Write it as "60000.25"')
         fraction = match["fraction"] or ""

@@ -94,7 +94,7 @@ def _parse(variable: str, kind: str, text: str) -> object:
     if kind.startswith("Path"):
         return Path(text)
     if kind == "int":
-        if not text.isdigit() or int(text) > PORT_MAX:
+        if not (text.isascii() and text.isdigit()) or int(text) > PORT_MAX:
             raise BadInput(f"{variable} is {text!r}", remedy=f"Set a port from 0 to {PORT_MAX}")
         return int(text)
     if kind == "bool":

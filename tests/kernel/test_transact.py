@@ -152,6 +152,13 @@ async def test_a_server_that_is_not_there_is_outside_and_no_password_is_told() -
     assert "127.0.0.1" in refused.value.where
 
 
+async def test_a_database_that_is_not_there_is_outside_as_well(database: Database) -> None:
+    engine = create_engine(database.app_url.replace(database.name, "nowhere"))
+    with pytest.raises(OutsideUnavailable, match="nowhere"):
+        await transact(engine, write)
+    await engine.dispose()
+
+
 @pytest.mark.parametrize("reaches_server", [True, False])
 async def test_a_connection_lost_during_commit_is_neither_success_nor_failure(
     database: Database, engine: AsyncEngine, *, reaches_server: bool
