@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import follow, get_cursor
 from chain.model import FollowPolicy
+from chain.simulators.testing import JsonRpc
 from chain.testing import ScriptedGateway
 from custody.addresses import assign_address, watch_list
 from custody.inclusion import apply_step
@@ -23,7 +24,7 @@ from custody.payout_worker import WorkReport, advance_payouts
 from custody.payouts import get_payout, request_payout
 from custody.policy import Requirement
 from custody.ports import PayoutSigner
-from custody.signer.testing import LocalSigner, local_signer, rules_for
+from custody.signer.testing import local_signer, rules_for
 from custody.testing import allow, approve, set_policy
 from kernel.clock import ManualClock
 from kernel.db import transact
@@ -32,7 +33,7 @@ from ledger.model import transfer
 from ledger.posting import ensure_accounts, open_book, post, require_applied
 from ledger.queries import trial_balance
 from registry.changes import found
-from registry.testing import DEMO_OPERATORS, TOKEN, demo_founding
+from registry.testing import DEMO_OPERATORS, TOKEN, XPUBS, demo_founding
 
 T = TypeVar("T")
 
@@ -43,16 +44,26 @@ ETH = 10**18
 USDT = 10**6
 START = datetime.fromisoformat("2026-01-05T09:00:00+00:00")
 CONFIRMATIONS = Requirement(3)
+OPENING = (
+    ("custody:client-pool", "client:acme", 10 * ETH, "ETH"),
+    ("custody:client-pool", "client:acme", 5_000 * USDT, "USDT"),
+    ("custody:client-pool", "equity:capital", ETH, "ETH"),
+    ("custody:house-hot", "equity:capital", 20 * ETH, "ETH"),
+    ("custody:house-hot", "payable:birch:netted", 900 * USDT, "USDT"),
+)
 
 
 @dataclass(slots=True)
 class World:
     engine: AsyncEngine
-    gateway: ScriptedGateway
+    gateway: Any
     signer: PayoutSigner
     clock: ManualClock
     hot: dict[str, str] = field(default_factory=dict)
     worker: str = "worker-1"
+    token: str = TOKEN
+    xpubs: tuple[str, ...] = XPUBS
+    start_height: int = 0
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         return await transact(self.engine, work)
@@ -99,7 +110,7 @@ class World:
             watch=lambda conn: watch_list(conn, "evm"),
             apply=lambda conn, step: apply_step(conn, step, book=BOOK, now=self.clock.now()),
             now=self.clock.now(),
-            policy=FollowPolicy(),
+            policy=FollowPolicy(start_height=self.start_height),
         )
 
     async def confirm(self) -> list[Payout]:
@@ -143,10 +154,23 @@ class World:
         head = await self.gateway.head()
         for row in rows:
             if row.path.startswith("custody:"):
-                contract = None if row.asset == "ETH" else TOKEN
+                contract = None if row.asset == "ETH" else self.token
                 address = self.hot[row.path.removeprefix("custody:")]
                 held = await self.gateway.balance(address, contract, at=head)
                 assert row.debits + row.debits_pending - row.credits == held, row.path
+
+
+@dataclass(slots=True)
+class RealWorld(World):
+    """The same desk before a real node: blocks are asked for, and nobody scripts them."""
+
+    rpc: JsonRpc | None = None
+
+    async def mine(self, blocks: int = 1) -> None:
+        assert self.rpc is not None
+        for _ in range(blocks):
+            await self.rpc.call("evm_mine")
+        await self.follow()
 
 
 @asynccontextmanager
@@ -157,14 +181,17 @@ async def make_world(engine: AsyncEngine, folder: Path) -> AsyncIterator[World]:
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
     with local_signer(folder, rules) as signer:
         world = World(engine, gateway, signer, clock)
-        await world.run(lambda conn: _found(conn, world))
+        await world.run(lambda conn: found_house(conn, world))
+        for debit, _, amount, asset in OPENING:
+            contract = None if asset == "ETH" else TOKEN
+            gateway.fund(world.hot[debit.removeprefix("custody:")], amount, contract)
         await world.follow()
         yield world
 
 
-async def _found(conn: AsyncConnection, world: World) -> None:
+async def found_house(conn: AsyncConnection, world: World) -> None:
     now = world.clock.now()
-    await found(conn, demo_founding(), now=now)
+    await found(conn, demo_founding(token=world.token, xpubs=world.xpubs), now=now)
     await open_book(conn, BOOK, entity="causeway-desk", now=now)
     for wallet in ("client-pool", "house-hot", "house-settlement"):
         given = await assign_address(conn, wallet, purpose=AddressPurpose.HOT, now=now)
@@ -172,26 +199,13 @@ async def _found(conn: AsyncConnection, world: World) -> None:
     await set_policy(conn, now=now)
     await allow(conn, "acme", PAYEE, now=now)
     await allow(conn, "birch", PAYEE, now=now)
-    opening = [
-        ("custody:client-pool", "client:acme", 10 * ETH, "ETH"),
-        ("custody:client-pool", "client:acme", 5_000 * USDT, "USDT"),
-        ("custody:client-pool", "equity:capital", ETH, "ETH"),
-        ("custody:house-hot", "equity:capital", 20 * ETH, "ETH"),
-        ("custody:house-hot", "payable:birch:netted", 900 * USDT, "USDT"),
-    ]
     owners = {"custody:client-pool": "client"}
-    keys = {(path, asset) for debit, credit, _, asset in opening for path in (debit, credit)}
+    keys = {(path, asset) for debit, credit, _, asset in OPENING for path in (debit, credit)}
     await ensure_accounts(conn, BOOK, keys, owners=owners, now=now)
     batch = [
         transfer(
             derive_id(now, "opening", number), debit, credit, amount, asset, code="test.opening"
         )
-        for number, (debit, credit, amount, asset) in enumerate(opening)
+        for number, (debit, credit, amount, asset) in enumerate(OPENING)
     ]
     require_applied(await post(conn, BOOK, batch, now=now))
-    for debit, _, amount, asset in opening:
-        contract = None if asset == "ETH" else TOKEN
-        world.gateway.fund(world.hot[debit.removeprefix("custody:")], amount, contract)
-
-
-__all__ = ["BOOK", "ETH", "PAYEE", "STRANGER", "USDT", "LocalSigner", "World", "make_world"]
