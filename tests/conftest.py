@@ -24,7 +24,7 @@ import pytest
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.local.errors import LocalError
+from app.local import process_table
 from app.local.migrate import migrate
 from app.local.postgres import THROWAWAY, LocalPostgres
 from kernel.db import APP_ROLE, create_engine
@@ -49,6 +49,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         soaking = [item for item in items if item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=soaking)
         items[:] = [item for item in items if item not in soaking]
+
+
+#: A file system in memory; a container may have a small one.
+MEMORY = Path("/dev/shm")  # noqa: S108  owner is checked, names are random
+MEMORY_BYTES_MIN = 3 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +114,35 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         pool.submit(lambda: asyncio.run(work())).result()
 
 
+def _scratch() -> Path:
+    writable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)
+    if writable and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN:
+        return MEMORY
+    return Path(tempfile.gettempdir())
+
+
 def _end_abandoned(folder: Path) -> None:
-    """End the servers of earlier test runs that were killed, and remove their folders."""
-    for home in folder.glob("causeway-tests-*"):
-        server = LocalPostgres(home / "pg")
-        try:
-            server.end_left_over()
-        except LocalError:
+    """End the servers of test runs that were killed, and remove their folders."""
+    for run in folder.glob("tests-*-*"):
+        if process_table.identity(int(run.name.split("-")[1])) is not None:
             continue
-        shutil.rmtree(home, ignore_errors=True)
+        for lock in run.rglob("owner.lock"):
+            LocalPostgres(lock.parent).end_left_over()
+        shutil.rmtree(run, ignore_errors=True)
 
 
-def _new_folder() -> Path:
-    # Not pytest's tmp_path: when root runs the tests the server is another user, which must be
-    # able to reach the folder; and the path of a socket must be short.
-    top = Path(tempfile.gettempdir()) / f"causeway-{os.geteuid()}"
+def server_folder() -> Path:
+    """Make a folder for a throw-away server, in memory where there is room: ten times as fast.
+
+    Not pytest's tmp_path: when root runs the tests the server is another user, which must be able
+    to reach the folder; and the path of a socket must be short.
+    """
+    top = _scratch() / f"causeway-{os.geteuid()}"
     top.mkdir(mode=0o711, exist_ok=True)
     if top.stat().st_uid != os.geteuid():
         pytest.exit(f"{top} belongs to another user; remove it")
     _end_abandoned(top)
-    folder = Path(tempfile.mkdtemp(prefix="causeway-tests-", dir=top))
+    folder = Path(tempfile.mkdtemp(prefix=f"tests-{os.getpid()}-", dir=top))
     folder.chmod(0o711)
     return folder
 
@@ -140,7 +154,7 @@ def database_server() -> Iterator[Server]:
     if given:
         yield Server(admin_url=make_url(given).set(drivername="postgresql+asyncpg"), app_user=None)
         return
-    folder = _new_folder()
+    folder = server_folder()
     local = LocalPostgres(folder / "pg", settings=THROWAWAY)
     local.start()
     try:
@@ -204,7 +218,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 @asynccontextmanager
 async def _database(server: Server, template: str) -> AsyncIterator[Database]:
     name = f"causeway_test_{secrets.token_hex(6)}"
-    await server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    await server.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     try:
         yield Database(name=name, owner_url=server.owner_url(name), app_url=server.app_url(name))
     finally:

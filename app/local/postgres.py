@@ -89,8 +89,11 @@ THROWAWAY: Mapping[str, str] = {
     "fsync": "off",
     "full_page_writes": "off",
     "max_connections": "200",
+    "max_wal_senders": "0",
     "max_wal_size": "2GB",
+    "shared_buffers": "128MB",
     "synchronous_commit": "off",
+    "wal_level": "minimal",
 }
 
 #: PostgreSQL frontend/backend protocol, StartupMessage, version 3.0.

@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from app.local.errors import (
 )
 from app.local.postgres import THROWAWAY, LocalPostgres, OldData, Origin, running
 from app.local.postgres_binaries import Account, find_binaries, readable_by
+from tests.conftest import server_folder
 
 pytestmark = pytest.mark.database
 
@@ -51,8 +51,7 @@ server.stop()
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that any user can reach and whose path is short, as a socket needs it."""
-    top = Path(tempfile.mkdtemp(prefix="causeway-"))
-    top.chmod(0o711)
+    top = server_folder()
     yield top
     for home in top.rglob("owner.lock"):
         LocalPostgres(home.parent).end_left_over()
@@ -62,8 +61,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def pristine() -> Iterator[Path]:
     """A cluster to copy: making one costs more than all that most tests do with it."""
-    top = Path(tempfile.mkdtemp(prefix="causeway-"))
-    top.chmod(0o711)
+    top = server_folder()
     with LocalPostgres(top / "pg", settings=THROWAWAY):
         pass
     yield top / "pg"
