@@ -1,8 +1,10 @@
 """Order books through ccxt.pro, with a watchdog, because its receive loop can die in silence.
 
 One frame of bad JSON ends the loop without an exception: `watch_order_book` then waits for ever. So
-every stream has a deadline. When it passes, the venue is asked for a snapshot: if the book has not
-moved, the silence was a quiet market; if it has, the whole instance is torn down and built again.
+every stream has a deadline. When it passes, the venue is asked for its best levels: if they are ours,
+the silence was a quiet market; if not, the whole instance is torn down and built again. A frame with
+malformed levels is worse: ccxt drops the levels, counts the update and says nothing. So frames are
+looked at before ccxt gets them, through the instance's own `handle_message`.
 
 ccxt conflates and hands out floats. That is right for a latest-value reader only; the float's
 shortest decimal text is the venue's own text as long as that has at most 15 digits, and what is not
@@ -32,6 +34,7 @@ from venues.ccxt.endpoint import Endpoint, point_at, settings
 log = structlog.get_logger()
 
 DEPTH: Final = 100
+LEVELS_ASKED: Final = 5
 BACKOFF_MIN_S: Final = 0.2
 BACKOFF_MAX_S: Final = 10.0
 
@@ -103,11 +106,14 @@ class BookFeed:
     async def _stream(self, unified: str) -> str:
         """Stream one book until something is wrong with it; return what."""
         exchange = self._instance()
+        guard = _FrameGuard(exchange)
         grid = self._instruments[unified]
         patience = self._policy.connect_max
         try:
             while True:
                 raw = await _next_book(exchange, unified, patience)
+                if guard.malformed:
+                    return "malformed frame"
                 if raw is None:
                     if not await self._is_only_quiet(exchange, grid):
                         return "silent"
@@ -120,13 +126,13 @@ class BookFeed:
             await exchange.close()
 
     async def _is_only_quiet(self, exchange: Any, grid: Instrument) -> bool:
-        """Ask for the book's update id; the same as ours: nothing happened, our book is fresh."""
+        """Ask for the best levels; the same as ours: nothing happened, our book is fresh."""
         view = self._views.get(grid.symbol)
         if view is None:
             return False
         asked_at = self._clock.now()
-        answer = await exchange.publicGetDepth({"symbol": grid.symbol, "limit": 5})
-        if str(answer.get("lastUpdateId")) != str(view.sequence):
+        answer = await exchange.publicGetDepth({"symbol": grid.symbol, "limit": LEVELS_ASKED})
+        if not _same_book(view, answer, grid):
             return False
         await self._publish(
             BookView(
@@ -158,6 +164,41 @@ class BookFeed:
         exchange = ccxt.binance(settings(None, timeout_ms=wait_ms, rate_limit=True))
         point_at(exchange, self._endpoint)
         return exchange
+
+
+class _FrameGuard:
+    """Looks at every frame before ccxt does and remembers whether one was malformed."""
+
+    def __init__(self, exchange: Any) -> None:
+        self.malformed = False
+        self._pass_on = exchange.handle_message
+        exchange.handle_message = self._look
+
+    def _look(self, client: Any, message: Any) -> None:
+        if isinstance(message, Mapping) and message.get("e") == "depthUpdate":
+            sides = (message.get("b"), message.get("a"))
+            self.malformed = self.malformed or not all(map(_are_levels, sides))
+        self._pass_on(client, message)
+
+
+def _are_levels(rows: Any) -> bool:
+    return isinstance(rows, list) and all(
+        isinstance(row, list) and len(row) >= 2 and all(isinstance(x, str) for x in row[:2])
+        for row in rows
+    )
+
+
+def _same_book(view: BookView, answer: Mapping[str, Any], grid: Instrument) -> bool:
+    try:
+        bids, asks = (
+            tuple(Level(grid.ticks(row[0]), grid.base.parse(row[1])) for row in answer[side])
+            for side in ("bids", "asks")
+        )
+        sequence = int(answer["lastUpdateId"])
+    except (BadInput, KeyError, TypeError, ValueError, IndexError):
+        return False
+    ours = (view.sequence, view.bids[: len(bids)], view.asks[: len(asks)])
+    return ours == (sequence, bids, asks)
 
 
 async def _next_book(exchange: Any, unified: str, patience: timedelta) -> Mapping[str, Any] | None:
