@@ -82,7 +82,9 @@ PAYOUT_STATES: Final = StateTable(
             (PayoutState.MINED, PayoutState.FAILED_ON_CHAIN),
             (PayoutState.ALLOCATED, PayoutState.SECURITY_HOLD),
             (PayoutState.SIGNED, PayoutState.SECURITY_HOLD),
+            # Two people looked: on with the bytes, or with asking for them.
             (PayoutState.SECURITY_HOLD, PayoutState.SIGNED),
+            (PayoutState.SECURITY_HOLD, PayoutState.ALLOCATED),
             (PayoutState.SECURITY_HOLD, PayoutState.MINED),
             *((before, after) for before in _BEFORE_ALLOCATION for after in _WITHDRAWN),
         }

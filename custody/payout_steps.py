@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chain.errors import CallReverted, WrongChain
 from chain.evm.transactions import (
     SignedTransaction,
+    UnsignedTransaction,
     decode_signed,
     decode_unsigned,
     encode_unsigned,
@@ -164,26 +165,7 @@ async def look_at_books(conn: AsyncConnection, payout: Payout, next_nonce: int) 
 async def _book(bench: Bench, conn: AsyncConnection, payout: Payout, planned: Allocation) -> Payout:
     now, tx, number = bench.clock.now(), planned.unsigned, payout.attempt + 1
     await store.take_nonce(conn, payout.chain, payout.sender, planned.nonce, payout.id)
-    attempt = Attempt(
-        id=derive_id(payout.created_at, "payout_attempt", payout.id, number),
-        payout_id=payout.id,
-        number=number,
-        chain=payout.chain,
-        sender=payout.sender,
-        nonce=planned.nonce,
-        state=AttemptState.BUILT,
-        unsigned=encode_unsigned(tx),
-        gas_limit=tx.gas_limit,
-        max_fee_per_gas=tx.max_fee_per_gas,
-        max_priority_fee_per_gas=tx.max_priority_fee_per_gas,
-        tx_hash=None,
-        raw=None,
-        broadcasts=0,
-        last_broadcast_at=None,
-        detail="",
-        built_at=now,
-        signed_at=None,
-    )
+    attempt = new_attempt(payout, number, tx, now)
     await store.insert_attempt(conn, attempt)
     require_applied(await post(conn, payout.book, allocated(payout, tx.fee_max), now=now))
     return await step_payout(
@@ -198,6 +180,30 @@ async def _book(bench: Bench, conn: AsyncConnection, payout: Payout, planned: Al
         nonce=planned.nonce,
         fee_cap=tx.fee_max,
         waiting_for="",
+    )
+
+
+def new_attempt(payout: Payout, number: int, tx: UnsignedTransaction, now: datetime) -> Attempt:
+    """Return an attempt that is built and not signed."""
+    return Attempt(
+        id=derive_id(payout.created_at, "payout_attempt", payout.id, number),
+        payout_id=payout.id,
+        number=number,
+        chain=payout.chain,
+        sender=payout.sender,
+        nonce=tx.nonce,
+        state=AttemptState.BUILT,
+        unsigned=encode_unsigned(tx),
+        gas_limit=tx.gas_limit,
+        max_fee_per_gas=tx.max_fee_per_gas,
+        max_priority_fee_per_gas=tx.max_priority_fee_per_gas,
+        tx_hash=None,
+        raw=None,
+        broadcasts=0,
+        last_broadcast_at=None,
+        detail="",
+        built_at=now,
+        signed_at=None,
     )
 
 
@@ -286,7 +292,8 @@ async def _store_signed(
         tx_hash=tx.tx_hash,
         signed_at=now,
     )
-    if mine.state is PayoutState.SIGNED:
+    if mine.state is not PayoutState.ALLOCATED:
+        # A replacement: the claim was debited with the first signature.
         await record(conn, [event])
         return mine
     require_applied(await post(conn, mine.book, signed(mine), now=now))
@@ -311,7 +318,7 @@ async def _signing_refused(
     refusal: SignerRefused,
 ) -> Payout:
     mine, now = await _lock_mine(conn, payout), bench.clock.now()
-    if mine.state is PayoutState.SIGNED:
+    if mine.state is not PayoutState.ALLOCATED:
         return await _drop_replacement(bench, conn, mine, attempt, refusal)
     if refusal.signed_before:
         return await step_payout(

@@ -14,6 +14,18 @@ depends_on = None
 TIMESTAMP = sa.DateTime(timezone=True)
 UNITS = sa.Numeric(78, 0)
 
+UPDATABLE = {
+    "payout": "state, hold_epoch, attempt, nonce, fee_cap, fee_paid, succeeded, tx_hash,"
+    " mined_height, mined_block, waiting_for, run_after, lease_holder, lease_until, fence",
+    "payout_attempt": "state, tx_hash, raw, broadcasts, last_broadcast_at, detail, signed_at",
+    "payout_sender": "frozen_reason",
+    "payout_nonce": "payout_id, state",
+    "payout_approval": "",
+    "payout_policy": "state, approved_by, signature",
+    "allowed_destination": "state, approved_by, signature, usable_from",
+    "foreign_spend": "state, epoch, block_hash, legs",
+}
+
 PAYOUT_FUNCTION = """\
 CREATE OR REPLACE FUNCTION custody.payout_state_edges() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -48,6 +60,7 @@ BEGIN
             ('reserved', 'expired'),
             ('reserved', 'pending_approval'),
             ('reserved', 'rejected'),
+            ('security_hold', 'allocated'),
             ('security_hold', 'mined'),
             ('security_hold', 'signed'),
             ('signed', 'mined'),
@@ -205,7 +218,6 @@ FOREIGN_SPEND_TRIGGER = (
 
 
 def upgrade() -> None:
-
     op.create_table(
         "payout",
         sa.Column("id", sa.Uuid, nullable=False),
@@ -431,13 +443,11 @@ def upgrade() -> None:
         FOREIGN_SPEND_TRIGGER,
     ):
         op.execute(statement)
-    op.execute(
-        "GRANT SELECT, INSERT, UPDATE ON custody.payout, custody.payout_attempt, custody.payout_sender,"
-        " custody.payout_nonce, custody.payout_policy, custody.allowed_destination,"
-        " custody.foreign_spend TO causeway_app"
-    )
-    # An approval is evidence: it is added and never changed.
-    op.execute("GRANT SELECT, INSERT ON custody.payout_approval TO causeway_app")
+    # What was asked for, approved or signed is never written again: only how far it got.
+    for table, columns in UPDATABLE.items():
+        op.execute(f"GRANT SELECT, INSERT ON custody.{table} TO causeway_app")
+        if columns:
+            op.execute(f"GRANT UPDATE ({columns}) ON custody.{table} TO causeway_app")
 
 
 def downgrade() -> None:

@@ -1,0 +1,180 @@
+"""What people do for a payout that is stuck: pay more for its block, or end a security hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chain.evm.transactions import UnsignedTransaction, decode_unsigned
+from chain.ports import ChainGateway
+from custody import payout_store as store
+from custody.errors import NotPossible
+from custody.payout_allocation import FEE_PER_GAS_MAX, bumped
+from custody.payout_events import step_payout
+from custody.payout_model import Attempt, AttemptState, Payout, PayoutState
+from custody.payout_postings import replaced
+from custody.payout_steps import new_attempt
+from kernel.clock import Clock
+from kernel.db import transact
+from kernel.errors import Refused
+from ledger.posting import post, require_applied
+from registry.authority import require_role, signing_bytes, verify_signature
+from registry.model import Operator, Role
+from registry.queries import get_operator
+
+BUMPERS: Final = (Role.OPERATIONS, Role.TREASURER)
+RESUMERS: Final = (Role.ADMIN, Role.TREASURER, Role.APPROVER)
+RESUME_VERB: Final = "payout_sender.resume"
+WAITING: Final = frozenset({AttemptState.SIGNED, AttemptState.BROADCAST, AttemptState.AMBIGUOUS})
+PEOPLE_MIN: Final = 2
+
+
+async def bump_payout(
+    engine: AsyncEngine,
+    gateway: ChainGateway,
+    payout_id: UUID,
+    *,
+    by: Operator,
+    reason: str,
+    clock: Clock,
+) -> Payout:
+    """Offer the same payment again for a higher fee, on the same nonce.
+
+    At most one of the two can be mined. Both fee fields rise by an eighth or to what the network
+    asks now, whichever is more; coins and fee are held anew in one chain. The worker has the
+    replacement signed and sends it.
+
+    Raises:
+        NotPossible: nothing of the payout waits for a block, or the fee would be out of bounds.
+    """
+    quote = await gateway.fees()
+    async with engine.connect() as conn:
+        seen = await store.get_payout(conn, payout_id)
+        attempt = await _waiting_attempt(conn, seen)
+    old = decode_unsigned(attempt.unsigned, chain_id=seen.chain_id)
+    fees = bumped(old, quote)
+    if fees.max_fee_per_gas > FEE_PER_GAS_MAX:
+        raise NotPossible(f"{fees.max_fee_per_gas} wei per gas is more than {FEE_PER_GAS_MAX}")
+    tx = replace(
+        old,
+        max_fee_per_gas=fees.max_fee_per_gas,
+        max_priority_fee_per_gas=fees.max_priority_fee_per_gas,
+    )
+    funds = await gateway.balance(seen.sender, None, at=await gateway.head())
+    if funds < tx.fee_max + tx.value:
+        raise NotPossible(f"{seen.sender} lacks {seen.native_asset} for the higher fee")
+    return await transact(
+        engine, lambda conn: _replace(conn, seen, tx, by=by, reason=reason, now=clock.now())
+    )
+
+
+async def _replace(
+    conn: AsyncConnection,
+    seen: Payout,
+    tx: UnsignedTransaction,
+    *,
+    by: Operator,
+    reason: str,
+    now: datetime,
+) -> Payout:
+    require_role(await get_operator(conn, by.code), *BUMPERS)
+    payout = await store.get_payout(conn, seen.id, lock=True)
+    attempt = await _waiting_attempt(conn, payout)
+    if attempt.number != seen.attempt:
+        raise NotPossible(f"payout {payout.id} was bumped meanwhile")
+    await store.lock_sender(conn, payout.chain, payout.sender, payout.source_wallet)
+    number = attempt.number + 1
+    await store.insert_attempt(conn, new_attempt(payout, number, tx, now))
+    require_applied(await post(conn, payout.book, replaced(payout, tx.fee_max), now=now))
+    return await step_payout(
+        conn,
+        payout,
+        PayoutState.SIGNED,
+        actor=by.code,
+        now=now,
+        reason=reason,
+        name="PayoutBumped",
+        payload={"attempt": number, "fee_cap": str(tx.fee_max)},
+        attempt=number,
+        fee_cap=tx.fee_max,
+        hold_epoch=payout.hold_epoch + 1,
+        run_after=now,
+    )
+
+
+async def _waiting_attempt(conn: AsyncConnection, payout: Payout) -> Attempt:
+    if payout.state is not PayoutState.SIGNED:
+        raise NotPossible(f"payout {payout.id} is {payout.state}, nothing of it waits for a block")
+    attempt = await store.get_attempt(conn, payout.id, payout.attempt)
+    if attempt.state not in WAITING:
+        raise NotPossible(f"attempt {attempt.number} of payout {payout.id} is {attempt.state}")
+    return attempt
+
+
+def resume_bytes(chain: str, sender: str, reason: str) -> bytes:
+    """Return what each of the two people signs."""
+    return signing_bytes(RESUME_VERB, {"chain": chain, "sender": sender, "reason": reason})
+
+
+async def resume_sender(
+    conn: AsyncConnection,
+    chain: str,
+    sender: str,
+    *,
+    signatures: Mapping[str, bytes],
+    reason: str,
+    now: datetime,
+) -> Sequence[Payout]:
+    """Thaw a sending address and go on with its payouts on SECURITY_HOLD, as two people say.
+
+    Nothing can be paid twice by it: each payout goes on with the nonce and the bytes that it has.
+
+    Args:
+        conn: the caller's transaction.
+        chain: the chain's code.
+        sender: the address.
+        signatures: Ed25519 over `resume_bytes`, by operator code; at least two.
+        reason: why it is safe.
+        now: the time of the decision.
+    """
+    if len(signatures) < PEOPLE_MIN:
+        raise Refused("a frozen address is thawed by two people")
+    for code, signature in signatures.items():
+        operator = await get_operator(conn, code)
+        require_role(operator, *RESUMERS)
+        verify_signature(operator, resume_bytes(chain, sender, reason), signature)
+    held = await store.list_payouts(conn, chain=chain, states={PayoutState.SECURITY_HOLD})
+    locked = await store.lock_payouts(conn, {item.id for item in held if item.sender == sender})
+    source = (await store.find_sources(conn, chain, [sender])).get(sender)
+    if source is None:
+        raise NotPossible(f"{sender} is not our address")
+    await store.freeze_sender(conn, chain, sender, source.wallet, None)
+    actor = "+".join(sorted(signatures))
+    return [
+        await _resume(conn, payout, actor, reason, now)
+        for payout in locked.values()
+        if payout.state is PayoutState.SECURITY_HOLD
+    ]
+
+
+async def _resume(
+    conn: AsyncConnection, payout: Payout, actor: str, reason: str, now: datetime
+) -> Payout:
+    attempts = await store.list_attempts(conn, payout.id)
+    signed = any(item.raw is not None for item in attempts)
+    return await step_payout(
+        conn,
+        payout,
+        PayoutState.SIGNED if signed else PayoutState.ALLOCATED,
+        actor=actor,
+        now=now,
+        reason=reason,
+        name="PayoutResumed",
+        waiting_for="",
+        run_after=now,
+    )
