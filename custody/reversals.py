@@ -1,12 +1,13 @@
 """Undoing what was posted for a block that vanished: in full, with the shortfall named.
 
 It happens when a reorganisation goes deeper than the confirmation policy that credited a deposit,
-yet not so deep that the chain halts. What the client has spent meanwhile becomes a receivable.
+yet not so deep that the chain halts. What the client asked to be paid and nobody signed is cancelled;
+what is still missing becomes a receivable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,6 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody import arrivals, store
 from custody.deposit_model import Deposit, DepositState, Receipt, ReceiptState
 from custody.model import client_account, reorg_account
+from custody.payout_events import move_payout
+from custody.payout_model import CANCELLABLE, PayoutState
+from custody.payout_postings import released
+from custody.payout_store import list_payouts, lock_payouts
 from custody.plan import Plan
 from ledger.posting import ensure_accounts, post, set_frozen
 from ledger.queries import get_balance, list_accounts
@@ -46,15 +51,15 @@ async def reverse(
         for item in newest_first
         if (client := arrivals.guarded_client(item)) is not None
     }
+    freed = await _cancel_unsigned(conn, plan, clients, book=book, now=now)
     needed = {(reorg_account(client), asset) for client, asset in clients}
     await ensure_accounts(conn, book, needed, now=now)
     # An empty batch takes the head's lock: from here on no balance of the book can change.
     await post(conn, book, [], now=now)
     available = {
-        (client_account(client), asset): (
-            await get_balance(conn, book, client_account(client), asset)
-        ).available
-        for client, asset in clients
+        (client_account(client), asset): freed[client, asset]
+        + (await get_balance(conn, book, client_account(client), asset)).available
+        for client, asset in sorted(clients)
     }
     for item, short in arrivals.split_shortfalls(newest_first, available):
         after = _reversed(item, short)
@@ -73,6 +78,38 @@ async def shut_again(
         await set_frozen(
             conn, book, path, asset, frozen=True, reason="the reversal is posted", now=now
         )
+
+
+async def _cancel_unsigned(
+    conn: AsyncConnection,
+    plan: Plan,
+    clients: Collection[tuple[str, str]],
+    *,
+    book: int,
+    now: datetime,
+) -> dict[tuple[str, str], int]:
+    """Cancel what these clients asked to be paid and nobody signed; return what that frees."""
+    freed = dict.fromkeys(clients, 0)
+    for client, asset in sorted(clients):
+        claim = client_account(client)
+        asked = await list_payouts(conn, book=book, states=CANCELLABLE, claim=claim)
+        locked = await lock_payouts(conn, [item.id for item in asked if item.asset == asset])
+        for payout in locked.values():
+            # Only now that its row is locked is it known not to have been signed meanwhile.
+            if payout.state not in CANCELLABLE:
+                continue
+            _, event = await move_payout(
+                conn,
+                payout,
+                PayoutState.CANCELLED,
+                actor=arrivals.FOLLOWER,
+                reason="a deposit of this client was reversed",
+                now=now,
+            )
+            plan.post(*released(payout))
+            plan.tell(event)
+            freed[client, asset] += payout.amount
+    return freed
 
 
 async def _open_frozen(

@@ -142,11 +142,12 @@ class House:
         )
 
     async def advance(self) -> tuple[Sequence[Deposit], Sequence[Receipt]]:
-        async def work(conn: AsyncConnection) -> tuple[Sequence[Deposit], Sequence[Receipt]]:
-            tip = await get_cursor(conn, "evm")
-            assert tip is not None
-            finalized = await self.gateway.finalized_height()
-            deposits = await advance_deposits(
+        """Take deposits and receipts further: a transaction each, both end with the ledger."""
+        tip = await self.do(lambda conn: get_cursor(conn, "evm"))
+        assert tip is not None
+        finalized = await self.gateway.finalized_height()
+        deposits = await self.do(
+            lambda conn: advance_deposits(
                 conn,
                 "evm",
                 book=BOOK,
@@ -156,7 +157,9 @@ class House:
                 now=self.now,
                 screen=self.screen,
             )
-            receipts = await advance_receipts(
+        )
+        receipts = await self.do(
+            lambda conn: advance_receipts(
                 conn,
                 "evm",
                 book=BOOK,
@@ -165,9 +168,8 @@ class House:
                 policy=self.policy,
                 now=self.now,
             )
-            return deposits, receipts
-
-        return await self.do(work)
+        )
+        return deposits, receipts
 
     async def catch_up(self) -> None:
         await self.follow()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,13 +15,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.errors import ChainHalted
 from chain.follow import get_cursor, halt
+from chain.testing import ScriptedTransaction
 from custody import deposits as verbs
+from custody.allow_list import list_destinations
 from custody.attribution import attribution_bytes
 from custody.deposit_model import DEPOSIT_STATES, RECEIPT_STATES, Deposit, DepositState
 from custody.errors import NotPossible, UnknownRow
 from custody.model import AddressPurpose
+from custody.payout_model import Payout, PayoutRequest, PayoutState
+from custody.payouts import list_payouts, request_payout
 from custody.policy import ConfirmationPolicy, Requirement, Rule
 from custody.screening import BlockedSenders
+from custody.testing import allow, set_policy
 from kernel.db import constraint_name
 from kernel.errors import BadInput
 from kernel.ids import derive_id
@@ -26,14 +34,16 @@ from kernel.states import StateTable, trigger_name, trigger_statements
 from ledger.errors import PostingRefused
 from ledger.model import transfer
 from ledger.posting import ensure_accounts, post, require_applied, set_frozen
+from ledger.testing import enforce_lock_order
 from registry.errors import NotAuthorised
 from registry.testing import operator_keypair
 from tests.custody.house import BOOK, ETHER, FAKE_TOKEN, OTHER, STRANGER, House
 
 
 @pytest.fixture
-async def house(engine: AsyncEngine) -> House:
-    return await House(engine).open()
+async def house(engine: AsyncEngine) -> AsyncIterator[House]:
+    with enforce_lock_order(engine):
+        yield await House(engine).open()
 
 
 async def test_a_deposit_is_held_when_it_is_included_and_credited_when_it_is_deep(
@@ -95,6 +105,38 @@ async def test_advancing_twice_credits_once(house: House) -> None:
     await house.catch_up()
 
     assert (await house.balances())["client:acme ETH"] == (ETHER, 0)
+
+
+async def test_two_workers_at_once_credit_once(house: House) -> None:
+    house.mine(*(house.pay(house.acme, 1) for _ in range(12)), empty_after=2)
+    await house.follow()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(house.advance()) for _ in range(3)]
+
+    moved = [d.id for task in tasks for d in task.result()[0]]
+    assert len(moved) == len(set(moved)) == 12
+    assert (await house.balances())["client:acme ETH"] == (12, 0)
+
+
+async def test_a_worker_and_a_reorganisation_at_once_end_like_one_after_the_other(
+    house: House,
+) -> None:
+    house.mine(*(house.pay(house.acme, 1) for _ in range(5)), empty_after=2)
+    await house.follow()
+    house.gateway.reorg(3, [[], [], [], []])
+
+    async def advance() -> None:
+        with contextlib.suppress(NotPossible):  # the tip is off the chain: asked too late
+            await house.advance()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(house.follow())
+        group.create_task(advance())
+
+    assert set(await house.states()) <= {"orphaned", "reversed"}
+    assert await house.balances() == {}
+    assert await house.differences() == {}
 
 
 async def test_a_deposit_that_is_reorganised_away_leaves_nothing(house: House) -> None:
@@ -369,6 +411,29 @@ async def test_what_was_spent_meanwhile_is_owed_and_paid_back_when_the_deposit_r
         "client:acme USDT": (30, 0),
         "income:fee USDT": (70, 0),
     }
+
+
+async def test_payouts_that_nobody_signed_are_cancelled_before_anything_is_owed(
+    house: House,
+) -> None:
+    house.mine(house.pay_token((house.acme, 100)), house.pay(house.acme, ETHER), empty_after=2)
+    await house.catch_up()
+    await house.assign("client-pool", AddressPurpose.HOT, None)
+    kept = await ask_for_payout(house, "eth", "ETH", 1)
+    cancelled = await ask_for_payout(house, "usdt", "USDT", 60)
+    await spend(house, "client:acme", 30)
+
+    only_token = [t for t in await unmined(house) if not t.transfers]
+    house.gateway.reorg(3, [only_token, [], [], []])
+    await house.catch_up()
+
+    states = {p.id: p.state for p in await house.do(list_payouts)}
+    assert states[cancelled.id] is PayoutState.CANCELLED
+    assert (await house.balances())["receivable:acme:reorg USDT"] == (30, 0)
+    assert (await house.balances())["client:acme ETH"] == (ETHER, 0)
+    # The ether came back in the same step, but when it vanished its payout was cancelled, too.
+    assert states[kept.id] is PayoutState.CANCELLED
+    assert await house.open_holds() == []
 
 
 async def test_two_credits_of_one_client_reversed_together_name_one_shortfall(
@@ -647,6 +712,34 @@ async def spend(house: House, path: str, amount: int, *, asset: str = "USDT") ->
         require_applied(await post(conn, BOOK, [move], now=house.now))
 
     await house.do(work)
+
+
+async def unmined(house: House) -> list[ScriptedTransaction]:
+    """Take the newest blocks away and put their like there; return what was in them."""
+    taken = house.gateway.rollback(3)
+    house.mine(*taken, empty_after=2)
+    return taken
+
+
+async def ask_for_payout(house: House, ref: str, asset: str, amount: int) -> Payout:
+    async def work(conn: AsyncConnection) -> Payout:
+        if not await list_destinations(conn, party="acme"):
+            await set_policy(conn, now=house.now)
+            await allow(conn, "acme", OTHER, now=house.now)
+        request = PayoutRequest(
+            client_ref=ref,
+            claim="client:acme",
+            source_wallet="client-pool",
+            asset=asset,
+            amount=amount,
+            destination=OTHER,
+            requested_by="dan",
+        )
+        return await request_payout(conn, request, book=BOOK, now=house.now)
+
+    asked = await house.do(work)
+    assert asked.state is PayoutState.PENDING_APPROVAL, asked
+    return asked
 
 
 async def freeze(house: House, path: str, asset: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -23,6 +24,7 @@ from custody.inclusion import apply_step
 from custody.model import Address, AddressPurpose
 from custody.policy import ConfirmationPolicy
 from kernel.money import Asset
+from ledger.testing import enforce_lock_order
 from registry.model import ChainAsset
 from registry.testing import TOKEN, operator_keypair
 from tests.custody.house import BOOK, ETHER, FAKE_TOKEN, STRANGER, House
@@ -32,8 +34,9 @@ USDT = Token(ChainAsset("evm:USDT", "evm", TOKEN, 6, "USDT"), Asset("USDT", 6))
 
 
 @pytest.fixture
-async def house(engine: AsyncEngine) -> House:
-    return await House(engine).open()
+async def house(engine: AsyncEngine) -> AsyncIterator[House]:
+    with enforce_lock_order(engine):
+        yield await House(engine).open()
 
 
 def block(height: int, *, fork: str = "a") -> Block:
@@ -225,11 +228,10 @@ def payments(house: House, rng: random.Random) -> list[ScriptedTransaction]:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_any_schedule_of_reorganisations_ends_in_the_books_of_a_clean_run(
-    engine: AsyncEngine, seed: int
+    house: House, seed: int
 ) -> None:
     """The expected books are counted from what the final chain says, by other code than ours."""
     rng = random.Random(seed)
-    house = await House(engine).open()
     house.policy = ConfirmationPolicy.uniform(rng.randint(1, 4))
     waiting = payments(house, rng)
     paid = list(waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import text
@@ -16,12 +17,14 @@ from custody.policy import ConfirmationPolicy
 from kernel.db import constraint_name
 from kernel.errors import BadInput
 from kernel.ids import derive_id
+from ledger.testing import enforce_lock_order
 from tests.custody.house import House
 
 
 @pytest.fixture
-async def house(engine: AsyncEngine) -> House:
-    return await House(engine).open()
+async def house(engine: AsyncEngine) -> AsyncIterator[House]:
+    with enforce_lock_order(engine):
+        yield await House(engine).open()
 
 
 async def final(house: House) -> Receipt:

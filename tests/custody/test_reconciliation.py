@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -12,14 +13,16 @@ from custody.reconciliation import Reconciled, held_in_custody, reconcile_chain
 from kernel.ids import derive_id
 from ledger.model import Balance, Side, transfer
 from ledger.posting import ensure_accounts, post, require_applied
+from ledger.testing import enforce_lock_order
 from tests.custody.house import BOOK, ETHER, House
 
 BLOCK = Block("evm", 1, "0x1", "0x0", datetime(2026, 1, 5, tzinfo=UTC))
 
 
 @pytest.fixture
-async def house(engine: AsyncEngine) -> House:
-    return await House(engine).open()
+async def house(engine: AsyncEngine) -> AsyncIterator[House]:
+    with enforce_lock_order(engine):
+        yield await House(engine).open()
 
 
 def test_what_has_arrived_counts_and_what_is_only_reserved_to_leave_is_still_there() -> None:
