@@ -17,6 +17,8 @@ value, not an error.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -65,3 +67,30 @@ class OutcomeUnknown(CausewayError):
 
 class CommitUnknown(OutcomeUnknown):
     """The connection was lost while COMMIT was under way."""
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Let the first foreseen error of a task group through as itself.
+
+    A `asyncio.TaskGroup` wraps what its tasks raise; an operator is told the error, not the group.
+    A group without any foreseen error goes on as it is: that is a bug, and its trace is wanted.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        first = _first_foreseen(group)
+        if first is None:
+            raise
+        raise first from group
+
+
+def _first_foreseen(group: BaseExceptionGroup[BaseException]) -> CausewayError | None:
+    for error in group.exceptions:
+        if isinstance(error, CausewayError):
+            return error
+        if isinstance(error, BaseExceptionGroup):
+            found = _first_foreseen(error)
+            if found is not None:
+                return found
+    return None

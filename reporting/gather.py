@@ -89,7 +89,7 @@ async def examine(
             v.asset,
             v.ledger,
             v.venue - v.explained,
-            f"snapshot {v.taken_at:%H:%M:%S}",
+            "its own snapshot",
         )
         for v in venues
     ]

@@ -66,14 +66,9 @@ class Result:
         }
 
 
-def print_happening(console: Console, line: Happening, seconds: float) -> None:
-    """Print one line of the time line as it happens."""
-    console.print(f"[dim]{seconds:5.1f} s[/]  {line.what}", highlight=False, soft_wrap=True)
-
-
 def print_result(console: Console, result: Result) -> None:
-    """Print the report: trial balance, reconciliation, proofs, where to look next."""
-    console.print()
+    """Print the report: time line, trial balance, reconciliation, proofs, where to look next."""
+    console.print(_timeline(result.timeline))
     console.print(_trial_balance(result.examination))
     console.print(_reconciliation(result.examination))
     console.print(_holds(result.examination))
@@ -86,22 +81,37 @@ def print_result(console: Console, result: Result) -> None:
         console.print(f"  {command:<45} {what}", highlight=False)
 
 
+def _timeline(lines: Sequence[Happening]) -> Table:
+    table = _table("What happened")
+    table.add_column("", style="bold")
+    table.add_column("what", overflow="fold", ratio=1)
+    chapter = ""
+    for line in lines:
+        table.add_row("" if line.chapter == chapter else line.chapter, line.what)
+        chapter = line.chapter
+    return table
+
+
 def _trial_balance(found: Examination) -> Table:
     table = _table("Trial balance")
     for column in ("account", "balance", "pending in", "pending out"):
         table.add_column(column, justify="left" if column == "account" else "right")
+    quiet = 0
     for row in found.trial_balance:
         asset = found.assets[row.asset]
         debit_side = row.side == "debit"
         incoming = row.debits_pending if debit_side else row.credits_pending
         leaving = row.credits_pending if debit_side else row.debits_pending
-        if row.debits or row.credits or incoming or leaving:
+        if not (row.balance or incoming or leaving):
+            quiet += 1
+        else:
             table.add_row(
                 row.path,
                 asset.format(row.balance),
                 asset.format(incoming, code=False) if incoming else "",
                 asset.format(leaving, code=False) if leaving else "",
             )
+    table.caption = f"and {quiet} accounts at zero"
     return table
 
 
@@ -143,4 +153,10 @@ def _proofs(found: Examination) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    return Table(
+        title=title,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+    )

@@ -7,20 +7,24 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import orjson
 from rich.console import Console
+from rich.markup import escape
 
 from app.demo.deposits import clients_pay_in
-from app.demo.desk import open_room, trade_and_hedge
+from app.demo.desk import Room, open_room, trade_and_hedge
 from app.demo.founding import open_the_house, pay_in_capital
 from app.demo.proving import leave_one_deposit_open, prove
-from app.demo.report import Result, print_happening, print_result
+from app.demo.report import Result, print_result
 from app.demo.settling import settle, withdraw
 from app.demo.stage import Happening, Stage
 from app.demo.world import World, open_world
 from kernel.clock import SystemClock
+from kernel.errors import ungrouped
 from kernel.settings import Settings
 from kernel.telemetry import configure_logging
 from reporting.gather import Examination
@@ -33,37 +37,40 @@ def run_demo(*, as_json: bool, keep: bool, seed: int) -> int:
     """Play the story and return the exit code: 0 if every proof held, 1 if one did not."""
     settings = Settings.from_env(os.environ)
     configure_logging("error", as_json=settings.log_json)
-    return asyncio.run(_run(settings, as_json=as_json, keep=keep, seed=seed))
+    with ungrouped():
+        return asyncio.run(_run(settings, as_json=as_json, keep=keep, seed=seed))
 
 
 async def _run(settings: Settings, *, as_json: bool, keep: bool, seed: int) -> int:
     progress = Console(stderr=True, quiet=as_json)
     began = time.monotonic()
+    with progress.status("Starting PostgreSQL, an EVM chain and a venue on this machine …") as live:
 
-    def tell(line: Happening) -> None:
-        print_happening(progress, line, time.monotonic() - began)
+        def tell(line: Happening) -> None:
+            live.update(f"[bold]{line.chapter}[/]: {escape(line.what)}")
 
-    progress.print("Starting PostgreSQL, an EVM chain and a venue on this machine …")
-    async with open_world(settings, seed=seed) as world:
-        for notice in world.notices:
-            progress.print(notice, style="yellow", highlight=False)
-        stage = Stage(world, SystemClock(), tell)
-        examination = await play(stage)
-        result = Result(
-            timeline=stage.timeline,
-            examination=examination,
-            evm=world.evm,
-            seconds=time.monotonic() - began,
-            notices=world.notices,
-        )
-        _show(result, as_json=as_json)
-        if keep:
-            await _keep(world, Console(stderr=True))
+        async with open_world(settings, seed=seed) as world:
+            for notice in world.notices:
+                progress.print(notice, style="yellow", highlight=False, soft_wrap=True)
+            stage = Stage(world, SystemClock(), tell)
+            async with played(stage) as (examination, _):
+                live.stop()
+                result = Result(
+                    timeline=stage.timeline,
+                    examination=examination,
+                    evm=world.evm,
+                    seconds=time.monotonic() - began,
+                    notices=world.notices,
+                )
+                _show(result, as_json=as_json)
+                if keep:
+                    await _keep(world, Console(stderr=True))
     return 0 if examination.held else FAILED
 
 
-async def play(stage: Stage) -> Examination:
-    """Play every chapter and return what the proofs found."""
+@asynccontextmanager
+async def played(stage: Stage) -> AsyncIterator[tuple[Examination, Room]]:
+    """Play every chapter; give what the proofs found, and the room for whoever looks again."""
     async with stage.connections():
         stage.chapter = "founding"
         await open_the_house(stage)
@@ -79,7 +86,7 @@ async def play(stage: Stage) -> Examination:
             await withdraw(stage)
             await leave_one_deposit_open(stage)
             stage.chapter = "proof"
-            return await prove(stage, room)
+            yield await prove(stage, room), room
 
 
 def _show(result: Result, *, as_json: bool) -> None:

@@ -43,6 +43,7 @@ SLOTS_IN_AN_EPOCH: Final = 1
 """Finality after two blocks, so that the demo shows it; a public chain takes sixty-four."""
 
 SIGNER_INIT_TIMEOUT_S: Final = 30
+EVENTS_FILE: Final = "events.jsonl"
 
 
 @dataclass(slots=True)
@@ -115,15 +116,15 @@ async def open_world(settings: Settings, *, seed: int) -> AsyncIterator[World]:
         await asyncio.to_thread(processes.open)
         stack.callback(processes.close)
         notices = [*processes.notices, *_start_clean(folder)]
-        url, found = await _database(settings, folder, stack)
+        async with asyncio.TaskGroup() as starting:
+            # Both take a second or two, most of it waiting for others.
+            database = starting.create_task(_database(settings, folder, stack))
+            outside = starting.create_task(_start_outside(settings, processes, folder, seed))
+        url, found = database.result()
+        evm, evm_url, venue = outside.result()
         notices += found
-        await migrate(url)
         engine = create_engine(url, role=APP_ROLE)
         stack.push_async_callback(engine.dispose)
-        evm, evm_url = await _start_evm(settings, processes)
-        venue = await asyncio.to_thread(
-            processes.start, _venue_spec(folder, seed, settings.venue_port)
-        )
         outsiders = await stack.enter_async_context(Outsiders(evm_url))
         yield World(
             folder=folder,
@@ -140,6 +141,14 @@ async def open_world(settings: Settings, *, seed: int) -> AsyncIterator[World]:
         )
 
 
+async def _start_outside(
+    settings: Settings, processes: Processes, folder: Path, seed: int
+) -> tuple[str, str, Child]:
+    evm, evm_url = await _start_evm(settings, processes)
+    spec = _venue_spec(folder, seed, settings.venue_port)
+    return evm, evm_url, await asyncio.to_thread(processes.start, spec)
+
+
 def _start_clean(folder: Path) -> list[str]:
     """Remove what an earlier run wrote for its venue and signer; the books are dropped apart."""
     removed = []
@@ -147,6 +156,7 @@ def _start_clean(folder: Path) -> list[str]:
         if (folder / name).exists():
             shutil.rmtree(folder / name)
             removed.append(name)
+    (folder / EVENTS_FILE).unlink(missing_ok=True)
     if removed:
         return [f"The last run's {' and '.join(removed)} data was removed: every run starts clean."]
     return []
@@ -168,8 +178,9 @@ async def _database(
     dropped = await _recreate(server_url)
     if dropped:
         notices.append("The last run's books were dropped: every run starts clean.")
-    url = make_url(server_url).set(database=DATABASE)
-    return url.render_as_string(hide_password=False), notices
+    owner_url = make_url(server_url).set(database=DATABASE).render_as_string(hide_password=False)
+    await migrate(owner_url)
+    return owner_url, notices
 
 
 async def _recreate(server_url: str) -> bool:
