@@ -26,7 +26,7 @@ import orjson
 from custody.signer.errors import KeystoreUnreadable
 from custody.signer.hd_keys import SEED_BYTES_MAX, PrivateNode
 from custody.signer.keystore import read_kek, read_keystore, seal, unseal, write_keystore
-from custody.signer.rules import read_rules
+from custody.signer.rules_file import read_rules
 from custody.signer.service import Signer, listening
 from custody.signer.store import Memory
 from kernel.errors import BadInput, CausewayError

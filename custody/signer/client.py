@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from custody.signer.errors import SignerRefused
+from custody.signer.frames import read_frame, write_frame
 from custody.signer.wire import (
     Answer,
     AskHealth,
@@ -23,8 +24,6 @@ from custody.signer.wire import (
     Signed,
     SignedApproval,
     Xpub,
-    read_frame,
-    write_frame,
 )
 from kernel.errors import BadInput, OutsideUnavailable
 

@@ -8,7 +8,6 @@ policy and words are not relied on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -16,9 +15,9 @@ import msgspec
 from chain.errors import BadTransaction
 from chain.evm.transactions import UnsignedTransaction, decode_erc20_transfer
 from custody.payout_approvals import ApprovalLine, approval_bytes
-from custody.signer.errors import KeystoreUnreadable, SignerRefused
-from custody.signer.keystore import read_private_file
+from custody.signer.errors import SignerRefused
 from custody.signer.wire import Intent, SignedApproval, read_amount
+from kernel.errors import BadInput
 from registry.authority import verify_signature
 from registry.errors import NotAuthorised
 from registry.model import Operator
@@ -63,16 +62,6 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         if key is None:
             raise SignerRefused(f"{code} is not an approver that the signer knows")
         return Operator(code=code, public_key=bytes.fromhex(key), roles=frozenset())
-
-
-def read_rules(path: Path) -> Rules:
-    """Read the rules file, refusing one that others may read or that allows without approval."""
-    try:
-        rules = msgspec.json.decode(read_private_file(path), type=Rules)
-        _check(rules)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise KeystoreUnreadable("these are not signer rules", where=f"{path}: {error}") from error
-    return rules
 
 
 def check_request(
@@ -163,9 +152,10 @@ def approvers(rules: Rules, intent: Intent, approvals: Sequence[SignedApproval])
     return frozenset(found)
 
 
-def _check(rules: Rules) -> None:
+def check_rules(rules: Rules) -> None:
+    """Refuse rules that let one person sign as two, or that let anything pass unapproved."""
     keys = [bytes.fromhex(key) for key in rules.operators.values()]
     if len(set(keys)) != len(keys) or any(len(key) != 32 for key in keys):
-        raise ValueError("each operator has a key of their own, of 32 bytes")
+        raise BadInput("each operator has a key of their own, of 32 bytes")
     if any(rule.approvals < APPROVALS_REQUIRED_MIN for rule in rules.assets):
-        raise ValueError("an asset that nobody has to approve")
+        raise BadInput("an asset that nobody has to approve")

@@ -18,6 +18,7 @@ import structlog
 from chain.evm.addresses import address_of_public_key
 from chain.evm.transactions import UnsignedTransaction, assemble, decode_unsigned, signing_hash
 from custody.signer.errors import SignerRefused
+from custody.signer.frames import read_frame, write_frame
 from custody.signer.hd_keys import HARDENED, PrivateNode, parse_path
 from custody.signer.rules import Rules, check_request
 from custody.signer.store import Memory
@@ -33,8 +34,6 @@ from custody.signer.wire import (
     Question,
     Signed,
     Xpub,
-    read_frame,
-    write_frame,
 )
 from kernel.errors import CausewayError
 

@@ -1,12 +1,10 @@
-"""What travels over the signer's socket: frames of JSON, and the values in them.
+"""The questions that the signer is asked and the answers it gives, as JSON values. Pure.
 
-A frame is its length as four bytes (big-endian) and that many bytes of JSON. Byte strings are
-base64; amounts are decimal text, because they exceed 64 bits. One answer follows each question.
+Byte strings are base64; amounts are decimal text, because they exceed 64 bits.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 from uuid import UUID
 
@@ -15,7 +13,6 @@ import msgspec
 from custody.payout_approvals import ApprovalLine
 from kernel.errors import BadInput
 
-FRAME_BYTES_MAX: Final = 1_048_576
 APPROVALS_MAX: Final = 16
 
 
@@ -136,28 +133,6 @@ class No(msgspec.Struct, frozen=True, tag="refused"):
 
 Question = AskHealth | AskXpub | AskSign
 Answer = Health | Xpub | Signed | No
-
-
-async def read_frame(reader: asyncio.StreamReader) -> bytes:
-    """Return the next frame.
-
-    Raises:
-        BadInput: its announced length is out of bounds.
-        asyncio.IncompleteReadError: the other side closed.
-    """
-    length = int.from_bytes(await reader.readexactly(4), "big")
-    if not 0 < length <= FRAME_BYTES_MAX:
-        raise BadInput(f"a frame of {length} bytes; 1 to {FRAME_BYTES_MAX} are possible")
-    return await reader.readexactly(length)
-
-
-async def write_frame(writer: asyncio.StreamWriter, message: Question | Answer) -> None:
-    """Send *message* as one frame."""
-    body = msgspec.json.encode(message)
-    if len(body) > FRAME_BYTES_MAX:
-        raise BadInput(f"a frame of {len(body)} bytes; {FRAME_BYTES_MAX} are possible")
-    writer.write(len(body).to_bytes(4, "big") + body)
-    await writer.drain()
 
 
 def read_amount(text: str) -> int:

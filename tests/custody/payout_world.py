@@ -32,6 +32,7 @@ from kernel.ids import derive_id
 from ledger.model import transfer
 from ledger.posting import ensure_accounts, open_book, post, require_applied
 from ledger.queries import trial_balance
+from ledger.testing import enforce_lock_order
 from registry.changes import found
 from registry.testing import DEMO_OPERATORS, TOKEN, XPUBS, demo_founding
 
@@ -179,7 +180,7 @@ async def make_world(engine: AsyncEngine, folder: Path) -> AsyncIterator[World]:
     clock = ManualClock(START)
     founding = demo_founding()
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
-    with local_signer(folder, rules) as signer:
+    with local_signer(folder, rules) as signer, enforce_lock_order(engine):
         world = World(engine, gateway, signer, clock)
         await world.run(lambda conn: found_house(conn, world))
         for debit, _, amount, asset in OPENING:

@@ -1,0 +1,38 @@
+"""How questions and answers travel: a frame is four bytes of length (big-endian) and that much JSON.
+
+One answer follows each question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from custody.signer.wire import Answer, Question
+from kernel.errors import BadInput
+
+FRAME_BYTES_MAX: Final = 1_048_576
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """Return the next frame.
+
+    Raises:
+        BadInput: its announced length is out of bounds.
+        asyncio.IncompleteReadError: the other side closed.
+    """
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    if not 0 < length <= FRAME_BYTES_MAX:
+        raise BadInput(f"a frame of {length} bytes; 1 to {FRAME_BYTES_MAX} are possible")
+    return await reader.readexactly(length)
+
+
+async def write_frame(writer: asyncio.StreamWriter, message: Question | Answer) -> None:
+    """Send *message* as one frame."""
+    body = msgspec.json.encode(message)
+    if len(body) > FRAME_BYTES_MAX:
+        raise BadInput(f"a frame of {len(body)} bytes; {FRAME_BYTES_MAX} are possible")
+    writer.write(len(body).to_bytes(4, "big") + body)
+    await writer.drain()
