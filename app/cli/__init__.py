@@ -8,11 +8,12 @@ input. Heavy libraries are imported by the command that needs them, so that ``--
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from app.cli import ledger, simulate
+from app.cli import custody, desk, house, ledger, obligations, prices, registry, settle, simulate
 from kernel.errors import CausewayError
 
 INTERRUPTED = 130
@@ -24,8 +25,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+house.register(app)
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(custody.app, name="custody")
+app.add_typer(desk.app, name="desk")
+app.add_typer(prices.app, name="prices")
+app.add_typer(obligations.app, name="obligations")
+app.add_typer(settle.app, name="settle")
+app.add_typer(registry.app, name="registry")
 
 
 @app.command()
@@ -44,13 +52,13 @@ def demo(
     raise typer.Exit(run_demo(as_json=as_json, keep=keep, seed=seed))
 
 
-def main() -> None:
-    """Run the command line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: *arguments*, or those of the process."""
     if not __debug__:
         # Assertions guard against programmer errors near money: they are not optional.
         sys.exit("error: causeway refuses to run under python -O")
     try:
-        app()
+        app(args=arguments)
     except CausewayError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from kernel.clock import Clock
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Book = Annotated[int, typer.Option("--book", help="The book of the legal entity.")]
@@ -250,16 +252,16 @@ def parse_date(text: str | None, today: datetime) -> date:
         raise BadInput(f"{text!r} is not a date", remedy="Write 2026-01-31") from error
 
 
-def one_of(kind: type[T], text: str, what: str) -> T:
+def one_of(kind: type[E], text: str, what: str) -> E:
     """Read a word of an enumeration.
 
     Raises:
         BadInput: names the words that are possible.
     """
-    words = [str(member) for member in kind]  # type: ignore[attr-defined]  # an enumeration is iterable
+    words = [str(member) for member in kind]
     if text not in words:
         raise BadInput(f"{text!r} is not a {what}", remedy=f"Use one of {', '.join(words)}")
-    return kind(text)  # type: ignore[call-arg]  # called with a value, an enumeration answers its member
+    return kind(text)
 
 
 def emit(document: object) -> None:
@@ -303,4 +305,4 @@ def show_one(title: str, facts: Mapping[str, str], *, as_json: bool, dry_run: bo
     if as_json:
         emit({**facts, "dry_run": True} if dry_run else dict(facts))
         return
-    show(title, ("", title), list(facts.items()), as_json=False)
+    show(title, ("", ""), list(facts.items()), as_json=False)

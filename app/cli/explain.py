@@ -74,7 +74,7 @@ def tell(story: Story, *, as_json: bool) -> None:
             document[name] = [dict(zip(section.columns, row, strict=True)) for row in section.rows]
         emit(document)
         return
-    show(story.title, ("", story.title), list(story.facts.items()), as_json=False)
+    show(story.title, ("", ""), list(story.facts.items()), as_json=False)
     show("Time line", columns, rows, as_json=False)
     for name, section in story.sections.items():
         if section.rows:

@@ -64,7 +64,12 @@ def trial_balance(
 
 
 @app.command()
-def accounts(prefix: str = "", *, book: Book = BOOK_DEFAULT, as_json: AsJson = False) -> None:
+def accounts(
+    prefix: Annotated[str, typer.Argument(help="A path; without it, every account.")] = "",
+    *,
+    book: Book = BOOK_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
     """List accounts at or below a path.
 
     Example: `causeway ledger accounts client:acme`

@@ -1,0 +1,274 @@
+"""``causeway custody``: addresses, what arrives at them, and whether the chain agrees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from app.cli import custody_payouts, custody_rules
+from app.cli.common import (
+    BOOK_DEFAULT,
+    CHAIN_DEFAULT,
+    AsJson,
+    Book,
+    Chain,
+    DryRun,
+    Money,
+    clock,
+    on_database,
+    one_of,
+    read,
+    run,
+    settings,
+    show,
+    show_one,
+    write,
+)
+from app.cli.custody_explain import explain_object
+from app.cli.explain import tell
+from app.cli.operators import As, Key, credentials
+from kernel.clock import iso
+from kernel.errors import OutsideUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from custody.model import Address
+    from custody.reconciliation import Reconciled
+
+app = typer.Typer(help="Addresses, deposits, payouts, reconciliation.", no_args_is_help=True)
+address = typer.Typer(help="Addresses of our wallets.", no_args_is_help=True)
+app.add_typer(address, name="address")
+app.add_typer(custody_rules.destinations, name="destinations")
+app.add_typer(custody_rules.policy, name="policy")
+custody_payouts.register(app)
+
+State = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
+PartyOption = Annotated[str | None, typer.Option("--party", help="Only those of this party.")]
+DIFFERENCE_EXIT = 1
+
+
+@address.command("list")
+def address_list(
+    *,
+    chain: Chain = CHAIN_DEFAULT,
+    wallet: Annotated[str | None, typer.Option(help="Only addresses of this wallet.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every address that was handed out on a chain.
+
+    Example: `causeway custody address list --wallet client-pool`
+    """
+
+    async def work(conn: AsyncConnection) -> list[Address]:
+        from custody.addresses import list_addresses
+        from registry.queries import get_chain, get_wallet
+
+        await get_chain(conn, chain)
+        if wallet is not None:
+            await get_wallet(conn, wallet)
+        return await list_addresses(conn, chain, wallet=wallet)
+
+    columns = ("wallet", "path", "address", "purpose", "party", "reference", "assigned")
+    show(
+        f"Addresses on {chain}",
+        columns,
+        [tuple(_address(item).values()) for item in read(work)],
+        as_json=as_json,
+    )
+
+
+@address.command("assign")
+def address_assign(
+    wallet: str,
+    *,
+    purpose: Annotated[str, typer.Option(help="deposit, settlement or hot.")] = "deposit",
+    party: Annotated[str | None, typer.Option(help="Who pays in there.")] = None,
+    reference: Annotated[str, typer.Option(help="What it is for; opaque.")] = "",
+    as_: As,
+    key: Key,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hand out a wallet's next address, derived by two libraries that must agree.
+
+    Example: `causeway custody address assign client-pool --party acme --as dan --key dan.key`
+    """
+    from custody.model import AddressPurpose
+
+    who = credentials(as_, key)
+    wanted = one_of(AddressPurpose, purpose, "purpose of an address")
+
+    async def work(conn: AsyncConnection) -> Address:
+        from custody.addresses import assign_address
+        from registry.model import Role
+
+        me = await who.person(conn, Role.OPERATIONS, Role.TREASURER, Role.ADMIN)
+        return await assign_address(
+            conn,
+            wallet,
+            purpose=wanted,
+            party=party,
+            reference=reference,
+            now=clock().now(),
+            by=me.code,
+        )
+
+    found = write(work, dry_run=dry_run)
+    show_one("Address", _address(found), as_json=as_json, dry_run=dry_run)
+
+
+def _address(item: Address) -> dict[str, str]:
+    return {
+        "wallet": item.wallet,
+        "path": f"{item.branch}/{item.index}",
+        "address": item.address,
+        "purpose": str(item.purpose),
+        "party": item.party or "",
+        "reference": item.reference,
+        "assigned": iso(item.assigned_at),
+    }
+
+
+@app.command()
+def deposits(
+    *,
+    state: State = None,
+    party: PartyOption = None,
+    chain: Annotated[str | None, typer.Option(help="Only those on this chain.")] = None,
+    after: Annotated[UUID | None, typer.Option(help="Only those after this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List deposits in the order in which they were first seen, a page at a time.
+
+    Example: `causeway custody deposits --party acme --state credited`
+    """
+    from custody.deposit_model import DepositState
+
+    wanted = None if state is None else one_of(DepositState, state, "state of a deposit")
+
+    async def work(conn: AsyncConnection) -> list[tuple[str, ...]]:
+        from custody.deposits import list_deposits
+
+        money = await Money.load(conn)
+        page = await list_deposits(conn, chain=chain, state=wanted, party=party, after=after)
+        return [
+            (
+                str(item.id),
+                str(item.state),
+                item.party or "",
+                money.text(item.amount, item.asset),
+                item.wallet,
+                item.tx_hash,
+                str(item.height),
+                str(item.epoch),
+                iso(item.first_seen_at),
+            )
+            for item in page
+        ]
+
+    columns = ("id", "state", "party", "amount", "wallet", "transaction", "height", "epoch", "seen")
+    show("Deposits", columns, read(work), as_json=as_json, right=("amount", "height", "epoch"))
+
+
+@app.command()
+def receipts(
+    *,
+    state: State = None,
+    party: PartyOption = None,
+    chain: Annotated[str | None, typer.Option(help="Only those on this chain.")] = None,
+    after: Annotated[UUID | None, typer.Option(help="Only those after this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what arrived at settlement addresses, and what it was matched to.
+
+    Example: `causeway custody receipts --state final`
+    """
+    from custody.deposit_model import ReceiptState
+
+    wanted = None if state is None else one_of(ReceiptState, state, "state of a receipt")
+
+    async def work(conn: AsyncConnection) -> list[tuple[str, ...]]:
+        from custody.receipts import list_receipts
+
+        money = await Money.load(conn)
+        page = await list_receipts(conn, chain=chain, state=wanted, party=party, after=after)
+        return [
+            (
+                str(item.id),
+                str(item.state),
+                item.party or "",
+                money.text(item.amount, item.asset),
+                item.wallet,
+                item.tx_hash,
+                item.matched_to,
+                iso(item.first_seen_at),
+            )
+            for item in page
+        ]
+
+    columns = ("id", "state", "party", "amount", "wallet", "transaction", "matched to", "seen")
+    show("Receipts", columns, read(work), as_json=as_json, right=("amount",))
+
+
+@app.command()
+def reconcile(
+    *, chain: Chain = CHAIN_DEFAULT, book: Book = BOOK_DEFAULT, as_json: AsJson = False
+) -> None:
+    """Compare every wallet with the chain at the block where the books stand; exact, no tolerance.
+
+    Needs CAUSEWAY_EVM_URL. Ends with exit code 1 where anything differs.
+
+    Example: `causeway custody reconcile --json`
+    """
+    url = settings().evm_url
+    if url is None:
+        raise OutsideUnavailable(
+            "no node is named",
+            where="CAUSEWAY_EVM_URL",
+            remedy="Set it to the node's JSON-RPC endpoint",
+        )
+
+    async def work(engine: AsyncEngine) -> tuple[list[Reconciled], Money]:
+        from chain.evm.gateway import EvmGateway
+        from custody.reconciliation import reconcile_chain
+        from kernel.db import transact
+        from registry.queries import get_chain
+
+        found = await transact(engine, lambda conn: get_chain(conn, chain))
+        async with EvmGateway(url, chain=chain, network_id=found.network_id) as gateway:
+            rows = await reconcile_chain(engine, gateway, chain, book=book)
+        return rows, await transact(engine, Money.load)
+
+    found, money = run(lambda: on_database(work))
+    columns = ("wallet", "asset", "ledger", "chain", "difference", "block")
+    show(
+        f"Book {book} against {chain}",
+        columns,
+        [
+            (
+                row.wallet,
+                row.asset,
+                money.text(row.ledger, row.asset),
+                money.text(row.chain, row.asset),
+                money.text(row.difference, row.asset),
+                str(row.block.height),
+            )
+            for row in found
+        ],
+        as_json=as_json,
+        right=columns[2:],
+    )
+    if any(row.difference for row in found):
+        raise typer.Exit(DIFFERENCE_EXIT)
+
+
+@app.command()
+def explain(object_id: UUID, *, book: Book = BOOK_DEFAULT, as_json: AsJson = False) -> None:
+    """Tell the life of a deposit, a receipt or a payout: states, postings, approvals, evidence.
+
+    Example: `causeway custody explain 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80`
+    """
+    tell(read(lambda conn: explain_object(conn, object_id, book=book)), as_json=as_json)
