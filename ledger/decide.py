@@ -6,7 +6,8 @@ others answer ``linked_event_failed`` and their ids stay free.
 
 Two rules go beyond the vocabulary's source. A chain whose every id is recorded already is a
 replay: each member is answered by itself. A chain in which only some are recorded fails at the
-first of those, which answers ``exists``: it is never completed piecemeal.
+first of those, which answers ``exists``: it is never completed piecemeal. (A chain that names one
+id twice fails too, and all its members answer ``linked_event_failed``.)
 """
 
 from __future__ import annotations
@@ -133,6 +134,9 @@ def _refused(book: Working, item: Request, outcome: Outcome) -> PostResult:
             replayed=True,
             first=first.outcome,
         )
+    if outcome is Outcome.EXISTS and book.transfer(transfer_id) is None:
+        # The chain itself had made it, and has been undone.
+        return _plain(item, Outcome.LINKED_EVENT_FAILED)
     if outcome is Outcome.EXISTS:
         return _answer_recorded(book, item)
     return _plain(item, outcome)

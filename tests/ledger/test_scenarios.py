@@ -221,6 +221,13 @@ STORIES = {
           m  move  custody:w  client:a  1 X   -> linked_event_failed
         = client:a  10 X
     """,
+    "a chain that names one id twice is never applied": """
+        + a  move  custody:w  client:a  10 X  -> linked_event_failed
+          a  move  custody:w  client:a  10 X  -> linked_event_failed
+        + a  move  custody:w  client:a  10 X  -> linked_event_failed
+          a  move  custody:w  client:a  11 X  -> exists_with_different_amount
+        = client:a  0 X
+    """,
     "a reversal undoes a transfer in full, once": """
         a  move  custody:w  client:a  10 X  -> created
         r  reverse  nothing                 -> reversed_transfer_not_found
