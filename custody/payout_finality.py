@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,8 +17,7 @@ from custody.payout_model import SPENDABLE, AttemptState, NonceState, Payout, Pa
 from custody.payout_postings import confirmed, failed
 from custody.policy import Requirement
 from kernel.events import DomainEvent, record
-from ledger.model import Transfer
-from ledger.posting import post, require_applied
+from ledger.posting import post
 
 BATCH_MAX: Final = 100
 
@@ -71,14 +72,14 @@ async def confirm_payouts(
     due = {item.id for item in waiting if is_over(item, at, requirement)}
     payouts = await store.lock_payouts(conn, due)
     over = [item for item in payouts.values() if _still_over(item, at, requirement)]
-    transfers: list[Transfer] = []
+    refused = await _post_each(conn, over, book, now)
     events: list[DomainEvent] = []
     done: list[Payout] = []
     for payout in over:
-        transfers += confirmed(payout) if payout.succeeded else failed(payout)
-    if transfers:
-        require_applied(await post(conn, book, transfers, now=now))
-    for payout in over:
+        if payout.id in refused:
+            # A frozen account, say: the others go on, and people see why this one does not.
+            await store.update_payout(conn, payout.id, waiting_for=refused[payout.id])
+            continue
         events += await _close_attempts(conn, payout, now)
         state = PayoutState.CONFIRMED if payout.succeeded else PayoutState.FAILED_ON_CHAIN
         ended, event = await move_payout(
@@ -93,6 +94,23 @@ async def confirm_payouts(
         events.append(event)
     await record(conn, events)
     return done
+
+
+async def _post_each(
+    conn: AsyncConnection, over: Sequence[Payout], book: int, now: datetime
+) -> dict[UUID, str]:
+    """Post the end of every payout in one batch; return the refusals by payout."""
+    chains = [confirmed(item) if item.succeeded else failed(item) for item in over]
+    batch = [transfer for chain in chains for transfer in chain]
+    if not batch:
+        return {}
+    owners = [item.id for item, chain in zip(over, chains, strict=True) for _ in chain]
+    results = await post(conn, book, batch, now=now)
+    return {
+        owner: f"the ledger refused: {result.outcome}"
+        for owner, result in zip(owners, results, strict=True)
+        if not result.applied
+    }
 
 
 def _still_over(payout: Payout, at: Depth, requirement: Requirement) -> bool:

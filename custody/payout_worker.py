@@ -27,7 +27,7 @@ from custody.payout_tables import payout as payout_table
 from custody.ports import PayoutSigner
 from kernel.clock import Clock
 from kernel.db import transact
-from kernel.errors import OutsideUnavailable, Refused, StaleFence
+from kernel.errors import CausewayError, StaleFence
 from kernel.leases import claim
 
 LEASE: Final = timedelta(seconds=60)
@@ -130,7 +130,8 @@ async def _work_on(bench: Bench, payout: Payout, report: WorkReport) -> None:
         # Somebody else has it, and does with it what this worker would have done.
         report.waiting[payout.id] = error.what
         return
-    except (OutsideUnavailable, Refused) as error:
+    except CausewayError as error:
+        # One payout that cannot go on does not stop the others; it is tried again.
         reason = error.render()
     if reason:
         report.waiting[payout.id] = reason

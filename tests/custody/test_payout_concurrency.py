@@ -1,0 +1,71 @@
+"""Two at once: requests, approvals, workers, and a worker against a block."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from custody.payout_model import PayoutState, PolicyRule
+from custody.testing import set_policy
+from tests.custody.payout_world import ETH, World, make_world
+
+
+@pytest.fixture
+async def world(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[World]:
+    async with make_world(engine, tmp_path) as made:
+        yield made
+
+
+async def test_two_equal_requests_at_once_make_one_payout(world: World) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(world.request()) for _ in range(4)]
+
+    assert len({task.result().id for task in asked}) == 1
+    assert (await world.books())["client:acme", "ETH"] == (10 * ETH, 2 * ETH, 0)
+
+
+async def test_requests_at_once_never_reserve_more_than_there_is(world: World) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = [
+            tasks.create_task(world.request(client_ref=f"{n}", amount=3 * ETH)) for n in range(5)
+        ]
+
+    states = [task.result().state for task in asked]
+    assert states.count(PayoutState.PENDING_APPROVAL) == 3
+    assert states.count(PayoutState.REJECTED) == 2
+
+
+async def test_two_approvals_at_once_both_count(world: World) -> None:
+    rules = (PolicyRule(approvals=2),)
+    await world.run(lambda conn: set_policy(conn, now=world.clock.now(), rules=rules))
+    payout = await world.request()
+
+    async with asyncio.TaskGroup() as tasks:
+        for who in ("ben", "cleo"):
+            tasks.create_task(world.approve(payout, by=who))
+
+    assert (await world.get(payout)).state is PayoutState.APPROVED
+
+
+async def test_two_workers_at_once_share_the_work_and_pay_each_once(world: World) -> None:
+    payouts = [await world.approved(client_ref=f"{n}", amount=ETH) for n in range(4)]
+    other = replace(world, worker="worker-2")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(world.advance())
+        tasks.create_task(other.advance())
+    world.clock.advance(timedelta(minutes=2))
+    await world.advance()
+    await world.mine(3)
+    await world.confirm()
+
+    after = [await world.get(item) for item in payouts]
+    assert {item.nonce for item in after} == {0, 1, 2, 3}
+    assert {item.state for item in after} == {PayoutState.CONFIRMED}
+    await world.assert_rule_two()
