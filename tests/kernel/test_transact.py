@@ -13,10 +13,10 @@ from sqlalchemy import URL, Column, MetaData, Table, insert, make_url, select, t
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.local.databases import Database
 from kernel import db
 from kernel.db import Timestamp, Units, constraint_name, create_engine, sqlstate, transact
 from kernel.errors import CommitUnknown, OutsideUnavailable
-from tests.conftest import Database
 
 NAME = "kernel-test"
 INSERT = text("INSERT INTO kernel.lease (name) VALUES (:name)")

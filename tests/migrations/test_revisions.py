@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.local.databases import Database
 from app.local.errors import MigrationNotDone
 from app.local.migrate import (
     SCHEMAS,
@@ -27,7 +28,6 @@ from app.local.migrate import (
     migrations_folder,
 )
 from kernel.db import create_engine
-from tests.conftest import Database
 
 NAME = re.compile(r"\d{4}[a-z]?_(pre|post)_[a-z0-9_]+")
 VERSION_WIDTH_MAX = 32

@@ -14,10 +14,10 @@ import pytest
 import typer
 
 from app.cli import app
+from app.local.databases import Database
 from registry.records import to_content
 from registry.testing import demo_founding
 from tests.app.cli.conftest import Cli
-from tests.conftest import Database
 
 UNKNOWN = "0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80"
 NO_DATABASE = ("demo", "simulate", "registry new-key", "up", "migrate")

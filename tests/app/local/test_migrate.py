@@ -8,11 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.local.databases import Database
 from app.local.errors import MigrationNotDone
 from app.local.migrate import SCHEMAS, current, head, load_tables, migrate
 from kernel.db import APP_ROLE, create_engine
 from kernel.errors import OutsideUnavailable
-from tests.conftest import Database
 
 
 async def test_a_clone_is_at_the_newest_revision(database: Database) -> None:

@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 
 from app.local import postgres, postgres_binaries, process_table
+from app.local.databases import server_folder
 from app.local.errors import (
     DataDirectoryUnusable,
     HomeInUse,
@@ -25,7 +26,6 @@ from app.local.errors import (
 )
 from app.local.postgres import THROWAWAY, LocalPostgres, OldData, Origin, running
 from app.local.postgres_binaries import Account, find_binaries, readable_by
-from tests.conftest import server_folder
 
 pytestmark = pytest.mark.database
 
