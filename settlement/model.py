@@ -36,6 +36,8 @@ class ObligationState(StrEnum):
     DISPUTED = "disputed"
     SEALED = "sealed"
     DISCHARGED = "discharged"
+    WITHDRAWN = "withdrawn"
+    """Given back to trading, which may cancel or amend the deal."""
 
 
 class RunState(StrEnum):
@@ -46,6 +48,8 @@ class RunState(StrEnum):
     SEALED = "sealed"
     RELEASED = "released"
     FINAL = "final"
+    EMPTY = "empty"
+    """Every obligation of it was disputed: nothing is left to settle."""
 
 
 class InstructionState(StrEnum):
@@ -72,6 +76,10 @@ OBLIGATION_STATES: Final = StateTable(
             # A dispute about one obligation takes back the affirmation of the others of its party.
             (ObligationState.AFFIRMED, ObligationState.CALCULATED),
             (ObligationState.DISPUTED, ObligationState.OPEN),
+            (ObligationState.OPEN, ObligationState.WITHDRAWN),
+            (ObligationState.DISPUTED, ObligationState.WITHDRAWN),
+            # Trading did not cancel the deal after all.
+            (ObligationState.WITHDRAWN, ObligationState.OPEN),
             (ObligationState.AFFIRMED, ObligationState.SEALED),
             (ObligationState.SEALED, ObligationState.DISCHARGED),
         }
@@ -86,9 +94,13 @@ RUN_STATES: Final = StateTable(
         {
             (RunState.CALCULATED, RunState.AFFIRMED),
             (RunState.AFFIRMED, RunState.CALCULATED),
+            (RunState.CALCULATED, RunState.EMPTY),
+            (RunState.AFFIRMED, RunState.EMPTY),
             (RunState.AFFIRMED, RunState.SEALED),
             (RunState.SEALED, RunState.RELEASED),
             (RunState.RELEASED, RunState.FINAL),
+            # A block deeper than the policy asked for vanished, and with it a receipt or a payment.
+            (RunState.FINAL, RunState.RELEASED),
         }
     ),
 )
@@ -100,13 +112,17 @@ INSTRUCTION_STATES: Final = StateTable(
     edges=frozenset(
         {
             (InstructionState.PLANNED, InstructionState.FUNDED),
-            # What the desk is to receive needs no funding: release means to await it.
+            # What the desk is to receive needs no funding, and a book transfer is funded by its
+            # holds: release means to await the one, and to hold the other.
             (InstructionState.PLANNED, InstructionState.RELEASED),
             (InstructionState.FUNDED, InstructionState.RELEASED),
             (InstructionState.RELEASED, InstructionState.FINAL),
             (InstructionState.RELEASED, InstructionState.FAILED),
+            # The receipt or the payment vanished with its block.
+            (InstructionState.FINAL, InstructionState.RELEASED),
             (InstructionState.FAILED, InstructionState.RESCHEDULED),
             (InstructionState.RESCHEDULED, InstructionState.FUNDED),
+            (InstructionState.RESCHEDULED, InstructionState.RELEASED),
         }
     ),
 )
@@ -126,6 +142,8 @@ class Obligation:
     value_date: date
     created_at: datetime
     state: ObligationState = ObligationState.OPEN
+    version: int = 1
+    """Number of events so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +154,10 @@ class Agreement:
     effective_from: date
     prefunded: bool
     """The party settles by book transfer, from funds it holds here."""
+
+    def covers(self, day: date) -> bool:
+        """Tell whether the agreement is in force on *day*."""
+        return self.effective_from <= day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +202,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instruction:
-    """One net item on its way: a payout, an awaited receipt, or a side of a book transfer."""
+    """One net item on its way: a payout, an awaited receipt, or a side of a book transfer.
+
+    Attributes:
+        applied: what was received or paid so far, at most *amount*.
+        attempt: counts from 1; each rescheduling begins the next one.
+        payout_id: of the newest attempt that made one.
+        standing_version: of the standing instruction that the payout was made from.
+        evidence: what the newest state rests on.
+    """
 
     id: UUID
     run_id: UUID
@@ -191,7 +221,9 @@ class Instruction:
     applied: int
     rail: Rail
     state: InstructionState
+    attempt: int
     payout_id: UUID | None
+    standing_version: int | None
     evidence: str
     created_at: datetime
 
@@ -199,3 +231,45 @@ class Instruction:
     def remaining(self) -> int:
         """Return what has not been received or paid yet."""
         return self.amount - self.applied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptMatch:
+    """What a receipt paid: *applied* of an instruction, *excess* beyond it.
+
+    ``(receipt_id, epoch)`` is its identity: a receipt that vanished and was mined again is matched
+    again.
+    """
+
+    receipt_id: UUID
+    epoch: int
+    instruction_id: UUID
+    applied: int
+    excess: int
+    first_seen_at: datetime
+    """Of the receipt: the ids of the postings follow from it."""
+
+
+class BreakKind(StrEnum):
+    """What does not fit together."""
+
+    RECEIPT_GONE = "receipt_gone"
+    """The block of a matched receipt vanished, and the match still stands."""
+    PAYOUT_GONE = "payout_gone"
+    """An instruction is final whose payout is not confirmed any more."""
+    PAYOUT_HELD = "payout_held"
+    """The payout of a released instruction is in security hold: people must look."""
+    EXPOSED = "exposed"
+    """The desk has paid a party whose own payment, once final, vanished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """One mismatch between settlement and what it rests on."""
+
+    kind: BreakKind
+    instruction_id: UUID
+    party: str
+    asset: str
+    amount: int
+    detail: str

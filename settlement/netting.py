@@ -2,7 +2,7 @@
 
 Bilateral netting per (party, asset): ``net = Σ receive - Σ pay``; one movement in the direction of
 the sign, none if it is zero. Every party's position is the same before and after. Without an
-agreement that is in force, each obligation stands alone.
+agreement that is in force, each obligation stands alone. What is overdue is due with the rest.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def calculate(
     ordered = sorted(obligations, key=_order)
     groups: dict[tuple[str, ...], list[Obligation]] = {}
     for obligation in ordered:
-        agreement = agreements.get(obligation.party)
-        nets = agreement is not None and agreement.effective_from <= value_date
+        nets = _in_force(agreements, obligation.party, value_date) is not None
         key = (obligation.party, obligation.asset) + (() if nets else (str(obligation.id),))
         groups.setdefault(key, []).append(obligation)
     items = tuple(
-        _net(group, agreements.get(group[0].party)) for _, group in sorted(groups.items())
+        _net(group, _in_force(agreements, group[0].party, value_date))
+        for _, group in sorted(groups.items())
     )
     return Calculation(
         version=version,
@@ -65,16 +65,23 @@ def calculate(
 def hash_inputs(
     obligations: Iterable[Obligation], agreements: Mapping[str, Agreement], value_date: date
 ) -> str:
-    """Return the SHA-256 of everything the result depends on, as canonical JSON."""
+    """Return the SHA-256 of everything the result depends on, as canonical JSON.
+
+    Agreements of parties that have no part in it do not count.
+    """
+    ordered = sorted(obligations, key=_order)
+    parties = {o.party for o in ordered}
     content = {
         "method": METHOD,
         "value_date": value_date.isoformat(),
         "agreements": {
-            party: [a.effective_from.isoformat(), a.prefunded] for party, a in agreements.items()
+            party: [a.effective_from.isoformat(), a.prefunded]
+            for party, a in agreements.items()
+            if party in parties
         },
         "obligations": [
             [str(o.id), o.party, o.asset, str(o.amount), o.direction, o.value_date.isoformat()]
-            for o in sorted(obligations, key=_order)
+            for o in ordered
         ],
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -111,6 +118,11 @@ class _Left:
 
     obligation: UUID
     amount: int
+
+
+def _in_force(agreements: Mapping[str, Agreement], party: str, day: date) -> Agreement | None:
+    agreement = agreements.get(party)
+    return agreement if agreement is not None and agreement.covers(day) else None
 
 
 def _order(obligation: Obligation) -> tuple[date, bytes]:

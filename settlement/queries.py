@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from settlement import store
+from settlement import instruction_store, store
 from settlement.model import (
     Calculation,
     Instruction,
@@ -18,6 +18,7 @@ from settlement.model import (
     Run,
     RunState,
 )
+from settlement.netting import calculate
 
 
 async def get_run(conn: AsyncConnection, run_id: UUID) -> Run:
@@ -39,7 +40,7 @@ async def get_calculation(conn: AsyncConnection, run_id: UUID, version: int) -> 
 
 async def list_run_instructions(conn: AsyncConnection, run_id: UUID) -> list[Instruction]:
     """Return the instructions of a sealed run."""
-    return await store.list_instructions(conn, run_id=run_id)
+    return await instruction_store.list_instructions(conn, run_id=run_id)
 
 
 async def list_obligations(
@@ -51,5 +52,13 @@ async def list_obligations(
 
 async def list_held_instructions(conn: AsyncConnection, book: int) -> list[Instruction]:
     """Return the book instructions whose holds are open: accepted and not yet settled."""
-    released = await store.list_instructions(conn, book=book, states={InstructionState.RELEASED})
-    return [item for item in released if item.rail is Rail.BOOK]
+    return await instruction_store.list_instructions(
+        conn, book=book, states={InstructionState.RELEASED}, rail=Rail.BOOK
+    )
+
+
+async def replay(conn: AsyncConnection, run_id: UUID, version: int) -> Calculation:
+    """Calculate a stored version again from its stored inputs: it must come out the same."""
+    run = await store.get_run(conn, run_id)
+    obligations, agreements = await store.get_inputs(conn, run_id, version)
+    return calculate(obligations, agreements, value_date=run.value_date, version=version)

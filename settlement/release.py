@@ -2,18 +2,19 @@
 
 * What a party owes on chain: `release_run` starts to await it; `settlement.matching` applies the
   receipts.
-* What the desk owes on chain: `release_payments` makes one payout each, once everything that the
-  party owes in the same run is final (value only against value).
-* A prefunded party settles by book: `accept_book` holds both sides, `settle_book` posts them in one
-  chain; that commit is the finality.
+* What the desk owes on chain: `release_payment` makes one payout of an instruction, once everything
+  that the party owes in the same run is final (value only against value). A payout that failed
+  leaves a failed instruction; `reschedule` begins its next attempt.
+* A prefunded party settles by book: `settlement.book_rail`.
 * `record_finality` reads the payouts' ends and closes runs.
 
-Each step is a transaction of its own, so that a crash between two of them leaves rows to resume.
+Each verb is a transaction of its own and may be repeated, so that a crash between two of them leaves
+rows to resume. Lock order: run, instructions, obligations, deals; the ledger last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -21,18 +22,16 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from custody.payout_model import PayoutRequest, PayoutState
+from custody.model import custody_account
+from custody.payout_model import Payout, PayoutRequest, PayoutState
 from custody.payouts import get_payout, request_payout
 from kernel.errors import BadInput, Refused
-from kernel.events import DomainEvent, next_version, record
-from kernel.ids import derive_id
-from ledger.model import Transfer, chain, hold, post_hold
-from ledger.posting import ensure_accounts, post, require_applied
-from ledger.queries import get_balance
-from registry.authority import require_role
+from ledger.queries import list_accounts
 from registry.model import Operator, Role
 from registry.queries import get_asset
-from settlement import store
+from settlement import instruction_store, store
+from settlement.errors import NotCovered, NotReleasable
+from settlement.evidence import find_stale_matches
 from settlement.model import (
     Direction,
     Instruction,
@@ -42,25 +41,42 @@ from settlement.model import (
     Run,
     RunState,
 )
+from settlement.people import require_operator
+from settlement.steps import SYSTEM, Why, record_run, step_instruction, step_obligations
 from trading.legs import mark_settled
 
-SYSTEM: Final = "system:settlement"
 PURPOSE: Final = "settlement"
+"""What the holds of settlement say they are for."""
+
+ENDED: Final = frozenset(
+    {
+        PayoutState.FAILED_ON_CHAIN,
+        PayoutState.REJECTED,
+        PayoutState.CANCELLED,
+        PayoutState.EXPIRED,
+    }
+)
+"""States of a payout in which it has not paid and, as far as its chain is final, never will."""
 
 
 async def release_run(conn: AsyncConnection, run_id: UUID, *, by: Operator, now: datetime) -> Run:
-    """Release a sealed run: awaited receipts are awaited from now on, payments may follow."""
-    require_role(by, Role.TREASURER)
+    """Release a sealed run: awaited receipts are awaited from now on, payments may follow.
+
+    A run that is released already is returned as it stands.
+    """
+    operator = await require_operator(conn, by, Role.TREASURER)
     run = await store.lock_run(conn, run_id)
+    if run.state in {RunState.RELEASED, RunState.FINAL}:
+        return run
     if run.state is not RunState.SEALED:
         raise Refused(f"run {run_id} is {run.state}", remedy="Only a sealed run is released")
-    instructions = await store.list_instructions(conn, run_id=run_id, lock=True)
-    for item in instructions:
+    for item in await instruction_store.list_instructions(conn, run_id=run_id, lock=True):
         if item.rail is Rail.EVM and item.direction is Direction.RECEIVE:
-            await _move(conn, item, InstructionState.RELEASED, "awaiting a receipt", by.code, now)
+            why = Why(operator.code, "awaiting a receipt", now)
+            await step_instruction(conn, item, InstructionState.RELEASED, why)
     await store.move_run(conn, run, RunState.RELEASED, version=run.version)
-    await _record_run(conn, run, "RunReleased", RunState.RELEASED, by.code, now)
-    return await store.lock_run(conn, run_id)
+    await record_run(conn, run, "RunReleased", RunState.RELEASED, Why(operator.code, "", now))
+    return replace(run, state=RunState.RELEASED)
 
 
 def releasable(instructions: Sequence[Instruction]) -> list[Instruction]:
@@ -91,117 +107,80 @@ async def release_payment(
 ) -> UUID:
     """Make the payout of one releasable instruction and return the payout's id.
 
-    The payout still needs its approvals in `custody`, and leaves from *source_wallet*.
+    The payout still needs its approvals in `custody`, and leaves from *source_wallet*. An
+    instruction that is released already keeps the payout it has; its id is returned.
+
+    Raises:
+        NotReleasable: in another state, or what the party owes in the run is not final.
+        NotCovered: the wallet is short.
+        NoStandingInstruction: nobody has said where the party is paid.
+        Refused: `custody` refuses: the wallet's owner class, the destination, the policy.
     """
-    require_role(by, Role.TREASURER)
-    run = await store.lock_run(conn, run_id)
-    if run.state is not RunState.RELEASED:
-        raise Refused(f"run {run_id} is {run.state}", remedy="Release the run first")
-    instructions = await store.list_instructions(conn, run_id=run_id, lock=True)
-    chosen = [i for i in releasable(instructions) if i.id == instruction_id]
-    if not chosen:
-        raise Refused(
-            f"instruction {instruction_id} cannot be released",
-            remedy="It is done already, or what the party owes in this run is not final yet",
-        )
-    item = chosen[0]
+    operator = await require_operator(conn, by, Role.TREASURER)
+    run = await lock_released(conn, run_id)
+    instructions = await instruction_store.list_instructions(conn, run_id=run_id, lock=True)
+    item = _choose(instructions, instruction_id)
+    if item.payout_id is not None and item.state in {
+        InstructionState.RELEASED,
+        InstructionState.FINAL,
+    }:
+        return item.payout_id
+    await _require_releasable(conn, instructions, item)
     destination, version = await store.get_standing_instruction(
         conn, item.party, item.asset, item.rail
     )
     await _require_funds(conn, run.book, source_wallet, item)
+    why = Why(operator.code, f"from {source_wallet}", now)
+    await step_instruction(conn, item, InstructionState.FUNDED, why, standing_version=version)
     payout = await request_payout(
         conn,
-        PayoutRequest(
-            client_ref=f"settlement/{item.id}",
-            rail=str(item.rail),
-            claim=f"payable:{item.party}:netted",
-            source_wallet=source_wallet,
-            asset=item.asset,
-            amount=item.amount,
-            destination=destination,
-            requested_by=by.code,
-            reason=f"settlement run {run.window} of {run.value_date}",
-        ),
+        _payout_request(run, item, source_wallet, destination, operator.code),
         book=run.book,
         now=now,
     )
-    evidence = f"standing instruction version {version}, payout {payout.id}"
-    await _move(conn, item, InstructionState.FUNDED, f"from {source_wallet}", by.code, now)
-    funded = replace(item, state=InstructionState.FUNDED)
-    await _move(
-        conn, funded, InstructionState.RELEASED, evidence, by.code, now, payout_id=payout.id
+    await step_instruction(
+        conn,
+        replace(item, state=InstructionState.FUNDED),
+        InstructionState.RELEASED,
+        Why(operator.code, f"standing instruction {version}, payout {payout.id}", now),
+        payout_id=payout.id,
     )
     return payout.id
 
 
-def book_holds(items: Sequence[Instruction], run: Run) -> list[Transfer]:
-    """Return the holds of a book settlement: what the client gives and what it gets."""
-    holds = []
-    for item in items:
-        client = f"client:{item.party}"
-        gives = item.direction is Direction.RECEIVE
-        holds.append(
-            hold(
-                id=derive_id(run.created_at, "book-hold", item.id),
-                debit=client if gives else f"payable:{item.party}:netted",
-                credit=f"receivable:{item.party}:netted" if gives else client,
-                asset=item.asset,
-                amount=item.amount,
-                code="settlement.book.held",
-                purpose=PURPOSE,
-                correlation=item.id,
-            )
+async def reschedule(
+    conn: AsyncConnection,
+    run_id: UUID,
+    instruction_id: UUID,
+    *,
+    by: Operator,
+    reason: str,
+    now: datetime,
+) -> Instruction:
+    """Begin the next attempt of a failed instruction: it can be released again.
+
+    An instruction that is rescheduled already is returned as it stands.
+
+    Raises:
+        NotReleasable: it has not failed, or its payout may pay after all.
+    """
+    operator = await require_operator(conn, by, Role.TREASURER)
+    await lock_released(conn, run_id)
+    instructions = await instruction_store.list_instructions(conn, run_id=run_id, lock=True)
+    item = _choose(instructions, instruction_id)
+    if item.state is InstructionState.RESCHEDULED:
+        return item
+    if item.state is not InstructionState.FAILED:
+        raise NotReleasable(
+            f"instruction {item.id} is {item.state}, not failed",
+            remedy="Only a failed instruction is rescheduled",
         )
-    return holds
-
-
-async def accept_book(
-    conn: AsyncConnection, run_id: UUID, party: str, *, by: Operator, now: datetime
-) -> list[Instruction]:
-    """Hold both sides of a prefunded party's book settlement; nothing can spend them twice."""
-    require_role(by, Role.TREASURER)
-    run = await store.lock_run(conn, run_id)
-    if run.state is not RunState.RELEASED:
-        raise Refused(f"run {run_id} is {run.state}", remedy="Release the run first")
-    items = await _lock_book(conn, run, party, InstructionState.PLANNED)
-    holds = book_holds(items, run)
-    for item, held in zip(items, holds, strict=True):
-        await _move(conn, item, InstructionState.RELEASED, "held", by.code, now, hold_id=held.id)
-    await ensure_accounts(
-        conn, run.book, {(p, t.asset) for t in holds for p in (t.debit, t.credit)}
+    await _require_ended(conn, item)
+    after = replace(item, state=InstructionState.RESCHEDULED, attempt=item.attempt + 1)
+    await step_instruction(
+        conn, item, after.state, Why(operator.code, reason, now), attempt=after.attempt
     )
-    require_applied(await post(conn, run.book, chain(*holds)))
-    return items
-
-
-async def settle_book(
-    conn: AsyncConnection, run_id: UUID, party: str, *, by: Operator, now: datetime
-) -> list[Instruction]:
-    """Post both sides in one chain: this commit is the finality of a book settlement."""
-    require_role(by, Role.TREASURER)
-    run = await store.lock_run(conn, run_id)
-    items = await _lock_book(conn, run, party, InstructionState.RELEASED)
-    posts = [
-        post_hold(
-            id=derive_id(run.created_at, "book-post", item.id),
-            pending_id=derive_id(run.created_at, "book-hold", item.id),
-            code="settlement.book.settled",
-            correlation=item.id,
-        )
-        for item in items
-    ]
-    for item in items:
-        await _move(
-            conn,
-            item,
-            InstructionState.FINAL,
-            "ledger commit",
-            by.code,
-            now,
-            applied=item.amount,
-        )
-    require_applied(await post(conn, run.book, chain(*posts)))
-    return items
+    return replace(after, evidence=reason)
 
 
 async def record_finality(conn: AsyncConnection, run_id: UUID, *, now: datetime) -> Run:
@@ -212,122 +191,133 @@ async def record_finality(conn: AsyncConnection, run_id: UUID, *, now: datetime)
     run = await store.lock_run(conn, run_id)
     if run.state is not RunState.RELEASED:
         return run
-    for item in await store.list_instructions(
-        conn, run_id=run_id, states={InstructionState.RELEASED}, lock=True
-    ):
-        if item.payout_id is not None:
-            await _follow_payout(conn, item, item.payout_id, now)
-    left = [
-        i
-        for i in await store.list_instructions(conn, run_id=run_id)
-        if i.state is not InstructionState.FINAL
-    ]
-    if left:
+    instructions = await instruction_store.list_instructions(conn, run_id=run_id, lock=True)
+    done = [await _follow_payout(conn, item, now) for item in instructions]
+    if any(state is not InstructionState.FINAL for state in done):
         return run
-    members = [
-        o
-        for o in await store.lock_run_obligations(conn, run_id)
-        if o.state is ObligationState.SEALED
-    ]
-    await store.move_obligations(conn, members, ObligationState.DISCHARGED, run_id=run_id)
+    if await find_stale_matches(conn, instructions):
+        return run
+    why = Why(SYSTEM, f"run {run_id} final", now)
+    members = await store.lock_run_obligations(conn, run_id)
+    sealed = [o for o in members if o.state is ObligationState.SEALED]
+    await step_obligations(conn, sealed, ObligationState.DISCHARGED, why, run_id=run_id)
     await store.move_run(conn, run, RunState.FINAL, version=run.version)
-    await _record_run(conn, run, "RunFinal", RunState.FINAL, SYSTEM, now)
-    deals = await store.discharged_deals(conn, {o.deal_id for o in members})
-    await mark_settled(conn, deals, by=SYSTEM, reason=f"run {run_id} final", now=now)
-    return await store.lock_run(conn, run_id)
+    await record_run(conn, run, "RunFinal", RunState.FINAL, why)
+    deals = await store.discharged_deals(conn, {o.deal_id for o in sealed})
+    await mark_settled(conn, deals, by=SYSTEM, reason=why.reason, now=now)
+    return replace(run, state=RunState.FINAL)
+
+
+async def lock_released(conn: AsyncConnection, run_id: UUID) -> Run:
+    """Lock and return a released run."""
+    run = await store.lock_run(conn, run_id)
+    if run.state is not RunState.RELEASED:
+        raise NotReleasable(f"run {run_id} is {run.state}", remedy="Only a released run pays")
+    return run
+
+
+def _choose(instructions: Collection[Instruction], instruction_id: UUID) -> Instruction:
+    for item in instructions:
+        if item.id == instruction_id:
+            return item
+    raise BadInput(f"instruction {instruction_id} is not part of the run")
+
+
+def _payout_request(
+    run: Run, item: Instruction, source_wallet: str, destination: str, by: str
+) -> PayoutRequest:
+    # A reference of its own for each attempt: the payout of an earlier one can never be paid twice
+    # under this one, and never be mistaken for it.
+    return PayoutRequest(
+        client_ref=f"settlement/{item.id}/{item.attempt}",
+        rail=str(item.rail),
+        claim=f"payable:{item.party}:netted",
+        source_wallet=source_wallet,
+        asset=item.asset,
+        amount=item.amount,
+        destination=destination,
+        requested_by=by,
+        reason=f"settlement run {run.window} of {run.value_date}",
+    )
+
+
+async def _require_releasable(
+    conn: AsyncConnection, instructions: Sequence[Instruction], item: Instruction
+) -> None:
+    if item.direction is not Direction.PAY or item.rail is not Rail.EVM:
+        raise NotReleasable(
+            f"instruction {item.id} is to {item.direction} by {item.rail}",
+            remedy="Only a payment on chain has a payout",
+        )
+    theirs = [i for i in instructions if i.party == item.party and i.direction is Direction.RECEIVE]
+    if item not in releasable(instructions):
+        open_ones = [i for i in theirs if i.state is not InstructionState.FINAL]
+        waits = ", ".join(f"{i.remaining} of {i.asset} ({i.id})" for i in open_ones)
+        raise NotReleasable(
+            f"instruction {item.id} is {item.state}"
+            + (f" and {item.party} still owes {waits}" if waits else ""),
+            remedy="Value leaves only against final value; what failed is rescheduled first",
+        )
+    stale = await find_stale_matches(conn, theirs)
+    if stale:
+        raise NotReleasable(
+            f"receipt {stale[0].receipt_id}, which {item.party} had paid with, has vanished",
+            remedy="Take the match back, and await the receipt again",
+        )
+    await _require_ended(conn, item)
+
+
+async def _require_ended(conn: AsyncConnection, item: Instruction) -> None:
+    """Refuse a further attempt while the payout of the last one could still pay."""
+    if item.payout_id is None:
+        return
+    payout = await get_payout(conn, item.payout_id)
+    if payout.state not in ENDED:
+        raise NotReleasable(
+            f"payout {payout.id} of instruction {item.id} is {payout.state} and may still pay",
+            remedy="Clear it up in custody first",
+        )
 
 
 async def _follow_payout(
-    conn: AsyncConnection, item: Instruction, payout_id: UUID, now: datetime
-) -> None:
-    payout = await get_payout(conn, payout_id)
+    conn: AsyncConnection, item: Instruction, now: datetime
+) -> InstructionState:
+    """Move a released payment where its payout has ended; return the state it is in then."""
+    if item.payout_id is None or item.state is not InstructionState.RELEASED:
+        return await _still_paid(conn, item)
+    payout = await get_payout(conn, item.payout_id)
     if payout.state is PayoutState.CONFIRMED:
-        await _move(
-            conn,
-            item,
-            InstructionState.FINAL,
-            f"payout {payout_id} confirmed",
-            SYSTEM,
-            now,
-            applied=item.amount,
-        )
-    elif payout.state in {
-        PayoutState.FAILED_ON_CHAIN,
-        PayoutState.REJECTED,
-        PayoutState.CANCELLED,
-        PayoutState.EXPIRED,
-    }:
-        await _move(conn, item, InstructionState.FAILED, f"payout {payout.state}", SYSTEM, now)
+        why = Why(SYSTEM, f"payout {payout.id} confirmed", now)
+        await step_instruction(conn, item, InstructionState.FINAL, why, applied=item.amount)
+        return InstructionState.FINAL
+    if payout.state in ENDED:
+        why = Why(SYSTEM, f"payout {payout.id} {payout.state}", now)
+        await step_instruction(conn, item, InstructionState.FAILED, why)
+        return InstructionState.FAILED
+    return item.state
+
+
+async def _still_paid(conn: AsyncConnection, item: Instruction) -> InstructionState:
+    # A payment that was final may have vanished with its block; its run must not close over it.
+    if item.state is not InstructionState.FINAL or item.payout_id is None:
+        return item.state
+    payout: Payout = await get_payout(conn, item.payout_id)
+    return item.state if payout.state is PayoutState.CONFIRMED else InstructionState.RELEASED
 
 
 async def _require_funds(
     conn: AsyncConnection, book: int, source_wallet: str, item: Instruction
 ) -> None:
-    balance = await get_balance(conn, book, f"custody:{source_wallet}", item.asset)
-    if balance.available < item.amount:
+    path = custody_account(source_wallet)
+    available = sum(
+        account.balance.available
+        for account in await list_accounts(conn, book, path)
+        if account.path == path and account.asset == item.asset
+    )
+    if available < item.amount:
         asset = await get_asset(conn, item.asset)
-        short = asset.format(item.amount - balance.available)
-        raise Refused(
-            f"{source_wallet} is short of {short} for instruction {item.id}",
+        raise NotCovered(
+            f"{source_wallet} is short of {asset.format(item.amount - available)}"
+            f" for instruction {item.id}",
             remedy="Move house coins there first, or choose another wallet",
         )
-
-
-async def _lock_book(
-    conn: AsyncConnection, run: Run, party: str, state: InstructionState
-) -> list[Instruction]:
-    items = [
-        i
-        for i in await store.list_instructions(conn, run_id=run.id, states={state}, lock=True)
-        if i.rail is Rail.BOOK and i.party == party
-    ]
-    if not items:
-        raise BadInput(f"run {run.id} has nothing of {party} to settle by book in state {state}")
-    return items
-
-
-async def _move(
-    conn: AsyncConnection,
-    item: Instruction,
-    state: InstructionState,
-    evidence: str,
-    actor: str,
-    now: datetime,
-    **values: object,
-) -> None:
-    await store.move_instruction(conn, item, state, evidence=evidence, **values)
-    event = DomainEvent(
-        entity_type="settlement-instruction",
-        entity_id=item.id,
-        version=await next_version(conn, "settlement-instruction", item.id),
-        name=f"Instruction{state.capitalize()}",
-        at=now,
-        actor=actor,
-        reason=evidence,
-        from_state=item.state,
-        to_state=state,
-        payload=_payload(item, values),
-    )
-    await record(conn, [event])
-
-
-def _payload(item: Instruction, values: Mapping[str, object]) -> dict[str, str]:
-    extra = {key: str(value) for key, value in values.items()}
-    return {"party": item.party, "asset": item.asset, "amount": str(item.amount), **extra}
-
-
-async def _record_run(
-    conn: AsyncConnection, run: Run, name: str, to: RunState, actor: str, now: datetime
-) -> None:
-    event = DomainEvent(
-        entity_type="settlement-run",
-        entity_id=run.id,
-        version=await next_version(conn, "settlement-run", run.id),
-        name=name,
-        at=now,
-        actor=actor,
-        from_state=run.state,
-        to_state=to,
-        payload={"window": run.window},
-    )
-    await record(conn, [event])

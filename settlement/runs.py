@@ -2,7 +2,7 @@
 
 A run is unique by (book, value date, window). Each calculation version is stored with its inputs
 and never changes; a dispute takes the disputed obligations out and makes the next version of the
-rest. Only `seal` posts.
+rest. Only `seal` posts. Every verb is one transaction and may be repeated.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput, Refused
-from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id, stable_id
 from ledger.model import Transfer, chain, transfer
 from ledger.posting import ensure_accounts, post, require_applied
-from registry.authority import require_role
+from registry.authority import signing_bytes
 from registry.model import Operator, Role
-from settlement import store
-from settlement.errors import NotAffirmed, SamePerson
+from settlement import instruction_store, store
+from settlement.errors import ChangedMeanwhile, NotAffirmed
 from settlement.model import (
     Calculation,
     Direction,
@@ -36,17 +35,28 @@ from settlement.model import (
     RunState,
 )
 from settlement.netting import calculate, discharges
-from trading.legs import list_settlement_legs, mark_pulled, mark_settling
+from settlement.people import require_operator, require_second, require_sha256
+from settlement.steps import (
+    SYSTEM,
+    Why,
+    record_obligations,
+    record_planned,
+    record_run,
+    step_obligations,
+)
+from trading.legs import give_back, list_settlement_legs, mark_pulled, mark_settling
 from trading.model import Direction as Owed
 
-SYSTEM: Final = "system:settlement"
 DIRECTIONS: Final = {Owed.OWED_BY_US: Direction.PAY, Owed.OWED_TO_US: Direction.RECEIVE}
+SEALED: Final = frozenset({RunState.SEALED, RunState.RELEASED, RunState.FINAL})
+WINDOW_LENGTH_MAX: Final = 64
 
 
 async def pull_obligations(conn: AsyncConnection, *, book: int, now: datetime) -> list[Obligation]:
-    """Take over what booked deals owe; each leg once, however often this runs.
+    """Take over what booked deals owe, up to `trading.legs.PULL_MAX` deals; return what is new.
 
-    The deals are locked while their legs become obligations; from then on they cannot be cancelled.
+    Each leg is taken once, however often this runs. The deals are locked while their legs become
+    obligations; from then on they cannot be cancelled, unless `withdraw_deal` gives them back.
     """
     legs = await list_settlement_legs(conn, book=book)
     obligations = [
@@ -63,18 +73,61 @@ async def pull_obligations(conn: AsyncConnection, *, book: int, now: datetime) -
         )
         for leg in legs
     ]
-    new = set(await store.insert_obligations(conn, book, obligations))
+    new = await store.insert_obligations(conn, book, obligations)
     await mark_pulled(conn, sorted({leg.deal_id for leg in legs}), now=now)
-    return [o for o in obligations if o.id in new]
+    await record_obligations(conn, new, Why(SYSTEM, "pulled from its deal", now))
+    return new
+
+
+async def withdraw_deal(
+    conn: AsyncConnection, deal_id: UUID, *, by: Operator, reason: str, now: datetime
+) -> list[Obligation]:
+    """Give a deal's obligations back to trading, which may cancel or amend it then.
+
+    Raises:
+        BadInput: settlement has nothing of that deal.
+        Refused: one of them is in a run.
+    """
+    operator = await require_operator(conn, by, Role.TREASURER)
+    obligations = await store.lock_deal_obligations(conn, deal_id)
+    if not obligations:
+        raise BadInput(f"settlement has no obligation of deal {deal_id}")
+    live = [o for o in obligations if o.state is not ObligationState.WITHDRAWN]
+    if not live:
+        return []
+    idle = {ObligationState.OPEN, ObligationState.DISPUTED}
+    bound = [f"{o.leg} is {o.state}" for o in live if o.state not in idle]
+    if bound:
+        raise Refused(
+            f"deal {deal_id} cannot be withdrawn: {', '.join(bound)}",
+            remedy="Dispute what is in an unsealed run first; what is sealed will settle",
+        )
+    await give_back(conn, [deal_id], now=now)
+    await step_obligations(
+        conn,
+        live,
+        ObligationState.WITHDRAWN,
+        Why(operator.code, reason, now),
+        run_id=None,
+    )
+    return live
 
 
 async def open_run(
     conn: AsyncConnection, *, book: int, value_date: date, window: str, by: str, now: datetime
 ) -> tuple[Run, Calculation]:
-    """Calculate version 1 of the window's run over everything open; repeat calls return it."""
-    existing = await store.find_run(conn, book, value_date, window)
-    if existing is not None:
-        return existing, await store.get_calculation(conn, existing.id, existing.version)
+    """Calculate version 1 of the window's run over everything open; repeat calls return it.
+
+    At most `store.OBLIGATIONS_PER_RUN_MAX` obligations, the oldest; the rest is the next window's.
+
+    Args:
+        by: operator id, or ``system:<process>``.
+
+    Raises:
+        Refused: nothing is owed.
+    """
+    if not 0 < len(window) <= WINDOW_LENGTH_MAX or not window.isprintable():
+        raise BadInput(f"a window has a name of 1 to {WINDOW_LENGTH_MAX} printable characters")
     run = Run(
         id=derive_id(now, "run", book, value_date.isoformat(), window),
         book=book,
@@ -84,21 +137,42 @@ async def open_run(
         version=1,
         created_at=now,
     )
+    # First of all the row that is unique: whoever comes second waits here, and reads it then.
+    if not await store.insert_run(conn, run):
+        existing = await store.find_run(conn, book, value_date, window)
+        if existing is None:
+            raise ChangedMeanwhile(f"the run of {value_date} {window} was made just now")
+        return existing, await store.get_calculation(conn, existing.id, existing.version)
     obligations = await store.lock_open_obligations(conn, book, value_date)
     if not obligations:
         raise Refused(
             f"nothing is owed for {value_date} in window {window}",
-            remedy="Book deals first, or look at `causeway obligations list`",
+            remedy="Book deals and pull their obligations first",
         )
-    if not await store.insert_run(conn, run):
-        raise Refused(f"the run of {value_date} {window} was calculated by someone else just now")
-    result = calculate(
-        obligations, await store.get_agreements(conn), value_date=value_date, version=1
+    result = await _calculate(conn, run, obligations, now)
+    await step_obligations(
+        conn,
+        obligations,
+        ObligationState.CALCULATED,
+        Why(by, f"run {run.id}", now),
+        run_id=run.id,
     )
-    await store.move_obligations(conn, obligations, ObligationState.CALCULATED, run_id=run.id)
-    await store.insert_calculation(conn, run.id, result, obligations, now)
-    await _record(conn, run, "RunCalculated", to=run.state, actor=by, now=now, result=result)
+    await record_run(conn, run, "RunCalculated", run.state, Why(by, "", now), result=result)
     return run, result
+
+
+def affirmation_bytes(run: Run, result: Calculation, party: str, evidence_hash: str) -> bytes:
+    """Return what the witness of an affirmation signs."""
+    return signing_bytes(
+        "settlement.affirmation",
+        {
+            "run": run.id,
+            "version": result.version,
+            "inputs": result.input_hash,
+            "party": party,
+            "evidence": evidence_hash,
+        },
+    )
 
 
 async def affirm(
@@ -109,49 +183,59 @@ async def affirm(
     party: str,
     by: Operator,
     witness: Operator,
+    signature: bytes,
     evidence_hash: str,
     now: datetime,
 ) -> Run:
     """Enter that *party* agrees to a version; the run is affirmed when every party has.
 
+    The same affirmation again changes nothing.
+
     Args:
         witness: a second operator who has seen the evidence.
+        signature: the witness's, over `affirmation_bytes`.
         evidence_hash: SHA-256 of the message or statement in which the party agreed.
+
+    Raises:
+        Refused: the version is not the run's newest, or not open to affirmation any more.
     """
-    if by.code == witness.code:
-        raise SamePerson(f"{by.code} cannot witness an affirmation that {by.code} entered")
-    require_role(by, Role.TREASURER, Role.OPERATIONS)
-    require_role(witness, Role.TREASURER, Role.APPROVER, Role.OPERATIONS)
+    require_sha256(evidence_hash, "evidence")
+    first = await require_operator(conn, by, Role.TREASURER, Role.OPERATIONS)
     run = await store.lock_run(conn, run_id)
+    result = await store.get_calculation(conn, run_id, version)
+    second = await require_second(
+        conn,
+        first,
+        witness,
+        Role.TREASURER,
+        Role.APPROVER,
+        Role.OPERATIONS,
+        payload=affirmation_bytes(run, result, party, evidence_hash),
+        signature=signature,
+    )
+    parties = {item.party for item in result.items}
+    if party not in parties:
+        raise BadInput(f"{party} has no part in run {run_id}")
+    if await store.find_affirmation(conn, run_id, version, party) == evidence_hash:
+        return run
     if version != run.version or run.state is not RunState.CALCULATED:
         raise Refused(
             f"version {version} of run {run_id} is not open to affirmation",
             remedy=f"The run is {run.state} at version {run.version}",
         )
-    result = await store.get_calculation(conn, run_id, version)
-    parties = {item.party for item in result.items}
-    if party not in parties:
-        raise BadInput(f"{party} has no part in run {run_id}")
     await store.insert_affirmation(
         conn,
         run_id=run_id,
         version=version,
         party=party,
-        entered_by=by.code,
-        witnessed_by=witness.code,
+        entered_by=first.code,
+        witnessed_by=second.code,
         evidence_hash=evidence_hash,
         at=now,
     )
-    members = await store.lock_run_obligations(conn, run_id)
-    theirs = [o for o in members if o.party == party and o.state is ObligationState.CALCULATED]
-    await store.move_obligations(conn, theirs, ObligationState.AFFIRMED, run_id=run_id)
-    state: RunState = run.state
-    if await store.affirmed_parties(conn, run_id, version) == parties:
-        state = RunState.AFFIRMED
-        await store.move_run(conn, run, state, version=version)
-    reason = f"{party}, witnessed by {witness.code}"
-    await _record(conn, run, "PartyAffirmed", to=state, actor=by.code, reason=reason, now=now)
-    return replace(run, state=state)
+    return await _affirmed(
+        conn, run, parties, party, Why(first.code, f"{party}, witnessed by {second.code}", now)
+    )
 
 
 async def dispute(
@@ -165,85 +249,102 @@ async def dispute(
 ) -> tuple[Run, Calculation]:
     """Freeze the disputed obligations only, and calculate the next version of the rest.
 
-    The other parties' affirmations are for the old version; they affirm the new one.
+    The other parties' affirmations are for the old version; they affirm the new one. The same
+    dispute again changes nothing. If nothing is left, the run ends empty.
+
+    Raises:
+        BadInput: an obligation is not part of the run.
+        Refused: the run is sealed.
     """
-    require_role(by, Role.TREASURER, Role.OPERATIONS)
+    operator = await require_operator(conn, by, Role.TREASURER, Role.OPERATIONS)
     run = await store.lock_run(conn, run_id)
-    if run.state not in {RunState.CALCULATED, RunState.AFFIRMED}:
-        raise Refused(f"run {run_id} is {run.state}; a sealed run never changes")
     members = await store.lock_run_obligations(conn, run_id)
-    live = [o for o in members if o.state is not ObligationState.DISPUTED]
-    disputed = [o for o in live if o.id in obligation_ids]
-    if len(disputed) != len(set(obligation_ids)):
+    named = [o for o in members if o.id in obligation_ids]
+    if not named or len(named) != len(set(obligation_ids)):
         raise BadInput(f"not every obligation named is part of run {run_id}")
-    rest = [o for o in live if o.id not in obligation_ids]
-    if not rest:
-        raise Refused(f"nothing would be left of run {run_id}", remedy="Settle the dispute first")
-    version = run.version + 1
-    await store.move_obligations(conn, disputed, ObligationState.DISPUTED, run_id=run_id)
-    await store.move_obligations(
-        conn,
-        [o for o in rest if o.state is ObligationState.AFFIRMED],
-        ObligationState.CALCULATED,
-        run_id=run_id,
+    disputed = [o for o in named if o.state is not ObligationState.DISPUTED]
+    if not disputed:
+        return run, await store.get_calculation(conn, run_id, run.version)
+    if run.state not in {RunState.CALCULATED, RunState.AFFIRMED}:
+        raise Refused(
+            f"run {run_id} is {run.state}; a sealed run never changes",
+            remedy="Correct it by a new deal",
+        )
+    rest = [
+        o for o in members if o.state is not ObligationState.DISPUTED and o.id not in obligation_ids
+    ]
+    why = Why(operator.code, reason, now)
+    await step_obligations(conn, disputed, ObligationState.DISPUTED, why, run_id=run_id)
+    back = [o for o in rest if o.state is ObligationState.AFFIRMED]
+    await step_obligations(conn, back, ObligationState.CALCULATED, why, run_id=run_id)
+    changed = replace(
+        run, state=RunState.CALCULATED if rest else RunState.EMPTY, version=run.version + 1
     )
-    result = calculate(
-        rest, await store.get_agreements(conn), value_date=run.value_date, version=version
-    )
-    await store.insert_calculation(conn, run_id, result, rest, now)
-    await store.move_run(conn, run, RunState.CALCULATED, version=version)
-    changed = replace(run, state=RunState.CALCULATED, version=version)
-    await _record(
-        conn,
-        run,
-        "RunDisputed",
-        to=changed.state,
-        actor=by.code,
-        reason=reason,
-        now=now,
-        result=result,
-    )
+    result = await _calculate(conn, changed, rest, now)
+    await store.move_run(conn, run, changed.state, version=changed.version)
+    await record_run(conn, run, "RunDisputed", changed.state, why, result=result)
     return changed, result
 
 
 async def resolve_dispute(
-    conn: AsyncConnection, run_id: UUID, obligation_id: UUID, *, by: Operator
-) -> None:
+    conn: AsyncConnection,
+    run_id: UUID,
+    obligation_id: UUID,
+    *,
+    by: Operator,
+    reason: str,
+    now: datetime,
+) -> Obligation:
     """Give a disputed obligation back to the pool, for the next run."""
-    require_role(by, Role.TREASURER)
+    operator = await require_operator(conn, by, Role.TREASURER)
+    await store.lock_run(conn, run_id)
     members = await store.lock_run_obligations(conn, run_id)
     found = [o for o in members if o.id == obligation_id]
-    if not found:
-        raise BadInput(f"obligation {obligation_id} is not part of run {run_id}")
-    await store.move_obligations(conn, found, ObligationState.OPEN, run_id=None)
+    if not found or found[0].state is not ObligationState.DISPUTED:
+        raise BadInput(f"obligation {obligation_id} is not disputed in run {run_id}")
+    await step_obligations(
+        conn,
+        found,
+        ObligationState.OPEN,
+        Why(operator.code, reason, now),
+        run_id=None,
+    )
+    return replace(found[0], state=ObligationState.OPEN, version=found[0].version + 1)
 
 
 async def seal(conn: AsyncConnection, run_id: UUID, *, by: Operator, now: datetime) -> Run:
-    """Post the affirmed version: every open item becomes netted, discharged to the last unit."""
-    require_role(by, Role.TREASURER)
+    """Post the affirmed version: every open item becomes netted, discharged to the last unit.
+
+    A run that is sealed already is returned as it stands.
+
+    Raises:
+        NotAffirmed: a party has not affirmed the newest version.
+    """
+    operator = await require_operator(conn, by, Role.TREASURER)
     run = await store.lock_run(conn, run_id)
+    if run.state in SEALED:
+        return run
     if run.state is not RunState.AFFIRMED:
         raise NotAffirmed(
             f"run {run_id} is {run.state}", remedy="Seal needs every party to have affirmed it"
         )
     result = await store.get_calculation(conn, run_id, run.version)
-    members = [
-        o
-        for o in await store.lock_run_obligations(conn, run_id)
-        if o.state is ObligationState.AFFIRMED
-    ]
-    by_id = {o.id: o for o in members}
+    members = await _lock_affirmed(conn, run, result)
+    instructions = _instructions(run, result.items)
+    why = Why(operator.code, f"run {run.id} sealed", now)
     # Everything that may wait for another transaction comes before the posting.
-    await store.move_obligations(conn, members, ObligationState.SEALED, run_id=run_id)
+    await step_obligations(conn, members, ObligationState.SEALED, why, run_id=run_id)
     await store.move_run(conn, run, RunState.SEALED, version=run.version)
-    await store.insert_instructions(conn, run.book, _instructions(run, result.items))
-    deals = sorted({o.deal_id for o in members})
-    await mark_settling(conn, deals, by=by.code, reason=f"run {run.id} sealed", now=now)
-    transfers = sealing_transfers(run, result, by_id)
+    await instruction_store.insert_instructions(conn, run.book, instructions)
+    await record_planned(conn, instructions, why)
+    await mark_settling(
+        conn, sorted({o.deal_id for o in members}), by=why.by, reason=why.reason, now=now
+    )
+    await record_run(conn, run, "RunSealed", RunState.SEALED, why)
+    transfers = sealing_transfers(run, result, {o.id: o for o in members})
     accounts = {(path, t.asset) for t in transfers for path in (t.debit, t.credit)}
-    await _record(conn, run, "RunSealed", to=RunState.SEALED, actor=by.code, now=now)
-    await ensure_accounts(conn, run.book, accounts)
-    require_applied(await post(conn, run.book, chain(*transfers)))
+    await ensure_accounts(conn, run.book, accounts, now=now)
+    require_applied(await post(conn, run.book, chain(*transfers), now=now))
     return replace(run, state=RunState.SEALED)
 
 
@@ -290,7 +391,9 @@ def _instructions(run: Run, items: Sequence[NetItem]) -> list[Instruction]:
             applied=0,
             rail=item.rail,
             state=InstructionState.PLANNED,
+            attempt=1,
             payout_id=None,
+            standing_version=None,
             evidence="",
             created_at=run.created_at,
         )
@@ -299,31 +402,45 @@ def _instructions(run: Run, items: Sequence[NetItem]) -> list[Instruction]:
     ]
 
 
-async def _record(
+async def _calculate(
+    conn: AsyncConnection, run: Run, obligations: Sequence[Obligation], now: datetime
+) -> Calculation:
+    agreements = await store.get_agreements(conn)
+    result = calculate(obligations, agreements, value_date=run.value_date, version=run.version)
+    await store.insert_calculation(conn, run.id, result, obligations, agreements, now)
+    return result
+
+
+async def _affirmed(
     conn: AsyncConnection,
     run: Run,
-    name: str,
-    *,
-    to: RunState,
-    actor: str,
-    now: datetime,
-    reason: str = "",
-    result: Calculation | None = None,
-) -> None:
-    payload = {"window": run.window, "value_date": run.value_date.isoformat()}
-    if result is not None:
-        payload |= {"calculation": str(result.version), "input_hash": result.input_hash}
-    version = await next_version(conn, "settlement-run", run.id)
-    event = DomainEvent(
-        entity_type="settlement-run",
-        entity_id=run.id,
-        version=version,
-        name=name,
-        at=now,
-        actor=actor,
-        reason=reason,
-        from_state=run.state if version > 1 else None,
-        to_state=to,
-        payload=payload,
+    parties: Collection[str],
+    party: str,
+    why: Why,
+) -> Run:
+    members = await store.lock_run_obligations(conn, run.id)
+    theirs = [o for o in members if o.party == party and o.state is ObligationState.CALCULATED]
+    await step_obligations(
+        conn,
+        theirs,
+        ObligationState.AFFIRMED,
+        why,
+        run_id=run.id,
     )
-    await record(conn, [event])
+    complete = await store.affirmed_parties(conn, run.id, run.version) == parties
+    state = RunState.AFFIRMED if complete else RunState.CALCULATED
+    if complete:
+        await store.move_run(conn, run, state, version=run.version)
+    await record_run(conn, run, "PartyAffirmed", state, why)
+    return replace(run, state=state)
+
+
+async def _lock_affirmed(conn: AsyncConnection, run: Run, result: Calculation) -> list[Obligation]:
+    members = [
+        o
+        for o in await store.lock_run_obligations(conn, run.id)
+        if o.state is ObligationState.AFFIRMED
+    ]
+    if {o.id for o in members} != {i for item in result.items for i in item.obligations}:
+        raise ChangedMeanwhile(f"run {run.id} does not have the obligations of its calculation")
+    return members

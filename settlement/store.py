@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import CursorResult, Row, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kernel.errors import Refused
-from settlement.errors import NoStandingInstruction, RunNotFound
+from settlement import documents
+from settlement.errors import ChangedMeanwhile, NoStandingInstruction, RunNotFound
 from settlement.model import (
-    INSTRUCTION_STATES,
     OBLIGATION_STATES,
     RUN_STATES,
     Agreement,
     Calculation,
     Direction,
-    Instruction,
-    InstructionState,
-    NetItem,
     Obligation,
     ObligationState,
     Rail,
@@ -33,9 +29,7 @@ from settlement.tables import (
     affirmation,
     agreement,
     calculation,
-    instruction,
     obligation,
-    receipt_match,
     run,
     standing_instruction,
 )
@@ -46,8 +40,11 @@ OBLIGATIONS_PER_RUN_MAX = 4_000
 
 async def insert_obligations(
     conn: AsyncConnection, book: int, items: Sequence[Obligation]
-) -> list[UUID]:
-    """Insert what is new (by deal and leg) and return the ids that were."""
+) -> list[Obligation]:
+    """Insert what is new (by deal and leg) and return it.
+
+    What was withdrawn and is owed after all is open again, and returned too.
+    """
     if not items:
         return []
     rows = [
@@ -62,13 +59,18 @@ async def insert_obligations(
             "direction": o.direction,
             "value_date": o.value_date,
             "state": o.state,
+            "version": o.version,
             "created_at": o.created_at,
         }
         for o in items
     ]
-    statement = upsert(obligation).on_conflict_do_nothing(index_elements=["deal_id", "leg"])
-    result = await conn.execute(statement.values(rows).returning(obligation.c.id))
-    return list(result.scalars())
+    statement = upsert(obligation).values(rows)
+    statement = statement.on_conflict_do_update(
+        index_elements=["deal_id", "leg"],
+        set_={"state": ObligationState.OPEN, "version": obligation.c.version + 1},
+        where=obligation.c.state == ObligationState.WITHDRAWN,
+    )
+    return [_obligation(row) for row in await conn.execute(statement.returning(obligation))]
 
 
 async def lock_open_obligations(
@@ -100,6 +102,17 @@ async def lock_run_obligations(conn: AsyncConnection, run_id: UUID) -> list[Obli
     return [_obligation(row) for row in rows]
 
 
+async def lock_deal_obligations(conn: AsyncConnection, deal_id: UUID) -> list[Obligation]:
+    """Lock and return the obligations of a deal."""
+    rows = await conn.execute(
+        select(obligation)
+        .where(obligation.c.deal_id == deal_id)
+        .order_by(obligation.c.value_date, obligation.c.id)
+        .with_for_update()
+    )
+    return [_obligation(row) for row in rows]
+
+
 async def list_obligations(
     conn: AsyncConnection, book: int, states: Collection[ObligationState]
 ) -> list[Obligation]:
@@ -120,15 +133,16 @@ async def move_obligations(
     *,
     run_id: UUID | None,
 ) -> None:
-    """Move locked obligations along an edge."""
+    """Move locked obligations along an edge; each counts one event more."""
     for item in items:
         OBLIGATION_STATES.require(item.state, state)
     if items:
-        await conn.execute(
+        result = await conn.execute(
             update(obligation)
             .where(obligation.c.id.in_([item.id for item in items]))
-            .values(state=state, run_id=run_id)
+            .values(state=state, run_id=run_id, version=obligation.c.version + 1)
         )
+        require_rows(result, len(items), "obligations")
 
 
 async def discharged_deals(conn: AsyncConnection, deal_ids: Collection[UUID]) -> list[UUID]:
@@ -202,7 +216,12 @@ async def list_runs(conn: AsyncConnection, book: int, states: Collection[RunStat
 async def move_run(conn: AsyncConnection, item: Run, state: RunState, *, version: int) -> None:
     """Move a locked run along an edge, or to its next version."""
     RUN_STATES.require(item.state, state)
-    await conn.execute(update(run).where(run.c.id == item.id).values(state=state, version=version))
+    result = await conn.execute(
+        update(run)
+        .where(run.c.id == item.id, run.c.state == item.state)
+        .values(state=state, version=version)
+    )
+    require_rows(result, 1, f"run {item.id}")
 
 
 async def insert_calculation(
@@ -210,17 +229,26 @@ async def insert_calculation(
     run_id: UUID,
     result: Calculation,
     obligations: Sequence[Obligation],
+    agreements: Mapping[str, Agreement],
     now: datetime,
 ) -> None:
     """Store a version for good: its inputs, its result and the hash of the inputs."""
+    parties = {o.party for o in obligations}
     await conn.execute(
         insert(calculation).values(
             run_id=run_id,
             version=result.version,
             method=result.method,
             input_hash=result.input_hash,
-            inputs=[_obligation_json(o) for o in obligations],
-            items=[_item_json(item) for item in result.items],
+            inputs={
+                "obligations": [documents.obligation_json(o) for o in obligations],
+                "agreements": [
+                    documents.agreement_json(a)
+                    for party, a in sorted(agreements.items())
+                    if party in parties
+                ],
+            },
+            items=[documents.item_json(item) for item in result.items],
             at=now,
         )
     )
@@ -240,15 +268,45 @@ async def get_calculation(conn: AsyncConnection, run_id: UUID, version: int) -> 
     return Calculation(
         version=row.version,
         method=row.method,
-        items=tuple(_item(item) for item in row.items),
+        items=tuple(documents.item_of(item) for item in row.items),
         input_hash=row.input_hash,
     )
 
 
-async def insert_affirmation(conn: AsyncConnection, **values: object) -> bool:
-    """Record an affirmation once; tell whether it was new."""
-    result = await conn.execute(upsert(affirmation).values(**values).on_conflict_do_nothing())
-    return result.rowcount == 1
+async def get_inputs(
+    conn: AsyncConnection, run_id: UUID, version: int
+) -> tuple[list[Obligation], dict[str, Agreement]]:
+    """Return what a stored version was calculated from."""
+    inputs = await conn.scalar(
+        select(calculation.c.inputs).where(
+            calculation.c.run_id == run_id, calculation.c.version == version
+        )
+    )
+    if inputs is None:
+        raise RunNotFound(f"run {run_id} has no version {version}")
+    agreements = [documents.agreement_of(item) for item in inputs["agreements"]]
+    return [documents.obligation_of(o) for o in inputs["obligations"]], {
+        a.party: a for a in agreements
+    }
+
+
+async def insert_affirmation(conn: AsyncConnection, **values: object) -> None:
+    """Record an affirmation; the run's row is locked, so nobody else records the same."""
+    await conn.execute(insert(affirmation).values(**values))
+
+
+async def find_affirmation(
+    conn: AsyncConnection, run_id: UUID, version: int, party: str
+) -> str | None:
+    """Return the evidence hash of the party's affirmation of a version, if there is one."""
+    evidence: str | None = await conn.scalar(
+        select(affirmation.c.evidence_hash).where(
+            affirmation.c.run_id == run_id,
+            affirmation.c.version == version,
+            affirmation.c.party == party,
+        )
+    )
+    return evidence
 
 
 async def affirmed_parties(conn: AsyncConnection, run_id: UUID, version: int) -> set[str]:
@@ -261,42 +319,48 @@ async def affirmed_parties(conn: AsyncConnection, run_id: UUID, version: int) ->
     return set(rows.scalars())
 
 
-async def upsert_agreement(conn: AsyncConnection, **values: object) -> None:
-    """Write the agreement of a party."""
-    changed = {key: value for key, value in values.items() if key != "party"}
-    await conn.execute(
-        upsert(agreement)
-        .values(**values)
-        .on_conflict_do_update(index_elements=["party"], set_=changed)
-    )
+async def write_agreement(
+    conn: AsyncConnection, item: Agreement, *, version: int, **values: object
+) -> bool:
+    """Write version *version* of a party's agreement; False: it is not the next version."""
+    columns = {
+        "version": version,
+        "effective_from": item.effective_from,
+        "prefunded": item.prefunded,
+        **values,
+    }
+    statement = upsert(agreement).values(party=item.party, **columns)
+    if version == 1:
+        statement = statement.on_conflict_do_nothing()
+    else:
+        statement = statement.on_conflict_do_update(
+            index_elements=["party"], set_=columns, where=agreement.c.version == version - 1
+        )
+    return (await conn.execute(statement)).rowcount == 1
+
+
+async def find_agreement(conn: AsyncConnection, party: str) -> tuple[Agreement, str, int] | None:
+    """Return (agreement, document hash, version) of a party, if there is one."""
+    row = (await conn.execute(select(agreement).where(agreement.c.party == party))).one_or_none()
+    return None if row is None else (_agreement(row), row.document_hash, row.version)
 
 
 async def get_agreements(conn: AsyncConnection) -> dict[str, Agreement]:
     """Return every netting agreement by party."""
     rows = await conn.execute(select(agreement))
-    return {
-        r.party: Agreement(party=r.party, effective_from=r.effective_from, prefunded=r.prefunded)
-        for r in rows
-    }
+    return {row.party: _agreement(row) for row in rows}
 
 
-async def insert_standing_instruction(conn: AsyncConnection, **values: object) -> int:
-    """Write the next version of where a party is paid and return the version."""
-    t = standing_instruction
-    last = await conn.scalar(
-        select(func.max(t.c.version)).where(
-            t.c.party == values["party"], t.c.asset == values["asset"], t.c.rail == values["rail"]
-        )
-    )
-    version = int(last or 0) + 1
-    await conn.execute(insert(t).values(version=version, **values))
-    return version
+async def insert_standing_instruction(conn: AsyncConnection, **values: object) -> bool:
+    """Write a version of where a party is paid; False: there is one of that number."""
+    statement = upsert(standing_instruction).values(**values).on_conflict_do_nothing()
+    return (await conn.execute(statement)).rowcount == 1
 
 
-async def get_standing_instruction(
+async def find_standing_instruction(
     conn: AsyncConnection, party: str, asset: str, rail: Rail
-) -> tuple[str, int]:
-    """Return (destination, version) that is in force."""
+) -> tuple[str, int] | None:
+    """Return (destination, version) that is in force, if there is one."""
     t = standing_instruction
     row = (
         await conn.execute(
@@ -306,98 +370,32 @@ async def get_standing_instruction(
             .limit(1)
         )
     ).first()
-    if row is None:
+    return None if row is None else (str(row.destination), int(row.version))
+
+
+async def get_standing_instruction(
+    conn: AsyncConnection, party: str, asset: str, rail: Rail
+) -> tuple[str, int]:
+    """Return (destination, version) that is in force."""
+    found = await find_standing_instruction(conn, party, asset, rail)
+    if found is None:
         raise NoStandingInstruction(
             f"{party} has no standing instruction for {asset} on {rail}",
             remedy="Propose one and have a second person approve it",
         )
-    return str(row.destination), int(row.version)
+    return found
 
 
-async def insert_instructions(
-    conn: AsyncConnection, book: int, items: Sequence[Instruction]
-) -> None:
-    """Insert the instructions of a sealed run."""
-    if items:
-        await conn.execute(
-            insert(instruction),
-            [
-                {
-                    "id": i.id,
-                    "book": book,
-                    "run_id": i.run_id,
-                    "party": i.party,
-                    "asset": i.asset,
-                    "direction": i.direction,
-                    "amount": i.amount,
-                    "applied": i.applied,
-                    "rail": i.rail,
-                    "state": i.state,
-                    "evidence": i.evidence,
-                    "created_at": i.created_at,
-                }
-                for i in items
-            ],
+def _agreement(row: Row[Any]) -> Agreement:
+    return Agreement(party=row.party, effective_from=row.effective_from, prefunded=row.prefunded)
+
+
+def require_rows(result: CursorResult[Any], count: int, what: str) -> None:
+    """Refuse to go on when a write met other rows than were read."""
+    if result.rowcount != count:
+        raise ChangedMeanwhile(
+            f"{what} changed meanwhile: {result.rowcount} of {count} rows were as read"
         )
-
-
-async def list_instructions(
-    conn: AsyncConnection,
-    *,
-    run_id: UUID | None = None,
-    book: int | None = None,
-    states: Collection[InstructionState] | None = None,
-    lock: bool = False,
-) -> list[Instruction]:
-    """Return instructions, oldest first; locked if asked for."""
-    query = select(instruction).order_by(instruction.c.created_at, instruction.c.id)
-    if run_id is not None:
-        query = query.where(instruction.c.run_id == run_id)
-    if book is not None:
-        query = query.where(instruction.c.book == book)
-    if states is not None:
-        query = query.where(instruction.c.state.in_(states))
-    if lock:
-        query = query.with_for_update()
-    return [_instruction(row) for row in await conn.execute(query)]
-
-
-async def move_instruction(
-    conn: AsyncConnection, item: Instruction, state: InstructionState, **values: object
-) -> None:
-    """Move a locked instruction along an edge."""
-    INSTRUCTION_STATES.require(item.state, state)
-    result = await conn.execute(
-        update(instruction)
-        .where(instruction.c.id == item.id, instruction.c.state == item.state)
-        .values(state=state, **values)
-    )
-    if result.rowcount != 1:
-        raise Refused(f"instruction {item.id} has left state {item.state} meanwhile")
-
-
-async def insert_match(
-    conn: AsyncConnection,
-    receipt_id: UUID,
-    instruction_id: UUID,
-    *,
-    applied: int,
-    excess: int,
-    now: datetime,
-) -> bool:
-    """Record that a receipt belongs to an instruction, once; tell whether it was new."""
-    result = await conn.execute(
-        upsert(receipt_match)
-        .values(
-            receipt_id=receipt_id,
-            instruction_id=instruction_id,
-            applied=applied,
-            excess=excess,
-            at=now,
-        )
-        .on_conflict_do_nothing()
-    )
-    return result.rowcount == 1
 
 
 def _obligation(row: Row[Any]) -> Obligation:
@@ -412,6 +410,7 @@ def _obligation(row: Row[Any]) -> Obligation:
         value_date=row.value_date,
         created_at=row.created_at,
         state=ObligationState(row.state),
+        version=row.version,
     )
 
 
@@ -424,60 +423,4 @@ def _run(row: Row[Any]) -> Run:
         state=RunState(row.state),
         version=row.version,
         created_at=row.created_at,
-    )
-
-
-def _instruction(row: Row[Any]) -> Instruction:
-    return Instruction(
-        id=row.id,
-        run_id=row.run_id,
-        party=row.party,
-        asset=row.asset,
-        direction=Direction(row.direction),
-        amount=row.amount,
-        applied=row.applied,
-        rail=Rail(row.rail),
-        state=InstructionState(row.state),
-        payout_id=row.payout_id,
-        evidence=row.evidence,
-        created_at=row.created_at,
-    )
-
-
-def _obligation_json(o: Obligation) -> dict[str, str]:
-    return {
-        "id": str(o.id),
-        "deal": str(o.deal_id),
-        "leg": o.leg,
-        "party": o.party,
-        "asset": o.asset,
-        "amount": str(o.amount),
-        "direction": o.direction,
-        "value_date": o.value_date.isoformat(),
-    }
-
-
-def _item_json(item: NetItem) -> dict[str, Any]:
-    return {
-        "party": item.party,
-        "asset": item.asset,
-        "direction": item.direction,
-        "amount": str(item.amount),
-        "gross_pay": str(item.gross_pay),
-        "gross_receive": str(item.gross_receive),
-        "obligations": [str(i) for i in item.obligations],
-        "rail": item.rail,
-    }
-
-
-def _item(data: dict[str, Any]) -> NetItem:
-    return NetItem(
-        party=data["party"],
-        asset=data["asset"],
-        direction=Direction(data["direction"]),
-        amount=int(data["amount"]),
-        gross_pay=int(data["gross_pay"]),
-        gross_receive=int(data["gross_receive"]),
-        obligations=tuple(UUID(i) for i in data["obligations"]),
-        rail=Rail(data["rail"]),
     )

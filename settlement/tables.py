@@ -27,6 +27,7 @@ agreement = Table(
     "agreement",
     metadata,
     Column("party", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
     Column("effective_from", Date, nullable=False),
     Column("prefunded", Boolean, nullable=False),
     Column("agreed_by", Text, nullable=False),
@@ -80,6 +81,7 @@ obligation = Table(
     Column("direction", Text, nullable=False),
     Column("value_date", Date, nullable=False),
     Column("state", Text, nullable=False),
+    Column("version", Integer, nullable=False, server_default="1"),
     Column("run_id", Uuid, ForeignKey("settlement.run.id")),
     Column("created_at", Timestamp, nullable=False),
     UniqueConstraint("deal_id", "leg"),
@@ -137,23 +139,39 @@ instruction = Table(
     Column("applied", Units, nullable=False, server_default="0"),
     Column("rail", Text, nullable=False),
     Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="1"),
     Column("payout_id", Uuid, unique=True),
+    Column("standing_version", Integer),
     Column("hold_id", Uuid, unique=True),
     Column("evidence", Text, nullable=False, server_default=""),
     Column("created_at", Timestamp, nullable=False),
     CheckConstraint("amount > 0", name="positive"),
     CheckConstraint("applied >= 0 AND applied <= amount", name="applied"),
+    CheckConstraint("state <> 'final' OR applied = amount", name="final_in_full"),
+    CheckConstraint("direction IN ('pay', 'receive')", name="direction"),
+    CheckConstraint("rail IN ('evm', 'book')", name="rail"),
     schema=SCHEMA,
 )
 Index("ix_instruction_run_id", instruction.c.run_id)
+Index(
+    "ix_instruction_released",
+    instruction.c.book,
+    postgresql_where=instruction.c.state == "released",
+)
 
 receipt_match = Table(
     "receipt_match",
     metadata,
-    Column("receipt_id", Uuid, primary_key=True),
+    Column("receipt_id", Uuid, nullable=False),
+    Column("epoch", Integer, nullable=False),
     Column("instruction_id", Uuid, ForeignKey("settlement.instruction.id"), nullable=False),
     Column("applied", Units, nullable=False),
     Column("excess", Units, nullable=False),
+    Column("first_seen_at", Timestamp, nullable=False),
     Column("at", Timestamp, nullable=False),
+    Column("undone_at", Timestamp),
+    PrimaryKeyConstraint("receipt_id", "epoch"),
+    CheckConstraint("applied > 0 AND excess >= 0", name="amounts"),
     schema=SCHEMA,
 )
+Index("ix_receipt_match_instruction_id", receipt_match.c.instruction_id)

@@ -30,8 +30,11 @@ BEGIN
             ('calculated', 'affirmed'),
             ('calculated', 'disputed'),
             ('disputed', 'open'),
+            ('disputed', 'withdrawn'),
             ('open', 'calculated'),
-            ('sealed', 'discharged')
+            ('open', 'withdrawn'),
+            ('sealed', 'discharged'),
+            ('withdrawn', 'open')
         ) THEN
             RAISE EXCEPTION 'settlement.obligation cannot go from % to %', OLD.state, NEW.state
                 USING ERRCODE = 'check_violation', CONSTRAINT = 'obligation_state_edges';
@@ -55,8 +58,11 @@ BEGIN
     ELSIF NEW.state IS DISTINCT FROM OLD.state THEN
         IF NEW.state IS NULL OR (OLD.state, NEW.state) NOT IN (
             ('affirmed', 'calculated'),
+            ('affirmed', 'empty'),
             ('affirmed', 'sealed'),
             ('calculated', 'affirmed'),
+            ('calculated', 'empty'),
+            ('final', 'released'),
             ('released', 'final'),
             ('sealed', 'released')
         ) THEN
@@ -82,12 +88,14 @@ BEGIN
     ELSIF NEW.state IS DISTINCT FROM OLD.state THEN
         IF NEW.state IS NULL OR (OLD.state, NEW.state) NOT IN (
             ('failed', 'rescheduled'),
+            ('final', 'released'),
             ('funded', 'released'),
             ('planned', 'funded'),
             ('planned', 'released'),
             ('released', 'failed'),
             ('released', 'final'),
-            ('rescheduled', 'funded')
+            ('rescheduled', 'funded'),
+            ('rescheduled', 'released')
         ) THEN
             RAISE EXCEPTION 'settlement.instruction cannot go from % to %', OLD.state, NEW.state
                 USING ERRCODE = 'check_violation', CONSTRAINT = 'instruction_state_edges';
@@ -107,6 +115,7 @@ def upgrade() -> None:
     op.create_table(
         "agreement",
         sa.Column("party", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("effective_from", sa.Date(), nullable=False),
         sa.Column("prefunded", sa.Boolean(), nullable=False),
         sa.Column("agreed_by", sa.Text(), nullable=False),
@@ -193,7 +202,9 @@ def upgrade() -> None:
         sa.Column("applied", UNITS, server_default="0", nullable=False),
         sa.Column("rail", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("attempt", sa.Integer(), server_default="1", nullable=False),
         sa.Column("payout_id", sa.Uuid(), nullable=True),
+        sa.Column("standing_version", sa.Integer(), nullable=True),
         sa.Column("hold_id", sa.Uuid(), nullable=True),
         sa.Column("evidence", sa.Text(), server_default="", nullable=False),
         sa.Column("created_at", TIMESTAMP, nullable=False),
@@ -201,6 +212,13 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "applied >= 0 AND applied <= amount", name=op.f("ck_instruction_applied")
         ),
+        sa.CheckConstraint(
+            "state <> 'final' OR applied = amount", name=op.f("ck_instruction_final_in_full")
+        ),
+        sa.CheckConstraint(
+            "direction IN ('pay', 'receive')", name=op.f("ck_instruction_direction")
+        ),
+        sa.CheckConstraint("rail IN ('evm', 'book')", name=op.f("ck_instruction_rail")),
         sa.ForeignKeyConstraint(
             ["run_id"], ["settlement.run.id"], name=op.f("fk_instruction_run_id_run")
         ),
@@ -211,6 +229,14 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_instruction_run_id", "instruction", ["run_id"], unique=False, schema="settlement"
+    )
+    op.create_index(
+        "ix_instruction_released",
+        "instruction",
+        ["book"],
+        unique=False,
+        schema="settlement",
+        postgresql_where=sa.text("state = 'released'"),
     )
     op.create_table(
         "obligation",
@@ -224,6 +250,7 @@ def upgrade() -> None:
         sa.Column("direction", sa.Text(), nullable=False),
         sa.Column("value_date", sa.Date(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
         sa.Column("run_id", sa.Uuid(), nullable=True),
         sa.Column("created_at", TIMESTAMP, nullable=False),
         sa.CheckConstraint("direction IN ('pay', 'receive')", name=op.f("ck_obligation_direction")),
@@ -249,16 +276,27 @@ def upgrade() -> None:
     op.create_table(
         "receipt_match",
         sa.Column("receipt_id", sa.Uuid(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("instruction_id", sa.Uuid(), nullable=False),
         sa.Column("applied", UNITS, nullable=False),
         sa.Column("excess", UNITS, nullable=False),
+        sa.Column("first_seen_at", TIMESTAMP, nullable=False),
         sa.Column("at", TIMESTAMP, nullable=False),
+        sa.Column("undone_at", TIMESTAMP, nullable=True),
+        sa.CheckConstraint("applied > 0 AND excess >= 0", name=op.f("ck_receipt_match_amounts")),
         sa.ForeignKeyConstraint(
             ["instruction_id"],
             ["settlement.instruction.id"],
             name=op.f("fk_receipt_match_instruction_id_instruction"),
         ),
-        sa.PrimaryKeyConstraint("receipt_id", name=op.f("pk_receipt_match")),
+        sa.PrimaryKeyConstraint("receipt_id", "epoch", name=op.f("pk_receipt_match")),
+        schema="settlement",
+    )
+    op.create_index(
+        "ix_receipt_match_instruction_id",
+        "receipt_match",
+        ["instruction_id"],
+        unique=False,
         schema="settlement",
     )
 
@@ -275,6 +313,7 @@ def upgrade() -> None:
             "GRANT UPDATE ON settlement.agreement, settlement.obligation, settlement.run, "
             "settlement.instruction TO causeway_app"
         ),
+        "GRANT UPDATE (undone_at) ON settlement.receipt_match TO causeway_app",
     ):
         op.execute(statement)
 

@@ -16,18 +16,12 @@ from custody.payout_model import PayoutRequest
 from custody.payouts import get_payout
 from registry.testing import EVM, operator_keypair
 from settlement.agreements import agree, agreement_bytes, instruct, standing_instruction_bytes
+from settlement.book_rail import accept_book, settle_book
 from settlement.matching import match_receipts
 from settlement.model import Agreement, Calculation, Direction, Instruction, Rail, Run, RunState
 from settlement.queries import list_run_instructions
-from settlement.release import (
-    accept_book,
-    record_finality,
-    releasable,
-    release_payment,
-    release_run,
-    settle_book,
-)
-from settlement.runs import affirm, open_run, pull_obligations, seal
+from settlement.release import record_finality, releasable, release_payment, release_run
+from settlement.runs import affirm, affirmation_bytes, open_run, pull_obligations, seal
 
 WINDOW: Final = "afternoon"
 DOCUMENT: Final = hashlib.sha256(b"netting agreement, signed").hexdigest()
@@ -164,6 +158,8 @@ async def _calculate(stage: Stage) -> tuple[Run, Calculation]:
 async def _affirm_and_seal(stage: Stage, run: Run, calculation: Calculation) -> None:
     ada, dan = await stage.operator("ada"), await stage.operator("dan")
     for party in sorted({item.party for item in calculation.items}):
+        evidence_hash = hashlib.sha256(f"{party} agrees".encode()).hexdigest()
+        payload = affirmation_bytes(run, calculation, party, evidence_hash)
         await stage.do(
             partial(
                 affirm,
@@ -172,7 +168,8 @@ async def _affirm_and_seal(stage: Stage, run: Run, calculation: Calculation) -> 
                 party=party,
                 by=dan,
                 witness=ada,
-                evidence_hash=hashlib.sha256(f"{party} agrees".encode()).hexdigest(),
+                signature=operator_keypair("ada").sign(payload),
+                evidence_hash=evidence_hash,
                 now=stage.clock.now(),
             )
         )

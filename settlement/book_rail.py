@@ -1,0 +1,215 @@
+"""The book rail: a prefunded client settles both sides here, in one commit of the ledger.
+
+`accept_book` holds what the client gives and what it gets, `settle_book` posts both in one chain:
+that commit is the finality. `cancel_book` lets go of what is held and not settled.
+
+Crediting a client by book makes the house owe it client money, so clients' holdings have to cover it
+already (rule 6 of the account book): the house moves its coins into the client pool first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody.model import client_account
+from custody.payout_coverage import count_spare
+from kernel.errors import BadInput
+from kernel.ids import derive_id
+from ledger.model import Transfer, chain, hold, post_hold, void_hold
+from ledger.posting import ensure_accounts, post, require_applied
+from ledger.queries import list_accounts
+from registry.model import Operator, Role
+from registry.queries import get_asset
+from settlement import instruction_store, store
+from settlement.errors import NotCovered, NotReleasable
+from settlement.model import Direction, Instruction, InstructionState, Rail, Run
+from settlement.people import require_operator
+from settlement.release import PURPOSE, lock_released
+from settlement.steps import Why, step_instruction
+
+ACCEPTABLE = frozenset({InstructionState.PLANNED, InstructionState.RESCHEDULED})
+HELD = frozenset({InstructionState.RELEASED})
+DONE = frozenset({InstructionState.FINAL})
+
+
+def book_holds(items: Sequence[Instruction], run: Run) -> list[Transfer]:
+    """Return the holds of a book settlement: what the client gives and what it gets."""
+    holds = []
+    for item in items:
+        client = client_account(item.party)
+        gives = item.direction is Direction.RECEIVE
+        holds.append(
+            hold(
+                id=_hold_id(item, run),
+                debit=client if gives else f"payable:{item.party}:netted",
+                credit=f"receivable:{item.party}:netted" if gives else client,
+                asset=item.asset,
+                amount=item.amount,
+                code="settlement.book.held",
+                purpose=PURPOSE,
+                correlation=item.id,
+            )
+        )
+    return holds
+
+
+async def accept_book(
+    conn: AsyncConnection, run_id: UUID, party: str, *, by: Operator, now: datetime
+) -> list[Instruction]:
+    """Hold both sides of a prefunded party's book settlement; nothing can spend them twice.
+
+    What is held or settled already is returned as it stands.
+
+    Raises:
+        NotCovered: the client has not enough of what it gives.
+    """
+    operator = await require_operator(conn, by, Role.TREASURER)
+    run, items = await _lock_book(conn, run_id, party)
+    if _all_in(items, HELD | DONE):
+        return items
+    _require_all_in(items, ACCEPTABLE, "accepted")
+    await _require_given(conn, run.book, items)
+    holds = book_holds(items, run)
+    for item, held in zip(items, holds, strict=True):
+        why = Why(operator.code, "held in the ledger", now)
+        await step_instruction(conn, item, InstructionState.RELEASED, why, hold_id=held.id)
+    keys = {(p, t.asset) for t in holds for p in (t.debit, t.credit)}
+    await ensure_accounts(conn, run.book, keys, now=now)
+    require_applied(await post(conn, run.book, chain(*holds), now=now))
+    return [replace(i, state=InstructionState.RELEASED) for i in items]
+
+
+async def settle_book(
+    conn: AsyncConnection, run_id: UUID, party: str, *, by: Operator, now: datetime
+) -> list[Instruction]:
+    """Post both sides in one chain: this commit is the finality of a book settlement.
+
+    What is settled already is returned as it stands.
+
+    Raises:
+        NotCovered: clients' holdings would not cover what clients are owed; both sides stay held.
+    """
+    operator = await require_operator(conn, by, Role.TREASURER)
+    run, items = await _lock_book(conn, run_id, party)
+    if _all_in(items, DONE):
+        return items
+    _require_all_in(items, HELD, "settled")
+    for item in items:
+        why = Why(operator.code, "ledger commit", now)
+        await step_instruction(conn, item, InstructionState.FINAL, why, applied=item.amount)
+    posts = [
+        post_hold(
+            id=derive_id(run.created_at, "book-post", item.id, item.attempt),
+            pending_id=_hold_id(item, run),
+            code="settlement.book.settled",
+            correlation=item.id,
+        )
+        for item in items
+    ]
+    require_applied(await post(conn, run.book, chain(*posts), now=now))
+    # Only now nobody else can change a balance: the ledger's head is locked until this commits.
+    await _require_covered(conn, run.book, items)
+    return [replace(i, state=InstructionState.FINAL, applied=i.amount) for i in items]
+
+
+async def cancel_book(
+    conn: AsyncConnection, run_id: UUID, party: str, *, by: Operator, reason: str, now: datetime
+) -> list[Instruction]:
+    """Let go of both sides: the instructions have failed, and can be rescheduled.
+
+    What has failed already is returned as it stands.
+    """
+    operator = await require_operator(conn, by, Role.TREASURER)
+    run, items = await _lock_book(conn, run_id, party)
+    if _all_in(items, frozenset({InstructionState.FAILED})):
+        return items
+    _require_all_in(items, HELD, "cancelled")
+    for item in items:
+        why = Why(operator.code, reason, now)
+        await step_instruction(conn, item, InstructionState.FAILED, why)
+    voids = [
+        void_hold(
+            id=derive_id(run.created_at, "book-void", item.id, item.attempt),
+            pending_id=_hold_id(item, run),
+            code="settlement.book.cancelled",
+            correlation=item.id,
+        )
+        for item in items
+    ]
+    require_applied(await post(conn, run.book, chain(*voids), now=now))
+    return [replace(i, state=InstructionState.FAILED) for i in items]
+
+
+def _hold_id(item: Instruction, run: Run) -> UUID:
+    return derive_id(run.created_at, "book-hold", item.id, item.attempt)
+
+
+async def _lock_book(
+    conn: AsyncConnection, run_id: UUID, party: str
+) -> tuple[Run, list[Instruction]]:
+    run = await store.lock_run(conn, run_id)
+    items = [
+        item
+        for item in await instruction_store.list_instructions(
+            conn, run_id=run.id, rail=Rail.BOOK, lock=True
+        )
+        if item.party == party
+    ]
+    if not items:
+        raise BadInput(f"run {run.id} has nothing of {party} to settle by book")
+    if not _all_in(items, DONE):
+        await lock_released(conn, run_id)
+    return run, items
+
+
+def _all_in(items: Sequence[Instruction], states: frozenset[InstructionState]) -> bool:
+    return all(item.state in states for item in items)
+
+
+def _require_all_in(
+    items: Sequence[Instruction], states: frozenset[InstructionState], verb: str
+) -> None:
+    """Refuse unless every side is where it should be: both sides, or none."""
+    wrong = [item for item in items if item.state not in states]
+    if wrong:
+        names = ", ".join(f"{item.asset} is {item.state}" for item in wrong)
+        raise NotReleasable(
+            f"the book settlement of {wrong[0].party} cannot be {verb}: {names}",
+            remedy=f"It takes {' or '.join(sorted(states))}, on every side",
+        )
+
+
+async def _require_given(conn: AsyncConnection, book: int, items: Sequence[Instruction]) -> None:
+    """Say what the client lacks; the flag on its account is what refuses for certain."""
+    for item in items:
+        if item.direction is not Direction.RECEIVE:
+            continue
+        path = client_account(item.party)
+        available = sum(
+            account.balance.available
+            for account in await list_accounts(conn, book, path)
+            if account.path == path and account.asset == item.asset
+        )
+        if available < item.amount:
+            asset = await get_asset(conn, item.asset)
+            raise NotCovered(
+                f"{item.party} is short of {asset.format(item.amount - available)}"
+                f" for instruction {item.id}",
+                remedy="Let it pay in more, or settle on chain",
+            )
+
+
+async def _require_covered(conn: AsyncConnection, book: int, items: Sequence[Instruction]) -> None:
+    credited = {item.asset for item in items if item.direction is Direction.PAY}
+    for code, spare in sorted((await count_spare(conn, book, credited)).items()):
+        if spare < 0:
+            asset = await get_asset(conn, code)
+            raise NotCovered(
+                f"clients would be owed {asset.format(-spare)} more than is held for them",
+                remedy="Move house coins into a wallet of class client first",
+            )

@@ -1,0 +1,216 @@
+"""What rested on a block that vanished, found by name and undone.
+
+It happens when a reorganisation goes deeper than the confirmation policy asked for. `custody` has
+reversed its own postings by then; here a match or a finality still stands that has lost its ground.
+`list_breaks` names every such mismatch; `take_back` releases the instruction again, and the run of a
+final one with it. Deals that are settled stay so: what is owed again is the net, not the deal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody.deposit_model import Receipt, ReceiptState
+from custody.payout_model import Payout, PayoutState
+from custody.payouts import list_payouts
+from custody.receipts import list_receipts
+from kernel.ids import derive_id
+from ledger.model import Transfer, chain, reversal
+from ledger.posting import post, require_applied
+from settlement import instruction_store, store
+from settlement.matching import RECEIPTS_PAGE, match_id, parts
+from settlement.model import (
+    Break,
+    BreakKind,
+    Direction,
+    Instruction,
+    InstructionState,
+    Rail,
+    ReceiptMatch,
+    RunState,
+)
+from settlement.steps import SYSTEM, Why, record_run, step_instruction
+
+UNMATCHED: Final = (
+    ReceiptState.REVERSED,
+    ReceiptState.ORPHANED,
+    ReceiptState.INCLUDED,
+    ReceiptState.FINAL,
+)
+"""States of a receipt in which nothing may rest on it."""
+
+UNCONFIRMED: Final = frozenset({PayoutState.SIGNED, PayoutState.MINED, PayoutState.SECURITY_HOLD})
+"""States in which a payout that was confirmed may be again."""
+
+
+async def take_back(conn: AsyncConnection, *, book: int, now: datetime) -> list[Instruction]:
+    """Release again every instruction that rests on a block which vanished; return them.
+
+    Of a receipt the match is reversed in the ledger: the party owes again, and what is mined again
+    is matched again. Of a payment nothing is posted here: `custody` does that, and sends the same
+    bytes again.
+    """
+    stale = {(m.receipt_id, m.epoch) for m, _ in await _find_stale(conn)}
+    unpaid = {item.id for item, _ in await _find_unpaid(conn, book)}
+    matches = await instruction_store.list_matches(conn, receipts={r for r, _ in stale})
+    affected = unpaid | {m.instruction_id for m in matches if (m.receipt_id, m.epoch) in stale}
+    items = await _lock(conn, book, affected, now)
+    transfers: list[Transfer] = []
+    # Read again: somebody may have taken some back before the locks were ours.
+    for match in await instruction_store.list_matches(conn, receipts={r for r, _ in stale}):
+        item = items.get(match.instruction_id)
+        if item is not None and (match.receipt_id, match.epoch) in stale:
+            items[item.id] = await _undo_match(conn, item, match, now)
+            transfers += undoing_transfers(match, item)
+    for item in [items[key] for key in sorted(unpaid & items.keys())]:
+        if item.state is InstructionState.FINAL:
+            why = Why(SYSTEM, f"payout {item.payout_id} is not confirmed any more", now)
+            await step_instruction(conn, item, InstructionState.RELEASED, why, applied=0)
+            items[item.id] = replace(item, state=InstructionState.RELEASED, applied=0)
+    if transfers:
+        require_applied(await post(conn, book, chain(*transfers), now=now))
+    return list(items.values())
+
+
+def undoing_transfers(match: ReceiptMatch, instruction: Instruction) -> list[Transfer]:
+    """Return the reversals of a match: the receivable is open again, suspense is as it was."""
+    return [
+        reversal(
+            derive_id(match.first_seen_at, "unmatch", match.receipt_id, match.epoch, code),
+            match_id(match, code),
+            code=f"settlement.receipt.{code}-undone",
+            correlation=instruction.id,
+            reference=str(match.receipt_id),
+        )
+        for code, _ in parts(match)
+    ]
+
+
+async def list_breaks(conn: AsyncConnection, book: int) -> list[Break]:
+    """Return every mismatch between settlement and what it rests on; empty is right."""
+    breaks = [
+        _break(BreakKind.RECEIPT_GONE, item, f"receipt {receipt.id} is {receipt.state}")
+        for item, receipt in await _stale_instructions(conn, book)
+    ]
+    breaks += [
+        _break(BreakKind.PAYOUT_GONE, item, f"payout {payout.id} is {payout.state}")
+        for item, payout in await _find_unpaid(conn, book)
+    ]
+    return breaks + await _held(conn, book) + await _exposed(conn, book)
+
+
+async def _find_stale(conn: AsyncConnection) -> list[tuple[ReceiptMatch, Receipt]]:
+    found: list[tuple[ReceiptMatch, Receipt]] = []
+    for state in UNMATCHED:
+        after: UUID | None = None
+        while page := await list_receipts(conn, state=state, after=after, limit=RECEIPTS_PAGE):
+            by_id = {receipt.id: receipt for receipt in page}
+            matches = await instruction_store.list_matches(conn, receipts=set(by_id))
+            found += [(match, by_id[match.receipt_id]) for match in matches]
+            after = page[-1].id
+    return found
+
+
+async def _find_unpaid(conn: AsyncConnection, book: int) -> list[tuple[Instruction, Payout]]:
+    """Return final payments whose payout is not confirmed any more."""
+    payouts = {p.id: p for p in await list_payouts(conn, book=book, states=UNCONFIRMED)}
+    items = await instruction_store.list_instructions(
+        conn, book=book, states={InstructionState.FINAL}, payouts=set(payouts)
+    )
+    return [(item, payouts[item.payout_id]) for item in items if item.payout_id is not None]
+
+
+async def _stale_instructions(
+    conn: AsyncConnection, book: int
+) -> list[tuple[Instruction, Receipt]]:
+    stale = await _find_stale(conn)
+    items = await instruction_store.list_instructions(
+        conn, book=book, only={match.instruction_id for match, _ in stale}
+    )
+    by_id = {item.id: item for item in items}
+    return [
+        (by_id[match.instruction_id], receipt)
+        for match, receipt in stale
+        if match.instruction_id in by_id
+    ]
+
+
+async def _held(conn: AsyncConnection, book: int) -> list[Break]:
+    states = {PayoutState.SECURITY_HOLD}
+    payouts = {p.id for p in await list_payouts(conn, book=book, states=states)}
+    items = await instruction_store.list_instructions(conn, book=book, payouts=payouts)
+    return [
+        _break(BreakKind.PAYOUT_HELD, item, f"payout {item.payout_id} is in security hold")
+        for item in items
+        if item.state is not InstructionState.FINAL
+    ]
+
+
+async def _exposed(conn: AsyncConnection, book: int) -> list[Break]:
+    breaks = []
+    for run in await store.list_runs(conn, book, {RunState.RELEASED}):
+        items = await instruction_store.list_instructions(conn, run_id=run.id, rail=Rail.EVM)
+        breaks += [
+            _break(
+                BreakKind.EXPOSED, item, f"{item.party} has not paid what it owes in run {run.id}"
+            )
+            for item in find_exposed(items)
+        ]
+    return breaks
+
+
+def find_exposed(items: Sequence[Instruction]) -> list[Instruction]:
+    """Return the payments of a run that are out although their party still owes in it."""
+    owing = {
+        i.party
+        for i in items
+        if i.direction is Direction.RECEIVE and i.state is not InstructionState.FINAL
+    }
+    out = {InstructionState.RELEASED, InstructionState.FINAL}
+    return [
+        i for i in items if i.direction is Direction.PAY and i.state in out and i.party in owing
+    ]
+
+
+async def _lock(
+    conn: AsyncConnection, book: int, ids: set[UUID], now: datetime
+) -> dict[UUID, Instruction]:
+    """Lock instructions, their runs before them; a final run among them is released again."""
+    known = await instruction_store.list_instructions(conn, book=book, only=ids)
+    for run_id in sorted({item.run_id for item in known}):
+        run = await store.lock_run(conn, run_id)
+        if run.state is RunState.FINAL:
+            why = Why(SYSTEM, "what an instruction rested on has vanished", now)
+            await store.move_run(conn, run, RunState.RELEASED, version=run.version)
+            await record_run(conn, run, "RunReopened", RunState.RELEASED, why)
+    locked = await instruction_store.list_instructions(conn, book=book, only=ids, lock=True)
+    return {item.id: item for item in locked}
+
+
+async def _undo_match(
+    conn: AsyncConnection, item: Instruction, match: ReceiptMatch, now: datetime
+) -> Instruction:
+    await instruction_store.undo_match(conn, match, now)
+    after = replace(item, state=InstructionState.RELEASED, applied=item.applied - match.applied)
+    why = Why(SYSTEM, f"receipt {match.receipt_id} has vanished", now)
+    await step_instruction(
+        conn, item, after.state, why, name="ReceiptTakenBack", applied=after.applied
+    )
+    return after
+
+
+def _break(kind: BreakKind, item: Instruction, detail: str) -> Break:
+    return Break(
+        kind=kind,
+        instruction_id=item.id,
+        party=item.party,
+        asset=item.asset,
+        amount=item.amount,
+        detail=detail,
+    )
