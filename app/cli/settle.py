@@ -28,7 +28,7 @@ from app.cli.common import (
 from app.cli.explain import tell
 from app.cli.operators import As, Key, credentials
 from app.cli.settle_explain import explain_object, item_rows, run_facts
-from app.cli.settle_release import release
+from app.cli.settle_release import release, reschedule
 from kernel.clock import iso
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Net, affirm, seal, release, finish.", no_args_is_help=True)
 app.command()(release)
+app.command()(reschedule)
 settle_rules.register(app)
 
 ValueDate = Annotated[

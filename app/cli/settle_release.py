@@ -10,7 +10,19 @@ from uuid import UUID
 
 import typer
 
-from app.cli.common import AsJson, DryRun, Money, clock, emit, on_database, run, show, write
+from app.cli.common import (
+    AsJson,
+    DryRun,
+    Money,
+    Reason,
+    clock,
+    emit,
+    on_database,
+    run,
+    show,
+    show_one,
+    write,
+)
 from app.cli.operators import As, Credentials, Key, credentials
 from app.cli.settle_explain import INSTRUCTION_COLUMNS, instruction_row, run_facts
 from kernel.errors import Refused
@@ -96,13 +108,13 @@ class _Release:
 
     async def accept(self, conn: AsyncConnection, *, party: str) -> None:
         """Hold both sides of a prefunded party's settlement."""
-        from settlement.release import accept_book
+        from settlement.book_rail import accept_book
 
         await accept_book(conn, self.run_id, party, by=self.operator, now=clock().now())
 
     async def settle(self, conn: AsyncConnection, *, party: str) -> None:
         """Post both sides; that commit is final."""
-        from settlement.release import settle_book
+        from settlement.book_rail import settle_book
 
         await settle_book(conn, self.run_id, party, by=self.operator, now=clock().now())
 
@@ -157,6 +169,35 @@ def release(
     show(f"Run {run_id}, {job.facts['state']}", INSTRUCTION_COLUMNS, job.rows, as_json=False)
     for reason in job.waits:
         typer.echo(f"waits: {reason}")
+
+
+def reschedule(
+    run_id: Annotated[UUID, typer.Argument(metavar="RUN", help="Id of the settlement run.")],
+    instruction_id: Annotated[UUID, typer.Argument(metavar="INSTRUCTION", help="It has failed.")],
+    *,
+    reason: Reason,
+    as_: As,
+    key: Key,
+    as_json: AsJson = False,
+) -> None:
+    """Begin the next attempt of a failed instruction: `causeway settle release` can move it again.
+
+    Example: `causeway settle reschedule 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 0198f2c4-7d21-8a6e-9c30-000000000001
+    --reason "new address" --as ada --key ada.key`
+    """
+    who = credentials(as_, key)
+
+    async def work(conn: AsyncConnection) -> dict[str, str]:
+        from settlement.release import reschedule as verb
+
+        me = await who.person(conn)
+        done = await verb(
+            conn, run_id, instruction_id, by=me.operator, reason=reason, now=clock().now()
+        )
+        row = instruction_row(done, await Money.load(conn))
+        return dict(zip(INSTRUCTION_COLUMNS, row, strict=True))
+
+    show_one("Instruction", write(work), as_json=as_json)
 
 
 async def _for_real(engine: AsyncEngine, job: _Release) -> None:
