@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kernel.parent import wait_for_parent_end
 from venues.simulator.decimals import units_from_text
 from venues.simulator.errors import SettingsInvalid, SimulatorError, VenueRefusal
 from venues.simulator.model import AccountSpec, FeeRates
-from venues.simulator.parent import when_parent_ends
 from venues.simulator.server import VenueSimulator
 from venues.simulator.settings import (
     DEFAULT_ACCOUNT,
@@ -94,12 +94,19 @@ async def run(settings: VenueSimulatorSettings, *, parent_pipe: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, simulator.stopping.set)
-    if parent_pipe:
-        when_parent_ends(simulator.stopping.set)
-    sys.stdout.write(json.dumps(ready_line(simulator)) + "\n")
-    sys.stdout.flush()
-    await simulator.stopping.wait()
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(_stop_with_parent(simulator)) if parent_pipe else None
+        sys.stdout.write(json.dumps(ready_line(simulator)) + "\n")
+        sys.stdout.flush()
+        await simulator.stopping.wait()
+        if watching is not None:
+            watching.cancel()
     await simulator.stop()
+
+
+async def _stop_with_parent(simulator: VenueSimulator) -> None:
+    await wait_for_parent_end()
+    simulator.stopping.set()
 
 
 def ready_line(simulator: VenueSimulator) -> dict[str, object]:

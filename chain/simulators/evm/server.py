@@ -35,7 +35,7 @@ from chain.simulators.evm.rpc import (
 )
 from chain.simulators.evm.subscriptions import Subscription, read_subscription
 from chain.simulators.evm.wire import Json, hex_data, quantity
-from chain.simulators.parent import wait_for_parent_end
+from kernel.parent import wait_for_parent_end
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_CONNECTION_BACKLOG = 20_000

@@ -25,7 +25,7 @@ from chain.simulators.evm import server
 from chain.simulators.evm.errors import PortTaken
 from chain.simulators.evm.model import EvmSimulatorSettings
 from chain.simulators.evm.server import EvmSimulator, ready_line, serve
-from chain.simulators.parent import wait_for_parent_end
+from kernel.parent import wait_for_parent_end
 from chain.simulators.testing import (
     EvmProcess,
     JsonRpc,
