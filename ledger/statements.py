@@ -40,16 +40,27 @@ h.id AS hold_id, h.sequence AS hold_sequence, h.debit AS hold_debit, h.credit AS
 h.amount::text AS held, h.state AS hold_state, h.flags AS hold_flags, h.purpose AS hold_purpose,
 h.correlation AS hold_correlation, h.expires_at, h.resolved_sequence"""
 
+# LATERAL … LIMIT 1 makes each look-up one by key, whatever the planner believes about the tables: a
+# plan that was cached while they were small would otherwise scan them when they are large.
+
 # The holds of pending transfers, and those that posts, voids and expiries among the found resolved.
 READ_TRANSFERS: Final = """
 SELECT <transfer>, <hold>, r.id AS reversed_by,
        f.id AS refused_id, f.sequence AS refused_sequence, f.outcome AS refused_outcome,
        f.recorded_at AS refused_at
   FROM unnest($2::text::uuid[]) AS asked (id)
-  LEFT JOIN ledger.transfer t ON t.book = $1 AND t.id = asked.id
-  LEFT JOIN ledger.hold h ON h.book = t.book AND h.id = coalesce(t.pending_id, t.id)
-  LEFT JOIN ledger.transfer r ON r.book = t.book AND r.reverses = t.id
-  LEFT JOIN ledger.refusal f ON f.book = $1 AND f.id = asked.id
+  LEFT JOIN LATERAL (
+      SELECT * FROM ledger.transfer WHERE book = $1 AND id = asked.id LIMIT 1
+  ) t ON true
+  LEFT JOIN LATERAL (
+      SELECT * FROM ledger.refusal WHERE book = $1 AND id = asked.id LIMIT 1
+  ) f ON true
+  LEFT JOIN LATERAL (
+      SELECT * FROM ledger.hold WHERE book = t.book AND id = coalesce(t.pending_id, t.id) LIMIT 1
+  ) h ON true
+  LEFT JOIN LATERAL (
+      SELECT id FROM ledger.transfer WHERE book = t.book AND reverses = t.id LIMIT 1
+  ) r ON true
  WHERE t.id IS NOT NULL OR f.id IS NOT NULL
 """.replace("<transfer>", _TRANSFER).replace("<hold>", _HOLD)
 
@@ -61,14 +72,21 @@ b.credits_pending::text, b.credits_posted::text"""
 # UNION ALL: an account may come twice; the reader keeps it by number.
 READ_ACCOUNTS: Final = """
 SELECT <account>
-  FROM unnest($2::text::text[], $3::text::text[]) AS asked (path, asset)
-  JOIN ledger.account a ON a.book = $1 AND a.path = asked.path AND a.asset = asked.asset
-  JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
-UNION ALL
-SELECT <account>
-  FROM unnest($4::text::bigint[]) AS asked (number)
-  JOIN ledger.account a ON a.book = $1 AND a.number = asked.number
-  JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
+  FROM (
+      SELECT found.* FROM unnest($2::text::text[], $3::text::text[]) AS asked (path, asset)
+        JOIN LATERAL (
+            SELECT * FROM ledger.account
+             WHERE book = $1 AND path = asked.path AND asset = asked.asset LIMIT 1
+        ) found ON true
+      UNION ALL
+      SELECT found.* FROM unnest($4::text::bigint[]) AS asked (number)
+        JOIN LATERAL (
+            SELECT * FROM ledger.account WHERE book = $1 AND number = asked.number LIMIT 1
+        ) found ON true
+  ) a
+  JOIN LATERAL (
+      SELECT * FROM ledger.balance WHERE book = a.book AND account = a.number LIMIT 1
+  ) b ON true
 """.replace("<account>", _ACCOUNT)
 
 # The new head comes last, so that what it needs is checked first.
