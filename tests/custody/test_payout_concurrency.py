@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from custody.payout_model import PayoutState, PolicyRule
+from chain.model import BroadcastReport
+from chain.testing import ScriptedGateway
+from custody.payout_model import AttemptState, PayoutState, PolicyRule
+from custody.payout_worker import LEASE
+from custody.payouts import explain
+from custody.ports import PayoutSigner
+from custody.signer.wire import Intent, SignedApproval
 from custody.testing import set_policy
 from tests.custody.payout_world import ETH, World, make_world
 
@@ -69,3 +75,64 @@ async def test_two_workers_at_once_share_the_work_and_pay_each_once(world: World
     assert {item.nonce for item in after} == {0, 1, 2, 3}
     assert {item.state for item in after} == {PayoutState.CONFIRMED}
     await world.assert_rule_two()
+
+
+@dataclass
+class SleepySigner:
+    """Signs, and while its caller sleeps on the answer another worker does everything."""
+
+    signer: PayoutSigner
+    meanwhile: Callable[[], Awaitable[object]]
+    slept: bool = False
+
+    async def sign(
+        self, intent: Intent, unsigned: bytes, approvals: Sequence[SignedApproval]
+    ) -> bytes:
+        raw = await self.signer.sign(intent, unsigned, approvals)
+        if not self.slept:
+            self.slept = True
+            await self.meanwhile()
+        return raw
+
+    async def account_xpub(self, path: str) -> str:
+        return await self.signer.account_xpub(path)
+
+
+async def test_a_worker_that_wakes_after_its_lease_changes_nothing(world: World) -> None:
+    payout = await world.approved()
+    other = replace(world, worker="worker-2")
+
+    async def meanwhile() -> None:
+        world.clock.advance(LEASE)
+        assert (await other.advance()).sent == [payout.id]
+
+    world.signer = SleepySigner(world.signer, meanwhile)
+    report = await world.advance()
+
+    assert "taken over by another worker" in report.waiting[payout.id]
+    assert (report.signed, report.sent) == ([], [])
+    story = await world.run(lambda conn: explain(conn, payout.id))
+    assert [item.code for item in story.postings].count("payout.signed") == 1
+    assert [item.broadcasts for item in story.attempts] == [1]
+
+
+async def test_a_block_that_is_followed_while_the_node_is_asked_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payout = await world.approved()
+    broadcast = ScriptedGateway.broadcast
+
+    async def slow(self: ScriptedGateway, raw: bytes, tx_hash: str) -> BroadcastReport:
+        report = await broadcast(self, raw, tx_hash)
+        await world.mine()
+        return report
+
+    monkeypatch.setattr(ScriptedGateway, "broadcast", slow)
+
+    assert (await world.advance()).sent == [payout.id]
+    assert (await world.get(payout)).state is PayoutState.MINED
+    (attempt,) = (await world.run(lambda conn: explain(conn, payout.id))).attempts
+    assert (attempt.state, attempt.broadcasts) == (AttemptState.MINED, 1)
+    await world.mine(2)
+    await world.confirm()
+    assert (await world.get(payout)).state is PayoutState.CONFIRMED

@@ -363,6 +363,42 @@ async def test_bytes_that_a_node_proves_invalid_are_held(world: World) -> None:
     assert "can never be valid" in held.waiting_for
 
 
+async def test_a_token_that_moves_something_else_is_a_fact_that_people_look_at(
+    world: World,
+) -> None:
+    payout = await world.approved(asset="USDT", amount=100 * USDT)
+    await world.advance()
+    (tx_hash,) = world.gateway.pool
+    hot = world.hot["client-pool"]
+    odd = ScriptedTransaction(
+        sender=hot,
+        recipient=TOKEN,
+        transfers=(ScriptedTransfer(TOKEN, hot, PAYEE, 250 * USDT),),
+        fee=FEE,
+        tx_hash=tx_hash,
+    )
+    world.gateway.mine(odd)
+    await world.follow()
+
+    assert (await world.get(payout)).state is PayoutState.SECURITY_HOLD
+    books = await world.books()
+    assert books["suspense:unattributed:evm", "USDT"][0] == -250 * USDT
+    assert books["client:acme", "USDT"] == (4_900 * USDT, 0, 0)
+    await world.assert_rule_two()
+
+
+async def test_a_nonce_that_another_payout_keeps_cannot_be_taken(world: World) -> None:
+    first = await world.approved(client_ref="a", amount=ETH)
+    second = await world.approved(client_ref="b", amount=ETH)
+    hot = world.hot["client-pool"]
+
+    await world.run(lambda conn: store.take_nonce(conn, "evm", hot, 7, first.id))
+    with pytest.raises(StaleFence, match="nonce 7"):
+        await world.run(lambda conn: store.take_nonce(conn, "evm", hot, 7, second.id))
+    await world.run(lambda conn: store.end_nonce(conn, "evm", hot, 7, NonceState.RELEASED))
+    await world.run(lambda conn: store.take_nonce(conn, "evm", hot, 7, second.id))
+
+
 async def test_coins_that_a_stranger_pulls_out_are_posted_as_suspense(world: World) -> None:
     pull = ScriptedTransaction(
         sender=STRANGER,
