@@ -28,24 +28,27 @@ from venues.simulator.testing import control
 Tamper = Callable[[Stage], AbstractAsyncContextManager[None]]
 
 
-async def as_owner(stage: Stage, *statements: str) -> None:
-    """Run SQL as somebody who owns the database and can switch triggers off."""
+async def as_owner(stage: Stage, table: str, statement: str) -> None:
+    """Change rows as somebody who owns the database and has switched its triggers off."""
     url = make_url(stage.world.owner_url).set(drivername="postgresql")
     connection = await asyncpg.connect(url.render_as_string(hide_password=False))
     try:
-        await connection.execute("SET session_replication_role = replica")
-        for statement in statements:
-            assert not (await connection.execute(statement)).endswith(" 0"), statement
+        async with connection.transaction():
+            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+            assert await connection.execute(statement) == "UPDATE 1", statement
+            await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
     finally:
         await connection.close()
 
 
-def sql(change: str, undo: str) -> Tamper:
+def row(table: str, change: str, undo: str, where: str) -> Tamper:
+    """Change one row of *table*, and change it back."""
+
     @asynccontextmanager
     async def tamper(stage: Stage) -> AsyncIterator[None]:
-        await as_owner(stage, change)
+        await as_owner(stage, table, f"UPDATE {table} SET {change} WHERE {where}")  # noqa: S608  our own
         yield
-        await as_owner(stage, undo)
+        await as_owner(stage, table, f"UPDATE {table} SET {undo} WHERE {where}")  # noqa: S608  our own
 
     return tamper
 
@@ -100,21 +103,20 @@ async def a_client_is_owed_more_than_is_held(stage: Stage) -> AsyncIterator[None
 
 
 TAMPERS: dict[str, Tamper] = {
-    "zero-sum": sql(
-        "UPDATE ledger.balance b SET credits_posted = credits_posted + 1 FROM ledger.account a "
-        "WHERE a.number = b.account AND a.book = b.book AND a.path = 'income:fee'",
-        "UPDATE ledger.balance b SET credits_posted = credits_posted - 1 FROM ledger.account a "
-        "WHERE a.number = b.account AND a.book = b.book AND a.path = 'income:fee'",
+    "zero-sum": row(
+        "ledger.balance",
+        "credits_posted = credits_posted + 1",
+        "credits_posted = credits_posted - 1",
+        "account = (SELECT number FROM ledger.account WHERE path = 'income:fee')",
     ),
-    "journal-verified": sql(
-        "UPDATE ledger.transfer SET reference = reference || '!' WHERE sequence = "
-        "(SELECT min(sequence) FROM ledger.transfer WHERE code = 'deal.booked')",
-        "UPDATE ledger.transfer SET reference = left(reference, -1) WHERE sequence = "
-        "(SELECT min(sequence) FROM ledger.transfer WHERE code = 'deal.booked')",
+    "journal-verified": row(
+        "ledger.transfer",
+        "reference = reference || '!'",
+        "reference = left(reference, -1)",
+        "sequence = (SELECT min(sequence) FROM ledger.transfer WHERE code = 'deal.booked')",
     ),
-    "holds-itemised": sql(
-        "UPDATE custody.payout SET amount = amount + 1 WHERE state = 'pending_approval'",
-        "UPDATE custody.payout SET amount = amount - 1 WHERE state = 'pending_approval'",
+    "holds-itemised": row(
+        "custody.payout", "amount = amount + 1", "amount = amount - 1", "state = 'pending_approval'"
     ),
     "wallets-match-chain": one_wei_more_in_a_wallet,
     "venues-match": less_at_the_venue,
@@ -147,5 +149,6 @@ async def test_what_is_falsified_fails_exactly_the_proof_of_that_name(
                     assert await failing(stage, room) == {name}
                 assert await failing(stage, room) == set(), f"after {name} was undone"
 
-            await as_owner(stage, "UPDATE kernel.outbox SET delivered_at = NULL WHERE position = 1")
+            undelivered = "UPDATE kernel.outbox SET delivered_at = NULL WHERE position = 1"
+            await as_owner(stage, "kernel.outbox", undelivered)
             assert await failing(stage, room, drain=False) == {"outbox-drained"}
