@@ -13,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from app.cli import custody, desk, house, ledger, obligations, prices, registry, settle, simulate
+from app.cli import (
+    bench,
+    custody,
+    desk,
+    house,
+    ledger,
+    obligations,
+    prices,
+    registry,
+    settle,
+    simulate,
+)
 from kernel.errors import CausewayError
 
 INTERRUPTED = 130
@@ -26,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 house.register(app)
+bench.register(app)
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(custody.app, name="custody")

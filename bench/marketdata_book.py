@@ -1,0 +1,184 @@
+"""How many depth updates a second does one book take, beside the books that others would use?
+
+Every contestant gets the same updates, already decoded into the types it wants, and reads the best
+bid and ask after each. Ours works on integers and refuses gaps, malformed levels and crossed books;
+ccxt's book and the one on sortedcontainers take floats and check nothing. The limit is two plain
+dicts that know no order and no best price: what is left when a book does nothing but remember.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ccxt.async_support.base.ws.order_book import OrderBook as CcxtBook
+from sortedcontainers import SortedDict  # type: ignore[import-untyped]  # has no stubs
+
+from bench.measure import Measured, Result, Turn, alternate, versions
+from marketdata.book import BookOutcome, L2Book
+from marketdata.model import BookDelta, Level
+
+SEED: Final = 20
+UPDATES: Final = 10_000
+LEVELS_PER_UPDATE: Final = 20
+LEVELS_PER_SIDE: Final = 1_000
+NEAR_TOP: Final = 0.9
+"""Share of the changes that are within the best fifty levels, as on a busy pair."""
+REMOVALS: Final = 0.15
+MID_TICKS: Final = 300_000
+TICK: Final = 0.01
+UNIT: Final = 1e-8
+AT_LEAST: Final = 1.0
+"""Of ccxt's book: exact arithmetic and its checks may not cost more than floats without them."""
+
+Row = tuple[int, int]
+"""Ticks and units; 0 units remove."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The changes of one depth update."""
+
+    bids: tuple[Row, ...]
+    asks: tuple[Row, ...]
+
+
+def measure() -> Measured:
+    """Let four books apply the same updates in turn."""
+    start, updates = _start(), list(_updates(random.Random(SEED)))
+    contestants: dict[str, Callable[[], Turn]] = {
+        "ours": lambda: _ours(start, updates),
+        "ccxt": lambda: _ccxt(start, updates),
+        "sorted": lambda: _sorted(start, updates),
+        "dicts": lambda: _dicts(start, updates),
+    }
+    rates = alternate(contestants)
+    against = (
+        ("ccxt", "ccxt's OrderBook (peer)", AT_LEAST),
+        ("sorted", "two SortedDict of sortedcontainers (peer)", None),
+        ("dicts", "two dicts without order (limit)", None),
+    )
+    return Measured(
+        [
+            Result(
+                name=f"marketdata.book.{short}",
+                value=rates["ours"],
+                unit="updates/s",
+                baseline=words,
+                baseline_value=rates[short],
+                at_least=goal,
+            )
+            for short, words, goal in against
+        ],
+        {
+            "input": (
+                f"{UPDATES:,} updates of {LEVELS_PER_UPDATE} levels, {NEAR_TOP:.0%} of them near "
+                f"the top, {REMOVALS:.0%} removals, {LEVELS_PER_SIDE:,} levels a side at the start"
+            ),
+            "timed": "applying, and reading best bid and ask after each; decoding is not",
+        },
+        versions("ccxt", "sortedcontainers"),
+    )
+
+
+def _start() -> Update:
+    steps = range(1, LEVELS_PER_SIDE + 1)
+    return Update(
+        tuple((MID_TICKS - step, 1_000_000 + step) for step in steps),
+        tuple((MID_TICKS + step, 1_000_000 + step) for step in steps),
+    )
+
+
+def _updates(chance: random.Random) -> Iterator[Update]:
+    for _ in range(UPDATES):
+        rows: tuple[dict[int, int], dict[int, int]] = ({}, {})
+        for _ in range(LEVELS_PER_UPDATE):
+            depth = 50 if chance.random() < NEAR_TOP else LEVELS_PER_SIDE
+            step = chance.randint(2, depth)
+            units = 0 if chance.random() < REMOVALS else chance.randint(1, 10**9)
+            side = chance.randrange(2)
+            rows[side][MID_TICKS + (step if side else -step)] = units
+        yield Update(tuple(rows[0].items()), tuple(rows[1].items()))
+
+
+def _ours(start: Update, updates: Sequence[Update]) -> Turn:
+    def levels(rows: Sequence[Row]) -> tuple[Level, ...]:
+        return tuple(Level(*row) for row in rows)
+
+    deltas = [
+        BookDelta(first=number, last=number, bids=levels(update.bids), asks=levels(update.asks))
+        for number, update in enumerate(updates, 2)
+    ]
+    book = L2Book("bench", "ETHUSDT")
+    book.snapshot(1, levels(start.bids), levels(start.asks))
+
+    def turn() -> int:
+        for delta in deltas:
+            # It looks at the best bid and ask itself: a crossed book is not applied.
+            if book.apply(delta) is not BookOutcome.APPLIED:
+                raise AssertionError("an update was not applied")
+        return len(deltas)
+
+    return turn
+
+
+def _floats(rows: Sequence[Row]) -> list[list[float]]:
+    return [[ticks * TICK, units * UNIT] for ticks, units in rows]
+
+
+def _ccxt(start: Update, updates: Sequence[Update]) -> Turn:
+    book: Any = CcxtBook({"bids": _floats(start.bids), "asks": _floats(start.asks)})
+    # It keeps the rows it is given and changes them, so each turn needs rows of its own.
+    decoded = [(_floats(update.bids), _floats(update.asks)) for update in updates]
+
+    def turn() -> int:
+        bids, asks = book["bids"], book["asks"]
+        for bid_rows, ask_rows in decoded:
+            for row in bid_rows:
+                bids.storeArray(row)
+            for row in ask_rows:
+                asks.storeArray(row)
+            if bids[0][0] >= asks[0][0]:
+                raise AssertionError("the book is crossed")
+        return len(decoded)
+
+    return turn
+
+
+def _sorted(start: Update, updates: Sequence[Update]) -> Turn:
+    return _mappings(SortedDict, start, updates, best=lambda side: side.peekitem(0)[0])
+
+
+def _dicts(start: Update, updates: Sequence[Update]) -> Turn:
+    return _mappings(lambda rows: {row[0]: row[1] for row in rows}, start, updates, best=None)
+
+
+def _mappings(
+    kind: Callable[[list[list[float]]], Any],
+    start: Update,
+    updates: Sequence[Update],
+    best: Callable[[Any], float] | None,
+) -> Turn:
+    """Return a turn of two mappings of price to quantity; bids have negated prices."""
+
+    def negated(rows: Sequence[Row]) -> list[list[float]]:
+        return [[-price, quantity] for price, quantity in _floats(rows)]
+
+    bids, asks = kind(negated(start.bids)), kind(_floats(start.asks))
+    decoded = [(negated(update.bids), _floats(update.asks)) for update in updates]
+
+    def turn() -> int:
+        for sides in decoded:
+            for side, rows in zip((bids, asks), sides, strict=True):
+                for price, quantity in rows:
+                    if quantity:
+                        side[price] = quantity
+                    else:
+                        side.pop(price, None)
+            if best is not None and -best(bids) >= best(asks):
+                raise AssertionError("the book is crossed")
+        return len(decoded)
+
+    return turn
