@@ -82,6 +82,43 @@ BALANCE_BEGINS_AT_ZERO_TRIGGER = (
     "FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_initial_balance()"
 )
 
+# A hold is resolved once, and never comes back.
+HOLD_RESOLVED_ONCE = """\
+CREATE FUNCTION ledger.refuse_second_resolution() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM before_rows WHERE state <> 'open') THEN
+        RAISE EXCEPTION 'a resolved hold never changes'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'hold_resolved_once';
+    END IF;
+    RETURN NULL;
+END
+$$"""
+
+HOLD_RESOLVED_ONCE_TRIGGER = (
+    "CREATE TRIGGER hold_resolved_once AFTER UPDATE ON ledger.hold "
+    "REFERENCING OLD TABLE AS before_rows "
+    "FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_second_resolution()"
+)
+
+# One row, one block: here a row trigger costs nothing that matters.
+HEAD_MOVES_ON = """\
+CREATE FUNCTION ledger.refuse_way_back() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.sequence <= OLD.sequence OR NEW.height <> OLD.height + 1
+        OR NEW.block_time < OLD.block_time OR NEW.account_count < OLD.account_count
+    THEN
+        RAISE EXCEPTION 'the head of book % only moves on', OLD.book
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'head_moves_on';
+    END IF;
+    RETURN NEW;
+END
+$$"""
+
+HEAD_MOVES_ON_TRIGGER = (
+    "CREATE TRIGGER head_moves_on BEFORE UPDATE ON ledger.head "
+    "FOR EACH ROW EXECUTE FUNCTION ledger.refuse_way_back()"
+)
+
 
 def upgrade() -> None:
     op.execute("CREATE SCHEMA ledger")
@@ -336,6 +373,10 @@ def create_guards() -> None:
     op.execute(ZERO_SUM_TRIGGER)
     op.execute(BALANCE_BEGINS_AT_ZERO)
     op.execute(BALANCE_BEGINS_AT_ZERO_TRIGGER)
+    op.execute(HOLD_RESOLVED_ONCE)
+    op.execute(HOLD_RESOLVED_ONCE_TRIGGER)
+    op.execute(HEAD_MOVES_ON)
+    op.execute(HEAD_MOVES_ON_TRIGGER)
 
 
 def grant() -> None:

@@ -354,6 +354,10 @@ REFUSED_BY_POSTGRESQL = {
     "change what an account is": ("UPDATE ledger.account SET owner = 'me'", "42501"),
     "change a guard": ("UPDATE ledger.balance SET debits_must_not_exceed_credits = false", "42501"),
     "change a hold's amount": ("UPDATE ledger.hold SET amount = 1", "42501"),
+    "turn the journal back": (
+        "UPDATE ledger.head SET sequence = sequence - 1, height = height + 1",
+        "23514",
+    ),
     "overdraw a client": (
         "UPDATE ledger.balance SET debits_posted = debits_posted + 101",
         "23514",
@@ -379,6 +383,24 @@ async def test_postgresql_itself_refuses_to(book: AsyncEngine, act: str) -> None
         with pytest.raises(DBAPIError) as caught:
             await conn.execute(text(statement))
     assert sqlstate(caught.value) == code, constraint_name(caught.value)
+
+
+async def test_a_resolved_hold_never_comes_back(book: AsyncEngine) -> None:
+    story = """
+    q  hold  custody:w  client:a  10 X  -> created
+
+    r  post  q                          -> created
+    """
+    assert await play(book, story) == story
+    async with book.connect() as conn:
+        with pytest.raises(DBAPIError) as caught:
+            await conn.execute(
+                text(
+                    "UPDATE ledger.hold"
+                    " SET state = 'open', remaining = amount, resolved_sequence = NULL"
+                )
+            )
+    assert sqlstate(caught.value) == "23514"
 
 
 @pytest.mark.parametrize("table", sorted(JOURNAL_TABLES))
