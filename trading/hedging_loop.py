@@ -34,7 +34,7 @@ from trading.position import position
 from venues.errors import VenueUnavailable
 from venues.exposure import list_exposures
 from venues.fills import collect
-from venues.model import UNSETTLED_STATES, OrderTicket, VenueOrder
+from venues.model import UNSETTLED_STATES, OrderState, OrderTicket, VenueOrder
 from venues.orders import intend, resolve, resume, submit
 from venues.ports import VenueGateway
 from venues.worst_case import uncertainty
@@ -71,7 +71,7 @@ async def hedge_once(hedger: Hedger, desk: str, asset: str) -> HedgeReport:
     Raises:
         NoHedgeLine: nobody has said where the asset is hedged.
     """
-    line = await transact(hedger.engine, lambda conn: store.lock_line(conn, desk, asset))
+    line = await transact(hedger.engine, lambda conn: store.get_line(conn, desk, asset))
     before = await _position(hedger, line)
     try:
         posted = await _catch_up(hedger, line)
@@ -83,6 +83,9 @@ async def hedge_once(hedger: Hedger, desk: str, asset: str) -> HedgeReport:
     if order_id is None:
         return await _report(hedger, line, before, plan.verdict, plan.detail, posted=posted)
     order = await _place(hedger, order_id)
+    if order.state is OrderState.REFUSED:
+        reason = order.state_reason
+        return await _report(hedger, line, before, HedgeVerdict.REFUSED, reason, order, posted)
     try:
         posted += await _collect_and_post(hedger, line)
     except VenueUnavailable as error:

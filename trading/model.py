@@ -233,6 +233,8 @@ class HedgeVerdict(StrEnum):
     UNSETTLED = "unsettled"
     """Too many orders whose outcome nobody knows."""
     HALTED = "halted"
+    REFUSED = "refused"
+    """The venue refused the order: look at why before the next one."""
     VENUE_DOWN = "venue_down"
 
 

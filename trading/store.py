@@ -131,8 +131,19 @@ async def lock_line(conn: AsyncConnection, desk: str, asset: str) -> HedgeLine:
     Raises:
         NoHedgeLine: there is none.
     """
+    return await get_line(conn, desk, asset, lock=True)
+
+
+async def get_line(
+    conn: AsyncConnection, desk: str, asset: str, *, lock: bool = False
+) -> HedgeLine:
+    """Return a hedge line, locked for this transaction if asked.
+
+    Raises:
+        NoHedgeLine: there is none.
+    """
     query = select(hedge).where(hedge.c.desk == desk, hedge.c.asset == asset)
-    row = (await conn.execute(query.with_for_update())).one_or_none()
+    row = (await conn.execute(query.with_for_update() if lock else query)).one_or_none()
     if row is None:
         raise NoHedgeLine(f"nobody has said where {asset} of desk {desk} is hedged")
     return line_of(row)

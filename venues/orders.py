@@ -174,10 +174,9 @@ async def resolve(
         if look:
             await asyncio.sleep(policy.pause / timedelta(seconds=1))
         try:
+            # The clock first: what is not there after the door was seen shut will never be there.
+            silence = weigh_silence(order, await gateway.server_time(), policy)
             report = await _look_for(gateway, order)
-            silence = Silence.MAY_STILL_COME
-            if report is None:
-                silence = weigh_silence(order, await gateway.server_time(), policy)
         except VenueUnavailable:
             continue
         if report is not None:

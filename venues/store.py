@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -283,11 +282,6 @@ def same_order(one: VenueOrder, other: VenueOrder) -> str | None:
         "reference",
     )
     return next((name for name in fields if getattr(one, name) != getattr(other, name)), None)
-
-
-def with_state(order: VenueOrder, state: OrderState) -> VenueOrder:
-    """Return a copy of *order* in *state*, for decisions that look ahead."""
-    return replace(order, state=state)
 
 
 _EVENT_NAMES = {

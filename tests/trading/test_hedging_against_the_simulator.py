@@ -309,6 +309,31 @@ async def test_two_hedgers_at_once_do_not_double(hedger: Hedger, sim: SimulatorP
     await require_all_agrees(hedger, sim)
 
 
+async def test_while_somebody_holds_a_line_nobody_else_plans_or_posts_it(
+    hedger: Hedger, sim: SimulatorProcess
+) -> None:
+    """Else a hedge could be planned between the posting of a fill and its mark."""
+    await booked(hedger.engine, request())
+    hold = text("SELECT 1 FROM trading.hedge WHERE desk = 'otc' AND asset = 'ETH' FOR UPDATE")
+
+    async with asyncio.TaskGroup() as group, hedger.engine.begin() as conn:
+        await conn.execute(hold)
+        posting = group.create_task(
+            transact(
+                hedger.engine, lambda c: post_fills(c, DESK, "ETH", book=BOOK, now=CLOCK.now())
+            )
+        )
+        passing = group.create_task(hedge_once(hedger, DESK, "ETH"))
+        await asyncio.sleep(0.8)
+        waiting = (posting.done(), passing.done())
+        meanwhile = sim.state()["accounts"]["desk"]["orders"]
+
+    assert waiting == (False, False)
+    assert meanwhile == []
+    assert posting.result() == []
+    assert passing.result().verdict is V.ORDER
+
+
 class Dies(Exception):
     """Our own process ends here."""
 
@@ -432,6 +457,19 @@ async def test_a_halted_line_places_nothing_and_goes_on_when_told(
     assert halted[0].residual == ETH.parse("10")
     assert line.state is HedgeState.ACTIVE
     assert going_on[-1].verdict is V.BELOW_MINIMUM
+
+
+async def test_a_refused_order_ends_the_round_with_the_venues_reason(
+    hedger: Hedger, sim: SimulatorProcess
+) -> None:
+    await booked(hedger.engine, request())
+    sim.control("POST", "balance", {"asset": "USDT", "free": "100"})
+
+    reports = await hedged(hedger)
+
+    assert [r.verdict for r in reports] == [V.REFUSED]
+    assert "insufficient balance" in reports[0].detail
+    assert reports[0].residual == ETH.parse("10")
 
 
 async def test_no_hedge_on_a_stale_book(hedger: Hedger, sim: SimulatorProcess) -> None:

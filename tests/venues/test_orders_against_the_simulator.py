@@ -29,7 +29,7 @@ from venues.ccxt.fill_stream import FillStream
 from venues.ccxt.gateway import BinanceGateway, open_gateway
 from venues.errors import ContradictingFill, OrderConflict, VenueUnavailable
 from venues.fills import Collected, begin_history, collect, filled_units, list_fills, record_fills
-from venues.model import OrderState, Placement, VenueFill, VenueOrder
+from venues.model import OrderState, Placement, PlacementUnknown, VenueFill, VenueOrder
 from venues.orders import LEASE, cancel, list_orders, resolve, resume, submit
 from venues.simulator.testing import SimulatorProcess
 
@@ -281,6 +281,40 @@ async def test_a_crash_around_sending_is_cleared_up_by_the_next_start(
         (after,) = await list_orders(conn, "sim", "desk")
     assert after.state is expected
     assert len(truth(sim)["orders"]) == (1 if expected is S.FILLED else 0)
+
+
+class SlowGateway:
+    """A gateway of a worker that is paused after sending and wakes up without an answer."""
+
+    def __init__(self, inner: BinanceGateway) -> None:
+        self._inner = inner
+        self.sent = asyncio.Event()
+        self.awake = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def place(self, order: VenueOrder) -> Placement:
+        await self._inner.place(order)
+        self.sent.set()
+        await self.awake.wait()
+        return PlacementUnknown("paused too long")
+
+
+async def test_a_worker_that_wakes_up_after_its_lease_changes_nothing(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+) -> None:
+    order = await intended(engine, ticket(grid))
+    slow: Any = SlowGateway(gateway)
+
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(submit(engine, slow, order.id, holder="first", clock=CLOCK))
+        await slow.sent.wait()
+        later = ManualClock(CLOCK.now() + LEASE)
+        await resume(engine, gateway, holder="second", clock=later, policy=QUICK)
+        slow.awake.set()
+
+    assert first.result().state is S.FILLED
 
 
 async def test_an_intent_that_nobody_sent_is_given_up_and_never_sent(
