@@ -63,7 +63,7 @@ async def advance_deposits(
         raise NotPossible(
             f"block {tip.hash} is not on {chain} any more", remedy="Ask again with the new tip"
         )
-    waiting = await store.claim_in_state(conn, Deposit, chain, WAITING, height_max=tip.height)
+    waiting = await store.claim_deposits(conn, chain, WAITING, tip=tip.height, finalized=finalized)
     plan, done, owing = Plan(), [], []
     for deposit in waiting:
         asked = _raise_requirement(deposit, policy)

@@ -46,9 +46,7 @@ async def advance_receipts(
         raise NotPossible(
             f"block {tip.hash} is not on {chain} any more", remedy="Ask again with the new tip"
         )
-    waiting = await store.claim_in_state(
-        conn, Receipt, chain, {ReceiptState.INCLUDED}, height_max=tip.height
-    )
+    waiting = await store.claim_receipts(conn, chain, tip=tip.height)
     plan, done = Plan(), []
     for receipt in waiting:
         number, wanted = policy.require(receipt)

@@ -17,6 +17,7 @@ from chain.errors import ChainHalted
 from chain.follow import get_cursor, halt
 from chain.testing import ScriptedTransaction
 from custody import deposits as verbs
+from custody import store
 from custody.allow_list import list_destinations
 from custody.attribution import attribution_bytes
 from custody.deposit_model import DEPOSIT_STATES, RECEIPT_STATES, Deposit, DepositState
@@ -281,6 +282,23 @@ async def test_a_stricter_policy_applies_to_what_is_waiting(house: House) -> Non
     house.mine(empty_after=2)
     await house.catch_up()
     assert await house.states() == ["included"]
+
+
+async def test_what_waits_long_does_not_keep_others_waiting(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PAGE_MAX", 2)
+    slow = Rule(Requirement(50), asset="USDT")
+    house.policy = ConfirmationPolicy(1, (slow, Rule(Requirement(2))))
+    house.mine(*(house.pay_token((house.acme, 1)) for _ in range(3)), empty_after=1)
+    house.mine(house.pay(house.acme, ETHER), empty_after=1)
+    await house.follow()
+
+    for _ in range(3):
+        await house.advance()
+
+    assert (await house.balances())["client:acme ETH"] == (ETHER, 0)
+    assert (await house.balances())["client:acme USDT"] == (0, 3)
 
 
 async def test_nothing_is_credited_on_a_chain_that_is_halted(house: House) -> None:
