@@ -6,10 +6,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from custody.addresses import assign_address
+from custody.model import AddressPurpose
 from custody.payout_model import PayoutState
-from tests.custody.payout_world import ETH, USDT, World, make_world
+from kernel.ids import derive_id
+from ledger.model import transfer
+from ledger.posting import ensure_accounts, post, require_applied
+from tests.custody.payout_world import BOOK, ETH, USDT, World, make_world
 
 FEE = 21_000 * (10**9 + 10**8)
 TOKEN_FEE = 52_000 * (10**9 + 10**8)
@@ -150,3 +155,50 @@ async def test_a_reorganisation_after_confirmation_reopens_the_payout(world: Wor
     await world.confirm()
     assert (await world.get(payout)).state is PayoutState.CONFIRMED
     assert await world.books() == confirmed
+
+
+async def test_a_sweep_moves_coins_between_addresses_of_one_wallet_and_costs_its_fee(
+    world: World,
+) -> None:
+    now = world.clock.now()
+    given = await world.run(
+        lambda conn: assign_address(
+            conn, "client-pool", purpose=AddressPurpose.DEPOSIT, party="birch", now=now
+        )
+    )
+    world.gateway.fund(given.address, 3 * ETH)
+    arrived = transfer(
+        derive_id(now, "arrived"), "custody:client-pool", "client:birch", 3 * ETH, "ETH", code="t"
+    )
+
+    async def book(conn: AsyncConnection) -> None:
+        await ensure_accounts(conn, BOOK, [("client:birch", "ETH")], now=now)
+        require_applied(await post(conn, BOOK, [arrived], now=now))
+
+    await world.run(book)
+    before = await world.books()
+    sweep = await world.approved(
+        claim="own:client-pool",
+        source_address=given.address,
+        destination=world.hot["client-pool"],
+        amount=2 * ETH,
+    )
+    assert (await world.books())["custody:client-pool", "ETH"] == (14 * ETH, 0, 2 * ETH)
+
+    report = await world.advance()
+    assert report.waiting == {}
+    await world.mine(3)
+    await world.confirm()
+
+    assert (await world.get(sweep)).state is PayoutState.CONFIRMED
+    assert await world.books() == {
+        **before,
+        ("custody:client-pool", "ETH"): (14 * ETH - FEE, 0, 0),
+        ("expense:network-fee", "ETH"): (FEE, 0, 0),
+    }
+    head = await world.gateway.head()
+    held = [
+        await world.gateway.balance(address, None, at=head)
+        for address in (given.address, world.hot["client-pool"])
+    ]
+    assert held == [ETH - FEE, 13 * ETH]
