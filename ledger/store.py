@@ -349,20 +349,21 @@ async def write(
 
 
 def _transfer_arrays(rows: Sequence[TransferRow]) -> list[str]:
+    columns = list(zip(*rows, strict=True)) or [()] * len(TransferRow._fields)
     return [
-        numbers([row[0] for row in rows]),
-        numbers([row[1] for row in rows]),
-        numbers([int(row[2]) for row in rows]),
-        *(numbers([row[at] for row in rows]) for at in range(3, 7)),
-        texts([row[7] for row in rows]),
-        nullable([row[8] for row in rows]),
-        nullable([row[9] for row in rows]),
-        texts([row[10] for row in rows]),
-        nullable([row[11] for row in rows]),
-        times([row[12] for row in rows]),
-        texts([row[13] for row in rows]),
-        nullable([row[14] for row in rows]),
-        texts([row[15] for row in rows]),
+        numbers(columns[0]),
+        numbers(columns[1]),
+        numbers([int(kind) for kind in columns[2]]),
+        *(numbers(columns[at]) for at in range(3, 7)),
+        texts(columns[7]),
+        nullable(columns[8]),
+        nullable(columns[9]),
+        texts(columns[10]),
+        nullable(columns[11]),
+        times(columns[12]),
+        texts(columns[13]),
+        nullable(columns[14]),
+        texts(columns[15]),
     ]
 
 
@@ -374,16 +375,8 @@ def _entry_arrays(decisions: Decisions) -> list[str]:
 def _balance_arrays(decisions: Decisions) -> list[str]:
     last = {entry.account: entry.sequence for entry in decisions.entries}
     rows = [decisions.balances[number] for number in last]
-    return [
-        numbers(list(last)),
-        numbers(list(last.values())),
-        numbers([row.version for row in rows]),
-        numbers([row.closed for row in rows]),
-        numbers([row.debits_pending for row in rows]),
-        numbers([row.debits_posted for row in rows]),
-        numbers([row.credits_pending for row in rows]),
-        numbers([row.credits_posted for row in rows]),
-    ]
+    dp, d, cp, c, versions, closed = zip(*rows, strict=True) if rows else [()] * 6
+    return [numbers(column) for column in (last, last.values(), versions, closed, dp, d, cp, c)]
 
 
 def _hold_arrays(decisions: Decisions) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.db import transact
 from ledger.audit import Fault
-from ledger.model import Transfer
+from ledger.model import Transfer, hold, post_hold
 from ledger.posting import ensure_accounts, post
 from ledger.scenarios import name_id
 from ledger.verification import verify
@@ -217,3 +219,37 @@ async def test_a_forged_tile_is_named(
     faults = await verify(busy, 1)
 
     assert ("tile", "level 0 index 1") in {(fault.table, fault.key) for fault in faults}
+
+
+async def test_a_book_that_goes_on_working_verifies(
+    busy: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small chunks, so that balances, holds and the head move on behind each watermark."""
+    monkeypatch.setattr("ledger.verification.CHUNK", 16)
+    keys = [("custody:w", "ETH"), ("suspense:x", "ETH")]
+    await transact(busy, lambda conn: ensure_accounts(conn, 1, keys))
+    working = True
+
+    async def work() -> None:
+        for n in range(0, 600, 12):
+            made = hold(
+                name_id(f"hold-{n}"), "custody:w", "client:a", 1, "ETH", code="c", purpose="p"
+            )
+            done = post_hold(name_id(f"post-{n}"), name_id(f"hold-{n - 24}"), code="c")
+            batch = [*MANY[n : n + 12], made, done]
+            await transact(busy, lambda conn: post(conn, 1, batch))  # noqa: B023  run at once
+
+    async def watch() -> int:
+        times = 0
+        while working:
+            assert await verify(busy, 1) == []
+            times += 1
+        return times
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        await group.create_task(work())
+        working = False
+
+    assert watching.result() > 1
+    assert await verify(busy, 1) == []
