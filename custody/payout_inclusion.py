@@ -208,6 +208,7 @@ async def _foreign(
         state=ForeignState.INCLUDED,
         epoch=known.epoch + 1 if known else 1,
         block_hash=block.hash,
+        height=block.height,
         legs=found.legs,
         seen_at=known.seen_at if known else now,
     )

@@ -86,6 +86,8 @@ PAYOUT_STATES: Final = StateTable(
             (PayoutState.SECURITY_HOLD, PayoutState.SIGNED),
             (PayoutState.SECURITY_HOLD, PayoutState.ALLOCATED),
             (PayoutState.SECURITY_HOLD, PayoutState.MINED),
+            # The stranger's transaction is final, so ours can never be: the claim is paid back.
+            (PayoutState.SECURITY_HOLD, PayoutState.FAILED_ON_CHAIN),
             *((before, after) for before in _BEFORE_ALLOCATION for after in _WITHDRAWN),
         }
     ),
@@ -478,5 +480,6 @@ class ForeignSpend:
     state: ForeignState
     epoch: int
     block_hash: str
+    height: int
     legs: tuple[ForeignLeg, ...]
     seen_at: datetime

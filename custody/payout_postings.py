@@ -203,6 +203,11 @@ def failed(payout: Payout) -> tuple[Transfer, ...]:
     return chain(freed, returned)
 
 
+def abandoned(payout: Payout) -> tuple[Transfer, ...]:
+    """Free coins and fee and give the claim back: the nonce of the signed bytes is gone for good."""
+    return chain(_void(payout, "fee", payout.hold_epoch), *failed(payout))
+
+
 def is_within_wallet(payout: Payout) -> bool:
     """Tell whether coins only change addresses inside one wallet (a sweep, a gas top-up)."""
     claim = payout.parsed_claim

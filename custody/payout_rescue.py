@@ -15,13 +15,21 @@ from chain.ports import ChainGateway
 from custody import payout_store as store
 from custody.errors import NotPossible
 from custody.payout_allocation import FEE_PER_GAS_MAX, bumped
-from custody.payout_events import step_payout
-from custody.payout_model import Attempt, AttemptState, Payout, PayoutState
-from custody.payout_postings import replaced
+from custody.payout_events import move_attempt, step_payout
+from custody.payout_model import (
+    ATTEMPT_STATES,
+    Attempt,
+    AttemptState,
+    NonceState,
+    Payout,
+    PayoutState,
+)
+from custody.payout_postings import abandoned, released, replaced
 from custody.payout_steps import new_attempt
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import Refused
+from kernel.events import record
 from ledger.posting import post, require_applied
 from registry.authority import require_role, signing_bytes, verify_signature
 from registry.model import Operator, Role
@@ -30,6 +38,7 @@ from registry.queries import get_operator
 BUMPERS: Final = (Role.OPERATIONS, Role.TREASURER)
 RESUMERS: Final = (Role.ADMIN, Role.TREASURER, Role.APPROVER)
 RESUME_VERB: Final = "payout_sender.resume"
+ABANDON_VERB: Final = "payout.abandon"
 WAITING: Final = frozenset({AttemptState.SIGNED, AttemptState.BROADCAST, AttemptState.AMBIGUOUS})
 PEOPLE_MIN: Final = 2
 
@@ -142,12 +151,7 @@ async def resume_sender(
         reason: why it is safe.
         now: the time of the decision.
     """
-    if len(signatures) < PEOPLE_MIN:
-        raise Refused("a frozen address is thawed by two people")
-    for code, signature in signatures.items():
-        operator = await get_operator(conn, code)
-        require_role(operator, *RESUMERS)
-        verify_signature(operator, resume_bytes(chain, sender, reason), signature)
+    await _require_people(conn, signatures, resume_bytes(chain, sender, reason))
     held = await store.list_payouts(conn, chain=chain, states={PayoutState.SECURITY_HOLD})
     locked = await store.lock_payouts(conn, {item.id for item in held if item.sender == sender})
     source = (await store.find_sources(conn, chain, [sender])).get(sender)
@@ -160,6 +164,76 @@ async def resume_sender(
         for payout in locked.values()
         if payout.state is PayoutState.SECURITY_HOLD
     ]
+
+
+def abandon_bytes(payout_id: UUID, reason: str) -> bytes:
+    """Return what each of the two people signs."""
+    return signing_bytes(ABANDON_VERB, {"payout_id": payout_id, "reason": reason})
+
+
+async def abandon_payout(
+    conn: AsyncConnection,
+    payout_id: UUID,
+    *,
+    signatures: Mapping[str, bytes],
+    reason: str,
+    finalized: int,
+    now: datetime,
+) -> Payout:
+    """Give a held payout up and its claim back, once its nonce is spent beyond return.
+
+    Args:
+        conn: the caller's transaction.
+        payout_id: a payout on SECURITY_HOLD.
+        signatures: Ed25519 over `abandon_bytes`, by operator code; at least two.
+        reason: what was found.
+        finalized: the height that the chain itself calls final.
+        now: the time of the decision.
+
+    Raises:
+        NotPossible: our bytes could still be mined: the stranger's transaction is not final.
+    """
+    await _require_people(conn, signatures, abandon_bytes(payout_id, reason))
+    payout = await store.get_payout(conn, payout_id, lock=True)
+    if payout.state is not PayoutState.SECURITY_HOLD or payout.nonce is None:
+        raise NotPossible(f"payout {payout_id} is {payout.state}, not on hold")
+    spent = await store.find_spent_height(conn, payout.chain, payout.sender, payout.nonce)
+    if spent is None or spent > finalized:
+        raise NotPossible(
+            f"nonce {payout.nonce} of {payout.sender} is not spent in a final block",
+            remedy="Wait: until then the signed bytes can be mined",
+        )
+    events, attempts = [], await store.list_attempts(conn, payout_id)
+    for attempt in attempts:
+        if ATTEMPT_STATES.allows(attempt.state, AttemptState.SUPERSEDED):
+            how = AttemptState.SUPERSEDED
+            events.append((await move_attempt(conn, attempt, how, now=now, reason=reason))[1])
+    await store.end_nonce(conn, payout.chain, payout.sender, payout.nonce, NonceState.SPENT)
+    signed = any(item.raw is not None for item in attempts)
+    chain = abandoned(payout) if signed else released(payout)
+    require_applied(await post(conn, payout.book, chain, now=now))
+    await record(conn, events)
+    return await step_payout(
+        conn,
+        payout,
+        PayoutState.FAILED_ON_CHAIN,
+        actor="+".join(sorted(signatures)),
+        now=now,
+        reason=reason,
+        name="PayoutAbandoned",
+        waiting_for="",
+    )
+
+
+async def _require_people(
+    conn: AsyncConnection, signatures: Mapping[str, bytes], payload: bytes
+) -> None:
+    if len(signatures) < PEOPLE_MIN:
+        raise Refused("a security hold is ended by two people")
+    for code, signature in signatures.items():
+        operator = await get_operator(conn, code)
+        require_role(operator, *RESUMERS)
+        verify_signature(operator, payload, signature)
 
 
 async def _resume(

@@ -429,6 +429,21 @@ async def lock_foreign(
     }
 
 
+async def find_spent_height(
+    conn: AsyncConnection, chain: str, sender: str, nonce: int
+) -> int | None:
+    """Return the height at which a stranger's transaction spent our nonce; None if none has."""
+    height = await conn.scalar(
+        select(foreign_spend.c.height).where(
+            foreign_spend.c.chain == chain,
+            foreign_spend.c.sender == sender,
+            foreign_spend.c.nonce == nonce,
+            foreign_spend.c.state == ForeignState.INCLUDED,
+        )
+    )
+    return None if height is None else int(height)
+
+
 async def save_foreign(conn: AsyncConnection, spend: ForeignSpend, *, known: bool) -> None:
     """Insert a foreign spend, or write the one that is *known* and locked."""
     values = {
@@ -441,7 +456,7 @@ async def save_foreign(conn: AsyncConnection, spend: ForeignSpend, *, known: boo
     if not known:
         await conn.execute(insert(foreign_spend).values(**values))
         return
-    changed = {name: values[name] for name in ("state", "epoch", "block_hash", "legs")}
+    changed = {name: values[name] for name in ("state", "epoch", "block_hash", "height", "legs")}
     await conn.execute(
         update(foreign_spend).where(foreign_spend.c.id == spend.id).values(**changed)
     )

@@ -214,6 +214,7 @@ foreign_spend = Table(
     Column("state", Text, nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("block_hash", Text, nullable=False),
+    Column("height", BigInteger, nullable=False),
     Column("legs", JSONB, nullable=False),
     Column("seen_at", Timestamp, nullable=False),
     UniqueConstraint("chain", "tx_hash"),

@@ -23,7 +23,7 @@ UPDATABLE = {
     "payout_approval": "",
     "payout_policy": "state, approved_by, signature",
     "allowed_destination": "state, approved_by, signature, usable_from",
-    "foreign_spend": "state, epoch, block_hash, legs",
+    "foreign_spend": "state, epoch, block_hash, height, legs",
 }
 
 PAYOUT_FUNCTION = """\
@@ -61,6 +61,7 @@ BEGIN
             ('reserved', 'pending_approval'),
             ('reserved', 'rejected'),
             ('security_hold', 'allocated'),
+            ('security_hold', 'failed_on_chain'),
             ('security_hold', 'mined'),
             ('security_hold', 'signed'),
             ('signed', 'mined'),
@@ -421,6 +422,7 @@ def upgrade() -> None:
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("epoch", sa.Integer, nullable=False),
         sa.Column("block_hash", sa.Text, nullable=False),
+        sa.Column("height", sa.BigInteger, nullable=False),
         sa.Column("legs", postgresql.JSONB, nullable=False),
         sa.Column("seen_at", TIMESTAMP, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_foreign_spend"),

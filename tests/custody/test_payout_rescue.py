@@ -12,7 +12,13 @@ from chain.evm.transactions import decode_signed
 from chain.testing import ScriptedTransaction
 from custody import payout_store as store
 from custody.payout_model import AttemptState, Payout, PayoutState
-from custody.payout_rescue import bump_payout, resume_bytes, resume_sender
+from custody.payout_rescue import (
+    abandon_bytes,
+    abandon_payout,
+    bump_payout,
+    resume_bytes,
+    resume_sender,
+)
 from kernel.errors import Refused
 from registry.queries import get_operator
 from registry.testing import operator_keypair
@@ -127,4 +133,45 @@ async def test_two_people_end_a_security_hold(world: World) -> None:
     await world.mine(3)
     await world.confirm()
     assert (await world.get(payout)).state is PayoutState.CONFIRMED
+    await world.assert_rule_two()
+
+
+async def test_a_held_payout_is_given_up_when_the_strangers_block_is_final(world: World) -> None:
+    before = await world.books()
+    payout = await world.approved()
+    world.gateway.refuse_broadcasts = 1
+    await world.advance()
+    hot = world.hot["client-pool"]
+    thief = ScriptedTransaction(sender=hot, recipient=STRANGER, nonce=0, value=ETH)
+    block = world.gateway.mine(thief)
+    await world.follow()
+    reason = "the key of the hot address was used elsewhere"
+    signatures = {
+        code: operator_keypair(code).sign(abandon_bytes(payout.id, reason))
+        for code in ("ada", "ben")
+    }
+
+    async def give_up(finalized: int) -> Payout:
+        return await world.run(
+            lambda conn: abandon_payout(
+                conn,
+                payout.id,
+                signatures=signatures,
+                reason=reason,
+                finalized=finalized,
+                now=world.clock.now(),
+            )
+        )
+
+    with pytest.raises(Refused, match="not spent in a final block"):
+        await give_up(block.height - 1)
+    ended = await give_up(block.height)
+
+    assert ended.state is PayoutState.FAILED_ON_CHAIN
+    assert await world.books() == {
+        **before,
+        ("custody:client-pool", "ETH"): (10 * ETH - thief.fee, 0, 0),
+        ("suspense:unattributed:evm", "ETH"): (-ETH, 0, 0),
+        ("expense:network-fee", "ETH"): (thief.fee, 0, 0),
+    }
     await world.assert_rule_two()
