@@ -24,6 +24,7 @@ from app.cli import (
     registry,
     settle,
     simulate,
+    up,
 )
 from kernel.errors import CausewayError
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 house.register(app)
 bench.register(app)
+app.command()(up.up)
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(custody.app, name="custody")

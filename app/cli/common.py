@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -114,22 +114,25 @@ async def on_database(work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
     engine = create_engine(async_url(url.reveal()), role=APP_ROLE)
     try:
         return await work(engine)
-    except DBAPIError as error:
-        _explain_database(error)
+    except (DBAPIError, OutsideUnavailable) as error:
+        # What PostgreSQL said while connecting is the cause of what the kernel says about it.
+        cause = error.__cause__ if isinstance(error, OutsideUnavailable) else error
+        if isinstance(cause, DBAPIError):
+            _explain_database(cause, error)
+        raise
     finally:
         await engine.dispose()
 
 
-def _explain_database(error: DBAPIError) -> NoReturn:
+def _explain_database(said: DBAPIError, error: Exception) -> None:
+    """Say what an operator can do about it, where that is known; else return."""
     from kernel.db import sqlstate
 
-    state = sqlstate(error) or ""
-    what, remedy = DATABASE_TROUBLE.get(state, ("", ""))
-    if not what and not error.connection_invalidated:
-        raise error
-    raise OutsideUnavailable(
-        f"{what or 'the connection to PostgreSQL was lost'}: {error.orig}", remedy=remedy
-    ) from error
+    what, remedy = DATABASE_TROUBLE.get(sqlstate(said) or "", ("", ""))
+    if not what and said.connection_invalidated:
+        what = "the connection to PostgreSQL was lost"
+    if what:
+        raise OutsideUnavailable(f"{what}: {said.orig}", remedy=remedy) from error
 
 
 def read(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:

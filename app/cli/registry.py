@@ -106,7 +106,7 @@ def found(file: Path, *, as_json: AsJson = False) -> None:
 
     Example: `causeway registry found founding.json`
     """
-    founding = parse_founding(_read_json(file), file)
+    founding = parse_founding(read_json(file), file)
 
     async def work(conn: AsyncConnection) -> dict[str, str]:
         await found_house(conn, founding)
@@ -132,7 +132,7 @@ def propose(
     """
     who = credentials(as_, key)
     wanted = _kind(kind)
-    record = parse_record(wanted, _read_json(file), file)
+    record = parse_record(wanted, read_json(file), file)
 
     async def work(conn: AsyncConnection) -> Proposal:
         from registry.changes import propose as verb
@@ -329,7 +329,12 @@ def _kind(text: str) -> RecordKind:
     return one_of(RecordKind, text, "kind of record")
 
 
-def _read_json(path: Path) -> object:
+def read_json(path: Path) -> object:
+    """Read a JSON file.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -1,0 +1,126 @@
+"""``causeway up``: the house at work: PostgreSQL, migrations, and the workers until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.common import async_url, clock, run, settings
+from app.cli.registry import found_house, parse_founding, read_json
+from kernel.errors import OutsideUnavailable, ungrouped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from app.workers.house import House
+    from app.workers.house_file import HouseFile
+    from kernel.settings import Settings
+
+
+def up(
+    *,
+    house: Annotated[
+        Path | None, typer.Option("--house", metavar="FILE", help="The house file (TOML).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Log one JSON object a line, as with CAUSEWAY_LOG_JSON.")
+    ] = False,
+) -> None:
+    """Run the bridge until SIGTERM or Ctrl-C: watch the chain, pay, settle, hand events on.
+
+    PostgreSQL is CAUSEWAY_DATABASE_URL, or an embedded one; the node is CAUSEWAY_EVM_URL. Standard
+    output is JSON: one line when it is ready, then one for each event. The log is on standard error.
+
+    Example: `causeway up --house /etc/causeway/house.toml`
+    """
+    from app.workers.house_file import NAME, read_house
+    from kernel.telemetry import configure_logging
+
+    found = settings()
+    configure_logging(found.log_level, as_json=as_json or found.log_json)
+    path = house or found.state_dir / NAME
+    file = read_house(path)
+    with ungrouped():
+        run(lambda: _run(found, file))
+
+
+async def _run(found: Settings, file: HouseFile) -> None:
+    from app.local.migrate import migrate
+    from app.workers.house import House, run_house, stop_on_signals
+    from kernel.db import APP_ROLE, create_engine
+
+    if found.evm_url is None:
+        raise OutsideUnavailable(
+            "no node is named",
+            where="CAUSEWAY_EVM_URL",
+            remedy="Set it; `causeway simulate evm` is one for this machine",
+        )
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    async with contextlib.AsyncExitStack() as stack:
+        owner, facts = await _database(found, stack)
+        await migrate(owner)
+        app_url = found.app_database_url
+        engine = create_engine(async_url(app_url.reveal()) if app_url else owner, role=APP_ROLE)
+        stack.push_async_callback(engine.dispose)
+        house = House(
+            engine=engine,
+            evm_url=found.evm_url,
+            file=file,
+            clock=clock(),
+            write=_write,
+            facts={"pid": os.getpid(), **facts},
+        )
+        await _found(house, file)
+        await run_house(house, _ready, stop)
+
+
+async def _database(
+    found: Settings, stack: contextlib.AsyncExitStack
+) -> tuple[str, dict[str, Any]]:
+    """Return the owner's URL, and what the ready line says of an embedded server."""
+    if found.database_url is not None:
+        return async_url(found.database_url.reveal()), {}
+    from app.local.postgres import LocalPostgres, running
+
+    server = LocalPostgres(found.state_dir / "postgres")
+    await stack.enter_async_context(running(server))
+    for notice in server.notices:
+        sys.stderr.write(f"{notice}\n")
+    # Only this machine's user can open its socket, so the URL is no secret.
+    return server.url(), {"CAUSEWAY_DATABASE_URL": server.url()}
+
+
+async def _found(house: House, file: HouseFile) -> None:
+    """Found an empty registry, if the house file names what with."""
+    from app.workers.house import is_founded
+    from kernel.db import transact
+
+    if file.founding is None:
+        return
+    founding = parse_founding(read_json(file.founding), file.founding)
+
+    async def work(conn: AsyncConnection) -> None:
+        if not await is_founded(conn):
+            await found_house(conn, founding)
+
+    await transact(house.engine, work)
+
+
+def _ready(facts: Mapping[str, Any]) -> None:
+    import orjson
+
+    _write(orjson.dumps(dict(facts)).decode())
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,182 @@
+"""All workers of one house in one process: what ``causeway up`` runs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.workers.house_file import HouseFile
+from app.workers.loops import Loop, run_loops
+from app.workers.relay import RelayWorker
+from app.workers.settlement import SettlementWorker
+from app.workers.watcher import Watcher
+from chain.evm.gateway import EvmGateway
+from chain.model import FollowPolicy
+from custody.policy import ConfirmationPolicy, Requirement
+from custody.signer.client import SignerClient
+from kernel.clock import Clock
+from kernel.db import transact
+from kernel.errors import BadInput, OutsideUnavailable, Refused
+from ledger.queries import head
+from registry.model import Chain
+from registry.queries import get_chain, list_assets, list_entities
+
+STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+
+log = structlog.get_logger("house")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What the workers run on.
+
+    Attributes:
+        write: takes one line of standard output: the ready line, then domain events.
+        facts: what else the ready line says.
+    """
+
+    engine: AsyncEngine
+    evm_url: str
+    file: HouseFile
+    clock: Clock
+    write: Callable[[str], None]
+    facts: Mapping[str, Any]
+
+
+async def run_house(
+    house: House, ready: Callable[[Mapping[str, Any]], None], stop: asyncio.Event
+) -> None:
+    """Run the workers until *stop* is set; what they leave undone, the next start goes on with.
+
+    Raises:
+        Refused: the registry is empty, or does not know the chain or the book.
+        OutsideUnavailable: the node does not answer. (Later it may come and go.)
+    """
+    chain, policy = await transact(house.engine, lambda conn: _configured(conn, house.file))
+    signer = SignerClient(house.file.signer_socket)
+    await _greet(signer)
+    async with EvmGateway(house.evm_url, chain=chain.code, network_id=chain.network_id) as gateway:
+        loops = _loops(house, _watcher(house, gateway, signer, policy))
+        ready(
+            {
+                "ready": True,
+                "chain": chain.code,
+                "chain_id": chain.network_id,
+                "book": house.file.book,
+                "loops": [loop.name for loop in loops],
+                **house.facts,
+            }
+        )
+        await run_loops(loops, stop)
+    log.info("stopped")
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Set *stop* at SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in STOPS:
+        loop.add_signal_handler(number, stop.set)
+
+
+async def is_founded(conn: AsyncConnection) -> bool:
+    """Tell whether the registry has records."""
+    return bool(await list_entities(conn))
+
+
+async def _configured(conn: AsyncConnection, file: HouseFile) -> tuple[Chain, ConfirmationPolicy]:
+    if not await is_founded(conn):
+        raise Refused(
+            "the registry is empty",
+            remedy="Name a founding file in the house file, or run `causeway registry found FILE`",
+        )
+    await head(conn, file.book)
+    chain = await get_chain(conn, file.chain)
+    assets = {asset.code: asset for asset in await list_assets(conn)}
+    try:
+        text = file.confirmations.read_text()
+    except OSError as error:
+        raise BadInput(
+            f"the confirmation policy cannot be read: {error.strerror}",
+            where=str(file.confirmations),
+        ) from error
+    return chain, ConfirmationPolicy.parse(text, assets)
+
+
+async def _greet(signer: SignerClient) -> None:
+    """Say whether the signer answers: without it deposits are credited and payouts wait."""
+    try:
+        health = await signer.health()
+    except OutsideUnavailable as error:
+        log.warning("the signer does not answer: payouts will wait", error=str(error))
+    else:
+        log.info("the signer answers", key_id=health.key_id, signed=health.signed)
+
+
+def _watcher(
+    house: House, gateway: EvmGateway, signer: SignerClient, policy: ConfirmationPolicy
+) -> Watcher:
+    file = house.file
+    return Watcher(
+        engine=house.engine,
+        gateway=gateway,
+        signer=signer,
+        clock=house.clock,
+        chain=file.chain,
+        book=file.book,
+        policy=policy,
+        payout_requirement=Requirement(file.payout_depth, file.payout_finalized),
+        follow_policy=FollowPolicy(
+            reorg_depth_max=file.reorg_depth_max, start_height=file.start_height
+        ),
+    )
+
+
+def _loops(house: House, watcher: Watcher) -> list[Loop]:
+    engine, clock, pause = house.engine, house.clock, house.file.pause
+    settlement = SettlementWorker(engine=engine, clock=clock, book=house.file.book)
+    relay = RelayWorker(engine=engine, clock=clock, write=house.write)
+
+    async def watch() -> Mapping[str, object]:
+        turn = await watcher.turn()
+        done: dict[str, object] = {
+            "included": turn.followed.included,
+            "orphaned": turn.followed.orphaned,
+            "deposits": len(turn.deposits),
+            "receipts": len(turn.receipts),
+            "payouts": len(turn.payouts),
+            "signed": len(turn.work.signed),
+            "sent": len(turn.work.sent),
+        }
+        if turn.followed.reason:
+            done["halted"] = turn.followed.reason
+        return _nonzero(done)
+
+    async def settle() -> Mapping[str, object]:
+        turn = await settlement.turn()
+        return _nonzero(
+            {
+                "matched": len(turn.matched),
+                "final": len(turn.final),
+                "expired": len(turn.expired),
+            }
+        )
+
+    async def hand_on() -> Mapping[str, object]:
+        return _nonzero({"events": await relay.turn()})
+
+    turns: dict[str, Callable[[], Awaitable[Mapping[str, object]]]] = {
+        "watcher": watch,
+        "settlement": settle,
+        "relay": hand_on,
+    }
+    return [Loop(name=name, turn=turn, pause=pause) for name, turn in turns.items()]
+
+
+def _nonzero(figures: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in figures.items() if value}

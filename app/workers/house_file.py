@@ -1,0 +1,117 @@
+"""The file that says which house the workers run: TOML, checked to the last key.
+
+::
+
+    chain = "evm"                          # code of the chain, as registered
+    book = 1
+    signer_socket = "signer.sock"          # paths are relative to this file
+    confirmations = "confirmations.json"   # the confirmation policy of deposits and receipts
+    payout_depth = 6                       # blocks on a payout before it is confirmed
+    payout_finalized = false               # or until the chain itself promises that it stays
+    start_height = 19000000                # the first block that is read
+    reorg_depth_max = 64                   # a deeper one halts the chain
+    pause_ms = 1000                        # between two turns
+    founding = "founding.json"             # optional: founds an empty registry
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from kernel.errors import BadInput
+
+NAME: Final = "house.toml"
+PAUSE_MS_MIN: Final = 50
+PAUSE_MS_MAX: Final = 3_600_000
+HEIGHT_MAX: Final = 2**63 - 1
+
+_TEXTS: Final = ("chain", "signer_socket", "confirmations", "founding")
+_NUMBERS: Final = {
+    "book": (1, HEIGHT_MAX),
+    "payout_depth": (1, 100_000),
+    "start_height": (0, HEIGHT_MAX),
+    "reorg_depth_max": (1, 100_000),
+    "pause_ms": (PAUSE_MS_MIN, PAUSE_MS_MAX),
+}
+_DEFAULTS: Final[dict[str, Any]] = {
+    "payout_finalized": False,
+    "reorg_depth_max": 64,
+    "pause_ms": 1_000,
+    "founding": "",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HouseFile:
+    """What the file says; paths are absolute."""
+
+    chain: str
+    book: int
+    signer_socket: Path
+    confirmations: Path
+    payout_depth: int
+    payout_finalized: bool
+    start_height: int
+    reorg_depth_max: int
+    pause: timedelta
+    founding: Path | None
+
+
+def read_house(path: Path) -> HouseFile:
+    """Read the file.
+
+    Raises:
+        BadInput: names the key that is missing, unknown or of another kind.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"the house file cannot be read: {error}", where=str(path)) from error
+    return parse_house(document, path)
+
+
+def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
+    """Check what was read from *path*."""
+    values = {**_DEFAULTS, **document}
+    known = (*_TEXTS, *_NUMBERS, "payout_finalized")
+    for key in document:
+        if key not in known:
+            raise BadInput(
+                f"the house file has the key {key!r}",
+                where=str(path),
+                remedy=f"Known are {', '.join(known)}",
+            )
+    for key in known:
+        if key not in values:
+            raise BadInput(f"the house file does not say {key}", where=str(path))
+        _check(key, values[key], path)
+    folder = path.absolute().parent
+    return HouseFile(
+        chain=values["chain"],
+        book=values["book"],
+        signer_socket=folder / values["signer_socket"],
+        confirmations=folder / values["confirmations"],
+        payout_depth=values["payout_depth"],
+        payout_finalized=values["payout_finalized"],
+        start_height=values["start_height"],
+        reorg_depth_max=values["reorg_depth_max"],
+        pause=timedelta(milliseconds=values["pause_ms"]),
+        founding=folder / values["founding"] if values["founding"] else None,
+    )
+
+
+def _check(key: str, value: object, path: Path) -> None:
+    where = f"{path}: {key}"
+    if key in _TEXTS:
+        if not isinstance(value, str) or (not value and key != "founding"):
+            raise BadInput(f"{key} is {value!r}, not a text", where=where)
+    elif key in _NUMBERS:
+        low, high = _NUMBERS[key]
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise BadInput(f"{key} is {value!r}", where=where, remedy=f"Write {low} to {high}")
+    elif not isinstance(value, bool):
+        raise BadInput(f"{key} is {value!r}", where=where, remedy="Write true or false")

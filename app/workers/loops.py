@@ -1,0 +1,93 @@
+"""Turns in a loop: until told to stop, each loop at its own pace, none in the way of another.
+
+A turn that fails in a way that was foreseen (a node that does not answer, a posting that is
+refused) is logged and taken again after a pause that grows; the other loops go on meanwhile. An
+error that nobody foresaw ends the process: a restart begins where the rows say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from kernel.errors import CausewayError, OutsideUnavailable
+
+PAUSE_MAX: Final = timedelta(seconds=30)
+"""The longest pause after failures."""
+GRACE: Final = timedelta(seconds=20)
+"""How long a turn that is under way may take to end after the stop."""
+
+log = structlog.get_logger("loops")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """Something that is done again and again.
+
+    Attributes:
+        turn: does what is due and returns figures for the log; an empty mapping: nothing was due.
+        pause: between two turns.
+    """
+
+    name: str
+    turn: Callable[[], Awaitable[Mapping[str, object]]]
+    pause: timedelta
+
+
+async def run_loops(loops: Sequence[Loop], stop: asyncio.Event) -> None:
+    """Take turns until *stop* is set, then let turns under way end, at most `GRACE` long."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_repeat(loop, stop), name=loop.name) for loop in loops]
+        waiting = group.create_task(stop.wait())
+        # A loop only ends by itself when it fails, and then the group ends the others.
+        await waiting
+        _, late = await asyncio.wait(tasks, timeout=GRACE.total_seconds())
+        for task in late:
+            log.warning("turn cut off", loop=task.get_name())
+            task.cancel()
+
+
+def next_pause(pause: timedelta, failures: int) -> timedelta:
+    """Return the pause after *failures* failed turns in a row: doubled by each, up to a limit."""
+    return min(PAUSE_MAX, pause * 2 ** min(failures, 16)) if failures else pause
+
+
+async def _repeat(loop: Loop, stop: asyncio.Event) -> None:
+    failures = 0
+    while not stop.is_set():
+        try:
+            done = await _turn(loop)
+        except CausewayError as error:
+            failures += 1
+            # Foreseen: the sentence says all, a trace would hide it.
+            log.error("turn failed", loop=loop.name, failures=failures, error=str(error))  # noqa: TRY400  see above
+        else:
+            failures = 0
+            if done:
+                log.info("turn", loop=loop.name, **done)
+        await _wait(stop, next_pause(loop.pause, failures))
+
+
+async def _turn(loop: Loop) -> Mapping[str, object]:
+    try:
+        return await loop.turn()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise OutsideUnavailable(
+                f"the connection to PostgreSQL was lost: {error.orig}"
+            ) from error
+        raise
+
+
+async def _wait(stop: asyncio.Event, pause: timedelta) -> None:
+    try:
+        async with asyncio.timeout(pause.total_seconds()):
+            await stop.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,286 @@
+"""``causeway up`` as a process of its own, with a chain and a signer that are real processes too."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.local.databases import Database
+from app.local.processes import Processes, python_module
+from causeway.pytest import LocalChain
+from custody.signer.testing import SEED, rules_for, write_signer_files
+from registry.records import to_content
+from registry.testing import demo_founding
+from tests.app.cli.conftest import Cli
+
+PATIENCE_S = 60
+PAYEE = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+LISTS = ("entities", "assets", "chains", "chain_assets", "parties", "operators", "wallets")
+As = Callable[[str], tuple[str, ...]]
+
+
+@pytest.fixture
+def house_file(tmp_path: Path) -> Path:
+    """A house on the local chain, whose registry is founded by the first start."""
+    founding = demo_founding()
+    # No token is deployed on this chain: what is registered is what the node can be asked about.
+    founding = replace(founding, chain_assets=founding.chain_assets[:1])
+    contents = {name: [to_content(i) for i in getattr(founding, name)] for name in LISTS}
+    (tmp_path / "founding.json").write_text(json.dumps(contents))
+    (tmp_path / "confirmations.json").write_text('{"version": 1, "rules": [{"depth": 3}]}')
+    path = tmp_path / "house.toml"
+    path.write_text(
+        'chain = "evm"\nbook = 1\nsigner_socket = "signer.sock"\npause_ms = 100\n'
+        'confirmations = "confirmations.json"\nfounding = "founding.json"\n'
+        "payout_depth = 2\nstart_height = 0\n"
+    )
+    return path
+
+
+@pytest.fixture
+def signer(causeway_processes: Processes, house_file: Path) -> Iterator[None]:
+    """The signer, on the socket that the house file names."""
+    founding = demo_founding()
+    rules = rules_for(founding.chains, founding.chain_assets, founding.operators)
+    files = write_signer_files(house_file.parent, rules, seed=SEED, random=secrets.token_bytes)
+    socket = house_file.parent / "signer.sock"
+    child = causeway_processes.start(
+        python_module("signer", "custody.signer", "--socket", str(socket), *files.options)
+    )
+    yield
+    causeway_processes.stop(child)
+
+
+@pytest.fixture
+def at_work(
+    environment: None,
+    database: Database,
+    causeway_chain: LocalChain,
+    house_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[], Running]]:
+    """Start ``causeway up``; every process that a test started is ended after it."""
+    monkeypatch.setenv("CAUSEWAY_EVM_URL", causeway_chain.url)
+    monkeypatch.setenv("CAUSEWAY_STATE_DIR", str(house_file.parent / "state"))
+    started: list[Running] = []
+
+    def start() -> Running:
+        running = Running(house_file, len(started))
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        running.process.kill()
+        running.process.wait()
+        running.close()
+
+
+class Running:
+    """A started ``causeway up``."""
+
+    def __init__(self, house_file: Path, number: int) -> None:
+        program = "from app.cli import main; main()"
+        self.out = house_file.parent / f"out-{number}"
+        self.err = house_file.parent / f"err-{number}"
+        self._streams = (self.out.open("wb"), self.err.open("wb"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, "up", "--house", str(house_file), "--json"],
+            stdout=self._streams[0],
+            stderr=self._streams[1],
+            stdin=subprocess.DEVNULL,
+            env=dict(os.environ),
+        )
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        complete = self.out.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in complete]
+
+    def ready(self) -> dict[str, Any]:
+        def first() -> list[dict[str, Any]]:
+            assert self.process.poll() is None, self.err.read_text()
+            return self.lines[:1]
+
+        [line] = until(first, "the ready line")
+        return dict(line)
+
+
+def until(look: Callable[[], Any], what: str) -> Any:
+    """Look again and again until there is something to see."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not come")
+
+
+def send(chain: LocalChain, to: str, wei: int) -> None:
+    chain.call("eth_sendTransaction", {"from": chain.accounts[0], "to": to, "value": hex(wei)})
+
+
+@pytest.mark.usefixtures("signer")
+def test_it_credits_a_deposit_pays_out_hands_events_on_and_stops_cleanly(
+    at_work: Callable[[], Running],
+    causeway_chain: LocalChain,
+    cli: Cli,
+    as_: As,
+    tmp_path: Path,
+) -> None:
+    running = at_work()
+    ready = running.ready()
+    assert (ready["ready"], ready["chain_id"]) == (True, causeway_chain.chain_id)
+    assert ready["loops"] == ["watcher", "settlement", "relay"]
+
+    assign = ("custody", "address", "assign", "client-pool", *as_("dan"), "--json")
+    deposit = cli(*assign, "--party", "acme").json["address"]
+    hot = cli(*assign, "--purpose", "hot").json["address"]
+    send(causeway_chain, deposit, 10**18)
+    send(causeway_chain, hot, 2 * 10**18)
+    causeway_chain.mine(3)
+    credited = ("custody", "deposits", "--party", "acme", "--state", "credited", "--json")
+    [found] = until(lambda: cli(*credited).json, "the credit")
+    assert found["amount"] == "1 ETH"
+
+    payout = pay_out(cli, as_, PAYEE, tmp_path)
+    confirmed = ("custody", "payouts", "--state", "confirmed", "--json")
+    until(lambda: causeway_chain.mine() and cli(*confirmed).json, "the payout's confirmation")
+    story = cli("custody", "explain", payout, "--json").json
+    assert story["attempts"][0]["state"] == "final"
+
+    reconciled = cli("custody", "reconcile", "--json")
+    assert reconciled.code == 0, reconciled.err
+    assert cli("verify").code == 0
+    assert {row["difference"] for row in reconciled.json} == {"0 ETH"}
+
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(PATIENCE_S) == 0, running.err.read_text()
+    events = [line["event"] for line in running.lines[1:]]
+    assert "DepositCredited" in events
+    assert "PayoutConfirmed" in events
+    assert "Traceback" not in running.err.read_text()
+
+
+def pay_out(cli: Cli, as_: As, to: str, folder: Path) -> str:
+    """Let acme take half an ETH out, with all that four eyes ask for; return the payout's id."""
+    rules = folder / "rules.json"
+    rules.write_text("[{}]")
+    cli("custody", "policy", "propose", str(rules), *as_("ada"))
+    cli("custody", "policy", "approve", "1", *as_("ben"))
+    place = cli("custody", "destinations", "propose", "acme", to, *as_("dan"), "--json").json
+    cli("custody", "destinations", "approve", place["id"], *as_("ben"))
+    made = cli(
+        *("custody", "payout", "0.5 ETH", "--claim", "client:acme", "--to", to),
+        *("--from", "client-pool", "--ref", "w-1", *as_("dan"), "--json"),
+    )
+    assert made.code == 0, made.err
+    approved = cli("custody", "approve", made.json["id"], *as_("ben"), "--json")
+    assert approved.json["state"] == "approved"
+    return str(made.json["id"])
+
+
+def test_killed_and_started_again_it_goes_on_where_the_rows_say(
+    at_work: Callable[[], Running], causeway_chain: LocalChain, cli: Cli, as_: As
+) -> None:
+    first = at_work()
+    first.ready()
+    assign = ("custody", "address", "assign", "client-pool", *as_("dan"), "--json")
+    deposit = cli(*assign, "--party", "acme").json["address"]
+    first.process.kill()
+    first.process.wait()
+    send(causeway_chain, deposit, 10**18)
+    causeway_chain.mine(3)
+
+    second = at_work()
+    second.ready()
+
+    credited = ("custody", "deposits", "--state", "credited", "--json")
+    assert len(until(lambda: cli(*credited).json, "the credit")) == 1
+    # No signer listens: that is said, and deposits are credited all the same.
+    assert "the signer does not answer" in second.err.read_text()
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("book = true", "book is True"),
+        ("colour = 1", "the key 'colour'"),
+        ("payout_depth = 0", "payout_depth is 0"),
+        ("pause_ms = 1", "pause_ms is 1"),
+        ("payout_finalized = 1", "payout_finalized is 1"),
+        ("chain = ''", "chain is ''"),
+        ("= 1", "cannot be read"),
+    ],
+)
+def test_a_house_file_that_is_wrong_is_2_and_names_the_key(
+    cli: Cli, house_file: Path, line: str, told: str
+) -> None:
+    key = line.partition(" ")[0]
+    kept = [old for old in house_file.read_text().splitlines() if old.partition(" ")[0] != key]
+    house_file.write_text("\n".join([*kept, line]))
+
+    answer = cli("up", "--house", str(house_file))
+
+    assert answer.code == 2
+    assert told in answer.err
+
+
+@pytest.mark.usefixtures("environment")
+def test_what_it_needs_and_does_not_have_is_said_with_its_exit_code(
+    cli: Cli, house_file: Path, causeway_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_a_file = cli("up", "--house", str(house_file.parent / "none.toml"))
+    without_a_node = cli("up", "--house", str(house_file))
+    monkeypatch.setenv("CAUSEWAY_EVM_URL", causeway_chain.url)
+    bare = house_file.read_text().replace('founding = "founding.json"\n', "")
+    house_file.write_text(bare)
+    not_founded = start_in_vain(house_file)
+
+    assert (without_a_file.code, without_a_node.code, not_founded.returncode) == (2, 3, 1)
+    assert "CAUSEWAY_EVM_URL" in without_a_node.err
+    assert "registry found" in not_founded.stderr
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_node_of_another_chain_is_refused(
+    house_file: Path, causeway_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAUSEWAY_EVM_URL", causeway_chain.url)
+    founding = house_file.parent / "founding.json"
+    founding.write_text(founding.read_text().replace("31337", "1"))
+
+    answer = start_in_vain(house_file)
+
+    assert answer.returncode == 1
+    assert "serves chain 31337, evm is chain 1" in answer.stderr
+
+
+def start_in_vain(house_file: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``causeway up`` where it ends by itself."""
+    program = "from app.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, "up", "--house", str(house_file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        stdin=subprocess.DEVNULL,
+    )
