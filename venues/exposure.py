@@ -38,6 +38,12 @@ async def list_exposures(
         .where(mine, fill.c.booked_at.is_not(None))
         .scalar_subquery()
     )
+    unbooked = select(fill.c.venue_order_id).where(
+        fill.c.venue == venue,
+        fill.c.account == account,
+        fill.c.symbol == symbol,
+        fill.c.booked_at.is_(None),
+    )
     rows = await conn.execute(
         select(venue_order, filled.label("filled_units"), booked.label("booked_units"))
         .where(
@@ -46,8 +52,8 @@ async def list_exposures(
             venue_order.c.symbol == symbol,
             or_(
                 venue_order.c.state.in_([str(state) for state in OPEN_STATES]),
-                venue_order.c.executed_units > booked,
-                filled > booked,
+                ~venue_order.c.is_complete,
+                venue_order.c.venue_order_id.in_(unbooked),
             ),
         )
         .order_by(venue_order.c.created_at, venue_order.c.id)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import and_, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.clock import Clock
 from kernel.db import transact
 from venues.errors import ContradictingFill
-from venues.model import VenueFill, VenueOrder
+from venues.model import FINAL_STATES, VenueFill, VenueOrder
 from venues.ports import VenueGateway
 from venues.store import fill_of, insert_fills, order_of
 from venues.tables import fill, fill_cursor, venue_order
@@ -120,27 +120,34 @@ async def _fill_up(engine: AsyncEngine, gateway: VenueGateway, symbol: str, cloc
 async def _incomplete(
     engine: AsyncEngine, gateway: VenueGateway, symbol: str
 ) -> tuple[VenueOrder, ...]:
-    """Return ended orders of which the venue executed more than we have fills for."""
+    """Return orders of which the venue executed more than we have fills for; mark the complete."""
+    mine = and_(
+        venue_order.c.venue == gateway.venue,
+        venue_order.c.account == gateway.account,
+        venue_order.c.symbol == symbol,
+        ~venue_order.c.is_complete,
+    )
+    filled = (
+        select(func.coalesce(func.sum(fill.c.base_units), 0))
+        .where(
+            fill.c.venue == venue_order.c.venue,
+            fill.c.account == venue_order.c.account,
+            fill.c.symbol == venue_order.c.symbol,
+            fill.c.venue_order_id == venue_order.c.venue_order_id,
+        )
+        .scalar_subquery()
+    )
+    ended = venue_order.c.state.in_([str(state) for state in FINAL_STATES])
 
     async def work(conn: AsyncConnection) -> tuple[VenueOrder, ...]:
-        filled = (
-            select(func.coalesce(func.sum(fill.c.base_units), 0))
-            .where(
-                fill.c.venue == venue_order.c.venue,
-                fill.c.account == venue_order.c.account,
-                fill.c.symbol == venue_order.c.symbol,
-                fill.c.venue_order_id == venue_order.c.venue_order_id,
-            )
-            .scalar_subquery()
+        await conn.execute(
+            update(venue_order)
+            .where(mine, ended, venue_order.c.executed_units <= filled)
+            .values(is_complete=True)
         )
         rows = await conn.execute(
             select(venue_order)
-            .where(
-                venue_order.c.venue == gateway.venue,
-                venue_order.c.account == gateway.account,
-                venue_order.c.symbol == symbol,
-                venue_order.c.executed_units > filled,
-            )
+            .where(mine, venue_order.c.executed_units > filled)
             .order_by(venue_order.c.created_at)
             .limit(ORDERS_CHECKED_MAX)
         )

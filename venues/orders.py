@@ -390,7 +390,11 @@ async def record_report(
         )
     if executed > row.executed_units or row.venue_order_id is None:
         row = await set_columns(
-            conn, row, executed_units=executed, venue_order_id=report.venue_order_id
+            conn,
+            row,
+            executed_units=executed,
+            venue_order_id=report.venue_order_id,
+            is_complete=False,
         )
     return row
 

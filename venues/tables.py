@@ -40,6 +40,8 @@ venue_order = Table(
     Column("signed_at", Timestamp),
     Column("recv_window_ms", Integer, nullable=False),
     Column("executed_units", Units, nullable=False, server_default="0"),
+    # Ended, and as much filled as the venue says: only others are looked at again.
+    Column("is_complete", Boolean, nullable=False, server_default="false"),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     *lease_columns(),
@@ -61,6 +63,13 @@ Index(
     postgresql_where=venue_order.c.state.in_(
         ["acked", "escalated", "intent", "partially_filled", "submitting", "unknown"]
     ),
+)
+Index(
+    "ix_venue_order_incomplete",
+    venue_order.c.venue,
+    venue_order.c.account,
+    venue_order.c.symbol,
+    postgresql_where=~venue_order.c.is_complete,
 )
 Index("ix_venue_order_reference", venue_order.c.reference)
 

@@ -84,6 +84,7 @@ def upgrade() -> None:
         sa.Column("signed_at", TIMESTAMP),
         sa.Column("recv_window_ms", sa.Integer, nullable=False),
         sa.Column("executed_units", UNITS, nullable=False, server_default="0"),
+        sa.Column("is_complete", sa.Boolean, nullable=False, server_default="false"),
         sa.Column("created_at", TIMESTAMP, nullable=False),
         sa.Column("updated_at", TIMESTAMP, nullable=False),
         *lease_columns(),
@@ -111,6 +112,13 @@ def upgrade() -> None:
         postgresql_where=sa.text(
             "state IN ('acked', 'escalated', 'intent', 'partially_filled', 'submitting', 'unknown')"
         ),
+    )
+    op.create_index(
+        "ix_venue_order_incomplete",
+        "venue_order",
+        ["venue", "account", "symbol"],
+        schema="venues",
+        postgresql_where=sa.text("NOT is_complete"),
     )
     op.create_index("ix_venue_order_reference", "venue_order", ["reference"], schema="venues")
     op.create_table(
