@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -85,6 +85,14 @@ async def enqueue(
         .on_conflict_do_nothing(index_elements=["name", "scheduled_for"])
     )
     return (await conn.execute(statement)).rowcount == 1
+
+
+async def find_last_slot(conn: AsyncConnection, name: str) -> datetime | None:
+    """Return the newest slot of a job that has a row; None before the first."""
+    last: datetime | None = await conn.scalar(
+        select(func.max(job.c.scheduled_for)).where(job.c.name == name)
+    )
+    return last
 
 
 async def claim_due(

@@ -1,0 +1,136 @@
+"""Schedules become job rows: each slot once, none lost, whoever ticks and whoever was down."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.workers.jobs import JobWorker
+from app.workers.scheduler import SLOTS_MAX, Schedule, Ticker, slots, sweep
+from kernel.clock import ManualClock
+from kernel.db import transact
+from kernel.errors import BadInput, OutsideUnavailable
+from kernel.jobs import Job
+from kernel.tables import job
+
+MONDAY = datetime(2026, 1, 5, 0, 0, tzinfo=UTC)
+
+
+def daily(cron: str = "0 17 * * *", timezone: str = "Europe/London") -> Schedule:
+    return Schedule("close", cron, timezone, since=MONDAY)
+
+
+def at(day: int, hour: int, month: int = 1) -> datetime:
+    return datetime(2026, month, day, hour, tzinfo=UTC)
+
+
+async def rows(conn: AsyncConnection) -> list[tuple[datetime, str]]:
+    found = await conn.execute(
+        select(job.c.scheduled_for, job.c.state).order_by(job.c.scheduled_for)
+    )
+    return [(row.scheduled_for, row.state) for row in found]
+
+
+@pytest.mark.parametrize(
+    ("cron", "after", "until", "expected"),
+    [
+        ("0 17 * * *", at(5, 0), at(5, 16), []),
+        ("0 17 * * *", at(5, 0), at(5, 17), [at(5, 17)]),
+        ("0 17 * * *", at(5, 17), at(5, 23), []),
+        ("0 17 * * *", at(5, 17), at(8, 0), [at(6, 17), at(7, 17)]),
+        ("0 17 * * mon-fri", at(9, 17), at(12, 20), [at(12, 17)]),
+    ],
+)
+def test_slots_are_after_the_last_and_up_to_now(
+    cron: str, after: datetime, until: datetime, expected: list[datetime]
+) -> None:
+    assert slots(daily(cron), after, until) == expected
+
+
+def test_a_slot_keeps_its_wall_clock_across_daylight_saving() -> None:
+    # London changes on 29 March 2026: 17:00 there is 16:00 in UTC from then on.
+    found = slots(daily(), at(28, 0, month=3), at(29, 23, month=3))
+
+    assert found == [at(28, 17, month=3), at(29, 16, month=3)]
+
+
+def test_one_sweep_is_bounded() -> None:
+    assert len(slots(daily("* * * * *"), MONDAY, MONDAY + timedelta(days=9))) == SLOTS_MAX
+
+
+@pytest.mark.parametrize(("cron", "zone"), [("often", "UTC"), ("0 17 * * *", "Atlantis/Center")])
+def test_a_schedule_that_cannot_be_read_is_named(cron: str, zone: str) -> None:
+    with pytest.raises(BadInput, match="close"):
+        slots(daily(cron, zone), MONDAY, at(6, 0))
+
+
+async def test_after_three_days_down_every_slot_exists_once(engine: AsyncEngine) -> None:
+    now = at(8, 9)
+
+    first = await transact(engine, lambda c: sweep(c, daily(), now=now))
+    again = await transact(engine, lambda c: sweep(c, daily(), now=now))
+
+    assert (first, again) == (3, 0)
+    assert await transact(engine, rows) == [
+        (at(5, 17), "ready"),
+        (at(6, 17), "ready"),
+        (at(7, 17), "ready"),
+    ]
+
+
+async def test_two_replicas_start_and_tick_and_each_slot_is_one_row(engine: AsyncEngine) -> None:
+    clock = ManualClock(at(6, 0))
+
+    async with Ticker(engine, clock, [daily()]) as one, Ticker(engine, clock, [daily()]) as two:
+        clock.advance(timedelta(days=1))
+        assert await one.sweep(daily()) + await two.sweep(daily()) == 1
+
+    assert [slot for slot, _ in await transact(engine, rows)] == [at(5, 17), at(6, 17)]
+
+
+async def test_a_clock_that_goes_back_makes_no_slot_twice(engine: AsyncEngine) -> None:
+    await transact(engine, lambda c: sweep(c, daily(), now=at(7, 9)))
+
+    assert await transact(engine, lambda c: sweep(c, daily(), now=at(6, 9))) == 0
+
+
+async def test_a_due_job_is_done_once_and_in_order(engine: AsyncEngine) -> None:
+    clock = ManualClock(at(7, 9))
+    done: list[datetime] = []
+
+    async def close(job: Job) -> None:
+        done.append(job.scheduled_for)
+
+    await transact(engine, lambda c: sweep(c, daily(), now=clock.now()))
+    worker = JobWorker(engine=engine, clock=clock, handlers={"close": close})
+
+    await worker.turn()
+    await worker.turn()
+
+    assert done == [at(5, 17), at(6, 17)]
+
+
+async def test_a_failing_job_is_tried_again_later_and_the_others_go_on(engine: AsyncEngine) -> None:
+    clock = ManualClock(at(7, 9))
+    attempts: list[datetime] = []
+
+    async def close(job: Job) -> None:
+        attempts.append(job.scheduled_for)
+        if attempts == [at(5, 17)]:
+            raise OutsideUnavailable("the bank does not answer")
+
+    await transact(engine, lambda c: sweep(c, daily(), now=clock.now()))
+    worker = JobWorker(engine=engine, clock=clock, handlers={"close": close})
+
+    first = await worker.turn()
+    assert [job.scheduled_for for job in first.done] == [at(6, 17)]
+    assert list(first.failed.values()) == ["the bank does not answer"]
+
+    clock.advance(timedelta(minutes=10))
+    second = await worker.turn()
+
+    assert [job.scheduled_for for job in second.done] == [at(5, 17)]
+    assert attempts == [at(5, 17), at(6, 17), at(5, 17)]
