@@ -177,7 +177,7 @@ def _require_all_in(
     """Refuse unless every side is where it should be: both sides, or none."""
     wrong = [item for item in items if item.state not in states]
     if wrong:
-        names = ", ".join(f"{item.asset} is {item.state}" for item in wrong)
+        names = ", ".join(sorted(f"{item.asset} is {item.state}" for item in wrong))
         raise NotReleasable(
             f"the book settlement of {wrong[0].party} cannot be {verb}: {names}",
             remedy=f"It takes {' or '.join(sorted(states))}, on every side",

@@ -48,6 +48,9 @@ from trading.legs import mark_settled
 PURPOSE: Final = "settlement"
 """What the holds of settlement say they are for."""
 
+PAYING: Final = frozenset({InstructionState.RELEASED, InstructionState.FINAL})
+"""States of an instruction in which its payout counts."""
+
 ENDED: Final = frozenset(
     {
         PayoutState.FAILED_ON_CHAIN,
@@ -117,14 +120,12 @@ async def release_payment(
         Refused: `custody` refuses: the wallet's owner class, the destination, the policy.
     """
     operator = await require_operator(conn, by, Role.TREASURER)
-    run = await lock_released(conn, run_id)
+    run = await store.lock_run(conn, run_id)
     instructions = await instruction_store.list_instructions(conn, run_id=run_id, lock=True)
     item = _choose(instructions, instruction_id)
-    if item.payout_id is not None and item.state in {
-        InstructionState.RELEASED,
-        InstructionState.FINAL,
-    }:
+    if item.payout_id is not None and item.state in PAYING:
         return item.payout_id
+    _require_released(run)
     await _require_releasable(conn, instructions, item)
     destination, version = await store.get_standing_instruction(
         conn, item.party, item.asset, item.rail
@@ -211,9 +212,13 @@ async def record_finality(conn: AsyncConnection, run_id: UUID, *, now: datetime)
 async def lock_released(conn: AsyncConnection, run_id: UUID) -> Run:
     """Lock and return a released run."""
     run = await store.lock_run(conn, run_id)
-    if run.state is not RunState.RELEASED:
-        raise NotReleasable(f"run {run_id} is {run.state}", remedy="Only a released run pays")
+    _require_released(run)
     return run
+
+
+def _require_released(run: Run) -> None:
+    if run.state is not RunState.RELEASED:
+        raise NotReleasable(f"run {run.id} is {run.state}", remedy="Only a released run pays")
 
 
 def _choose(instructions: Collection[Instruction], instruction_id: UUID) -> Instruction:

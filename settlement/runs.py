@@ -96,7 +96,7 @@ async def withdraw_deal(
     if not live:
         return []
     idle = {ObligationState.OPEN, ObligationState.DISPUTED}
-    bound = [f"{o.leg} is {o.state}" for o in live if o.state not in idle]
+    bound = sorted(f"{o.leg} is {o.state}" for o in live if o.state not in idle)
     if bound:
         raise Refused(
             f"deal {deal_id} cannot be withdrawn: {', '.join(bound)}",
@@ -216,8 +216,15 @@ async def affirm(
     parties = {item.party for item in result.items}
     if party not in parties:
         raise BadInput(f"{party} has no part in run {run_id}")
-    if await store.find_affirmation(conn, run_id, version, party) == evidence_hash:
+    known = await store.find_affirmation(conn, run_id, version, party)
+    if known == evidence_hash:
         return run
+    if known is not None:
+        raise Refused(
+            f"{party} has affirmed version {version} already",
+            where=f"evidence {known}",
+            remedy="An affirmation is entered once; what is wrong in it is disputed",
+        )
     if version != run.version or run.state is not RunState.CALCULATED:
         raise Refused(
             f"version {version} of run {run_id} is not open to affirmation",

@@ -1,0 +1,197 @@
+"""The book rail: both sides held, both sides posted, or none; client money stays covered."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from kernel.errors import Refused
+from ledger.model import transfer
+from ledger.posting import ensure_accounts, post, require_applied, set_frozen
+from ledger.queries import list_open_holds
+from settlement.book_rail import accept_book, cancel_book, settle_book
+from settlement.errors import NotCovered
+from settlement.model import Instruction, Run, RunState
+from settlement.queries import list_held_instructions
+from settlement.release import reschedule
+from tests.settlement.desk import BOOK, Desk, refusal
+
+
+async def accepted(desk: Desk, run: Run, by: str = "ada") -> list[Instruction]:
+    return await desk.do(
+        lambda conn: accept_book(conn, run.id, "birch", by=desk.operators[by], now=desk.now)
+    )
+
+
+async def settled(desk: Desk, run: Run, by: str = "ada") -> list[Instruction]:
+    return await desk.do(
+        lambda conn: settle_book(conn, run.id, "birch", by=desk.operators[by], now=desk.now)
+    )
+
+
+async def cancelled(desk: Desk, run: Run) -> list[Instruction]:
+    return await desk.do(
+        lambda conn: cancel_book(
+            conn, run.id, "birch", by=desk.operators["ada"], reason="no cover", now=desk.now
+        )
+    )
+
+
+async def prefunded(desk: Desk, *, funds: str = "31000", pool: str = "10") -> Run:
+    """Birch holds USDT here and has bought 10 ETH for 30,300; the house put ETH into the pool."""
+    await desk.agree("birch", prefunded=True)
+    await desk.capital(
+        ("custody:client-pool", "client:birch", funds, "USDT"),
+        ("custody:client-pool", "equity:capital", pool, "ETH"),
+    )
+    await desk.deal("sold", party="birch")
+    return await desk.released()
+
+
+async def test_both_sides_are_held_and_then_posted_in_one_commit(desk: Desk) -> None:
+    run = await prefunded(desk)
+
+    await accepted(desk, run)
+    assert await desk.holds() == {
+        "client:birch USDT": "30,300",
+        "payable:birch:netted ETH": "10",
+    }
+    assert (await desk.books("client"))["client:birch USDT"] == "31,000"
+    held = await desk.do(lambda conn: list_held_instructions(conn, BOOK))
+    holds = await desk.do(lambda conn: list_open_holds(conn, BOOK))
+    assert {h.correlation for h in holds} == {i.id for i in held}
+    assert {h.purpose for h in holds} == {"settlement"}
+
+    await settled(desk, run)
+
+    assert await desk.holds() == {}
+    assert await desk.books("client", "payable", "receivable") == {
+        "client:birch ETH": "10",
+        "client:birch USDT": "700",
+    }
+    assert (await desk.finality(run.id)).state is RunState.FINAL
+
+
+async def test_what_is_held_cannot_be_spent_twice(desk: Desk) -> None:
+    run = await prefunded(desk)
+    await accepted(desk, run)
+
+    async def spend(conn: AsyncConnection) -> None:
+        await ensure_accounts(conn, BOOK, [("in-flight:evm", "USDT")], now=desk.now)
+        line = transfer(run.id, "client:birch", "in-flight:evm", 701 * 10**6, "USDT", code="test")
+        require_applied(await post(conn, BOOK, [line], now=desk.now))
+
+    assert "exceeds_credits" in await refusal(desk.do(spend))
+
+
+async def test_each_step_may_be_repeated(desk: Desk) -> None:
+    run = await prefunded(desk)
+
+    first = {i.id: i for i in await accepted(desk, run)}
+    assert {i.id for i in await accepted(desk, run)} == set(first)
+    holds = await desk.holds()
+    await settled(desk, run)
+    await settled(desk, run)
+    await accepted(desk, run)
+
+    assert holds == {"client:birch USDT": "30,300", "payable:birch:netted ETH": "10"}
+    assert (await desk.books("client"))["client:birch USDT"] == "700"
+    await desk.finality(run.id)
+    assert {str(i.state) for i in await settled(desk, run)} == {"final"}
+
+
+async def test_a_client_that_is_short_is_told_by_how_much_and_nothing_is_held(desk: Desk) -> None:
+    run = await prefunded(desk, funds="30000")
+
+    with pytest.raises(NotCovered, match="birch is short of 300 USDT"):
+        await accepted(desk, run)
+
+    assert await desk.holds() == {}
+    assert set((await desk.states(run.id)).values()) == {"planned"}
+
+
+async def test_clients_must_be_covered_when_one_is_credited(desk: Desk) -> None:
+    run = await prefunded(desk, pool="9.5")
+    await accepted(desk, run)
+
+    with pytest.raises(NotCovered, match=r"clients would be owed 0\.5 ETH more than is held"):
+        await settled(desk, run)
+
+    # Neither side is posted, and both are held still.
+    assert (await desk.books("client")) == {"client:birch USDT": "31,000"}
+    assert set((await desk.states(run.id)).values()) == {"released"}
+    assert len(await desk.holds()) == 2
+    await desk.capital(("custody:client-pool", "equity:capital", "0.5", "ETH"))
+    await settled(desk, run)
+    assert (await desk.books("client"))["client:birch ETH"] == "10"
+
+
+async def test_coins_promised_to_another_client_do_not_cover(desk: Desk) -> None:
+    """The payout is signed, its coins are still in the pool: they are not there for birch."""
+    run = await prefunded(desk, pool="9")
+    await desk.capital(("custody:client-pool", "in-flight:evm", "1", "ETH"))
+    await accepted(desk, run)
+
+    with pytest.raises(NotCovered, match="1 ETH more"):
+        await settled(desk, run)
+
+
+async def test_a_side_that_the_ledger_refuses_leaves_neither(desk: Desk) -> None:
+    run = await prefunded(desk)
+    await desk.capital(("custody:client-pool", "client:birch", "0.001", "ETH"))
+
+    async def freeze(conn: AsyncConnection) -> None:
+        await set_frozen(
+            conn, BOOK, "client:birch", "ETH", frozen=True, reason="inquiry", now=desk.now
+        )
+
+    await desk.do(freeze)
+    with pytest.raises(Refused, match="credit_account_frozen"):
+        await accepted(desk, run)
+
+    assert await desk.holds() == {}
+    assert set((await desk.states(run.id)).values()) == {"planned"}
+
+
+async def test_what_is_cancelled_is_free_again_and_can_be_accepted_anew(desk: Desk) -> None:
+    run = await prefunded(desk, pool="1")
+    await accepted(desk, run)
+
+    await cancelled(desk, run)
+    await cancelled(desk, run)
+
+    assert await desk.holds() == {}
+    assert set((await desk.states(run.id)).values()) == {"failed"}
+    assert "accepted: ETH is failed, USDT is failed" in await refusal(accepted(desk, run))
+    for item in (await desk.instructions(run.id)).values():
+        await desk.do(
+            lambda conn, i=item: reschedule(
+                conn, run.id, i.id, by=desk.operators["ada"], reason="covered now", now=desk.now
+            )
+        )
+    await desk.capital(("custody:client-pool", "equity:capital", "9", "ETH"))
+    await accepted(desk, run)
+    await settled(desk, run)
+    assert (await desk.finality(run.id)).state is RunState.FINAL
+    assert (await desk.books("client"))["client:birch ETH"] == "10"
+
+
+async def test_one_side_alone_is_never_settled(desk: Desk) -> None:
+    run = await prefunded(desk)
+    assert "cannot be settled" in await refusal(settled(desk, run))
+    await accepted(desk, run)
+    await settled(desk, run)
+    assert "cannot be cancelled" in await refusal(cancelled(desk, run))
+
+
+@pytest.mark.parametrize("verb", [accepted, settled])
+async def test_only_a_treasurer_settles_by_book(desk: Desk, verb: object) -> None:
+    run = await prefunded(desk)
+    assert "dan is not treasurer" in await refusal(verb(desk, run, by="dan"))  # type: ignore[operator]
+
+
+async def test_a_party_that_is_not_prefunded_has_nothing_to_settle_by_book(desk: Desk) -> None:
+    await desk.deal("sold", party="birch")
+    run = await desk.released()
+
+    assert "nothing of birch to settle by book" in await refusal(accepted(desk, run))
