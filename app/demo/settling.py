@@ -191,7 +191,8 @@ async def _settle_by_book(stage: Stage, run: Run) -> None:
     ada = await stage.operator("ada")
     now = stage.clock.now()
     items = await stage.do(partial(accept_book, run_id=run.id, party=BIRCH, by=ada, now=now))
-    held = " and ".join(stage.money(i.amount, i.asset) for i in items)
+    given = sorted(items, key=lambda item: item.asset)
+    held = " and ".join(stage.money(i.amount, i.asset) for i in given)
     await stage.do(partial(settle_book, run_id=run.id, party=BIRCH, by=ada, now=now))
     balance = await stage.balance(f"client:{BIRCH}", "ETH")
     stage.note(
