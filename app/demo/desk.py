@@ -28,6 +28,7 @@ from trading.venue_accounts import open_venue_account
 from venues.ccxt.endpoint import Credentials, Endpoint
 from venues.ccxt.feed import BookFeed
 from venues.ccxt.gateway import BinanceGateway, GatewaySettings, open_gateway
+from venues.fills import list_fills
 
 DESK: Final = "otc"
 VENUE: Final = "binance"
@@ -164,12 +165,15 @@ async def _hedge(stage: Stage, room: Room) -> None:
         book=BOOK,
     )
     reports = await hedge_until_done(hedger, DESK, "ETH")
-    for report in reports:
-        if report.order is not None:
-            stage.note(
-                f"hedge order {report.order.state}: {report.fills_posted} fills posted with fees",
-                f"client order id {report.order.client_order_id}",
-            )
+    for fill in reversed(
+        await stage.do(partial(list_fills, venue=VENUE, account=ACCOUNT, symbol=SYMBOL))
+    ):
+        stage.note(
+            f"hedge: {fill.side.name.lower()} {stage.money(fill.base_units, fill.base)} for "
+            f"{stage.money(fill.quote_units, fill.quote)}, "
+            f"fee {stage.money(fill.fee_units, fill.fee_asset)}; posted",
+            f"trade {fill.trade_id} of order {fill.venue_order_id}",
+        )
     last = reports[-1]
     if last.verdict not in {HedgeVerdict.FLAT, HedgeVerdict.BELOW_MINIMUM}:
         raise OutsideUnavailable(f"the hedge stopped: {last.verdict}: {last.detail}")
