@@ -19,6 +19,7 @@ from marketdata.instruments import record_instrument
 from marketdata.mid import venue_mid
 from marketdata.model import Instrument, RecordedPrice
 from marketdata.prices import record_price
+from matching.model import Side
 from trading.deals import book_deal
 from trading.hedging_loop import Hedger, hedge_until_done
 from trading.lines import open_line
@@ -169,7 +170,7 @@ async def _hedge(stage: Stage, room: Room) -> None:
         await stage.do(partial(list_fills, venue=VENUE, account=ACCOUNT, symbol=SYMBOL))
     ):
         stage.note(
-            f"hedge: {fill.side.name.lower()} {stage.money(fill.base_units, fill.base)} for "
+            f"hedge: {'bought' if fill.side is Side.BUY else 'sold'} {stage.money(fill.base_units, fill.base)} for "
             f"{stage.money(fill.quote_units, fill.quote)}, "
             f"fee {stage.money(fill.fee_units, fill.fee_asset)}; posted",
             f"trade {fill.trade_id} of order {fill.venue_order_id}",
