@@ -36,44 +36,51 @@ def up(
 ) -> None:
     """Run the bridge until SIGTERM or Ctrl-C: watch the chain, pay, settle, hand events on.
 
-    PostgreSQL is CAUSEWAY_DATABASE_URL, or an embedded one; the node is CAUSEWAY_EVM_URL. Standard
-    output is JSON: one line when it is ready, then one for each event. The log is on standard error.
+    PostgreSQL is CAUSEWAY_DATABASE_URL, or an embedded one; the node is CAUSEWAY_EVM_URL. Without
+    --house a house for trying out is made below CAUSEWAY_STATE_DIR, with keys, a signer and, where
+    no node is named, a chain of its own. Standard output is JSON: one line when it is ready, then
+    one for each event. The log is on standard error.
 
     Example: `causeway up --house /etc/causeway/house.toml`
     """
-    from app.workers.house_file import NAME, read_house
+    from app.workers.house_file import read_house
     from kernel.telemetry import configure_logging
 
     found = settings()
+    file = None if house is None else read_house(house)
     configure_logging(found.log_level, as_json=as_json or found.log_json)
-    path = house or found.state_dir / NAME
-    file = read_house(path)
     with ungrouped():
         run(lambda: _run(found, file))
 
 
-async def _run(found: Settings, file: HouseFile) -> None:
+async def _run(found: Settings, file: HouseFile | None) -> None:
     from app.local.migrate import migrate
     from app.workers.house import House, run_house, stop_on_signals
     from kernel.db import APP_ROLE, create_engine
 
-    if found.evm_url is None:
-        raise OutsideUnavailable(
-            "no node is named",
-            where="CAUSEWAY_EVM_URL",
-            remedy="Set it; `causeway simulate evm` is one for this machine",
-        )
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with contextlib.AsyncExitStack() as stack:
-        owner, facts = await _database(found, stack)
+        evm_url, name = found.evm_url, None
+        if file is None:
+            evm_url, file, name = await _try_out(found, stack)
+        if evm_url is None:
+            raise OutsideUnavailable(
+                "no node is named",
+                where="CAUSEWAY_EVM_URL",
+                remedy="Set it; `causeway simulate evm` is one for this machine",
+            )
+        owner, facts = await _database(found, stack, name)
+        if found.evm_url is None:
+            # A node that was named is not repeated: its URL may hold a key.
+            facts |= {"CAUSEWAY_EVM_URL": evm_url}
         await migrate(owner)
         app_url = found.app_database_url
         engine = create_engine(async_url(app_url.reveal()) if app_url else owner, role=APP_ROLE)
         stack.push_async_callback(engine.dispose)
         house = House(
             engine=engine,
-            evm_url=found.evm_url,
+            evm_url=evm_url,
             file=file,
             clock=clock(),
             write=_write,
@@ -83,10 +90,30 @@ async def _run(found: Settings, file: HouseFile) -> None:
         await run_house(house, _ready, stop)
 
 
-async def _database(
+async def _try_out(
     found: Settings, stack: contextlib.AsyncExitStack
+) -> tuple[str, HouseFile, str | None]:
+    """Open the house for trying out; return its node, its file and the name of its database."""
+    from app.cli.trial import open_trial
+    from app.local.processes import opened
+    from app.workers.house_file import read_house
+
+    components = found.state_dir.absolute() / "trial" / "components"
+    processes = await stack.enter_async_context(opened(components))
+    trial = await open_trial(found, processes, clock())
+    for notice in (*processes.notices, *trial.notices):
+        sys.stderr.write(f"{notice}\n")
+    return trial.evm_url, read_house(trial.file), trial.database
+
+
+async def _database(
+    found: Settings, stack: contextlib.AsyncExitStack, name: str | None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the owner's URL, and what the ready line says of an embedded server."""
+    """Return the owner's URL, and what the ready line says of an embedded server.
+
+    Args:
+        name: of a new database on the embedded server; None: the one that is always there.
+    """
     if found.database_url is not None:
         return async_url(found.database_url.reveal()), {}
     from app.local.postgres import LocalPostgres, running
@@ -95,8 +122,13 @@ async def _database(
     await stack.enter_async_context(running(server))
     for notice in server.notices:
         sys.stderr.write(f"{notice}\n")
+    url = server.url()
+    if name is not None:
+        from app.cli.trial import create_database
+
+        url = await create_database(url, name)
     # Only this machine's user can open its socket, so the URL is no secret.
-    return server.url(), {"CAUSEWAY_DATABASE_URL": server.url()}
+    return url, {"CAUSEWAY_DATABASE_URL": url}
 
 
 async def _found(house: House, file: HouseFile) -> None:

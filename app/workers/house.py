@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -170,12 +170,11 @@ def _loops(house: House, watcher: Watcher) -> list[Loop]:
     async def hand_on() -> Mapping[str, object]:
         return _nonzero({"events": await relay.turn()})
 
-    turns: dict[str, Callable[[], Awaitable[Mapping[str, object]]]] = {
-        "watcher": watch,
-        "settlement": settle,
-        "relay": hand_on,
-    }
-    return [Loop(name=name, turn=turn, pause=pause) for name, turn in turns.items()]
+    return [
+        Loop(name="watcher", turn=watch, pause=pause, usual=frozenset({"included"})),
+        Loop(name="settlement", turn=settle, pause=pause),
+        Loop(name="relay", turn=hand_on, pause=pause, usual=frozenset({"events"})),
+    ]
 
 
 def _nonzero(figures: Mapping[str, object]) -> dict[str, object]:

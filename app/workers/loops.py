@@ -33,11 +33,13 @@ class Loop:
     Attributes:
         turn: does what is due and returns figures for the log; an empty mapping: nothing was due.
         pause: between two turns.
+        usual: figures that are no news: a turn with nothing else is logged for debugging only.
     """
 
     name: str
     turn: Callable[[], Awaitable[Mapping[str, object]]]
     pause: timedelta
+    usual: frozenset[str] = frozenset()
 
 
 async def run_loops(loops: Sequence[Loop], stop: asyncio.Event) -> None:
@@ -69,8 +71,10 @@ async def _repeat(loop: Loop, stop: asyncio.Event) -> None:
             log.error("turn failed", loop=loop.name, failures=failures, error=str(error))  # noqa: TRY400  see above
         else:
             failures = 0
-            if done:
+            if done.keys() - loop.usual:
                 log.info("turn", loop=loop.name, **done)
+            elif done:
+                log.debug("turn", loop=loop.name, **done)
         await _wait(stop, next_pause(loop.pause, failures))
 
 

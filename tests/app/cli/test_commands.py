@@ -20,7 +20,7 @@ from registry.testing import demo_founding
 from tests.app.cli.conftest import Cli
 
 UNKNOWN = "0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80"
-NO_DATABASE = ("demo", "simulate", "registry new-key", "up", "migrate")
+NO_DATABASE = ("bench", "demo", "simulate", "registry new-key", "up", "migrate")
 """Commands that bring what they need, or need another thing first."""
 NO_JSON = ("simulate",)
 """The simulators' one line for machines is their ready line."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -69,41 +71,45 @@ def at_work(
     causeway_chain: LocalChain,
     house_file: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Callable[[], Running]]:
+) -> Iterator[Callable[..., Running]]:
     """Start ``causeway up``; every process that a test started is ended after it."""
     monkeypatch.setenv("CAUSEWAY_EVM_URL", causeway_chain.url)
     monkeypatch.setenv("CAUSEWAY_STATE_DIR", str(house_file.parent / "state"))
     started: list[Running] = []
 
-    def start() -> Running:
-        running = Running(house_file, len(started))
-        started.append(running)
-        return running
+    def start(*options: str) -> Running:
+        asked = options or ("--house", str(house_file))
+        started.append(Running(house_file.parent, len(started), *asked))
+        return started[-1]
 
     yield start
     for running in started:
-        running.process.kill()
-        running.process.wait()
         running.close()
 
 
 class Running:
-    """A started ``causeway up``."""
+    """A started ``causeway up``: *options* after it, its output in *folder*."""
 
-    def __init__(self, house_file: Path, number: int) -> None:
+    def __init__(self, folder: Path, number: int, *options: str) -> None:
         program = "from app.cli import main; main()"
-        self.out = house_file.parent / f"out-{number}"
-        self.err = house_file.parent / f"err-{number}"
+        self.out = folder / f"out-{number}"
+        self.err = folder / f"err-{number}"
         self._streams = (self.out.open("wb"), self.err.open("wb"))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "up", "--house", str(house_file), "--json"],
+            [sys.executable, "-c", program, "up", "--json", *options],
             stdout=self._streams[0],
             stderr=self._streams[1],
             stdin=subprocess.DEVNULL,
             env=dict(os.environ),
         )
 
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_S)
+
     def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
         for stream in self._streams:
             stream.close()
 
@@ -138,7 +144,7 @@ def send(chain: LocalChain, to: str, wei: int) -> None:
 
 @pytest.mark.usefixtures("signer")
 def test_it_credits_a_deposit_pays_out_hands_events_on_and_stops_cleanly(
-    at_work: Callable[[], Running],
+    at_work: Callable[..., Running],
     causeway_chain: LocalChain,
     cli: Cli,
     as_: As,
@@ -170,8 +176,7 @@ def test_it_credits_a_deposit_pays_out_hands_events_on_and_stops_cleanly(
     assert cli("verify").code == 0
     assert {row["difference"] for row in reconciled.json} == {"0 ETH"}
 
-    running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(PATIENCE_S) == 0, running.err.read_text()
+    assert running.stop() == 0, running.err.read_text()
     events = [line["event"] for line in running.lines[1:]]
     assert "DepositCredited" in events
     assert "PayoutConfirmed" in events
@@ -197,7 +202,7 @@ def pay_out(cli: Cli, as_: As, to: str, folder: Path) -> str:
 
 
 def test_killed_and_started_again_it_goes_on_where_the_rows_say(
-    at_work: Callable[[], Running], causeway_chain: LocalChain, cli: Cli, as_: As
+    at_work: Callable[..., Running], causeway_chain: LocalChain, cli: Cli, as_: As
 ) -> None:
     first = at_work()
     first.ready()
@@ -245,17 +250,18 @@ def test_a_house_file_that_is_wrong_is_2_and_names_the_key(
 
 @pytest.mark.usefixtures("environment")
 def test_what_it_needs_and_does_not_have_is_said_with_its_exit_code(
-    cli: Cli, house_file: Path, causeway_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+    house_file: Path, causeway_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without_a_file = cli("up", "--house", str(house_file.parent / "none.toml"))
-    without_a_node = cli("up", "--house", str(house_file))
+    without_a_file = start_in_vain("--house", str(house_file.parent / "none.toml"))
+    without_a_node = start_in_vain("--house", str(house_file))
     monkeypatch.setenv("CAUSEWAY_EVM_URL", causeway_chain.url)
     bare = house_file.read_text().replace('founding = "founding.json"\n', "")
     house_file.write_text(bare)
-    not_founded = start_in_vain(house_file)
+    not_founded = start_in_vain("--house", str(house_file))
 
-    assert (without_a_file.code, without_a_node.code, not_founded.returncode) == (2, 3, 1)
-    assert "CAUSEWAY_EVM_URL" in without_a_node.err
+    codes = [one.returncode for one in (without_a_file, without_a_node, not_founded)]
+    assert codes == [2, 3, 1]
+    assert "CAUSEWAY_EVM_URL" in without_a_node.stderr
     assert "registry found" in not_founded.stderr
 
 
@@ -267,20 +273,86 @@ def test_a_node_of_another_chain_is_refused(
     founding = house_file.parent / "founding.json"
     founding.write_text(founding.read_text().replace("31337", "1"))
 
-    answer = start_in_vain(house_file)
+    answer = start_in_vain("--house", str(house_file))
 
     assert answer.returncode == 1
     assert "serves chain 31337, evm is chain 1" in answer.stderr
 
 
-def start_in_vain(house_file: Path) -> subprocess.CompletedProcess[str]:
+def start_in_vain(*options: str) -> subprocess.CompletedProcess[str]:
     """Run ``causeway up`` where it ends by itself."""
     program = "from app.cli import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", program, "up", "--house", str(house_file)],
+        [sys.executable, "-c", program, "up", *options],
         capture_output=True,
         text=True,
         check=False,
         timeout=PATIENCE_S,
         stdin=subprocess.DEVNULL,
     )
+
+
+def test_without_a_house_file_a_house_for_trying_out_is_made_once_and_goes_on(
+    at_work: Callable[..., Running], cli: Cli, tmp_path: Path
+) -> None:
+    first = at_work("--json")
+    assert first.ready()["chain_id"] == 31_337
+    home = tmp_path / "state" / "trial" / "31337"
+    dan = ("--as", "dan", "--key", str(home / "keys" / "dan.key"))
+    assign = ("custody", "address", "assign", "client-pool", "--party", "acme", *dan)
+    assert cli(*assign).code == 0
+    assert first.stop() == 0, first.err.read_text()
+    assert "the signer answers" in first.err.read_text()
+
+    second = at_work("--json")
+    # What was named is not repeated: a URL may hold a password.
+    assert second.ready().keys() & {"CAUSEWAY_DATABASE_URL", "CAUSEWAY_EVM_URL"} == set()
+
+    assert len(cli("custody", "address", "list", "--json").json) == 1
+    assert second.stop() == 0
+    assert "was made" in first.err.read_text()
+    assert "was made" not in second.err.read_text()
+    private = [path for path in home.rglob("*") if path.suffix == ".key" or path.name == "kek"]
+    assert len(private) == 5
+    assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
+
+
+def test_with_nothing_named_everything_runs_on_this_machine(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not pytest's folder: the database server of root is another user, who has to reach it.
+    folder = Path(tempfile.mkdtemp(prefix="causeway-up-"))
+    folder.chmod(0o711)
+    for variable in ("DATABASE_URL", "APP_DATABASE_URL", "EVM_URL"):
+        monkeypatch.delenv(f"CAUSEWAY_{variable}", raising=False)
+    monkeypatch.setenv("CAUSEWAY_STATE_DIR", str(folder / "state"))
+    running = Running(folder, 0)
+    try:
+        ready = running.ready()
+        monkeypatch.setenv("CAUSEWAY_DATABASE_URL", ready["CAUSEWAY_DATABASE_URL"])
+        monkeypatch.setenv("CAUSEWAY_EVM_URL", ready["CAUSEWAY_EVM_URL"])
+
+        assert cli("verify").code == 0
+        until(lambda: cli("custody", "reconcile").code == 0, "the first block in the books")
+        assert running.stop() == 0, running.err.read_text()
+        assert "ends with this run" in running.err.read_text()
+    finally:
+        running.close()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_house_for_trying_out_is_not_made_for_a_chain_of_value_or_one_that_ends(
+    causeway_processes: Processes, house_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAUSEWAY_STATE_DIR", str(house_file.parent / "state"))
+    no_node = start_in_vain()
+    spec = python_module("other", "chain.simulators.evm", "--port", "0", "--chain-id", "5")
+    other = causeway_processes.start(spec)
+    monkeypatch.setenv("CAUSEWAY_EVM_URL", other.ready["url"])
+    of_value = start_in_vain()
+    causeway_processes.stop(other)
+
+    assert (no_node.returncode, of_value.returncode) == (3, 1)
+    assert "the books would outlive it" in no_node.stderr
+    assert "is not made for chain 5" in of_value.stderr
