@@ -31,7 +31,7 @@ from typing import Final, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.branches import Ancestor, DeepReorg, NotLinked, find_ancestor, linked_prefix
-from chain.errors import ChainHalted, IncompleteAnswer, NodeTrouble
+from chain.errors import ChainHalted, CursorMoved, IncompleteAnswer, NodeTrouble
 from chain.model import (
     BLOCKS_MAX,
     REORG_DEPTH_MAX,
@@ -340,6 +340,12 @@ class _Run:
         row = await load_following(conn, self.chain, lock=True)
         if row is None or row.state is FollowState.HALTED:
             raise ChainHalted(f"{self.chain} was halted meanwhile")
+        if await load_cursor(conn, self.chain) != self.at:
+            # Before anything is written: on another branch the rows would contradict each other.
+            raise CursorMoved(
+                f"another follower has moved the cursor of {self.chain}",
+                remedy="Follow again: the next call goes on from where the cursor is",
+            )
         block = step.contents.block
         if isinstance(step, Included):
             to = block

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -453,6 +453,64 @@ async def test_of_two_followers_at_the_same_place_one_is_refused(
         )
 
     assert await books.log() == [("+", 0), ("+", 1)]
+
+
+async def test_a_follower_that_was_overtaken_on_another_branch_is_refused_by_name(
+    books: Books,
+) -> None:
+    books.gateway.mine()
+    await books.run(blocks_max=1)
+    rival = Books(books.engine, ScriptedGateway())
+    rival.gateway.mine(pay(0))
+
+    async def rival_first(conn: AsyncConnection) -> WatchList:
+        await rival.run()
+        return WATCH
+
+    with pytest.raises(CursorMoved):
+        await follow(
+            books.engine, books.gateway, "evm", watch=rival_first, apply=books.apply, now=NOW
+        )
+
+    assert (await books.cursor()) == rival.gateway.blocks[1]
+    assert await books.log() == [("+", 0), ("+", 1)]
+
+
+class Overtaking:
+    """A node that answers slowly at genesis: meanwhile another follower takes its steps."""
+
+    def __init__(self, node: ScriptedGateway, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self.node = node
+        self.meanwhile: Callable[[], Awaitable[object]] | None = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.node, name)
+
+    async def block_at(self, height: int) -> Block | None:
+        found = await self.node.block_at(height)
+        if height == 0 and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return found
+
+
+async def test_a_follower_that_was_overtaken_while_walking_back_is_refused_by_name(
+    books: Books,
+) -> None:
+    for _ in range(3):
+        books.gateway.mine()
+    await books.run()
+    books.gateway.reorg(3, [[], [], [], []])
+    rival = Books(books.engine, books.gateway)
+    node: Any = Overtaking(books.gateway, lambda: rival.run(blocks_max=2))
+    overtaken = Books(books.engine, node)
+
+    with pytest.raises(CursorMoved):
+        await overtaken.run()
+
+    await books.run()
+    assert await books.cursor() == books.gateway.blocks[-1]
+    assert sum(1 if sign == "+" else -1 for sign, _ in await books.log()) == 5
 
 
 async def test_trouble_with_the_node_keeps_what_was_booked_and_the_next_call_goes_on(
