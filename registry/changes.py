@@ -18,6 +18,8 @@ from kernel.money import Asset
 from registry import store
 from registry.decisions import (
     decide_approval,
+    decide_coin,
+    decide_contract,
     decide_founding,
     decide_proposal,
     decide_rejection,
@@ -25,6 +27,7 @@ from registry.decisions import (
 )
 from registry.errors import ChangeRefused, UnknownRecord
 from registry.model import (
+    Chain,
     ChainAsset,
     Founding,
     Operator,
@@ -49,7 +52,7 @@ async def found(conn: AsyncConnection, founding: Founding, *, now: datetime) -> 
     decide_founding(founding)
     await store.insert_genesis(conn, now)
     for item in founding.records:
-        await _require_scale(conn, item)
+        await _require_bookable(conn, item)
         await store.save_record(conn, item, version=1, proposal_id=None, now=now)
     await record(
         conn, [_registered(item, 1, FOUNDER, "founding", now) for item in founding.records]
@@ -75,7 +78,7 @@ async def propose(
     proposer = await _operator(conn, by)
     current = await store.find_record(conn, kind, change.code)
     decide_proposal(change, current, by=proposer)
-    await _require_scale(conn, change)
+    await _require_bookable(conn, change)
     base_version = 0 if current is None else current.version
     content = to_content(change)
     proposal = Proposal(
@@ -120,7 +123,7 @@ async def approve(
         signature=signature,
         now=now,
     )
-    await _require_scale(conn, changed)
+    await _require_bookable(conn, changed)
     version = proposal.base_version + 1
     await store.save_record(conn, changed, version=version, proposal_id=proposal.id, now=now)
     await _close(conn, proposal, ProposalState.APPROVED, by, signature, proposal.reason, now)
@@ -174,13 +177,17 @@ async def _close(
     await record(conn, [_step(proposal, state, by=by, reason=reason, now=now)])
 
 
-async def _require_scale(conn: AsyncConnection, item: Record) -> None:
+async def _require_bookable(conn: AsyncConnection, item: Record) -> None:
     if not isinstance(item, ChainAsset):
         return
+    decide_contract(item)
     asset = await store.find_record(conn, RecordKind.ASSET, item.asset)
-    # A missing asset is refused by its own name, when the row is written.
+    chain = await store.find_record(conn, RecordKind.CHAIN, item.chain)
+    # What is missing is refused by its own name, when the row is written.
     if asset is not None and isinstance(asset.record, Asset):
         decide_scale(item, asset.record)
+    if chain is not None and isinstance(chain.record, Chain):
+        decide_coin(item, chain.record)
 
 
 async def _operator(conn: AsyncConnection, code: str) -> Operator:

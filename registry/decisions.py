@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
+from eth_utils.address import is_checksum_address
+
 from kernel.money import Asset
 from registry.authority import require_role, signing_bytes, verify_signature
 from registry.errors import ChangeRefused, NotAuthorised
@@ -151,6 +153,36 @@ def decide_scale(on_chain: ChainAsset, asset: Asset) -> None:
             f"{on_chain.code} has {on_chain.decimals} decimals, {asset.code} a scale of "
             f"{asset.scale}: the chain's smallest unit could not be booked",
             remedy="Register an asset with at least as many places",
+        )
+
+
+def decide_coin(on_chain: ChainAsset, chain: Chain) -> None:
+    """Refuse to take a chain's own coin for another asset, or a token for the coin.
+
+    Raises:
+        ChangeRefused: names the chain's coin.
+    """
+    if (on_chain.contract is None) != (on_chain.asset == chain.native_asset):
+        raise ChangeRefused(
+            f"{on_chain.code} has {'no' if on_chain.contract is None else 'a'} contract, and the "
+            f"coin of {chain.code} is {chain.native_asset}",
+            remedy="Only the chain's own coin has no contract",
+        )
+
+
+def decide_contract(on_chain: ChainAsset) -> None:
+    """Refuse a token whose contract is not spelled in EIP-55 mixed case.
+
+    Contracts are compared as text with what blocks say. One in another spelling would match nothing,
+    so no payment of the token would ever be seen, and it could be registered twice.
+
+    Raises:
+        ChangeRefused: names the contract.
+    """
+    if on_chain.contract is not None and not is_checksum_address(on_chain.contract):
+        raise ChangeRefused(
+            f"the contract {on_chain.contract} of {on_chain.code} does not carry its EIP-55 checksum",
+            remedy="Copy it from its issuer again, in mixed case",
         )
 
 

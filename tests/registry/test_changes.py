@@ -307,12 +307,45 @@ async def test_a_conflict_with_another_record_is_told_in_words(
         await approved(founded, proposal)
 
 
-async def test_one_contract_is_one_asset_and_a_chain_has_one_coin(founded: AsyncEngine) -> None:
+async def test_one_contract_is_one_asset(founded: AsyncEngine) -> None:
     await transact(founded, lambda conn: change(conn, BTC, now=NOW))
-    for contract in (TOKEN, None):
-        twice = await proposed(founded, ChainAsset("evm:BTC", "evm", contract, 8, "BTC"))
-        with pytest.raises(ChangeRefused, match="with that contract already"):
-            await approved(founded, twice)
+    twice = await proposed(founded, ChainAsset("evm:BTC", "evm", TOKEN, 8, "BTC"))
+    with pytest.raises(ChangeRefused, match="with that contract already"):
+        await approved(founded, twice)
+
+
+async def test_only_the_chains_own_coin_has_no_contract(founded: AsyncEngine) -> None:
+    """Otherwise ether would be booked as bitcoin."""
+    await transact(founded, lambda conn: change(conn, BTC, now=NOW))
+    with pytest.raises(ChangeRefused, match="coin of evm is ETH"):
+        await proposed(founded, ChainAsset("evm:BTC", "evm", None, 8, "BTC"))
+
+
+async def test_a_token_is_not_registered_as_the_chains_own_coin(engine: AsyncEngine) -> None:
+    good = demo_founding()
+    token = replace(good.chain_assets[0], contract="0x" + "22" * 20)
+    with pytest.raises(ChangeRefused, match="coin of evm is ETH"):
+        await transact(
+            engine, lambda conn: found(conn, replace(good, chain_assets=(token,)), now=NOW)
+        )
+
+
+@pytest.mark.parametrize(
+    "contract", [TOKEN.lower(), "0x" + TOKEN[2:].upper(), TOKEN.swapcase().replace("X", "x", 1)]
+)
+async def test_a_contract_in_another_spelling_would_never_be_seen_in_a_block(
+    founded: AsyncEngine, contract: str
+) -> None:
+    await transact(founded, lambda conn: change(conn, BTC, now=NOW))
+    with pytest.raises(ChangeRefused, match="EIP-55"):
+        await proposed(founded, ChainAsset("evm:BTC", "evm", contract, 8, "BTC"))
+
+
+async def test_a_founding_is_held_to_the_same_spelling(engine: AsyncEngine) -> None:
+    with pytest.raises(ChangeRefused, match="EIP-55"):
+        await transact(
+            engine, lambda conn: found(conn, demo_founding(token=TOKEN.lower()), now=NOW)
+        )
 
 
 async def test_a_token_with_more_places_than_its_asset_could_not_be_booked(
