@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import date
+from functools import partial
 from typing import Any
 
 import pytest
@@ -94,7 +95,9 @@ async def test_what_is_in_force_is_left_as_it_is(desk: Desk) -> None:
     assert (await instructed(desk), await instructed(desk)) == (1, 1)
 
     for entity, key in (("netting-agreement", "acme"), ("standing-instruction", "acme/ETH/evm")):
-        events = await desk.do(lambda conn, e=entity, k=key: list_history(conn, e, stable_id(e, k)))
+        events = await desk.do(
+            partial(list_history, entity_type=entity, entity_id=stable_id(entity, key))
+        )
         assert [(e.actor, e.reason) for e in events] == [("ada", "approved by ben")]
 
 
@@ -144,3 +147,33 @@ async def test_two_changes_at_once_make_one_version(desk: Desk) -> None:
     known = await desk.do(lambda conn: find_agreement(conn, "acme"))
     assert known is not None
     assert known[2] == 1
+
+
+async def test_the_slower_of_two_changes_of_an_agreement_is_refused(desk: Desk) -> None:
+    """Both have read version 1 and bring a signature of version 2."""
+    await agreed(desk)
+    prefunded = Agreement(party="acme", effective_from=DAY, prefunded=True)
+
+    async def first() -> None:
+        async with desk.engine.begin() as conn:
+            payload = agreement_bytes(LATER, DOCUMENT, version=2)
+            await agree(
+                conn,
+                LATER,
+                document_hash=DOCUMENT,
+                by=desk.operators["ada"],
+                approver=desk.operators["ben"],
+                signature=operator_keypair("ben").sign(payload),
+                now=desk.now,
+            )
+            written.set()
+            await asyncio.sleep(0.3)
+
+    written = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(first())
+        await written.wait()
+        second = group.create_task(refusal(agreed(desk, prefunded, version=2)))
+
+    assert "the agreement of acme was changed just now" in second.result()
+    assert await desk.do(get_agreements) == {"acme": LATER}

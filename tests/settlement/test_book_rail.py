@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -165,8 +167,13 @@ async def test_what_is_cancelled_is_free_again_and_can_be_accepted_anew(desk: De
     assert "accepted: ETH is failed, USDT is failed" in await refusal(accepted(desk, run))
     for item in (await desk.instructions(run.id)).values():
         await desk.do(
-            lambda conn, i=item: reschedule(
-                conn, run.id, i.id, by=desk.operators["ada"], reason="covered now", now=desk.now
+            partial(
+                reschedule,
+                run_id=run.id,
+                instruction_id=item.id,
+                by=desk.operators["ada"],
+                reason="covered now",
+                now=desk.now,
             )
         )
     await desk.capital(("custody:client-pool", "equity:capital", "9", "ETH"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 from uuid import UUID
 
 from kernel.events import list_history
@@ -44,7 +45,7 @@ async def test_value_is_netted_received_paid_and_final(desk: Desk) -> None:
     obligations = await desk.do(lambda conn: list_obligations(conn, BOOK))
     assert {o.state for o in obligations} == {ObligationState.DISCHARGED}
     for deal in (sold, bought):
-        assert (await desk.do(lambda c, d=deal: get_deal(c, d.id))).state is DealState.SETTLED
+        assert (await desk.do(partial(get_deal, deal_id=deal.id))).state is DealState.SETTLED
     assert await desk.books("payable", "receivable", "suspense", "in-flight", "transit") == {}
     assert (await desk.books("custody:house-settlement"))[
         "custody:house-settlement USDT"
@@ -203,7 +204,8 @@ async def resume(desk: Desk, run_id: UUID, state: RunState) -> None:
         case _ if items["acme ETH"].payout_id is None:
             await desk.pay(items["acme ETH"])
         case _:
-            payout = await desk.payout(items["acme ETH"].payout_id or run_id)
+            assert items["acme ETH"].payout_id is not None
+            payout = await desk.payout(items["acme ETH"].payout_id)
             if payout.state == "pending_approval":
                 await desk.send(payout.id)
             await desk.mine(CONFIRMATIONS)

@@ -102,6 +102,44 @@ def test_a_prefunded_party_settles_by_book() -> None:
     assert [item.rail for item in result.items] == [Rail.BOOK]
 
 
+def test_a_party_is_not_prefunded_before_its_agreement_is_in_force() -> None:
+    tomorrow = agreed("A", since=date(2026, 1, 6), prefunded=True)
+
+    result = calculate([owed(1, "A", "USD", 5)], tomorrow, value_date=DAY, version=1)
+
+    assert [item.rail for item in result.items] == [Rail.EVM]
+
+
+def test_what_is_overdue_nets_with_what_is_due() -> None:
+    overdue = replace(owed(1, "A", "USD", 600), value_date=date(2026, 1, 2))
+
+    result = calculate([overdue, owed(2, "A", "USD", -250)], agreed("A"), value_date=DAY, version=1)
+
+    assert lines(result.items) == ["A USD receive 350"]
+
+
+@pytest.mark.parametrize(
+    ("agreements", "same"),
+    [
+        (agreed("A"), True),
+        (agreed("A", "B", prefunded=True), False),
+        (agreed("A") | agreed("B", prefunded=True), True),
+        (agreed("A", since=date(2026, 1, 4)), False),
+        ({}, False),
+    ],
+    ids=["the same", "prefunded", "another party's", "since another day", "none"],
+)
+def test_the_hash_counts_the_agreements_of_those_who_take_part(
+    *, agreements: dict[str, Agreement], same: bool
+) -> None:
+    one = [owed(1, "A", "USD", 600)]
+
+    before = calculate(one, agreed("A"), value_date=DAY, version=1).input_hash
+    after = calculate(one, agreements, value_date=DAY, version=1).input_hash
+
+    assert (before == after) is same
+
+
 def test_the_hash_of_the_inputs_changes_with_any_amount() -> None:
     one = owed(1, "A", "USD", 600)
 

@@ -75,7 +75,7 @@ async def test_a_window_has_one_run(desk: Desk) -> None:
 async def test_two_windows_at_once_share_no_obligation(desk: Desk) -> None:
     await stand(desk)
     await desk.do(lambda conn: pull_obligations(conn, book=BOOK, now=desk.now))
-    opened = []
+    opened: list[object] = []
 
     async def open_(window: str) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -310,12 +311,13 @@ async def test_a_payment_that_is_only_mined_is_not_final(desk: Desk) -> None:
 async def test_only_a_treasurer_moves_value(desk: Desk, verb: str) -> None:
     _, ours = await paid_in(desk)
     desk.operators["ada"] = desk.operators["dan"]
-    act = {
+    acts: dict[str, Callable[[], Awaitable[object]]] = {
         "seal": lambda: desk.seal(ours.run_id),
         "release": lambda: desk.release(ours.run_id),
         "pay": lambda: desk.pay(ours),
         "reschedule": lambda: again(desk, ours),
-    }[verb]
+    }
+    act = acts[verb]
 
     assert "dan is not treasurer" in await refusal(act())
 

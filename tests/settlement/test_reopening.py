@@ -184,3 +184,32 @@ async def test_a_payment_alone_that_vanishes_is_final_once_more_when_custody_say
 
     assert (await desk.finality(run.id)).state is RunState.FINAL
     assert await breaks(desk) == []
+
+
+async def test_a_run_does_not_close_over_a_payment_that_has_vanished(desk: Desk) -> None:
+    for party in ("acme", "birch"):
+        await desk.agree(party)
+    await desk.instruct("acme", "USDT", ACME_WALLET)
+    await desk.capital(
+        ("custody:house-hot", "equity:capital", "5000", "USDT"),
+        ("custody:house-hot", "equity:capital", "1", "ETH"),
+    )
+    # Acme is owed 2,000 USDT and owes nothing, birch the other way round.
+    await desk.buys("from acme", amount="2", price="3000")
+    await desk.deal("to acme", amount="2", price="2000", fee="0")
+    await desk.deal("to birch", amount="2", price="3000", fee="0", party="birch")
+    await desk.buys("from birch", amount="2", price="2000", party="birch")
+    run = await desk.released()
+    items = await desk.instructions(run.id)
+    await desk.send(await desk.pay(items["acme USDT"]))
+    await desk.mine(CONFIRMATIONS)
+    await desk.finality(run.id)
+    assert await desk.states(run.id) == {"acme USDT": "final", "birch USDT": "released"}
+
+    await vanish(desk, CONFIRMATIONS)
+    await desk.receive(USDT.parse("2000"), party="birch")
+    await desk.match()
+
+    assert set((await desk.states(run.id)).values()) == {"final"}
+    assert (await desk.finality(run.id)).state is RunState.RELEASED
+    assert await breaks(desk) == ["payout_gone"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -230,8 +231,13 @@ async def test_a_dispute_of_everything_leaves_an_empty_run_and_the_next_window_t
     assert "sealed run never" not in await refusal(desk.seal(run.id))
     for key in ids:
         await desk.do(
-            lambda c, k=key: resolve_dispute(
-                c, run.id, k, by=desk.operators["ada"], reason="was right", now=desk.now
+            partial(
+                resolve_dispute,
+                run_id=run.id,
+                obligation_id=key,
+                by=desk.operators["ada"],
+                reason="was right",
+                now=desk.now,
             )
         )
     later, result = await desk.open("evening")
