@@ -14,6 +14,9 @@ Decisions:
 - *A block is orphaned only on the evidence of another, linked branch* at least as high as the
   cursor. A node that is merely behind, that has no answer, or whose answers do not link, proves
   nothing.
+- *The block below the first one is read as well*, without its contents: a reorganisation that
+  replaces the first block then ends at a block that is known. One that goes deeper halts the chain,
+  because nothing says how deep it is.
 - *The watch list is read after the blocks are known.* An address is given out after it was
   committed, so it is on every list that is read after the block that pays it was mined.
 - *Nothing is asked of a node inside a transaction*; the transaction compares the cursor instead.
@@ -276,7 +279,9 @@ class _Run:
 
     async def _blocks_ahead(self, head: Block, count: int) -> Sequence[Block]:
         """Return the node's blocks that continue the cursor, in order; none if they do not."""
-        first = self.policy.start_height if self.at is None else self.at.block.height + 1
+        # Below the first block one more is read, so that the first one may be replaced.
+        below = max(0, self.policy.start_height - 1)
+        first = below if self.at is None else self.at.block.height + 1
         last = min(head.height, first + count - 1)
         if first > last:
             return []
@@ -308,14 +313,18 @@ class _Run:
         watch = await transact(self.engine, self.watch)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._attempt(self.gateway.contents(block, watch)))
-                for block in blocks
+                group.create_task(self._attempt(self._contents(block, watch))) for block in blocks
             ]
         for block, task in zip(blocks, tasks, strict=True):
             contents = _unwrap(task.result())
             if contents.block != block:
                 raise IncompleteAnswer(f"asked what {block.hash} holds, got {contents.block.hash}")
             await self._step(Included(contents))
+
+    async def _contents(self, block: Block, watch: WatchList) -> BlockContents:
+        if self.at is None and block.height < self.policy.start_height:
+            return BlockContents(block)
+        return await self.gateway.contents(block, watch)
 
     async def _orphan(self, orphans: Sequence[Block]) -> None:
         for orphan in orphans:

@@ -18,7 +18,7 @@ TOP: Final = "top"
 """Position of the value that a transaction itself carries."""
 
 REORG_DEPTH_MAX: Final = 1_000
-"""No policy may walk back further in one go: a walk-back is one database transaction."""
+"""No policy may walk back further in one go: beyond it people set the chain up anew."""
 
 BLOCKS_MAX: Final = 10_000
 """Blocks followed in one call, at most."""
@@ -188,8 +188,8 @@ class FollowPolicy:
     Attributes:
         reorg_depth_max: blocks that may be orphaned at once; a deeper reorganisation halts the
             chain until two operators resume it.
-        start_height: the first block to read when the chain has no cursor yet; everything before
-            it counts as not ours.
+        start_height: the first block whose contents count when the chain has no cursor yet. Take
+            one that is final: a reorganisation from below it halts the chain for good.
     """
 
     reorg_depth_max: int = 64

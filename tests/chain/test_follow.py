@@ -173,7 +173,44 @@ async def test_following_begins_at_the_height_given(books: Books) -> None:
 
     await books.run()
 
-    assert await books.log() == [("+", 3), ("+", 4), ("+", 5)]
+    assert await books.log() == [("+", 2), ("+", 3), ("+", 4), ("+", 5)]
+
+
+async def test_of_the_block_below_the_first_nothing_counts(books: Books) -> None:
+    for nonce in range(3):
+        books.gateway.mine(pay(nonce))
+    books.policy = FollowPolicy(start_height=2)
+
+    await books.run()
+
+    stored = await books.stored()
+    assert [(c.block.height, len(c.movements)) for c in stored] == [(1, 0), (2, 1), (3, 1)]
+
+
+async def test_the_first_block_may_be_replaced(books: Books) -> None:
+    books.gateway.mine()
+    books.gateway.mine(pay(0))
+    books.policy = FollowPolicy(start_height=2)
+    await books.run()
+
+    books.gateway.reorg(1, [[], [pay(0)]])
+    report = await books.run()
+
+    assert (report.state, report.orphaned, report.caught_up) == (FollowState.RUNNING, 1, True)
+    assert [len(contents.movements) for contents in await books.stored()] == [0, 0, 1]
+
+
+async def test_below_what_was_read_nothing_is_known_and_the_chain_halts(books: Books) -> None:
+    for _ in range(2):
+        books.gateway.mine()
+    books.policy = FollowPolicy(start_height=2)
+    await books.run()
+
+    books.gateway.reorg(2, [[], [], []])
+    report = await books.run()
+
+    assert (report.state, report.orphaned) == (FollowState.HALTED, 0)
+    assert "below height 1, the first block that was read" in report.reason
 
 
 async def test_a_start_height_that_is_not_mined_yet_is_waited_for(books: Books) -> None:
@@ -184,7 +221,7 @@ async def test_a_start_height_that_is_not_mined_yet_is_waited_for(books: Books) 
 
     books.gateway.mine()
     books.gateway.mine()
-    assert (await books.run()).included == 1
+    assert (await books.run()).included == 2
 
 
 async def test_no_more_steps_are_taken_than_asked_for(books: Books) -> None:

@@ -143,7 +143,7 @@ async def nonce_of(evm: NodeStage) -> int:
 async def test_a_node_restarted_from_another_genesis_halts_the_chain(
     engine: AsyncEngine, evm: NodeStage
 ) -> None:
-    follower = Follower(engine, evm, FollowPolicy(start_height=1))
+    follower = Follower(engine, evm, FollowPolicy(start_height=2))
     await evm.mine()
     await follower.run()
     head = await evm.gateway.head()
