@@ -16,9 +16,9 @@ STATE_MACHINES = REPOSITORY / "docs" / "state-machines.md"
 
 NEW = "new"
 ARROW = re.compile(
-    r"^\| (?P<letter>[a-z]{1,2}) \| (?P<edge>[^|]+→[^|]+) \| [^|]+ \| [^|]+ \|$", re.M
+    r"^\| (?P<letter>[a-z]{1,2}) \| (?P<edge>[^|]+→[^|]+) \| [^|]+ \| [^|]+ \|$", re.MULTILINE
 )
-TABLE = re.compile(r"<!-- table (?P<name>[a-z_.]+) -->\n(?P<text>.*?)<!-- end -->", re.S)
+TABLE = re.compile(r"<!-- table (?P<name>[a-z_.]+) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
 
 
 def find_machines() -> dict[str, StateTable]:
@@ -65,7 +65,7 @@ def documented_arrows(section: str) -> list[tuple[str, set[tuple[str, str]]]]:
 def sections(page: str) -> dict[str, str]:
     """Return the text of each section that has a generated table, by ``schema.table``."""
     found = {}
-    for text in re.split(r"^## ", page, flags=re.M)[1:]:
+    for text in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
         for name in documented_tables(text):
             found[name] = text
     return found

@@ -1,14 +1,20 @@
 """Write what the documentation takes from the code: ``python -m tests.docs.rewrite``.
 
-It rewrites the tables of docs/state-machines.md and of docs/settings.md between their markers. The
-lettered arrows are written by hand; the tests hold them against the same tables.
+It rewrites the tables of docs/state-machines.md and of docs/settings.md between their markers, and
+with ``--demo`` what the README says that the demo prints. The lettered arrows are written by hand;
+the tests hold them against the same tables.
 """
 
 from __future__ import annotations
 
 import re
+import sys
+import tempfile
+from pathlib import Path
 
 from tests.docs.machines import STATE_MACHINES, TABLE, find_machines, table_text
+from tests.docs.pages import DEMO, README
+from tests.docs.test_readme import run_demo
 from tests.docs.variables import SETTINGS, SETTINGS_TABLE, settings_text
 
 
@@ -24,5 +30,15 @@ def rewrite() -> None:
     SETTINGS.write_text(SETTINGS_TABLE.sub(lambda _: text, SETTINGS.read_text()))
 
 
+def rewrite_demo() -> None:
+    """Run the demo and put its output into the README."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [line.rstrip() for line in run_demo(Path(folder)).rstrip().splitlines()]
+    text = "<!-- demo -->\n```text\n" + "\n".join(lines) + "\n```"
+    README.write_text(DEMO.sub(lambda _: text, README.read_text()))
+
+
 if __name__ == "__main__":
     rewrite()
+    if "--demo" in sys.argv[1:]:
+        rewrite_demo()

@@ -8,7 +8,7 @@ from kernel.settings import describe
 from tests.docs.machines import REPOSITORY
 
 SETTINGS = REPOSITORY / "docs" / "settings.md"
-SETTINGS_TABLE = re.compile(r"<!-- settings -->\n(?P<text>.*?)<!-- end -->", re.S)
+SETTINGS_TABLE = re.compile(r"<!-- settings -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
 
 
 def settings_text() -> str:
