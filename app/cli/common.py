@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -65,8 +64,26 @@ def clock() -> Clock:
     return SystemClock()
 
 
+def node_url() -> str:
+    """Return the node's JSON-RPC endpoint.
+
+    Raises:
+        OutsideUnavailable: none is named.
+    """
+    url = settings().evm_url
+    if url is None:
+        raise OutsideUnavailable(
+            "no node is named",
+            where="CAUSEWAY_EVM_URL",
+            remedy="Set it; `causeway simulate evm` is one for this machine",
+        )
+    return url
+
+
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a command's coroutine."""
+    import asyncio
+
     return asyncio.run(work())
 
 

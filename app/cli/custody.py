@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from app.cli import custody_payouts, custody_rules
+from app.cli import custody_payouts, custody_rescue, custody_rules
 from app.cli.common import (
     BOOK_DEFAULT,
     CHAIN_DEFAULT,
@@ -17,11 +17,11 @@ from app.cli.common import (
     DryRun,
     Money,
     clock,
+    node_url,
     on_database,
     one_of,
     read,
     run,
-    settings,
     show,
     show_one,
     write,
@@ -30,7 +30,6 @@ from app.cli.custody_explain import explain_object
 from app.cli.explain import tell
 from app.cli.operators import As, Key, credentials
 from kernel.clock import iso
-from kernel.errors import OutsideUnavailable
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -44,6 +43,7 @@ app.add_typer(address, name="address")
 app.add_typer(custody_rules.destinations, name="destinations")
 app.add_typer(custody_rules.policy, name="policy")
 custody_payouts.register(app)
+custody_rescue.register(app)
 
 State = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
 PartyOption = Annotated[str | None, typer.Option("--party", help="Only those of this party.")]
@@ -223,13 +223,7 @@ def reconcile(
 
     Example: `causeway custody reconcile --json`
     """
-    url = settings().evm_url
-    if url is None:
-        raise OutsideUnavailable(
-            "no node is named",
-            where="CAUSEWAY_EVM_URL",
-            remedy="Set it to the node's JSON-RPC endpoint",
-        )
+    url = node_url()
 
     async def work(engine: AsyncEngine) -> tuple[list[Reconciled], Money]:
         from chain.evm.gateway import EvmGateway

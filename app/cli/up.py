@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import async_url, clock, run, settings
+from app.cli.common import async_url, clock, node_url, run, settings
 from app.cli.registry import found_house, parse_founding, read_json
-from kernel.errors import OutsideUnavailable, ungrouped
+from kernel.errors import ungrouped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +53,8 @@ def up(
 
 
 async def _run(found: Settings, file: HouseFile | None) -> None:
+    import asyncio
+
     from app.local.migrate import migrate
     from app.workers.house import House, run_house, stop_on_signals
     from kernel.db import APP_ROLE, create_engine
@@ -61,15 +62,10 @@ async def _run(found: Settings, file: HouseFile | None) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with contextlib.AsyncExitStack() as stack:
-        evm_url, name = found.evm_url, None
         if file is None:
             evm_url, file, name = await _try_out(found, stack)
-        if evm_url is None:
-            raise OutsideUnavailable(
-                "no node is named",
-                where="CAUSEWAY_EVM_URL",
-                remedy="Set it; `causeway simulate evm` is one for this machine",
-            )
+        else:
+            evm_url, name = node_url(), None
         owner, facts = await _database(found, stack, name)
         if found.evm_url is None:
             # A node that was named is not repeated: its URL may hold a key.

@@ -104,6 +104,7 @@ def test_what_moves_money_can_be_rehearsed() -> None:
 
     assert rehearsed >= {
         *("custody payout", "custody approve", "custody reject", "custody cancel"),
+        *("custody attribute", "custody release"),
         *("desk deal", "desk cancel", "settle seal", "settle release"),
     }
 

@@ -158,12 +158,27 @@ def test_it_credits_a_deposit_pays_out_hands_events_on_and_stops_cleanly(
     assign = ("custody", "address", "assign", "client-pool", *as_("dan"), "--json")
     deposit = cli(*assign, "--party", "acme").json["address"]
     hot = cli(*assign, "--purpose", "hot").json["address"]
+    house = ("custody", "address", "assign", "house-hot", *as_("dan"), "--json")
+    capital = cli(*house, "--purpose", "hot").json["address"]
     send(causeway_chain, deposit, 10**18)
     send(causeway_chain, hot, 2 * 10**18)
+    send(causeway_chain, capital, 10**18)
     causeway_chain.mine(3)
     credited = ("custody", "deposits", "--party", "acme", "--state", "credited", "--json")
     [found] = until(lambda: cli(*credited).json, "the credit")
     assert found["amount"] == "1 ETH"
+
+    strangers = ("custody", "deposits", "--state", "unattributed", "--json")
+    [stray] = until(
+        lambda: [i for i in cli(*strangers).json if i["wallet"] == "house-hot"], "the capital"
+    )
+    why = ("--reason", "paid in by the owners")
+    two = (*as_("ada"), "--approver", "cleo", "--approver-key", as_("cleo")[-1])
+    attribute = ("custody", "attribute", stray["id"], "--credit", "equity:capital", *two)
+    alone = cli(*attribute[:-4], "--approver", "ada", "--approver-key", as_("ada")[-1], *why)
+    attributed = cli(*attribute, *why, "--json")
+    assert (alone.code, attributed.code) == (1, 0), attributed.err
+    assert attributed.json["credit"] == "equity:capital"
 
     payout = pay_out(cli, as_, PAYEE, tmp_path)
     confirmed = ("custody", "payouts", "--state", "confirmed", "--json")

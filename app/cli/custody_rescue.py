@@ -1,0 +1,200 @@
+"""``causeway custody bump, attribute, release, thaw``: what people decide where machines stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from app.cli.common import (
+    BOOK_DEFAULT,
+    CHAIN_DEFAULT,
+    AsJson,
+    Book,
+    Chain,
+    DryRun,
+    Money,
+    Reason,
+    clock,
+    node_url,
+    on_database,
+    run,
+    show,
+    show_one,
+    write,
+)
+from app.cli.custody_explain import payout_facts
+from app.cli.operators import Approver, ApproverKey, As, Key, credentials
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from custody.deposit_model import Deposit
+
+DepositId = Annotated[UUID, typer.Argument(metavar="DEPOSIT", help="Id of the deposit.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to a group."""
+    for command in (bump, attribute, release, thaw):
+        app.command()(command)
+
+
+def bump(
+    payout_id: Annotated[UUID, typer.Argument(metavar="PAYOUT", help="Id of the payout.")],
+    *,
+    reason: Reason,
+    as_: As,
+    key: Key,
+    as_json: AsJson = False,
+) -> None:
+    """Offer a payment again for a higher fee, on the same nonce: at most one of the two is mined.
+
+    Needs CAUSEWAY_EVM_URL; the worker has the replacement signed and sends it.
+
+    Example: `causeway custody bump 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --reason "stuck" --as ada --key ada.key`
+    """
+    who = credentials(as_, key)
+
+    async def work(engine: AsyncEngine) -> dict[str, str]:
+        from chain.evm.gateway import EvmGateway
+        from custody.payout_rescue import bump_payout
+        from custody.payouts import get_payout
+        from kernel.db import transact
+
+        me = await transact(engine, who.person)
+        seen = await transact(engine, lambda conn: get_payout(conn, payout_id))
+        async with EvmGateway(node_url(), chain=seen.chain, network_id=seen.chain_id) as gateway:
+            done = await bump_payout(
+                engine, gateway, payout_id, by=me.operator, reason=reason, clock=clock()
+            )
+        return payout_facts(done, await transact(engine, Money.load))
+
+    show_one("Payout", run(lambda: on_database(work)), as_json=as_json)
+
+
+def attribute(
+    deposit_id: DepositId,
+    *,
+    credit: Annotated[
+        str, typer.Option(help="Whose it is: client:ID, equity:capital or equity:opening.")
+    ],
+    reason: Reason,
+    as_: As,
+    key: Key,
+    approver: Approver,
+    approver_key: ApproverKey,
+    dry_run: DryRun = False,
+    book: Book = BOOK_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Move a deposit that nobody was named for to whom two operators say it belongs; both sign.
+
+    Example: `causeway custody attribute 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --credit equity:capital
+    --reason "paid in by the owners" --as ada --key ada.key --approver cleo --approver-key cleo.key`
+    """
+    one, two = credentials(as_, key), credentials(approver, approver_key)
+
+    async def work(conn: AsyncConnection) -> dict[str, str]:
+        from custody.attribution import attribution_bytes
+        from custody.deposits import attribute as verb
+        from custody.deposits import get_deposit
+
+        first, second = await one.person(conn), await two.person(conn)
+        payload = attribution_bytes(await get_deposit(conn, deposit_id), credit, reason)
+        done = await verb(
+            conn,
+            deposit_id,
+            credit=credit,
+            reason=reason,
+            first=first.code,
+            first_signature=first.sign(payload),
+            second=second.code,
+            second_signature=second.sign(payload),
+            book=book,
+            now=clock().now(),
+        )
+        return _deposit(done, await Money.load(conn))
+
+    found = write(work, dry_run=dry_run)
+    show_one("Deposit", found, as_json=as_json, dry_run=dry_run)
+
+
+def release(
+    deposit_id: DepositId,
+    *,
+    reason: Reason,
+    as_: As,
+    key: Key,
+    dry_run: DryRun = False,
+    book: Book = BOOK_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Credit a client with a deposit that screening held back.
+
+    Example: `causeway custody release 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --reason "source shown" --as ben
+    --key ben.key`
+    """
+    who = credentials(as_, key)
+
+    async def work(conn: AsyncConnection) -> dict[str, str]:
+        from custody.deposits import release_deposit
+
+        me = await who.person(conn)
+        done = await release_deposit(
+            conn, deposit_id, by=me.code, reason=reason, book=book, now=clock().now()
+        )
+        return _deposit(done, await Money.load(conn))
+
+    found = write(work, dry_run=dry_run)
+    show_one("Deposit", found, as_json=as_json, dry_run=dry_run)
+
+
+def thaw(
+    sender: Annotated[str, typer.Argument(metavar="ADDRESS", help="Ours, from which it paid.")],
+    *,
+    reason: Reason,
+    chain: Chain = CHAIN_DEFAULT,
+    as_: As,
+    key: Key,
+    approver: Approver,
+    approver_key: ApproverKey,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with the payouts of an address on security hold, as two operators say; both sign.
+
+    Example: `causeway custody thaw 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --reason "a known sweep" --as ada
+    --key ada.key --approver ben --approver-key ben.key`
+    """
+    one, two = credentials(as_, key), credentials(approver, approver_key)
+
+    async def work(conn: AsyncConnection) -> list[dict[str, str]]:
+        from custody.payout_rescue import resume_bytes, resume_sender
+
+        people = (await one.person(conn), await two.person(conn))
+        payload = resume_bytes(chain, sender, reason)
+        resumed = await resume_sender(
+            conn,
+            chain,
+            sender,
+            signatures={person.code: person.sign(payload) for person in people},
+            reason=reason,
+            now=clock().now(),
+        )
+        money = await Money.load(conn)
+        return [payout_facts(item, money) for item in resumed]
+
+    found = write(work)
+    columns = tuple(found[0]) if found else ("id",)
+    show(f"Payouts of {sender}", columns, [tuple(i.values()) for i in found], as_json=as_json)
+
+
+def _deposit(item: Deposit, money: Money) -> dict[str, str]:
+    return {
+        "id": str(item.id),
+        "state": str(item.state),
+        "amount": money.text(item.amount, item.asset),
+        "credit": item.credit,
+        "reason": item.reason,
+    }
