@@ -23,7 +23,9 @@ def configure_logging(level: str = "info", *, as_json: bool = False) -> None:
     if level not in LEVELS:
         raise BadInput(f"{level!r} is not a log level", remedy=f"Use one of {', '.join(LEVELS)}")
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[
