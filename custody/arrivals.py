@@ -381,6 +381,15 @@ def guarded_client(arrival: Arrival) -> str | None:
     return arrival.credit.removeprefix(f"{CLIENT}:") if spendable else None
 
 
+def accounts_of(arrival: Arrival) -> set[tuple[str, str]]:
+    """Return (path, asset) of every account that a posted arrival may have passed."""
+    paths = {custody_account(arrival.wallet), arrival.credit, unattributed_account(arrival.chain)}
+    if isinstance(arrival, Deposit) and arrival.party is not None:
+        paths |= {client_account(arrival.party), held_account(arrival.party)}
+        paths.add(reorg_account(arrival.party))
+    return {(path, arrival.asset) for path in paths}
+
+
 def split_shortfalls(
     undone: Sequence[Deposit | Receipt], available: Mapping[tuple[str, str], int]
 ) -> list[tuple[Deposit | Receipt, int]]:

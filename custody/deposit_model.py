@@ -153,6 +153,8 @@ class Arrival:
         postings: transfers of this epoch that are posted, oldest first.
         version: number of events so far.
         first_seen_at: time of the first block that held it.
+        depth_required, finality_required: what policy asked for when it was last looked at, or
+            earlier if that was more; depth 0: not looked at yet.
     """
 
     id: UUID
@@ -173,6 +175,9 @@ class Arrival:
     postings: tuple[UUID, ...]
     version: int
     first_seen_at: datetime
+    depth_required: int = 0
+    finality_required: bool = False
+    policy_version: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +185,6 @@ class Deposit(Arrival):
     """Something that arrived at a client's deposit address, or at an address of nobody's.
 
     Attributes:
-        depth_required, finality_required: what policy asked for when it was last looked at, or
-            earlier if that was more; depth 0: not looked at yet.
         shortfall: what the client had already spent when the deposit vanished after its credit;
             it is owed to us until the deposit is credited again.
         reason: why it is quarantined, held or attributed.
@@ -190,9 +193,6 @@ class Deposit(Arrival):
     state: DepositState
     kind: DepositKind
     source: SourceClass
-    depth_required: int = 0
-    finality_required: bool = False
-    policy_version: int = 0
     shortfall: int = 0
     reason: str = ""
 

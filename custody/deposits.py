@@ -6,7 +6,6 @@ to last.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -22,7 +21,8 @@ from custody.deposit_model import Attribution, Deposit, DepositState, Observatio
 from custody.errors import NotPossible
 from custody.model import DUST_ACCOUNT, held_account, reorg_account, unattributed_account
 from custody.plan import Plan
-from custody.policy import ConfirmationPolicy, Requirement
+from custody.policy import ConfirmationPolicy, requirement_of
+from custody.reversals import open_frozen, shut_again
 from custody.screening import Screen, nobody_blocked
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, list_history
@@ -63,11 +63,13 @@ async def advance_deposits(
         raise NotPossible(
             f"block {tip.hash} is not on {chain} any more", remedy="Ask again with the new tip"
         )
-    waiting = await store.claim_deposits(conn, chain, WAITING, tip=tip.height, finalized=finalized)
+    waiting = await store.claim_arrivals(
+        conn, Deposit, chain, WAITING, tip=tip.height, finalized=finalized
+    )
     plan, done, owing = Plan(), [], []
     for deposit in waiting:
-        asked = _raise_requirement(deposit, policy)
-        if not _requirement(asked).is_met(
+        asked = policy.raised(deposit)
+        if not requirement_of(asked).is_met(
             height=deposit.height, tip=tip.height, finalized_height=finalized
         ):
             if asked != deposit:
@@ -78,7 +80,11 @@ async def advance_deposits(
         if settled.state is DepositState.CREDITED and asked.shortfall:
             owing.append(asked)
     await _pay_back(conn, owing, plan, book=book, now=now)
+    owed_by = {key for deposit in owing for key in arrivals.accounts_of(deposit)}
+    # One frozen client must not keep every deposit of the chain waiting.
+    shut = await open_frozen(conn, owed_by, book=book, now=now)
     await apply_plan(conn, plan, book=book, now=now)
+    await shut_again(conn, shut, book=book, now=now)
     return done
 
 
@@ -92,12 +98,14 @@ async def release_deposit(
 
     Raises:
         NotPossible: it is not held.
+        ChainHalted: the block that holds it may be gone; people have to look first.
         NotAuthorised: the operator may not decide this.
     """
     if not reason.strip():
         raise BadInput("a release needs a reason", remedy="Say what was found and why it is fine")
     require_role(await get_operator(conn, by), Role.APPROVER)
     deposit = await store.get_arrival(conn, Deposit, deposit_id, lock=True)
+    await require_running(conn, deposit.chain)
     if deposit.state is not DepositState.HELD or deposit.party is None:
         raise NotPossible(f"deposit {deposit.id} is {deposit.state}, not held")
     move = arrivals.released(deposit, deposit.party)
@@ -139,10 +147,12 @@ async def attribute(
         screen: a client is not credited with what it finds something against.
 
     Raises:
+        ChainHalted: the block that holds it may be gone; people have to look first.
         NotPossible: it is not unattributed, screening found something, or the wallet does not fit.
         NotAuthorised: the two are one, or may not say so, or did not sign this.
     """
     deposit = await store.get_arrival(conn, Deposit, deposit_id, lock=True)
+    await require_running(conn, deposit.chain)
     client = client_of(credit)
     decide_attribution(
         deposit,
@@ -221,23 +231,6 @@ async def list_attributions(conn: AsyncConnection, deposit_id: UUID) -> list[Att
 async def explain(conn: AsyncConnection, deposit_id: UUID) -> list[DomainEvent]:
     """Return the life of a deposit, oldest event first."""
     return await list_history(conn, "deposit", deposit_id)
-
-
-def _raise_requirement(deposit: Deposit, policy: ConfirmationPolicy) -> Deposit:
-    """Return the deposit with what policy asks for now, or asked for before if that was more."""
-    _, wanted = policy.require(deposit)
-    if deposit.depth_required:
-        wanted = wanted.raised(_requirement(deposit))
-    return replace(
-        deposit,
-        depth_required=wanted.depth,
-        finality_required=wanted.finalized,
-        policy_version=policy.version,
-    )
-
-
-def _requirement(deposit: Deposit) -> Requirement:
-    return Requirement(deposit.depth_required, deposit.finality_required)
 
 
 async def _settle(
@@ -328,7 +321,8 @@ async def _pay_back(
     owed = {key: (await get_balance(conn, book, *key)).posted for key in sorted(accounts)}
     for deposit in owing:
         key = (reorg_account(str(deposit.party)), deposit.asset)
-        amount = max(0, min(deposit.shortfall, owed[key]))
+        # A contract may log less when it runs on another branch: the rest stays owed.
+        amount = max(0, min(deposit.shortfall, deposit.amount, owed[key]))
         if amount:
             owed[key] -= amount
             plan.post(arrivals.settled_shortfall(deposit, str(deposit.party), amount))

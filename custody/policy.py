@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self, TypeVar
 
 from custody.deposit_model import Arrival, Deposit, SourceClass
 from kernel.errors import BadInput
 from kernel.money import Asset
+
+A = TypeVar("A", bound=Arrival)
 
 ANY: Final = "*"
 RULES_MAX: Final = 200
@@ -162,6 +164,18 @@ class ConfirmationPolicy:
                 return number, rule.requirement
         raise AssertionError("the last rule matches everything")
 
+    def raised(self, arrival: A) -> A:
+        """Return *arrival* with what policy asks for now, or asked for before if that was more."""
+        _, wanted = self.require(arrival)
+        if arrival.depth_required:
+            wanted = wanted.raised(requirement_of(arrival))
+        return replace(
+            arrival,
+            depth_required=wanted.depth,
+            finality_required=wanted.finalized,
+            policy_version=self.version,
+        )
+
     def explain(self, arrival: Arrival) -> str:
         """Return which rule decides about *arrival*, and why none before it did."""
         lines = [f"policy version {self.version}"]
@@ -172,6 +186,11 @@ class ConfirmationPolicy:
                 break
             lines.append(f"rule {number} does not match: {miss}")
         return "\n".join(lines)
+
+
+def requirement_of(arrival: Arrival) -> Requirement:
+    """Return what policy has asked of *arrival* so far."""
+    return Requirement(arrival.depth_required, arrival.finality_required)
 
 
 def _parse_rule(number: int, rule: Any, assets: Mapping[str, Asset]) -> Rule:

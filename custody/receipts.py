@@ -19,7 +19,7 @@ from custody.books import apply_plan
 from custody.deposit_model import Receipt, ReceiptState
 from custody.errors import NotPossible
 from custody.plan import Plan
-from custody.policy import ConfirmationPolicy
+from custody.policy import ConfirmationPolicy, requirement_of
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, list_history, record
 
@@ -46,15 +46,22 @@ async def advance_receipts(
         raise NotPossible(
             f"block {tip.hash} is not on {chain} any more", remedy="Ask again with the new tip"
         )
-    waiting = await store.claim_receipts(conn, chain, tip=tip.height)
+    waiting = await store.claim_arrivals(
+        conn, Receipt, chain, {ReceiptState.INCLUDED}, tip=tip.height, finalized=finalized
+    )
     plan, done = Plan(), []
     for receipt in waiting:
-        number, wanted = policy.require(receipt)
-        if not wanted.is_met(height=receipt.height, tip=tip.height, finalized_height=finalized):
+        asked = policy.raised(receipt)
+        if not requirement_of(asked).is_met(
+            height=receipt.height, tip=tip.height, finalized_height=finalized
+        ):
+            if asked != receipt:
+                await store.save_arrival(conn, asked)
             continue
-        posting = arrivals.posted(receipt, "final")
-        after = arrivals.moved(receipt, ReceiptState.FINAL, postings=(posting.id,))
+        posting = arrivals.posted(asked, "final")
+        after = arrivals.moved(asked, ReceiptState.FINAL, postings=(posting.id,))
         await store.save_arrival(conn, after)
+        number, wanted = policy.require(asked)
         why = f"policy {policy.version}, rule {number}: {wanted}"
         plan.post(posting)
         plan.tell(arrivals.event(receipt, after, "ReceiptFinal", at=now, actor=ACTOR, reason=why))
@@ -82,10 +89,12 @@ async def mark_matched(
 
     Raises:
         NotPossible: it is not final, or was matched before.
+        ChainHalted: the block that holds it may be gone; people have to look first.
     """
     if not 0 < len(matched_to) <= MATCH_LENGTH_MAX:
         raise BadInput(f"a receipt is matched to 1 to {MATCH_LENGTH_MAX} characters")
     receipt = await store.get_arrival(conn, Receipt, receipt_id, lock=True)
+    await require_running(conn, receipt.chain)
     if receipt.state is not ReceiptState.FINAL:
         raise NotPossible(
             f"receipt {receipt.id} is {receipt.state}, not final",

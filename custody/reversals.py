@@ -17,7 +17,7 @@ from custody import arrivals, store
 from custody.deposit_model import Deposit, DepositState, Receipt, ReceiptState
 from custody.model import client_account, reorg_account
 from custody.payout_events import move_payout
-from custody.payout_model import CANCELLABLE, PayoutState
+from custody.payout_model import CANCELLABLE, Payout, PayoutState
 from custody.payout_postings import released
 from custody.payout_store import list_payouts, lock_payouts
 from custody.plan import Plan
@@ -67,17 +67,35 @@ async def reverse(
         plan.post(*arrivals.undone(item, shortfall=short))
         name = "DepositReversed" if isinstance(item, Deposit) else "ReceiptReversed"
         plan.tell(arrivals.event(item, after, name, at=now, actor=arrivals.FOLLOWER))
-    return await _open_frozen(conn, set(available), book=book, now=now)
+    touched = {key for item in newest_first for key in arrivals.accounts_of(item)}
+    return await open_frozen(conn, touched, book=book, now=now)
+
+
+async def open_frozen(
+    conn: AsyncConnection, keys: Collection[Frozen], *, book: int, now: datetime
+) -> list[Frozen]:
+    """Open those of *keys* that are frozen, for a fact; return them for `shut_again`.
+
+    It posts to the ledger: every row is locked and written by now.
+    """
+    shut = [
+        (account.path, account.asset)
+        for path in sorted({path for path, _ in keys})
+        for account in await list_accounts(conn, book, path)
+        if account.frozen and (account.path, account.asset) in keys
+    ]
+    for path, asset in shut:
+        reason = "opened for a fact of the chain, and frozen again at once"
+        await set_frozen(conn, book, path, asset, frozen=False, reason=reason, now=now)
+    return shut
 
 
 async def shut_again(
     conn: AsyncConnection, shut: Sequence[Frozen], *, book: int, now: datetime
 ) -> None:
-    """Freeze again what `reverse` opened, in the same transaction."""
+    """Freeze again what `open_frozen` opened, in the same transaction."""
     for path, asset in shut:
-        await set_frozen(
-            conn, book, path, asset, frozen=True, reason="the reversal is posted", now=now
-        )
+        await set_frozen(conn, book, path, asset, frozen=True, reason="the fact is posted", now=now)
 
 
 async def _cancel_unsigned(
@@ -91,8 +109,7 @@ async def _cancel_unsigned(
     """Cancel what these clients asked to be paid and nobody signed; return what that frees."""
     freed = dict.fromkeys(clients, 0)
     for client, asset in sorted(clients):
-        claim = client_account(client)
-        asked = await list_payouts(conn, book=book, states=CANCELLABLE, claim=claim)
+        asked = await _list_unsigned(conn, client, book=book)
         locked = await lock_payouts(conn, [item.id for item in asked if item.asset == asset])
         for payout in locked.values():
             # Only now that its row is locked is it known not to have been signed meanwhile.
@@ -112,19 +129,14 @@ async def _cancel_unsigned(
     return freed
 
 
-async def _open_frozen(
-    conn: AsyncConnection, keys: set[Frozen], *, book: int, now: datetime
-) -> list[Frozen]:
-    shut = [
-        (account.path, account.asset)
-        for path in sorted({path for path, _ in keys})
-        for account in await list_accounts(conn, book, path)
-        if account.frozen and (account.path, account.asset) in keys
-    ]
-    for path, asset in shut:
-        reason = "a block vanished, its deposits are reversed"
-        await set_frozen(conn, book, path, asset, frozen=False, reason=reason, now=now)
-    return shut
+async def _list_unsigned(conn: AsyncConnection, client: str, *, book: int) -> list[Payout]:
+    """Return all of them: one that were left out could still be signed."""
+    found: list[Payout] = []
+    claim, last = client_account(client), None
+    while page := await list_payouts(conn, book=book, states=CANCELLABLE, claim=claim, after=last):
+        found += page
+        last = page[-1]
+    return found
 
 
 def _reversed(item: Deposit | Receipt, short: int) -> Deposit | Receipt:

@@ -156,47 +156,31 @@ async def lock_in_block(
     return await _arrivals(conn, kind, query.order_by(table.c.id).with_for_update())
 
 
-async def claim_deposits(
+async def claim_arrivals(
     conn: AsyncConnection,
+    kind: type[A],
     chain: str,
-    states: Collection[DepositState],
+    states: Collection[str],
     *,
     tip: int,
     finalized: int,
-    limit: int = PAGE_MAX,
-) -> list[Deposit]:
-    """Lock and return deposits that may be deep enough, lowest block first.
+) -> list[A]:
+    """Lock and return arrivals that may be deep enough, lowest block first.
 
     What policy asked for before is never lowered, so what does not meet that is left out here and
-    cannot keep others waiting; deposits locked elsewhere are left as well.
+    cannot keep others waiting; arrivals locked elsewhere are left as well.
     """
-    table = tables.deposit
-    query = _claimable(table, chain, states, tip, limit).where(
-        table.c.height <= tip + 1 - table.c.depth_required,
-        or_(table.c.finality_required.is_(False), table.c.height <= finalized),
-    )
-    return await _arrivals(conn, Deposit, query)
-
-
-async def claim_receipts(
-    conn: AsyncConnection, chain: str, *, tip: int, limit: int = PAGE_MAX
-) -> list[Receipt]:
-    """Lock and return receipts that are not final yet, lowest block first."""
-    query = _claimable(tables.receipt, chain, {ReceiptState.INCLUDED}, tip, limit)
-    return await _arrivals(conn, Receipt, query)
-
-
-def _claimable(
-    table: Table, chain: str, states: Collection[str], tip: int, limit: int
-) -> Select[Any]:
-    return (
+    table = _TABLES[kind]
+    query = (
         select(table)
         .where(table.c.chain == chain, table.c.state.in_(sorted(states)))
-        .where(table.c.height <= tip)
+        .where(table.c.height <= tip, table.c.height <= tip + 1 - table.c.depth_required)
+        .where(or_(table.c.finality_required.is_(False), table.c.height <= finalized))
         .order_by(table.c.height, table.c.id)
-        .limit(min(limit, PAGE_MAX))
+        .limit(PAGE_MAX)
         .with_for_update(skip_locked=True)
     )
+    return await _arrivals(conn, kind, query)
 
 
 async def get_arrival(

@@ -91,6 +91,9 @@ def _arrival_columns() -> list[Column[Any]]:
         Column("version", Integer, nullable=False),
         Column("first_seen_at", Timestamp, nullable=False),
         Column("state", Text, nullable=False),
+        Column("depth_required", Integer, nullable=False),
+        Column("finality_required", Boolean, nullable=False),
+        Column("policy_version", Integer, nullable=False),
     ]
 
 
@@ -100,9 +103,6 @@ deposit = Table(
     *_arrival_columns(),
     Column("kind", Text, nullable=False),
     Column("source", Text, nullable=False),
-    Column("depth_required", Integer, nullable=False),
-    Column("finality_required", Boolean, nullable=False),
-    Column("policy_version", Integer, nullable=False),
     Column("shortfall", Units, nullable=False),
     Column("reason", Text, nullable=False),
     UniqueConstraint("chain", "tx_hash", "position"),

@@ -117,6 +117,9 @@ def arrival_columns() -> list[sa.Column]:
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("first_seen_at", TIMESTAMP, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
+        sa.Column("depth_required", sa.Integer, nullable=False),
+        sa.Column("finality_required", sa.Boolean, nullable=False),
+        sa.Column("policy_version", sa.Integer, nullable=False),
     ]
 
 
@@ -182,9 +185,6 @@ def create_arrivals() -> None:
         *arrival_columns(),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("source", sa.Text, nullable=False),
-        sa.Column("depth_required", sa.Integer, nullable=False),
-        sa.Column("finality_required", sa.Boolean, nullable=False),
-        sa.Column("policy_version", sa.Integer, nullable=False),
         sa.Column("shortfall", UNITS, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         *arrival_constraints("deposit"),
@@ -258,7 +258,7 @@ def grant() -> None:
     # All but what an arrival is known by: another branch may log another amount at the same place.
     arriving = (
         "contract, asset, amount, sender, address, wallet, party, credit, epoch, block_hash, "
-        "height, postings, version, state"
+        "height, postings, version, state, depth_required, finality_required, policy_version"
     )
     op.execute("GRANT USAGE ON SCHEMA custody TO causeway_app")
     op.execute(
@@ -267,8 +267,8 @@ def grant() -> None:
     )
     op.execute("GRANT UPDATE (next_index) ON custody.address_branch TO causeway_app")
     op.execute(
-        f"GRANT UPDATE ({arriving}, kind, source, depth_required, finality_required, "
-        "policy_version, shortfall, reason) ON custody.deposit TO causeway_app"
+        f"GRANT UPDATE ({arriving}, kind, source, shortfall, reason) ON custody.deposit "
+        "TO causeway_app"
     )
     op.execute(
         f"GRANT UPDATE ({arriving}, reference, matched_to) ON custody.receipt TO causeway_app"

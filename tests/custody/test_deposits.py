@@ -311,6 +311,24 @@ async def test_nothing_is_credited_on_a_chain_that_is_halted(house: House) -> No
     assert await house.states() == ["included"]
 
 
+async def test_people_credit_nothing_either_on_a_chain_that_is_halted(house: House) -> None:
+    house.screen = BlockedSenders(1, frozenset({STRANGER}))
+    house.mine(house.pay(house.acme, ETHER), house.pay(house.hot, ETHER), empty_after=2)
+    await house.catch_up()
+    held, nobodys = sorted(await house.deposits(), key=lambda item: item.state)
+    await house.do(lambda conn: halt(conn, "evm", by="ada", reason="look", now=house.now))
+
+    with pytest.raises(ChainHalted):
+        await house.do(
+            lambda conn: verbs.release_deposit(
+                conn, held.id, by="ben", reason="fine", book=BOOK, now=house.now
+            )
+        )
+    with pytest.raises(ChainHalted):
+        await attribute(house, nobodys, "equity:capital")
+    assert sorted(await house.states()) == ["held", "unattributed"]
+
+
 async def test_a_tip_that_is_off_the_chain_confirms_nothing(house: House) -> None:
     house.mine(house.pay(house.acme, ETHER), empty_after=3)
     await house.follow()
@@ -431,6 +449,65 @@ async def test_what_was_spent_meanwhile_is_owed_and_paid_back_when_the_deposit_r
     }
 
 
+async def test_a_deposit_that_returns_smaller_pays_back_no_more_than_it_is(house: House) -> None:
+    paid = house.pay_token((house.acme, 100))
+    house.mine(paid, empty_after=2)
+    await house.catch_up()
+    await spend(house, "client:acme", 90)
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+
+    smaller = house.pay_token((house.acme, 40), tx_hash=paid.hash)
+    house.mine(smaller, house.pay_token((house.birch, 5)), empty_after=2)
+    await house.catch_up()
+
+    assert await house.balances() == {
+        "custody:client-pool USDT": (45, 0),
+        "client:birch USDT": (5, 0),
+        "receivable:acme:reorg USDT": (50, 0),
+        "income:fee USDT": (90, 0),
+    }
+
+
+async def test_a_client_frozen_while_it_owes_keeps_nobody_waiting(house: House) -> None:
+    paid = house.pay_token((house.acme, 100))
+    house.mine(paid, empty_after=2)
+    await house.catch_up()
+    await spend(house, "client:acme", 70)
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+
+    house.mine(paid, house.pay_token((house.birch, 5)))
+    await house.catch_up()
+    await freeze(house, "client:acme", "USDT")
+    house.mine(empty_after=1)
+    await house.catch_up()
+
+    assert await house.states() == ["credited", "credited"]
+    balances = await house.balances()
+    assert (balances["client:acme USDT"], balances["client:birch USDT"]) == ((30, 0), (5, 0))
+    assert "receivable:acme:reorg USDT" not in balances
+    with pytest.raises(PostingRefused, match="frozen"):
+        await spend(house, "client:acme", 1)
+
+
+async def test_every_payout_that_nobody_signed_is_cancelled_however_many(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("custody.payout_store.PAGE_MAX", 2)
+    house.mine(house.pay_token((house.acme, 100)), empty_after=2)
+    await house.catch_up()
+    await house.assign("client-pool", AddressPurpose.HOT, None)
+    for number in range(5):
+        await ask_for_payout(house, f"usdt-{number}", "USDT", 20)
+
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+
+    assert await house.balances() == {}
+    assert await house.open_holds() == []
+
+
 async def test_payouts_that_nobody_signed_are_cancelled_before_anything_is_owed(
     house: House,
 ) -> None:
@@ -523,6 +600,19 @@ async def test_a_frozen_client_does_not_stop_a_fact(house: House) -> None:
     assert await house.balances() == {}
     with pytest.raises(PostingRefused, match="frozen"):
         await spend(house, "client:acme", 1, asset="ETH")
+
+
+async def test_what_compliance_froze_does_not_stop_a_reversal(house: House) -> None:
+    house.screen = BlockedSenders(1, frozenset({STRANGER}))
+    house.mine(house.pay(house.acme, ETHER), empty_after=2)
+    await house.catch_up()
+    await freeze(house, "client:acme:held", "ETH")
+
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+
+    assert await house.states() == ["reversed"]
+    assert await house.balances() == {}
 
 
 # Attribution.

@@ -10,10 +10,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chain.errors import ChainHalted
+from chain.follow import halt
 from custody import receipts as verbs
 from custody.deposit_model import Receipt, ReceiptState
 from custody.errors import NotPossible, UnknownRow
-from custody.policy import ConfirmationPolicy
+from custody.policy import ConfirmationPolicy, Requirement, Rule
 from kernel.db import constraint_name
 from kernel.errors import BadInput
 from kernel.ids import derive_id
@@ -130,6 +132,43 @@ async def test_nothing_is_matched_before_it_is_final(house: House) -> None:
 
     with pytest.raises(NotPossible, match="included, not final"):
         await match(house, receipt)
+
+
+async def test_nothing_is_matched_on_a_chain_that_is_halted(house: House) -> None:
+    receipt = await final(house)
+    await house.do(lambda conn: halt(conn, "evm", by="ada", reason="look", now=house.now))
+
+    with pytest.raises(ChainHalted):
+        await match(house, receipt)
+
+
+async def test_receipts_that_wait_long_do_not_keep_others_waiting(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("custody.store.PAGE_MAX", 2)
+    slow = Rule(Requirement(50), asset="USDT")
+    house.policy = ConfirmationPolicy(1, (slow, Rule(Requirement(2))))
+    house.mine(*(house.pay_token((house.settlement, 1)) for _ in range(3)), empty_after=1)
+    house.mine(house.pay(house.settlement, 7), empty_after=1)
+    await house.follow()
+
+    for _ in range(3):
+        await house.advance()
+
+    assert (await house.balances())["suspense:evm ETH"] == (7, 0)
+    assert (await house.balances())["suspense:evm USDT"] == (0, 3)
+
+
+async def test_a_laxer_policy_does_not_hurry_a_receipt_that_was_waiting(house: House) -> None:
+    house.policy = ConfirmationPolicy.uniform(6)
+    house.mine(house.pay_token((house.settlement, 250)), empty_after=2)
+    await house.catch_up()
+    house.policy = ConfirmationPolicy.uniform(2, version=2)
+    await house.catch_up()
+
+    (receipt,) = await house.receipts()
+    assert receipt.state is ReceiptState.INCLUDED
+    assert receipt.depth_required == 6
 
 
 @pytest.mark.parametrize("to", ["", "x" * 201])
