@@ -4,6 +4,7 @@
 
     Refused
     ├── RunNotFound
+    ├── NothingOwed            a run needs something to calculate
     ├── NotAffirmed            seal needs every party of the version to have affirmed
     ├── SamePerson             a step for two people was tried by one
     ├── NoStandingInstruction  nobody has said where the party wants to be paid
@@ -19,6 +20,10 @@ from kernel.errors import Refused
 
 class RunNotFound(Refused):
     """There is no settlement run of that id."""
+
+
+class NothingOwed(Refused):
+    """There is nothing to calculate for the window."""
 
 
 class NotAffirmed(Refused):

@@ -22,7 +22,7 @@ from ledger.posting import ensure_accounts, post, require_applied
 from registry.authority import signing_bytes
 from registry.model import Operator, Role
 from settlement import instruction_store, store
-from settlement.errors import ChangedMeanwhile, NotAffirmed
+from settlement.errors import ChangedMeanwhile, NotAffirmed, NothingOwed
 from settlement.model import (
     Calculation,
     Direction,
@@ -124,7 +124,7 @@ async def open_run(
         by: operator id, or ``system:<process>``.
 
     Raises:
-        Refused: nothing is owed.
+        NothingOwed: there is nothing to calculate.
     """
     if not 0 < len(window) <= WINDOW_LENGTH_MAX or not window.isprintable():
         raise BadInput(f"a window has a name of 1 to {WINDOW_LENGTH_MAX} printable characters")
@@ -145,7 +145,7 @@ async def open_run(
         return existing, await store.get_calculation(conn, existing.id, existing.version)
     obligations = await store.lock_open_obligations(conn, book, value_date)
     if not obligations:
-        raise Refused(
+        raise NothingOwed(
             f"nothing is owed for {value_date} in window {window}",
             remedy="Book deals and pull their obligations first",
         )

@@ -6,14 +6,18 @@ import asyncio
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.workers.calculator import Calculator
 from app.workers.house_file import HouseFile
+from app.workers.jobs import JobWorker
 from app.workers.loops import Loop, run_loops
 from app.workers.relay import RelayWorker
+from app.workers.scheduler import Ticker
 from app.workers.settlement import SettlementWorker
 from app.workers.watcher import Watcher
 from chain.evm.gateway import EvmGateway
@@ -62,7 +66,7 @@ async def run_house(
     signer = SignerClient(house.file.signer_socket)
     await _greet(signer)
     async with EvmGateway(house.evm_url, chain=chain.code, network_id=chain.network_id) as gateway:
-        loops = _loops(house, _watcher(house, gateway, signer, policy))
+        loops = [*_loops(house, _watcher(house, gateway, signer, policy)), *_job_loops(house)]
         ready(
             {
                 "ready": True,
@@ -73,7 +77,9 @@ async def run_house(
                 **house.facts,
             }
         )
-        await run_loops(loops, stop)
+        schedules = [window.schedule for window in house.file.windows]
+        async with Ticker(house.engine, house.clock, schedules):
+            await run_loops(loops, stop)
     log.info("stopped")
 
 
@@ -175,6 +181,29 @@ def _loops(house: House, watcher: Watcher) -> list[Loop]:
         Loop(name="settlement", turn=settle, pause=pause),
         Loop(name="relay", turn=hand_on, pause=pause, usual=frozenset({"events"})),
     ]
+
+
+def _job_loops(house: House) -> list[Loop]:
+    """Return the loop of scheduled jobs, if anything is scheduled."""
+    if not house.file.windows:
+        return []
+    calculator = Calculator(engine=house.engine, clock=house.clock, book=house.file.book)
+    worker = JobWorker(
+        engine=house.engine,
+        clock=house.clock,
+        handlers={
+            window.schedule.name: partial(calculator.calculate, window)
+            for window in house.file.windows
+        },
+    )
+
+    async def work() -> Mapping[str, object]:
+        turn = await worker.turn()
+        return _nonzero(
+            {"done": len(turn.done), "failed": dict(turn.failed), "dead": len(turn.dead)}
+        )
+
+    return [Loop(name="jobs", turn=work, pause=house.file.pause)]
 
 
 def _nonzero(figures: Mapping[str, object]) -> dict[str, object]:

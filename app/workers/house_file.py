@@ -12,16 +12,24 @@
     reorg_depth_max = 64                   # a deeper one halts the chain
     pause_ms = 1000                        # between two turns
     founding = "founding.json"             # optional: founds an empty registry
+
+    [[settlement]]                         # optional: windows whose run is calculated by the clock
+    window = "afternoon"
+    cron = "0 17 * * mon-fri"
+    timezone = "Europe/London"
+    since = 2026-11-20                     # earlier slots were never meant
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from app.workers.scheduler import Schedule
 from kernel.errors import BadInput
 
 NAME: Final = "house.toml"
@@ -29,6 +37,9 @@ PAUSE_MS_MIN: Final = 50
 PAUSE_MS_MAX: Final = 3_600_000
 HEIGHT_MAX: Final = 2**63 - 1
 
+WINDOWS: Final = "settlement"
+CALCULATE: Final = "settlement.calculate"
+_WINDOW_KEYS: Final = frozenset({"window", "cron", "timezone", "since"})
 _TEXTS: Final = ("chain", "signer_socket", "confirmations", "founding")
 _NUMBERS: Final = {
     "book": (1, HEIGHT_MAX),
@@ -59,6 +70,15 @@ class HouseFile:
     reorg_depth_max: int
     pause: timedelta
     founding: Path | None
+    windows: tuple[Window, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A settlement window, and when its run is calculated."""
+
+    name: str
+    schedule: Schedule
 
 
 def read_house(path: Path) -> HouseFile:
@@ -79,7 +99,7 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
     values = {**_DEFAULTS, **document}
     known = (*_TEXTS, *_NUMBERS, "payout_finalized")
     for key in document:
-        if key not in known:
+        if key not in {*known, WINDOWS}:
             raise BadInput(
                 f"the house file has the key {key!r}",
                 where=str(path),
@@ -101,7 +121,33 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
         reorg_depth_max=values["reorg_depth_max"],
         pause=timedelta(milliseconds=values["pause_ms"]),
         founding=folder / values["founding"] if values["founding"] else None,
+        windows=_parse_windows(document.get(WINDOWS, []), path),
     )
+
+
+def _parse_windows(tables: object, path: Path) -> tuple[Window, ...]:
+    if not isinstance(tables, list):
+        raise BadInput(f"write [[{WINDOWS}]] for each window", where=str(path))
+    windows = tuple(_parse_window(table, path) for table in tables)
+    if len({window.name for window in windows}) != len(windows):
+        raise BadInput("two settlement windows have one name", where=str(path))
+    return windows
+
+
+def _parse_window(table: Mapping[str, Any], path: Path) -> Window:
+    if set(table) != _WINDOW_KEYS or not isinstance(table["since"], date):
+        keys = ", ".join(sorted(_WINDOW_KEYS))
+        raise BadInput(
+            f"a settlement window has other keys than {keys}, or since is no date", where=str(path)
+        )
+    schedule = Schedule(
+        name=f"{CALCULATE}/{table['window']}",
+        cron=str(table["cron"]),
+        timezone=str(table["timezone"]),
+        since=datetime.combine(table["since"], time(), tzinfo=UTC),
+    )
+    schedule.trigger()
+    return Window(str(table["window"]), schedule)
 
 
 def _check(key: str, value: object, path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.workers.calculator import Calculator
+from app.workers.house_file import parse_house
 from app.workers.jobs import JobWorker
 from app.workers.scheduler import SLOTS_MAX, Schedule, Ticker, slots, sweep
 from kernel.clock import ManualClock
@@ -15,6 +19,7 @@ from kernel.db import transact
 from kernel.errors import BadInput, OutsideUnavailable
 from kernel.jobs import Job
 from kernel.tables import job
+from ledger.posting import open_book
 
 MONDAY = datetime(2026, 1, 5, 0, 0, tzinfo=UTC)
 
@@ -134,3 +139,51 @@ async def test_a_failing_job_is_tried_again_later_and_the_others_go_on(engine: A
 
     assert [job.scheduled_for for job in second.done] == [at(5, 17)]
     assert attempts == [at(5, 17), at(6, 17), at(5, 17)]
+
+
+def window_file(tmp_path: Path, **changes: object) -> dict[str, object]:
+    window = {
+        "window": "afternoon",
+        "cron": "0 17 * * *",
+        "timezone": "Europe/London",
+        "since": date(2026, 1, 5),
+    }
+    return {
+        "chain": "evm",
+        "book": 1,
+        "signer_socket": "s",
+        "confirmations": "c.json",
+        "payout_depth": 3,
+        "start_height": 0,
+        "settlement": [window | changes],
+    }
+
+
+def test_the_house_file_names_the_windows(tmp_path: Path) -> None:
+    found = parse_house(window_file(tmp_path), tmp_path / "house.toml")
+
+    assert [window.name for window in found.windows] == ["afternoon"]
+    assert found.windows[0].schedule.since == MONDAY
+
+
+@pytest.mark.parametrize("changes", [{"cron": "often"}, {"since": "soon"}, {"color": "blue"}])
+def test_a_window_that_cannot_be_read_is_refused(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    with pytest.raises(BadInput):
+        parse_house(window_file(tmp_path, **changes), tmp_path / "house.toml")
+
+
+async def test_a_day_on_which_nothing_is_owed_ends_its_slot(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    clock = ManualClock(at(6, 9))
+    await transact(engine, lambda c: open_book(c, 1, entity="test", now=MONDAY))
+    window = parse_house(window_file(tmp_path), tmp_path / "house.toml").windows[0]
+    calculator = Calculator(engine=engine, clock=clock, book=1)
+    handlers = {window.schedule.name: partial(calculator.calculate, window)}
+    await transact(engine, lambda c: sweep(c, window.schedule, now=clock.now()))
+
+    turn = await JobWorker(engine=engine, clock=clock, handlers=handlers).turn()
+
+    assert [job.scheduled_for for job in turn.done] == [at(5, 17)]
