@@ -65,7 +65,6 @@ class World:
     evm: str
     evm_url: str
     venue: Mapping[str, Any]
-    venue_child: Child
     seed: int
     notices: list[str] = field(default_factory=list)
 
@@ -94,13 +93,6 @@ class World:
         )
         await asyncio.to_thread(self.processes.start, spec)
         return SignerClient(listening)
-
-    async def restart_venue(self) -> None:
-        """Kill the venue as a machine would and start it again on the same data and port."""
-        port = make_url(str(self.venue["url"])).port
-        await asyncio.to_thread(self.processes.kill, self.venue_child)
-        spec = _venue_spec(self.folder, self.seed, port or 0)
-        self.venue_child = await asyncio.to_thread(self.processes.start, spec)
 
 
 @contextlib.asynccontextmanager
@@ -135,7 +127,6 @@ async def open_world(settings: Settings, *, seed: int) -> AsyncIterator[World]:
             evm=evm,
             evm_url=evm_url,
             venue=venue.ready,
-            venue_child=venue,
             seed=seed,
             notices=notices,
         )
