@@ -124,7 +124,12 @@ async def relay(
     """Deliver the oldest undelivered events and mark them; return how many.
 
     At least once: a crash between *deliver* and the mark delivers again. One relay works at a time
-    (a lease), because two would reorder the events of one entity.
+    (a lease); a delivery that takes longer than the lease may meet a second relay, which begins
+    again with everything that is not marked. So whoever drops duplicates sees each entity's events
+    in order: before any event arrives for the first time, all earlier ones have arrived.
+
+    Raises:
+        StaleFence: another relay took over meanwhile and marks instead; nothing is lost.
     """
 
     async def claim(conn: AsyncConnection) -> tuple[int, list[Delivery]]:

@@ -2,7 +2,7 @@
 
 A slot is ``(name, scheduled_for)``: however many schedulers tick, one insert wins. A worker claims
 due jobs with a lease and a fence; a job that fails is retried with a growing pause and ends as
-``dead``, visibly, when its attempts are used up.
+``dead``, visibly, when its attempts are used up, until a person revives it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from kernel.errors import Refused
+from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
 from kernel.leases import CLAIM_MAX, claim, require_one
 from kernel.states import StateTable
@@ -61,6 +63,16 @@ class Job:
     attempts: int
     fence: int
     payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadJob:
+    """A job whose attempts are used up, and how the last one failed."""
+
+    name: str
+    scheduled_for: datetime
+    attempts: int
+    last_error: str
 
 
 async def enqueue(
@@ -142,6 +154,68 @@ async def retry_later(conn: AsyncConnection, failed: Job, *, now: datetime, erro
         finished_at=now if state is JobState.DEAD else None,
     )
     return state
+
+
+async def list_dead(conn: AsyncConnection, *, limit: int = CLAIM_MAX) -> list[DeadJob]:
+    """Return jobs that wait for a person, oldest slot first."""
+    columns = (job.c.name, job.c.scheduled_for, job.c.attempts, job.c.last_error)
+    query = select(*columns).where(job.c.state == JobState.DEAD)
+    query = query.order_by(job.c.scheduled_for, job.c.name).limit(min(limit, CLAIM_MAX))
+    return [DeadJob(*row) for row in await conn.execute(query)]
+
+
+async def revive(
+    conn: AsyncConnection,
+    name: str,
+    scheduled_for: datetime,
+    *,
+    by: str,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Let a dead job run again at once, with all its attempts before it.
+
+    Args:
+        by: operator id, authenticated by the caller.
+        reason: what was put right.
+
+    Raises:
+        Refused: there is no such slot, or it is not dead.
+    """
+    slot = (job.c.name == name) & (job.c.scheduled_for == scheduled_for)
+    row = (await conn.execute(select(job).where(slot).with_for_update())).one_or_none()
+    what = f"job {name} of {scheduled_for.isoformat()}"
+    if row is None or row.state != JobState.DEAD:
+        raise Refused(
+            f"{what} is {row.state}, not dead" if row else f"there is no {what}",
+            where="kernel.job",
+            remedy="Only a job whose attempts are used up is revived",
+        )
+    await conn.execute(
+        update(job)
+        .where(slot)
+        .values(
+            state=JobState.READY,
+            attempts=0,
+            run_after=now,
+            finished_at=None,
+            # Whoever gave the job up may still be at it: what it reports now comes too late.
+            fence=job.c.fence + 1,
+        )
+    )
+    event = DomainEvent(
+        entity_type="job",
+        entity_id=row.id,
+        version=await next_version(conn, "job", row.id),
+        name="JobRevived",
+        at=now,
+        actor=by,
+        reason=reason,
+        from_state=JobState.DEAD,
+        to_state=JobState.READY,
+        payload={"name": name, "scheduled_for": scheduled_for.isoformat()},
+    )
+    await record(conn, [event])
 
 
 async def _finish(conn: AsyncConnection, item: Job, **values: object) -> None:

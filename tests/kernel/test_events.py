@@ -180,6 +180,28 @@ async def test_a_relay_that_slept_beyond_its_lease_marks_nothing(engine: AsyncEn
     assert await undelivered(engine) == 1
 
 
+async def test_two_relays_whose_deliveries_overlap_keep_the_order_of_first_arrivals(
+    engine: AsyncEngine,
+) -> None:
+    await write(engine, event(1), event(2), event(3))
+    got: list[int] = []
+
+    async def slow(batch: Sequence[Delivery]) -> None:
+        got.extend(int(item.payload["version"]) for item in batch[:1])
+        await write(engine, event(4))
+        assert await relay(engine, quick, holder="b", now=NOW + RELAY_LEASE) == 4
+        got.extend(int(item.payload["version"]) for item in batch[1:])
+
+    async def quick(batch: Sequence[Delivery]) -> None:
+        got.extend(int(item.payload["version"]) for item in batch)
+
+    with pytest.raises(StaleFence):
+        await relay(engine, slow, holder="a", now=NOW)
+
+    assert list(dict.fromkeys(got)) == [1, 2, 3, 4]
+    assert await undelivered(engine) == 0
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.db import constraint_name, transact
-from kernel.errors import StaleFence
+from kernel.errors import Refused, StaleFence
+from kernel.events import list_history
 from kernel.jobs import (
     ERROR_LENGTH_MAX,
     JOB_ATTEMPTS_MAX,
@@ -22,7 +23,9 @@ from kernel.jobs import (
     claim_due,
     complete,
     enqueue,
+    list_dead,
     retry_later,
+    revive,
 )
 from kernel.leases import give_back, take
 from kernel.states import trigger_name, trigger_statements
@@ -122,6 +125,39 @@ async def test_after_its_last_attempt_a_job_is_dead_and_visible(engine: AsyncEng
     assert await due(engine, now=now + RETRY_MAX) == []
     assert await row(engine, "length(last_error)") == ERROR_LENGTH_MAX
     assert await row(engine, "finished_at") is not None
+
+
+async def test_a_dead_job_is_revived_by_a_person_and_runs_again(engine: AsyncEngine) -> None:
+    await add(engine)
+    now = NOW
+    for _ in range(JOB_ATTEMPTS_MAX):
+        (late,) = await due(engine, now=now)
+        await fail(engine, late, now)
+        now += RETRY_MAX
+    (dead,) = await transact(engine, list_dead)
+    assert (dead.name, dead.scheduled_for, dead.attempts) == ("settle", NOW, JOB_ATTEMPTS_MAX)
+
+    await transact(
+        engine, lambda c: revive(c, dead.name, NOW, by="ann", reason="bank is back", now=now)
+    )
+
+    assert await transact(engine, list_dead) == []
+    with pytest.raises(StaleFence):
+        await transact(engine, lambda conn: complete(conn, late, now=now))
+    (again,) = await due(engine, now=now)
+    assert (again.id, again.attempts) == (late.id, 0)
+    await transact(engine, lambda conn: complete(conn, again, now=now))
+    (told,) = await transact(engine, lambda conn: list_history(conn, "job", again.id))
+    assert (told.name, told.actor, told.reason) == ("JobRevived", "ann", "bank is back")
+
+
+@pytest.mark.parametrize(("slot", "message"), [(NOW, "ready, not dead"), (NOW + MINUTE, "no job")])
+async def test_only_a_dead_job_is_revived(
+    engine: AsyncEngine, slot: datetime, message: str
+) -> None:
+    await add(engine)
+    with pytest.raises(Refused, match=message):
+        await transact(engine, lambda c: revive(c, "settle", slot, by="a", reason="x", now=NOW))
 
 
 async def test_postgresql_refuses_an_edge_that_does_not_exist(
