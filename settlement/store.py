@@ -139,7 +139,10 @@ async def move_obligations(
     if items:
         result = await conn.execute(
             update(obligation)
-            .where(obligation.c.id.in_([item.id for item in items]))
+            .where(
+                obligation.c.id.in_([item.id for item in items]),
+                obligation.c.state.in_({item.state for item in items}),
+            )
             .values(state=state, run_id=run_id, version=obligation.c.version + 1)
         )
         require_rows(result, len(items), "obligations")

@@ -1,4 +1,4 @@
-"""The settlement worker: matches receipts, records what is final, withdraws what has expired."""
+"""The settlement worker: takes back, matches and records what the chain brought, ends what expired."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from custody.payouts import expire_payouts
 from kernel.clock import Clock
 from kernel.db import transact
 from settlement.matching import Match, match_receipts
-from settlement.model import Run, RunState
+from settlement.model import Instruction, Run, RunState
 from settlement.queries import list_runs
 from settlement.release import record_finality
+from settlement.reopening import take_back
 
 MATCHES_MAX: Final = 500
 """Receipts matched in one turn; the rest waits for the next one."""
@@ -27,6 +28,7 @@ class SettlementTurn:
     matched: list[Match] = field(default_factory=list)
     final: list[Run] = field(default_factory=list)
     expired: list[Payout] = field(default_factory=list)
+    taken_back: list[Instruction] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +41,17 @@ class SettlementWorker:
 
     async def turn(self) -> SettlementTurn:
         """Do what is due: each match and each run in a transaction of its own."""
+        taken_back = await transact(self.engine, self._take_back)
         matched = await self._match()
         released = await transact(self.engine, self._released)
         after = [await self._record(run) for run in released]
         expired = await transact(self.engine, self._expire)
         return SettlementTurn(
-            matched, [run for run in after if run.state is RunState.FINAL], expired
+            matched, [run for run in after if run.state is RunState.FINAL], expired, taken_back
         )
+
+    async def _take_back(self, conn: AsyncConnection) -> list[Instruction]:
+        return await take_back(conn, book=self.book, now=self.clock.now())
 
     async def _match(self) -> list[Match]:
         matched: list[Match] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,12 +47,12 @@ from registry.testing import (
     demo_founding,
     operator_keypair,
 )
-from settlement.agreements import agree, agreement_bytes, instruct, standing_instruction_bytes
 from settlement.matching import Match, match_receipts
-from settlement.model import Agreement, Calculation, Instruction, Rail, Run
+from settlement.model import Agreement, Calculation, Instruction, Run
 from settlement.queries import get_calculation, get_run, list_run_instructions
 from settlement.release import record_finality, release_payment, release_run
 from settlement.runs import affirm, affirmation_bytes, open_run, pull_obligations, seal
+from settlement.testing import EVIDENCE, affirm_all, set_agreement, set_standing_instruction
 from trading.deals import book_deal
 from trading.model import Deal, DealRequest, DealSide
 
@@ -64,8 +63,6 @@ DAY = date(2026, 1, 5)
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
 ACME_WALLET = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 ELSEWHERE = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
-DOCUMENT = hashlib.sha256(b"agreement").hexdigest()
-EVIDENCE = hashlib.sha256(b"we agree").hexdigest()
 CONFIRMATIONS = 3
 FINAL = FINALITY_LAG + CONFIRMATIONS
 """Blocks after which even a failure is final."""
@@ -97,31 +94,12 @@ class Desk:
 
     async def agree(self, party: str, *, prefunded: bool = False, since: date = DAY) -> int:
         agreement = Agreement(party=party, effective_from=since, prefunded=prefunded)
-        return await self.do(
-            lambda conn: agree(
-                conn,
-                agreement,
-                document_hash=DOCUMENT,
-                by=self.operators["ada"],
-                approver=self.operators["ben"],
-                signature=operator_keypair("ben").sign(agreement_bytes(agreement, DOCUMENT)),
-                now=self.now,
-            )
-        )
+        return await self.do(lambda conn: set_agreement(conn, agreement, now=self.now))
 
     async def instruct(self, party: str, asset: str, destination: str, *, version: int = 1) -> int:
-        payload = standing_instruction_bytes(party, asset, Rail.EVM, destination, version=version)
         return await self.do(
-            lambda conn: instruct(
-                conn,
-                party=party,
-                asset=asset,
-                rail=Rail.EVM,
-                destination=destination,
-                by=self.operators["ada"],
-                approver=self.operators["ben"],
-                signature=operator_keypair("ben").sign(payload),
-                now=self.now,
+            lambda conn: set_standing_instruction(
+                conn, party, asset, destination, version=version, now=self.now
             )
         )
 
@@ -179,11 +157,7 @@ class Desk:
         )
 
     async def affirm_all(self, run_id: UUID) -> Run:
-        run = await self.do(lambda conn: get_run(conn, run_id))
-        result = await self.do(lambda conn: get_calculation(conn, run_id, run.version))
-        for party in sorted({item.party for item in result.items}):
-            run = await self.affirm(run_id, party)
-        return run
+        return await self.do(lambda conn: affirm_all(conn, run_id, now=self.now))
 
     async def seal(self, run_id: UUID, by: str = "ada") -> Run:
         return await self.do(lambda conn: seal(conn, run_id, by=self.operators[by], now=self.now))

@@ -17,7 +17,8 @@ from registry.testing import ENTITY, change, operator_keypair
 from settlement.agreements import agree, agreement_bytes, instruct, standing_instruction_bytes
 from settlement.model import Agreement, Rail
 from settlement.store import find_agreement, get_agreements, get_standing_instruction
-from tests.settlement.desk import ACME_WALLET, DAY, DOCUMENT, ELSEWHERE, Desk, refusal
+from settlement.testing import DOCUMENT
+from tests.settlement.desk import ACME_WALLET, DAY, ELSEWHERE, Desk, refusal
 
 ACME = Agreement(party="acme", effective_from=DAY, prefunded=False)
 LATER = Agreement(party="acme", effective_from=date(2026, 2, 1), prefunded=False)

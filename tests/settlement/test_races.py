@@ -21,7 +21,7 @@ from settlement.queries import list_obligations, list_runs
 from settlement.release import record_finality, release_payment, release_run
 from settlement.reopening import take_back
 from settlement.runs import open_run, pull_obligations, seal
-from tests.settlement.desk import ACME_WALLET, BOOK, CONFIRMATIONS, DAY, Desk
+from tests.settlement.desk import ACME_WALLET, BOOK, CONFIRMATIONS, DAY, Desk, refusal
 
 Work = Callable[[AsyncConnection], Awaitable[object]]
 
@@ -73,21 +73,23 @@ async def test_a_window_has_one_run(desk: Desk) -> None:
 
 
 async def test_two_windows_at_once_share_no_obligation(desk: Desk) -> None:
+    """The second window waits for the first one's commit, and finds nothing open then."""
     await stand(desk)
     await desk.do(lambda conn: pull_obligations(conn, book=BOOK, now=desk.now))
-    opened: list[object] = []
+    calculated = asyncio.Event()
 
-    async def open_(window: str) -> None:
-        try:
-            opened.append((await desk.open(window))[1])
-        except Exception as error:  # noqa: BLE001  the loser finds nothing owed
-            opened.append(error)
+    async def first() -> None:
+        async with desk.engine.begin() as conn:
+            await open_run(conn, book=BOOK, value_date=DAY, window="a", by="ada", now=desk.now)
+            calculated.set()
+            await asyncio.sleep(0.3)
 
     async with asyncio.TaskGroup() as group:
-        for window in ("a", "b"):
-            group.create_task(open_(window))
+        group.create_task(first())
+        await calculated.wait()
+        second = group.create_task(refusal(desk.open("b")))
 
-    assert sorted(type(item).__name__ for item in opened) == ["Calculation", "Refused"]
+    assert "nothing is owed for 2026-01-05 in window b" in second.result()
 
 
 async def test_a_run_is_sealed_once(desk: Desk) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody.payout_model import PayoutState
 from custody.payouts import list_payouts
 from kernel.events import list_history
+from ledger.posting import set_frozen
 from registry.model import Role
 from registry.testing import USDT, change, operator
 from settlement.errors import NoStandingInstruction, NotCovered, NotReleasable
@@ -268,6 +271,31 @@ async def test_a_payment_that_fails_on_chain_is_owed_again_and_paid_again(desk: 
 
     assert (await desk.finality(run.id)).state is RunState.FINAL
     assert await desk.books("payable", "in-flight", "transit") == {}
+
+
+async def test_a_payout_that_the_ledger_does_not_reserve_fails_its_instruction(desk: Desk) -> None:
+    run, ours = await paid_in(desk)
+
+    async def freeze(conn: AsyncConnection, *, frozen: bool) -> None:
+        await set_frozen(
+            conn,
+            BOOK,
+            "payable:acme:netted",
+            "ETH",
+            frozen=frozen,
+            reason="an inquiry",
+            now=desk.now,
+        )
+
+    await desk.do(partial(freeze, frozen=True))
+    first = await desk.pay(ours)
+    assert (await desk.payout(first)).state is PayoutState.REJECTED
+    await desk.finality(run.id)
+    assert (await desk.states(run.id))["acme ETH"] == "failed"
+
+    await desk.do(partial(freeze, frozen=False))
+    await again(desk, ours)
+    assert (await desk.payout(await desk.pay(ours))).state is PayoutState.PENDING_APPROVAL
 
 
 async def test_only_what_failed_is_rescheduled(desk: Desk) -> None:

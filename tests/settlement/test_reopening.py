@@ -89,6 +89,22 @@ async def test_the_same_receipt_mined_again_is_matched_again(desk: Desk) -> None
     assert await breaks(desk) == []
 
 
+async def test_a_receipt_that_paid_a_part_is_not_matched_over_its_old_match(desk: Desk) -> None:
+    run, paid = await matched(desk, "30000")
+    await vanish(desk)
+    desk.gateway.mine(paid)
+    await desk.mine(CONFIRMATIONS)
+
+    # 300 are open: without the old match out of the way the receipt would be 29,700 too much.
+    assert await desk.match() is None
+    await taken_back(desk)
+    match = await desk.match()
+
+    assert match is not None
+    assert (match.applied, match.excess) == (USDT.parse("30000"), 0)
+    assert (await desk.instructions(run.id))["acme USDT"].remaining == USDT.parse("300")
+
+
 async def test_of_two_receipts_only_the_vanished_one_is_taken_back(desk: Desk) -> None:
     run, _ = await matched(desk, "30000", "350")
     assert await desk.books("payable:acme:unapplied") == {"payable:acme:unapplied USDT": "50"}
