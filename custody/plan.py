@@ -2,7 +2,7 @@
 
 A step of a chain touches deposits, receipts and payouts. Each of them locks its rows, writes what
 has to be unique, and returns a plan; the plans are merged, and `custody.books.apply_plan` makes the
-accounts, posts once, and records the events. So the ledger is waited for once, and last.
+accounts, posts, and records the events. So the ledger is waited for once, and last.
 """
 
 from __future__ import annotations

@@ -7,7 +7,20 @@ from dataclasses import fields
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, Table, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    Table,
+    Text,
+    any_,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -78,7 +91,7 @@ async def list_addresses(
     if wallet is not None:
         query = query.where(table.c.wallet == wallet)
     if only is not None:
-        query = query.where(table.c.address.in_(list(only)))
+        query = query.where(_one_of(table.c.address, only))
     query = query.order_by(table.c.wallet, table.c.branch, table.c.index)
     return [_address(row) for row in await conn.execute(query)]
 
@@ -137,14 +150,15 @@ async def list_observations(conn: AsyncConnection, arrival_id: UUID) -> list[Obs
 async def lock_known(
     conn: AsyncConnection, kind: type[A], chain: str, identities: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], A]:
-    """Lock and return the arrivals among (transaction hash, position) that are known."""
+    """Return the arrivals among (transaction hash, position) that are known, locked."""
     if not identities:
         return {}
     table = _TABLES[kind]
-    pair = tuple_(table.c.tx_hash, table.c.position)
-    query = select(table).where(table.c.chain == chain, pair.in_(sorted(identities)))
+    hashes = _one_of(table.c.tx_hash, {tx_hash for tx_hash, _ in identities})
+    query = select(table).where(table.c.chain == chain, hashes)
     found = await _arrivals(conn, kind, query.order_by(table.c.id).with_for_update())
-    return {(item.tx_hash, item.position): item for item in found}
+    known = {(item.tx_hash, item.position): item for item in found}
+    return {identity: known[identity] for identity in identities if identity in known}
 
 
 async def lock_in_block(
@@ -235,6 +249,11 @@ async def list_attributions(conn: AsyncConnection, deposit_id: UUID) -> list[Att
     table = tables.attribution
     query = select(table).where(table.c.deposit_id == deposit_id).order_by(table.c.epoch)
     return [Attribution(*row) for row in await conn.execute(query)]
+
+
+def _one_of(column: ColumnElement[str], values: Collection[str]) -> ColumnElement[bool]:
+    """Return the condition with one parameter: a full block has more values than a statement may."""
+    return column == any_(literal(sorted(values), ARRAY(Text)))
 
 
 async def _arrivals(conn: AsyncConnection, kind: type[A], query: Select[Any]) -> list[A]:

@@ -13,6 +13,7 @@ from chain.model import TOP, Block, BlockContents, Included, Movement, Orphaned
 from chain.testing import ScriptedTransaction
 from custody.allow_list import approve_destination, destination_bytes, propose_destination
 from custody.arrivals import Token, guarded_client, judge, split_shortfalls
+from custody.books import in_batches
 from custody.deposit_model import (
     PLAUSIBLE_AMOUNT_MAX,
     DepositKind,
@@ -22,8 +23,11 @@ from custody.deposit_model import (
 from custody.errors import NotPossible
 from custody.inclusion import apply_step
 from custody.model import Address, AddressPurpose
+from custody.plan import Plan
 from custody.policy import ConfirmationPolicy
+from kernel.ids import derive_id
 from kernel.money import Asset
+from ledger.model import transfer
 from ledger.testing import enforce_lock_order
 from registry.model import ChainAsset
 from registry.testing import TOKEN, operator_keypair
@@ -157,6 +161,34 @@ async def test_the_same_block_twice_is_refused_and_changes_nothing(house: House)
 
     assert await house.balances() == before
     assert [d.epoch for d in await house.deposits()] == [1]
+
+
+async def test_a_block_full_of_small_payments_does_not_stop_the_chain(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever pays the gas can put more transfers to us into a block than one batch takes."""
+    for module in ("ledger.posting", "custody.books"):
+        monkeypatch.setattr(f"{module}.BATCH_MAX", 4, raising=False)
+    house.mine(house.pay_token(*((house.acme, n) for n in range(1, 10))), empty_after=2)
+    await house.catch_up()
+    assert (await house.balances())["client:acme USDT"] == (45, 0)
+
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+
+    assert await house.balances() == {}
+    assert await house.differences() == {}
+
+
+def test_a_chain_of_transfers_is_posted_as_a_whole() -> None:
+    plan = Plan()
+    for length in (1, 3, 2, 1):
+        ids = (derive_id(NOW, length, n) for n in range(length))
+        plan.post(*(transfer(i, "client:a", "client:b", length, "ETH", code="t") for i in ids))
+
+    batches = [[item.amount for item in batch] for batch in in_batches(plan.transfers, 4)]
+
+    assert batches == [[1, 3, 3, 3], [2, 2, 1]]
 
 
 async def test_a_refused_step_leaves_no_row_behind(house: House) -> None:
