@@ -87,6 +87,31 @@ RECEIPT_TRIGGER = (
     "CREATE OR REPLACE TRIGGER receipt_state_edges BEFORE INSERT OR UPDATE ON custody.receipt "
     "FOR EACH ROW EXECUTE FUNCTION custody.receipt_state_edges()"
 )
+INCLUSION_FUNCTION = """\
+CREATE OR REPLACE FUNCTION custody.keep_inclusion() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.epoch <> OLD.epoch THEN
+        -- A hold is known by its epoch: one more of them only after the last one is undone.
+        IF NEW.epoch <> OLD.epoch + 1 OR OLD.state NOT IN ('orphaned', 'reversed') THEN
+            RAISE EXCEPTION 'custody.% % is included again only after it was undone',
+                TG_TABLE_NAME, OLD.id
+                USING ERRCODE = 'check_violation', CONSTRAINT = TG_TABLE_NAME || '_unlike_epoch';
+        END IF;
+    ELSIF OLD.state IN ('orphaned', 'reversed') AND NEW.state <> OLD.state
+        OR NEW.credit <> OLD.credit AND NEW.state <> 'attributed'
+        OR (NEW.contract, NEW.asset, NEW.amount, NEW.sender, NEW.address, NEW.wallet, NEW.party,
+            NEW.block_hash, NEW.height)
+        IS DISTINCT FROM
+           (OLD.contract, OLD.asset, OLD.amount, OLD.sender, OLD.address, OLD.wallet, OLD.party,
+            OLD.block_hash, OLD.height)
+    THEN
+        RAISE EXCEPTION 'what a block said of custody.% % stands for its epoch',
+            TG_TABLE_NAME, OLD.id
+            USING ERRCODE = 'check_violation', CONSTRAINT = TG_TABLE_NAME || '_unlike_inclusion';
+    END IF;
+    RETURN NEW;
+END
+$$"""
 KEPT_FUNCTION = """\
 CREATE OR REPLACE FUNCTION custody.keep_rows() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -246,6 +271,13 @@ def create_statements() -> None:
 def guard() -> None:
     for statement in (DEPOSIT_FUNCTION, DEPOSIT_TRIGGER, RECEIPT_FUNCTION, RECEIPT_TRIGGER):
         op.execute(statement)
+    op.execute(INCLUSION_FUNCTION)
+    for table in ("deposit", "receipt"):
+        # Named to come after the trigger of the state's edges, which says more.
+        op.execute(
+            f"CREATE OR REPLACE TRIGGER {table}_unlike_inclusion BEFORE UPDATE ON custody.{table} "
+            "FOR EACH ROW EXECUTE FUNCTION custody.keep_inclusion()"
+        )
     op.execute(KEPT_FUNCTION)
     for table in ("address", "observation", "attribution"):
         op.execute(

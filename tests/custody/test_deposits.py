@@ -773,8 +773,14 @@ async def test_the_trigger_has_the_edges_of_the_model(
     ("statement", "constraint"),
     [
         ("UPDATE custody.deposit SET state = 'held'", "deposit_state_edges"),
-        ("UPDATE custody.deposit SET amount = 0", "ck_deposit_amounts"),
-        ("UPDATE custody.deposit SET credit = ''", "ck_deposit_credit"),
+        ("UPDATE custody.deposit SET shortfall = -1", "ck_deposit_amounts"),
+        ("UPDATE custody.deposit SET kind = 'quarantined'", "ck_deposit_credit"),
+        ("UPDATE custody.deposit SET amount = amount + 1", "deposit_unlike_inclusion"),
+        ("UPDATE custody.deposit SET credit = 'client:birch'", "deposit_unlike_inclusion"),
+        ("UPDATE custody.deposit SET party = NULL", "deposit_unlike_inclusion"),
+        ("UPDATE custody.deposit SET contract = '0x1'", "deposit_unlike_inclusion"),
+        ("UPDATE custody.deposit SET epoch = epoch + 1", "deposit_unlike_epoch"),
+        ("UPDATE custody.deposit SET epoch = 0", "deposit_unlike_epoch"),
         ("UPDATE custody.observation SET height = 0", "observation_kept"),
         ("DELETE FROM custody.observation", "observation_kept"),
     ],
@@ -788,6 +794,33 @@ async def test_the_database_refuses_what_the_code_would(
         with pytest.raises(DBAPIError) as refused:
             await conn.execute(text(statement))
     assert constraint_name(refused.value) == constraint
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("state = 'included'", "deposit_unlike_inclusion"),
+        ("state = 'included', epoch = epoch + 2", "deposit_unlike_epoch"),
+        ("state = 'included', epoch = epoch + 1", None),
+    ],
+)
+async def test_what_comes_back_comes_back_in_its_next_epoch(
+    house: House, change: str, constraint: str | None
+) -> None:
+    """Otherwise its hold would have the name of the one that was voided."""
+    house.mine(house.pay(house.acme, ETHER))
+    await house.follow()
+    house.gateway.reorg(1, [[], []])
+    await house.follow()
+    assert await house.states() == ["orphaned"]
+
+    refused = None
+    try:
+        statement = text(f"UPDATE custody.deposit SET {change}")  # noqa: S608  of this file
+        await house.do(lambda conn: conn.execute(statement))
+    except DBAPIError as error:
+        refused = constraint_name(error)
+    assert refused == constraint
 
 
 async def test_a_page_of_deposits_goes_on_after_the_last(house: House) -> None:
