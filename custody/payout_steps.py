@@ -283,6 +283,11 @@ async def _store_signed(
     bench: Bench, conn: AsyncConnection, payout: Payout, attempt: Attempt, tx: SignedTransaction
 ) -> Payout:
     mine, now = await _lock_mine(conn, payout), bench.clock.now()
+    attempts = {item.number: item for item in await store.list_attempts(conn, payout.id)}
+    if attempts[attempt.number].state is not AttemptState.BUILT:
+        # While the signer worked, the chain or people ended it: these bytes are not to be sent.
+        return mine
+    is_first = all(item.raw is None for item in attempts.values())
     _, event = await move_attempt(
         conn,
         attempt,
@@ -292,12 +297,12 @@ async def _store_signed(
         tx_hash=tx.tx_hash,
         signed_at=now,
     )
-    if mine.state is not PayoutState.ALLOCATED:
-        # A replacement: the claim was debited with the first signature.
-        await record(conn, [event])
-        return mine
-    require_applied(await post(conn, mine.book, signed(mine), now=now))
+    if is_first:
+        # Whatever the state is: from the first signature on only the chain gives the claim back.
+        require_applied(await post(conn, mine.book, signed(mine), now=now))
     await record(conn, [event])
+    if mine.state is not PayoutState.ALLOCATED:
+        return mine  # a replacement, or a block put it on hold while the signer worked
     return await step_payout(
         conn,
         mine,
@@ -357,19 +362,18 @@ async def _drop_replacement(
     attempt: Attempt,
     refusal: SignerRefused,
 ) -> Payout:
+    attempts = {item.number: item for item in await store.list_attempts(conn, payout.id)}
+    before = max((n for n, item in attempts.items() if item.state in SPENDABLE), default=0)
+    if not before or attempts[attempt.number].state is not AttemptState.BUILT:
+        # Nothing is replaced: a block put the payout on hold, or ended it, while the signer worked.
+        return payout
     # The attempt before it is signed and goes on; the larger fee hold stays, which harms nobody.
     _, event = await move_attempt(
         conn, attempt, AttemptState.SUPERSEDED, now=bench.clock.now(), reason=refusal.what
     )
     await record(conn, [event])
-    before = await _last_signed(conn, payout)
     await store.update_payout(conn, payout.id, fence=payout.fence, attempt=before)
     return replace(payout, attempt=before)
-
-
-async def _last_signed(conn: AsyncConnection, payout: Payout) -> int:
-    attempts = await store.list_attempts(conn, payout.id)
-    return max(item.number for item in attempts if item.state in SPENDABLE)
 
 
 # Send: the same bytes, for as long as nobody knows.

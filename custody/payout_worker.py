@@ -111,6 +111,14 @@ async def _claim(
 
 async def _work_on(bench: Bench, payout: Payout, report: WorkReport) -> None:
     """Take one claimed payout from step to step until it waits or is sent, and give it back."""
+    try:
+        await _take_steps(bench, payout, report)
+    except StaleFence as error:
+        # Somebody else has it, and does with it what this worker would have done.
+        report.waiting[payout.id] = error.what
+
+
+async def _take_steps(bench: Bench, payout: Payout, report: WorkReport) -> None:
     pause, reason = RETRY_AFTER, ""
     try:
         for _ in range(STEPS_MAX):
@@ -126,10 +134,8 @@ async def _work_on(bench: Bench, payout: Payout, report: WorkReport) -> None:
             elif isinstance(result, Waiting):
                 reason = result.reason
             break
-    except StaleFence as error:
-        # Somebody else has it, and does with it what this worker would have done.
-        report.waiting[payout.id] = error.what
-        return
+    except StaleFence:
+        raise
     except CausewayError as error:
         # One payout that cannot go on does not stop the others; it is tried again.
         reason = error.render()
