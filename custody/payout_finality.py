@@ -17,6 +17,7 @@ from custody.payout_model import SPENDABLE, AttemptState, NonceState, Payout, Pa
 from custody.payout_postings import confirmed, failed
 from custody.policy import Requirement
 from kernel.events import DomainEvent, record
+from ledger.outcome import Outcome
 from ledger.posting import post
 
 BATCH_MAX: Final = 100
@@ -65,12 +66,11 @@ async def confirm_payouts(
         requirement: what policy asks of the block that a payout was mined in.
         now: the time of the events.
     """
-    waiting = await store.list_payouts(
-        conn, book=book, chain=chain, states={PayoutState.MINED}, limit=BATCH_MAX
-    )
     at = Depth(tip, finalized)
-    due = {item.id for item in waiting if is_over(item, at, requirement)}
-    payouts = await store.lock_payouts(conn, due)
+    due = [item for item in await _list_mined(conn, chain, book) if is_over(item, at, requirement)]
+    # Those that the ledger refused when they were last asked for come after those that are new.
+    due.sort(key=lambda item: bool(item.waiting_for))
+    payouts = await store.lock_payouts(conn, {item.id for item in due[:BATCH_MAX]})
     over = [item for item in payouts.values() if _still_over(item, at, requirement)]
     refused = await _post_each(conn, over, book, now)
     events: list[DomainEvent] = []
@@ -96,20 +96,55 @@ async def confirm_payouts(
     return done
 
 
+async def _list_mined(conn: AsyncConnection, chain: str, book: int) -> list[Payout]:
+    found: list[Payout] = []
+    page = await store.list_payouts(
+        conn, book=book, chain=chain, states={PayoutState.MINED}, limit=BATCH_MAX
+    )
+    while page:
+        found += page
+        page = await store.list_payouts(
+            conn,
+            book=book,
+            chain=chain,
+            states={PayoutState.MINED},
+            after=page[-1],
+            limit=BATCH_MAX,
+        )
+    return found
+
+
 async def _post_each(
     conn: AsyncConnection, over: Sequence[Payout], book: int, now: datetime
 ) -> dict[UUID, str]:
-    """Post the end of every payout in one batch; return the refusals by payout."""
+    """Post the end of every payout that the ledger takes; return the refusals by payout.
+
+    A refusal that commits spends its id, and the end could never be posted any more. So a batch in
+    which one is refused is undone as if it had not been asked, and posted again without it.
+    """
+    refused: dict[UUID, str] = {}
+    for _ in over:
+        async with conn.begin_nested() as savepoint:
+            rest = [item for item in over if item.id not in refused]
+            found = await _post_batch(conn, rest, book, now)
+            if not found:
+                break
+            await savepoint.rollback()
+        refused |= found
+    return refused
+
+
+async def _post_batch(
+    conn: AsyncConnection, over: Sequence[Payout], book: int, now: datetime
+) -> dict[UUID, str]:
     chains = [confirmed(item) if item.succeeded else failed(item) for item in over]
     batch = [transfer for chain in chains for transfer in chain]
-    if not batch:
-        return {}
     owners = [item.id for item, chain in zip(over, chains, strict=True) for _ in chain]
     results = await post(conn, book, batch, now=now)
     return {
         owner: f"the ledger refused: {result.outcome}"
         for owner, result in zip(owners, results, strict=True)
-        if not result.applied
+        if not result.applied and result.outcome is not Outcome.LINKED_EVENT_FAILED
     }
 
 

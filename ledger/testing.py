@@ -19,7 +19,9 @@ _LEDGER: Final = re.compile(r"\bledger\.", re.IGNORECASE)
 _HEAD_LOCKED: Final = re.compile(r"FROM ledger\.head WHERE book = \$1 FOR NO KEY UPDATE")
 _OUTBOX: Final = re.compile(r"^\s*INSERT\s+INTO\s+kernel\.(outbox|history)\b", re.IGNORECASE)
 _UPDATE: Final = re.compile(r"^\s*UPDATE\b", re.IGNORECASE)
-_READ: Final = re.compile(r"^\s*(SELECT|WITH|SHOW)\b", re.IGNORECASE)
+_READ: Final = re.compile(
+    r"^\s*(SELECT|WITH|SHOW|SAVEPOINT|RELEASE\s+SAVEPOINT|ROLLBACK\s+TO)\b", re.IGNORECASE
+)
 _WAITS: Final = re.compile(
     r"\bFOR\s+(UPDATE|NO\s+KEY\s+UPDATE|SHARE|KEY\s+SHARE)\b|\b(INSERT|DELETE|MERGE)\b"
     r"|\bpg_advisory",
