@@ -184,10 +184,10 @@ async def cancel_payout(
 async def expire_payouts(conn: AsyncConnection, *, book: int, now: datetime) -> list[Payout]:
     """Withdraw the payouts whose time is over and that have no nonce yet."""
     due = await list_payouts(conn, book=book, states=CANCELLABLE, expired_at=now)
-    return [
-        await _withdraw(conn, item.id, PayoutState.EXPIRED, WORKER, "its time is over", book, now)
-        for item in due
-    ]
+    # All rows are locked before the ledger is: behind it nothing may wait.
+    locked = (await store.lock_payouts(conn, {item.id for item in due})).values()
+    over = [item for item in locked if item.state in CANCELLABLE]
+    return await _give_back(conn, over, PayoutState.EXPIRED, WORKER, "its time is over", now)
 
 
 async def _reserve(
@@ -274,8 +274,26 @@ async def _withdraw(
             f"payout {payout.id} is {payout.state} and cannot be {to}",
             remedy="Signed bytes may exist: wait for what the chain says",
         )
-    require_applied(await post(conn, payout.book, released(payout), now=now))
-    return await step_payout(conn, payout, to, actor=by, reason=reason, now=now)
+    (withdrawn,) = await _give_back(conn, [payout], to, by, reason, now)
+    return withdrawn
+
+
+async def _give_back(
+    conn: AsyncConnection,
+    payouts: Sequence[Payout],
+    to: PayoutState,
+    by: str,
+    reason: str,
+    now: datetime,
+) -> list[Payout]:
+    """Void the reservations of locked payouts of one book, and write their end."""
+    if not payouts:
+        return []
+    batch = [item for payout in payouts for item in released(payout)]
+    require_applied(await post(conn, payouts[0].book, batch, now=now))
+    return [
+        await step_payout(conn, payout, to, actor=by, reason=reason, now=now) for payout in payouts
+    ]
 
 
 def _require_book(payout: Payout, book: int) -> None:
