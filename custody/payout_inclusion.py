@@ -167,11 +167,7 @@ async def _unmined(
     if attempt.state is AttemptState.FINAL:
         await store.end_nonce(conn, payout.chain, payout.sender, attempt.nonce, NonceState.LIVE)
     if payout.state is PayoutState.FAILED_ON_CHAIN:
-        reason = "a failure that was final is orphaned: the bytes may pay, the claim is paid back"
-        plan.post(*failure_orphaned(payout))
-        plan.tell(
-            await _hold(conn, payout, reason, now, hold_epoch=payout.hold_epoch + 1, **NOT_MINED)
-        )
+        await _failure_unmined(conn, payout, plan, now)
         return
     plan.post(*orphaned(payout))
     _, told = await move_payout(
@@ -187,6 +183,20 @@ async def _unmined(
         **NOT_MINED,
     )
     plan.tell(told)
+
+
+async def _failure_unmined(
+    conn: AsyncConnection, payout: Payout, plan: Plan, now: datetime
+) -> None:
+    """Take the fee back of a failure that was final and whose block is gone all the same.
+
+    The claim has its money back, so nothing is held and nobody may send the bytes again. Should a
+    block have them once more, that is a spend like a stranger's (`match_block`).
+    """
+    reason = "a failure that was final is orphaned: the bytes may pay, the claim is paid back"
+    await store.freeze_sender(conn, payout.chain, payout.sender, payout.source_wallet, reason)
+    plan.post(*failure_orphaned(payout))
+    plan.tell(await _hold(conn, payout, reason, now, claim_returned=True, **NOT_MINED))
 
 
 async def _foreign(

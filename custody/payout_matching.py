@@ -81,7 +81,8 @@ def match_block(
         known, outcome_of = attempts.get(tx_hash), outcomes.get(tx_hash)
         if known is not None and outcome_of is not None:
             moved = did_pay(known[0], movements) if outcome_of.succeeded else False
-            if known[0].state in PAYABLE_IN and moved is not None:
+            payable = known[0].state in PAYABLE_IN and not known[0].claim_returned
+            if payable and moved is not None:
                 found.append(OursMined(*known, outcome_of, moved))
                 continue
         legs = _legs(contents.block.chain, movements, outcome_of, ours, assets)

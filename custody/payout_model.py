@@ -318,6 +318,8 @@ class Payout:
         attempt: number of the current attempt, 0 before allocation.
         fee_cap: wei held for the current attempt; *fee_paid* what the block took.
         succeeded: whether the mined transaction moved the coins; None while not mined.
+        claim_returned: the claim has its money back, though a block may still have the bytes:
+            nothing is held any more, and nobody may send them again.
         waiting_for: why the worker could not go on when it last tried, in words.
         run_after: when the worker looks at it again.
     """
@@ -357,6 +359,7 @@ class Payout:
     created_at: datetime
     expires_at: datetime | None
     fence: int
+    claim_returned: bool = False
 
     @property
     def parsed_claim(self) -> Claim:

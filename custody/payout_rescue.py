@@ -29,7 +29,8 @@ from custody.payout_steps import new_attempt
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import Refused
-from kernel.events import record
+from kernel.events import DomainEvent, list_history, record
+from kernel.ids import stable_id
 from ledger.posting import post, require_applied
 from registry.authority import require_role, signing_bytes, verify_signature
 from registry.model import Operator, Role
@@ -37,6 +38,7 @@ from registry.queries import get_operator
 
 BUMPERS: Final = (Role.OPERATIONS, Role.TREASURER)
 RESUMERS: Final = (Role.ADMIN, Role.TREASURER, Role.APPROVER)
+SENDER: Final = "payout_sender"
 RESUME_VERB: Final = "payout_sender.resume"
 ABANDON_VERB: Final = "payout.abandon"
 WAITING: Final = frozenset({AttemptState.SIGNED, AttemptState.BROADCAST, AttemptState.AMBIGUOUS})
@@ -141,15 +143,19 @@ async def resume_sender(
 ) -> Sequence[Payout]:
     """Thaw a sending address and go on with its payouts on SECURITY_HOLD, as two people say.
 
-    Nothing can be paid twice by it: each payout goes on with the nonce and the bytes that it has.
+    Nothing can be paid twice by it: each payout goes on with the nonce and the bytes that it has,
+    and one whose claim has its money back stays on hold.
 
     Args:
         conn: the caller's transaction.
         chain: the chain's code.
         sender: the address.
         signatures: Ed25519 over `resume_bytes`, by operator code; at least two.
-        reason: why it is safe.
+        reason: why it is safe; each decision needs one of its own.
         now: the time of the decision.
+
+    Raises:
+        NotPossible: the address is not ours, or the same decision was carried out before.
     """
     await _require_people(conn, signatures, resume_bytes(chain, sender, reason))
     held = await store.list_payouts(conn, chain=chain, states={PayoutState.SECURITY_HOLD})
@@ -159,11 +165,36 @@ async def resume_sender(
         raise NotPossible(f"{sender} is not our address")
     await store.freeze_sender(conn, chain, sender, source.wallet, None)
     actor = "+".join(sorted(signatures))
+    await _record_once(conn, chain, sender, actor, reason, now)
     return [
         await _resume(conn, payout, actor, reason, now)
         for payout in locked.values()
-        if payout.state is PayoutState.SECURITY_HOLD
+        if payout.state is PayoutState.SECURITY_HOLD and not payout.claim_returned
     ]
+
+
+async def _record_once(
+    conn: AsyncConnection, chain: str, sender: str, actor: str, reason: str, now: datetime
+) -> None:
+    # What was signed names no incident but its reason: the same signatures must not end the next.
+    entity = stable_id(SENDER, chain, sender)
+    history = await list_history(conn, SENDER, entity)
+    if any(event.reason == reason for event in history):
+        raise NotPossible(
+            f"the decision to resume {sender} because {reason!r} was carried out before",
+            remedy="Sign again, with a reason that names this incident",
+        )
+    event = DomainEvent(
+        entity_type=SENDER,
+        entity_id=entity,
+        version=len(history) + 1,
+        name="SenderResumed",
+        at=now,
+        actor=actor,
+        reason=reason,
+        payload={"chain": chain, "sender": sender},
+    )
+    await record(conn, [event])
 
 
 def abandon_bytes(payout_id: UUID, reason: str) -> bytes:
@@ -210,8 +241,9 @@ async def abandon_payout(
             events.append((await move_attempt(conn, attempt, how, now=now, reason=reason))[1])
     await store.end_nonce(conn, payout.chain, payout.sender, payout.nonce, NonceState.SPENT)
     signed = any(item.raw is not None for item in attempts)
-    chain = abandoned(payout) if signed else released(payout)
-    require_applied(await post(conn, payout.book, chain, now=now))
+    if not payout.claim_returned:
+        chain = abandoned(payout) if signed else released(payout)
+        require_applied(await post(conn, payout.book, chain, now=now))
     await record(conn, events)
     return await step_payout(
         conn,

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -56,6 +57,7 @@ payout = Table(
     Column("tx_hash", Text),
     Column("mined_height", BigInteger),
     Column("mined_block", Text),
+    Column("claim_returned", Boolean, nullable=False, server_default=false()),
     Column("waiting_for", Text, nullable=False),
     Column("run_after", Timestamp, nullable=False),
     Column("created_at", Timestamp, nullable=False),
@@ -167,6 +169,10 @@ payout_policy = Table(
     Column("approved_by", Text),
     Column("signature", LargeBinary),
     CheckConstraint("approved_by <> proposed_by", name="four_eyes"),
+    CheckConstraint(
+        "state IN ('proposed', 'rejected') OR (approved_by IS NOT NULL AND signature IS NOT NULL)",
+        name="approved_by_somebody",
+    ),
     schema=SCHEMA,
 )
 Index(
@@ -192,6 +198,11 @@ allowed_destination = Table(
     Column("signature", LargeBinary),
     Column("usable_from", Timestamp),
     CheckConstraint("approved_by <> proposed_by", name="four_eyes"),
+    CheckConstraint(
+        "state IN ('proposed', 'rejected') OR (approved_by IS NOT NULL"
+        " AND signature IS NOT NULL AND usable_from IS NOT NULL)",
+        name="approved_by_somebody",
+    ),
     schema=SCHEMA,
 )
 Index(

@@ -16,7 +16,7 @@ UNITS = sa.Numeric(78, 0)
 
 UPDATABLE = {
     "payout": "state, hold_epoch, attempt, nonce, fee_cap, fee_paid, succeeded, tx_hash,"
-    " mined_height, mined_block, waiting_for, run_after, lease_holder, lease_until, fence",
+    " mined_height, mined_block, claim_returned, waiting_for, run_after, lease_holder, lease_until, fence",
     "payout_attempt": "state, tx_hash, raw, broadcasts, last_broadcast_at, detail, signed_at",
     "payout_sender": "frozen_reason",
     "payout_nonce": "payout_id, state",
@@ -217,6 +217,24 @@ FOREIGN_SPEND_TRIGGER = (
     "FOR EACH ROW EXECUTE FUNCTION custody.foreign_spend_state_edges()"
 )
 
+# Whatever was signed may be out: the bytes that are sent again are for ever the same.
+SIGNED_BYTES_STAY = """\
+CREATE FUNCTION custody.refuse_other_bytes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.raw IS NOT NULL
+        AND (NEW.raw IS DISTINCT FROM OLD.raw OR NEW.tx_hash IS DISTINCT FROM OLD.tx_hash)
+    THEN
+        RAISE EXCEPTION 'the signed bytes of attempt % never change', OLD.id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'signed_bytes_stay';
+    END IF;
+    RETURN NEW;
+END
+$$"""
+SIGNED_BYTES_STAY_TRIGGER = (
+    "CREATE TRIGGER signed_bytes_stay BEFORE UPDATE ON custody.payout_attempt "
+    "FOR EACH ROW EXECUTE FUNCTION custody.refuse_other_bytes()"
+)
+
 
 def upgrade() -> None:
     op.create_table(
@@ -251,6 +269,7 @@ def upgrade() -> None:
         sa.Column("tx_hash", sa.Text),
         sa.Column("mined_height", sa.BigInteger),
         sa.Column("mined_block", sa.Text),
+        sa.Column("claim_returned", sa.Boolean, server_default=sa.false(), nullable=False),
         sa.Column("waiting_for", sa.Text, nullable=False),
         sa.Column("run_after", TIMESTAMP, nullable=False),
         sa.Column("created_at", TIMESTAMP, nullable=False),
@@ -373,6 +392,10 @@ def upgrade() -> None:
         sa.Column("approved_by", sa.Text),
         sa.Column("signature", sa.LargeBinary),
         sa.CheckConstraint("approved_by <> proposed_by", name=op.f("ck_payout_policy_four_eyes")),
+        sa.CheckConstraint(
+            "state IN ('proposed', 'rejected') OR (approved_by IS NOT NULL AND signature IS NOT NULL)",
+            name=op.f("ck_payout_policy_approved_by_somebody"),
+        ),
         sa.PrimaryKeyConstraint("version", name="pk_payout_policy"),
         schema="custody",
     )
@@ -400,6 +423,11 @@ def upgrade() -> None:
         sa.Column("usable_from", TIMESTAMP),
         sa.CheckConstraint(
             "approved_by <> proposed_by", name=op.f("ck_allowed_destination_four_eyes")
+        ),
+        sa.CheckConstraint(
+            "state IN ('proposed', 'rejected') OR (approved_by IS NOT NULL"
+            " AND signature IS NOT NULL AND usable_from IS NOT NULL)",
+            name=op.f("ck_allowed_destination_approved_by_somebody"),
         ),
         sa.PrimaryKeyConstraint("id", name="pk_allowed_destination"),
         schema="custody",
@@ -443,6 +471,8 @@ def upgrade() -> None:
         PAYOUT_POLICY_TRIGGER,
         FOREIGN_SPEND_FUNCTION,
         FOREIGN_SPEND_TRIGGER,
+        SIGNED_BYTES_STAY,
+        SIGNED_BYTES_STAY_TRIGGER,
     ):
         op.execute(statement)
     # What was asked for, approved or signed is never written again: only how far it got.
@@ -461,6 +491,7 @@ def downgrade() -> None:
     op.drop_table("payout_sender", schema="custody")
     op.drop_table("payout_attempt", schema="custody")
     op.drop_table("payout", schema="custody")
+    op.execute("DROP FUNCTION custody.refuse_other_bytes()")
     op.execute("DROP FUNCTION custody.payout_state_edges()")
     op.execute("DROP FUNCTION custody.payout_attempt_state_edges()")
     op.execute("DROP FUNCTION custody.payout_nonce_state_edges()")
