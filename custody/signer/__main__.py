@@ -18,21 +18,21 @@ import resource
 import secrets
 import signal
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Final
 
 import orjson
 
-from custody.signer.errors import KeystoreUnreadable
 from custody.signer.hd_keys import SEED_BYTES_MAX, PrivateNode
 from custody.signer.keystore import read_kek, read_keystore, seal, unseal, write_keystore
 from custody.signer.rules_file import read_rules
 from custody.signer.service import Signer, listening
 from custody.signer.store import Memory
 from kernel.errors import BadInput, CausewayError
+from kernel.parent import wait_for_parent_end
 from kernel.telemetry import configure_logging
 
-PARENT_READ_BYTES: Final = 4_096
 SEED_TEXT_MAX: Final = 2 * SEED_BYTES_MAX + 2
 
 
@@ -113,23 +113,14 @@ async def wait_for_end(*, parent_pipe: bool) -> None:
     if not parent_pipe:
         await over.wait()
         return
-    reader = asyncio.StreamReader()
-    try:
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-        )
-    except ValueError as error:
-        raise KeystoreUnreadable("standard input is not a pipe", remedy="Use stdin=PIPE") from error
     async with asyncio.TaskGroup() as tasks:
-        reading = tasks.create_task(_read_to_end(reader, over))
+        parent = tasks.create_task(_set_after(wait_for_parent_end(), over))
         await over.wait()
-        reading.cancel()
-    transport.close()
+        parent.cancel()
 
 
-async def _read_to_end(reader: asyncio.StreamReader, over: asyncio.Event) -> None:
-    while await reader.read(PARENT_READ_BYTES):
-        pass
+async def _set_after(ending: Awaitable[None], over: asyncio.Event) -> None:
+    await ending
     over.set()
 
 

@@ -159,3 +159,5 @@ def check_rules(rules: Rules) -> None:
         raise BadInput("each operator has a key of their own, of 32 bytes")
     if any(rule.approvals < APPROVALS_REQUIRED_MIN for rule in rules.assets):
         raise BadInput("an asset that nobody has to approve")
+    for amount in (rules.fee_cap_max, *(rule.amount_max for rule in rules.assets)):
+        read_amount(amount)

@@ -49,9 +49,10 @@ class Memory:
         database = sqlite3.connect(path, isolation_level=None, timeout=0)
         try:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            # DELETE with FULL: the commit is on disk when it returns (sqlite.org/pragma.html).
+            # A commit is the removal of the journal, and only EXTRA waits until the directory is on
+            # disk too: with FULL, a power cut may undo it (sqlite.org/pragma.html#pragma_synchronous).
             database.execute("PRAGMA journal_mode = DELETE")
-            database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA synchronous = EXTRA")
             database.execute("PRAGMA foreign_keys = ON")
             database.execute("BEGIN EXCLUSIVE")
             database.execute("COMMIT")
@@ -123,10 +124,12 @@ class Memory:
                     raw,
                 ),
             )
+            self.database.execute("COMMIT")
         except sqlite3.Error:
-            self.database.execute("ROLLBACK")
+            # Some errors, a full disk among them, have rolled it back already.
+            if self.database.in_transaction:
+                self.database.execute("ROLLBACK")
             raise
-        self.database.execute("COMMIT")
 
     def _check_new(self, payout_id: UUID) -> None:
         row = self.database.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace as with_fields
 from pathlib import Path
@@ -331,6 +332,37 @@ def test_what_was_signed_is_remembered_by_the_next_process(tmp_path: Path, signe
     other = msgspec.structs.replace(meant, payout_id=UUID(int=8))
     assert isinstance(ask(again, tx, other, approval(other, "ann")), str)
     memory.close()
+
+
+def test_what_was_signed_is_on_disk_before_the_answer(signer: Signer) -> None:
+    """3 is EXTRA: sqlite.org/pragma.html#pragma_synchronous."""
+    database = signer.memory.database
+
+    assert database.execute("PRAGMA synchronous").fetchone() == (3,)
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_full_disk_costs_one_answer_and_no_signature(signer: Signer) -> None:
+    database = signer.memory.database
+    [pages] = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+
+    def pay(nonce: int) -> str | bytes:
+        tx = native(nonce=nonce)
+        meant = intent(tx, nonce=nonce, payout_id=UUID(int=nonce + 100))
+        return ask(signer, tx, meant, approval(meant, "ann"))
+
+    def pay_until_it_is_full() -> None:
+        for nonce in range(200):
+            assert isinstance(pay(nonce), bytes)
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        pay_until_it_is_full()
+
+    signed = signer.memory.count()
+    database.execute(f"PRAGMA max_page_count = {pages + 100}")
+    assert isinstance(pay(500), bytes)
+    assert signer.memory.count() == signed + 1
 
 
 def test_two_signers_cannot_use_one_store(tmp_path: Path, signer: Signer) -> None:
