@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Column, DateTime, Dialect, Integer, MetaData, Numeric, Text, TypeDecorator
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kernel.errors import CommitUnknown, OutsideUnavailable
@@ -163,6 +164,12 @@ async def transact(
 async def _attempt(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     try:
         connection = await engine.connect()
+    except PoolTimeout as error:
+        raise OutsideUnavailable(
+            "every connection is in use",
+            where=engine.url.render_as_string(hide_password=True),
+            remedy="Look for long transactions in pg_stat_activity, or allow more connections",
+        ) from error
     except (OSError, DBAPIError) as error:
         raise OutsideUnavailable(
             f"PostgreSQL does not answer: {getattr(error, 'orig', error)}",

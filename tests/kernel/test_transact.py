@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import URL, Column, MetaData, Table, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.local.databases import Database
 from kernel import db
@@ -157,6 +157,14 @@ async def test_a_database_that_is_not_there_is_outside_as_well(database: Databas
     with pytest.raises(OutsideUnavailable, match="nowhere"):
         await transact(engine, write)
     await engine.dispose()
+
+
+async def test_when_every_connection_is_in_use_it_says_so(database: Database) -> None:
+    small = create_async_engine(database.app_url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    async with small.connect():
+        with pytest.raises(OutsideUnavailable, match="every connection is in use"):
+            await transact(small, write)
+    await small.dispose()
 
 
 @pytest.mark.parametrize("reaches_server", [True, False])
