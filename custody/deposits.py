@@ -6,6 +6,7 @@ to last.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -17,7 +18,13 @@ from chain.model import Block
 from custody import arrivals, store
 from custody.attribution import client_of, decide_attribution
 from custody.books import apply_plan
-from custody.deposit_model import Attribution, Deposit, DepositState, Observation
+from custody.deposit_model import (
+    REASON_LENGTH_MAX,
+    Attribution,
+    Deposit,
+    DepositState,
+    Observation,
+)
 from custody.errors import NotPossible
 from custody.model import DUST_ACCOUNT, held_account, reorg_account, unattributed_account
 from custody.plan import Plan
@@ -293,6 +300,8 @@ async def _post(
 async def _hold(
     conn: AsyncConnection, deposit: Deposit, party: str, reason: str, plan: Plan, now: datetime
 ) -> Deposit:
+    # The longest words must not keep other deposits waiting.
+    deposit = replace(deposit, reason=reason[:REASON_LENGTH_MAX])
     void, credit = arrivals.held(deposit, party)
     plan.need(held_account(party), deposit.asset)
     plan.post(void, credit)
@@ -303,7 +312,7 @@ async def _hold(
         "DepositHeld",
         plan,
         now,
-        reason,
+        deposit.reason,
         postings=(credit.id,),
     )
 

@@ -26,7 +26,7 @@ from custody.model import AddressPurpose
 from custody.payout_model import Payout, PayoutRequest, PayoutState
 from custody.payouts import list_payouts, request_payout
 from custody.policy import ConfirmationPolicy, Requirement, Rule
-from custody.screening import BlockedSenders
+from custody.screening import BlockedSenders, Finding
 from custody.testing import allow, set_policy
 from kernel.db import constraint_name
 from kernel.errors import BadInput
@@ -361,6 +361,7 @@ async def test_what_screening_finds_is_held_apart_and_released_by_a_person(house
 
     (deposit,) = await house.deposits()
     assert deposit.state is DepositState.HELD
+    assert deposit.reason == f"sender {STRANGER} is on list version 4"
     assert await house.balances() == {
         "custody:client-pool ETH": (ETHER, 0),
         "client:acme:held ETH": (ETHER, 0),
@@ -380,6 +381,14 @@ async def test_what_screening_finds_is_held_apart_and_released_by_a_person(house
         "custody:client-pool ETH": (ETHER, 0),
         "client:acme ETH": (ETHER, 0),
     }
+
+
+async def test_a_finding_of_many_words_keeps_nobody_waiting(house: House) -> None:
+    house.screen = lambda deposit: Finding("!" * 900) if deposit.party == "acme" else None
+    house.mine(house.pay(house.acme, 1), house.pay(house.birch, 1), empty_after=2)
+    await house.catch_up()
+
+    assert sorted(await house.states()) == ["credited", "held"]
 
 
 async def test_only_an_approver_releases_and_only_what_is_held(house: House) -> None:
