@@ -7,7 +7,8 @@
     Refused
     ├── NoOrder               no order of this id is on record
     ├── OrderConflict         the client order id is taken by another order
-    └── ContradictingFill     the venue tells two stories about one trade
+    ├── ContradictingFill     the venue tells two stories about one trade
+    └── TooManyExposures      more orders are open than can be reckoned with
 """
 
 from __future__ import annotations
@@ -29,3 +30,7 @@ class OrderConflict(Refused):
 
 class ContradictingFill(Refused):
     """The venue reports a trade id again with other content; the first report stays."""
+
+
+class TooManyExposures(Refused):
+    """More orders are open than a worst case can be reckoned from."""

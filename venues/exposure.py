@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from venues.errors import TooManyExposures
 from venues.model import DUST_SCALE, OPEN_STATES, VenueFill
 from venues.store import fill_of, order_of
 from venues.tables import balance_snapshot, fill, venue_order
@@ -25,6 +26,9 @@ async def list_exposures(
     """Return the orders that may still trade, or have traded more than is booked, oldest first.
 
     One statement, so that orders and fills are seen at one instant.
+
+    Raises:
+        TooManyExposures: there are more than `EXPOSURES_MAX`; some of them would be no worst case.
     """
     mine = and_(
         fill.c.venue == venue_order.c.venue,
@@ -57,14 +61,21 @@ async def list_exposures(
             ),
         )
         .order_by(venue_order.c.created_at, venue_order.c.id)
-        .limit(EXPOSURES_MAX)
+        .limit(EXPOSURES_MAX + 1)
     )
-    return [
+    found = [
         OrderExposure(
             order=order_of(row), filled=int(row.filled_units), booked=int(row.booked_units)
         )
         for row in rows
     ]
+    if len(found) > EXPOSURES_MAX:
+        raise TooManyExposures(
+            f"more than {EXPOSURES_MAX} orders of {symbol} at {venue}/{account} are open or lack "
+            "fills, so what they may still trade is not known",
+            remedy="Collect the fills; if orders stay open, cancel them at the venue",
+        )
+    return found
 
 
 async def lock_unbooked(

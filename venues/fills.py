@@ -3,31 +3,47 @@
 The cursor of `collect` is its own: a fill that the stream brought first does not move it, so
 nothing between is skipped. What an order has filled is always the sum of its fills; the venue's own
 figure is compared with it, never taken for it.
+
+A trade of an order that we do not know by the venue's id is looked up there: it may belong to an
+order that was taken for not placed, or to nobody. Either is recorded as an event with the fill.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import and_, func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.clock import Clock
 from kernel.db import transact
 from venues.errors import ContradictingFill
-from venues.model import FINAL_STATES, VenueFill, VenueOrder
+from venues.model import FINAL_STATES, OrderReport, OrderState, VenueFill, VenueOrder
+from venues.orders import record_report
 from venues.ports import VenueGateway
-from venues.store import fill_of, insert_fills, order_of
+from venues.store import (
+    FILLS_ACTOR,
+    fill_of,
+    find_by_client_id,
+    get_order,
+    insert_fills,
+    order_of,
+    record_late_trade,
+    record_stray_fill,
+    set_columns,
+)
 from venues.tables import fill, fill_cursor, venue_order
 
 FROM_THE_FIRST: Final = "0"
 PAGES_MAX: Final = 20
 ORDERS_CHECKED_MAX: Final = 50
 FILLS_MAX: Final = 500
+LISTED_BEFORE_MAX: Final = timedelta(hours=1)
+"""How much older than its first trade an order may be for it to be looked up by its trade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +66,8 @@ async def record_fills(
     new = await insert_fills(conn, distinct, source=source, now=now)
     if new < len(distinct):
         await _require_same(conn, distinct)
+    if new:
+        await _note_late(conn, distinct, now=now)
     return new
 
 
@@ -68,7 +86,9 @@ async def collect(
         if not page:
             break
         cursor = page[-1].trade_id
-        new += await transact(engine, _storing(page, gateway, symbol, cursor, clock.now()))
+        reports = await _reports_of_unknown(engine, gateway, symbol, page)
+        write = _storing(page, gateway, symbol, cursor, clock.now(), reports)
+        new += await transact(engine, write)
     new += await _fill_up(engine, gateway, symbol, clock)
     return Collected(new, await _incomplete(engine, gateway, symbol))
 
@@ -162,14 +182,89 @@ def _storing(
     symbol: str,
     cursor: str | None,
     now: datetime,
+    reports: Sequence[OrderReport] = (),
 ) -> Callable[[AsyncConnection], Awaitable[int]]:
     async def work(conn: AsyncConnection) -> int:
+        if cursor is not None:  # first, so that of two collectors one waits for the other here
+            await _move_cursor(conn, gateway.venue, gateway.account, symbol, cursor, now)
         new = await record_fills(conn, page, source="rest", now=now)
         if cursor is not None:
-            await _move_cursor(conn, gateway.venue, gateway.account, symbol, cursor, now)
+            await _attribute(conn, gateway, page, reports, now=now)
         return new
 
     return work
+
+
+async def _reports_of_unknown(
+    engine: AsyncEngine, gateway: VenueGateway, symbol: str, page: Sequence[VenueFill]
+) -> list[OrderReport]:
+    """Ask the venue about orders behind *page* of which we do not know its id."""
+    known = await transact(engine, lambda conn: _known_orders(conn, page))
+    unknown = [item for item in page if item.venue_order_id not in known]
+    if not unknown:
+        return []
+    since = min(item.executed_at for item in unknown) - LISTED_BEFORE_MAX
+    wanted = {item.venue_order_id for item in unknown}
+    return [r for r in await gateway.list_orders(symbol, since) if r.venue_order_id in wanted]
+
+
+async def _known_orders(conn: AsyncConnection, page: Sequence[VenueFill]) -> set[str]:
+    rows = await conn.execute(select(venue_order.c.venue_order_id).where(_orders_behind(page)))
+    return {str(row.venue_order_id) for row in rows}
+
+
+def _orders_behind(page: Sequence[VenueFill]) -> ColumnElement[bool]:
+    key = tuple_(
+        venue_order.c.venue,
+        venue_order.c.account,
+        venue_order.c.symbol,
+        venue_order.c.venue_order_id,
+    )
+    return key.in_({(f.venue, f.account, f.symbol, f.venue_order_id) for f in page})
+
+
+async def _attribute(
+    conn: AsyncConnection,
+    gateway: VenueGateway,
+    page: Sequence[VenueFill],
+    reports: Sequence[OrderReport],
+    *,
+    now: datetime,
+) -> None:
+    """Give the reports to our orders; a trade of none of them is recorded as a stray one.
+
+    An order that is just being sent is left to its sender.
+    """
+    claimed = await _known_orders(conn, page)
+    for report in sorted(reports, key=lambda item: item.client_order_id):
+        found = await find_by_client_id(
+            conn, gateway.venue, gateway.account, report.client_order_id
+        )
+        if found is None:
+            continue
+        claimed.add(report.venue_order_id)
+        row = await get_order(conn, found.id, lock=True)
+        if row.state not in {OrderState.INTENT, OrderState.SUBMITTING}:
+            await record_report(conn, row, report, actor=FILLS_ACTOR, now=now)
+    for item in page:
+        if item.venue_order_id not in claimed:
+            await record_stray_fill(conn, item, now=now)
+
+
+async def _note_late(conn: AsyncConnection, fills: Sequence[VenueFill], *, now: datetime) -> None:
+    """Record an event for each ended order that has more fills than the venue said it executed."""
+    ended = venue_order.c.state.in_([str(state) for state in FINAL_STATES])
+    rows = await conn.execute(
+        select(venue_order)
+        .where(_orders_behind(fills), ended)
+        .order_by(venue_order.c.id)
+        .with_for_update()
+    )
+    for order in [order_of(row) for row in rows]:
+        filled = await filled_units(conn, order)
+        if filled > order.executed_units:
+            after = await set_columns(conn, order, executed_units=filled)
+            await record_late_trade(conn, after, now=now)
 
 
 async def _cursor(conn: AsyncConnection, gateway: VenueGateway, symbol: str) -> str:

@@ -69,6 +69,8 @@ class ResolvePolicy:
         not_founds: times that both the single query and the lists must miss it, after that time.
         pause: between two looks.
         looks_max: looks in one call of `orders.resolve`, which can be called again.
+        patience: after it neither another look of `orders.resolve` nor another order of
+            `orders.resume` is begun: a venue that only times out would else hold a pass for minutes.
         escalate_after: age at which a person is called.
     """
 
@@ -76,6 +78,7 @@ class ResolvePolicy:
     not_founds: int = 3
     pause: timedelta = timedelta(milliseconds=500)
     looks_max: int = 40
+    patience: timedelta = timedelta(seconds=10)
     escalate_after: timedelta = timedelta(minutes=5)
 
 

@@ -23,6 +23,7 @@ from kernel.leases import claim
 from venues.errors import OrderConflict, VenueUnavailable
 from venues.lifecycle import ResolvePolicy, Silence, states_after, weigh_silence
 from venues.model import (
+    FINAL_STATES,
     OPEN_STATES,
     UNSETTLED_STATES,
     Accepted,
@@ -45,6 +46,7 @@ from venues.store import (
     lock_fenced,
     order_of,
     record_intent,
+    record_late_trade,
     same_order,
     set_columns,
 )
@@ -161,8 +163,8 @@ async def resolve(
 ) -> VenueOrder:
     """Find out what became of an order whose outcome is not known; return it as it is then.
 
-    Looks until there is evidence, at most ``policy.looks_max`` times; an error of the query is no
-    evidence. Not finding it counts once the venue's own clock says that it can no longer accept
+    Looks until there is evidence, at most ``policy.looks_max`` times and no longer than
+    ``policy.patience``, plus the look under way; an error of the query is no evidence. Not finding it counts once the venue's own clock says that it can no longer accept
     the order, and only if the single query and the lists miss it, several times.
     """
     order = await _claim(engine, order_id, holder=holder, now=clock.now())
@@ -170,9 +172,12 @@ async def resolve(
         return await _read(engine, order_id)
     actor = f"system:{holder}"
     missing = 0
+    until = clock.now() + policy.patience
     for look in range(policy.looks_max):
         if look:
             await asyncio.sleep(policy.pause / timedelta(seconds=1))
+            if clock.now() >= until:
+                break
         try:
             # The clock first: what is not there after the door was seen shut will never be there.
             silence = weigh_silence(order, await gateway.server_time(), policy)
@@ -237,40 +242,66 @@ async def resume(
     """Take every open order of the account further; return those that are not final after it.
 
     Intents that nobody sent in time are given up (their price is old): they were never sent, so
-    that is certain. Orders another worker is busy with are left to it.
+    that is certain. Orders another worker is busy with are left to it, and those that
+    ``policy.patience`` does not suffice for are left to the next call.
     """
-    before = clock.now() - intents_older_than
-
-    async def give_up(conn: AsyncConnection) -> None:
-        for order in await _open_orders(conn, gateway, symbol):
-            if order.state is OrderState.INTENT and order.created_at <= before:
-                row = await get_order(conn, order.id, lock=True)
-                if row.state is OrderState.INTENT:
-                    await advance(
-                        conn,
-                        row,
-                        OrderState.NOT_PLACED,
-                        reason="given up before it was sent",
-                        actor=f"system:{holder}",
-                        now=clock.now(),
-                    )
-
-    await transact(engine, give_up)
+    until = clock.now() + policy.patience
+    older = clock.now() - intents_older_than
+    await transact(
+        engine, lambda conn: _give_up(conn, gateway, symbol, older, holder=holder, now=clock.now())
+    )
     left = []
     for order in await transact(engine, lambda conn: _open_orders(conn, gateway, symbol)):
         after = order
-        if order.state in UNSETTLED_STATES:
-            after = await resolve(
-                engine, gateway, order.id, holder=holder, clock=clock, policy=policy
+        if order.state is not OrderState.INTENT and clock.now() < until:
+            after = await _take_further(
+                engine, gateway, order, holder=holder, clock=clock, policy=policy
             )
-        elif order.state is not OrderState.INTENT:
-            try:
-                after = await refresh(engine, gateway, order.id, holder=holder, clock=clock)
-            except VenueUnavailable:
-                after = order
         if after.state in OPEN_STATES:
             left.append(after)
     return left
+
+
+async def _give_up(
+    conn: AsyncConnection,
+    gateway: VenueGateway,
+    symbol: str | None,
+    older: datetime,
+    *,
+    holder: str,
+    now: datetime,
+) -> None:
+    """End the intents made at or before *older*, under their locks: nobody will send them."""
+    for order in await _open_orders(conn, gateway, symbol):
+        if order.state is OrderState.INTENT and order.created_at <= older:
+            row = await get_order(conn, order.id, lock=True)
+            if row.state is OrderState.INTENT:
+                await advance(
+                    conn,
+                    row,
+                    OrderState.NOT_PLACED,
+                    reason="given up before it was sent",
+                    actor=f"system:{holder}",
+                    now=now,
+                )
+
+
+async def _take_further(
+    engine: AsyncEngine,
+    gateway: VenueGateway,
+    order: VenueOrder,
+    *,
+    holder: str,
+    clock: Clock,
+    policy: ResolvePolicy,
+) -> VenueOrder:
+    """Resolve or refresh one order; as it was when the venue does not answer."""
+    if order.state in UNSETTLED_STATES:
+        return await resolve(engine, gateway, order.id, holder=holder, clock=clock, policy=policy)
+    try:
+        return await refresh(engine, gateway, order.id, holder=holder, clock=clock)
+    except VenueUnavailable:
+        return order
 
 
 async def list_orders(
@@ -375,7 +406,11 @@ async def _record_placement(
 async def record_report(
     conn: AsyncConnection, row: VenueOrder, report: OrderReport, *, actor: str, now: datetime
 ) -> VenueOrder:
-    """Record what the venue says about the locked *row*, one edge at a time."""
+    """Record what the venue says about the locked *row*, one edge at a time.
+
+    An order that was over and has traded more all the same stays what it is, and an event says so.
+    """
+    is_late = row.state in FINAL_STATES and report.executed_units > row.executed_units
     executed = max(row.executed_units, report.executed_units)
     for state in states_after(row, report):
         row = await advance(
@@ -396,6 +431,8 @@ async def record_report(
             venue_order_id=report.venue_order_id,
             is_complete=False,
         )
+    if is_late:
+        await record_late_trade(conn, row, now=now)
     return row
 
 
@@ -404,14 +441,19 @@ def _reporting(report: OrderReport, actor: str, clock: Clock) -> Writer:
 
 
 def _not_placed(missing: int, actor: str, clock: Clock) -> Writer:
-    return lambda conn, row: advance(
-        conn,
-        row,
-        OrderState.NOT_PLACED,
-        reason=f"not found {missing} times after the venue could no longer accept it",
-        actor=actor,
-        now=clock.now(),
-    )
+    async def write(conn: AsyncConnection, row: VenueOrder) -> VenueOrder:
+        if row.state not in UNSETTLED_STATES:
+            return row  # a trade of it has come in meanwhile
+        return await advance(
+            conn,
+            row,
+            OrderState.NOT_PLACED,
+            reason=f"not found {missing} times after the venue could no longer accept it",
+            actor=actor,
+            now=clock.now(),
+        )
+
+    return write
 
 
 def _still_unknown(policy: ResolvePolicy, actor: str, clock: Clock) -> Writer:

@@ -19,6 +19,8 @@ from venues.model import ORDER_STATES, OrderState, VenueFill, VenueOrder
 from venues.tables import fill, venue_order
 
 ENTITY = "venue-order"
+STRAY = "venue-fill"
+FILLS_ACTOR = "system:venue-fills"
 
 
 async def insert_order(conn: AsyncConnection, order: VenueOrder) -> bool:
@@ -145,6 +147,49 @@ async def advance(
     )
     await record(conn, [event])
     return order_of(row)
+
+
+async def record_late_trade(conn: AsyncConnection, order: VenueOrder, *, now: datetime) -> None:
+    """Record that the locked *order* traded although it was over: somebody must look why."""
+    event = DomainEvent(
+        entity_type=ENTITY,
+        entity_id=order.id,
+        version=await next_version(conn, ENTITY, order.id),
+        name="OrderTradedLate",
+        at=now,
+        actor=FILLS_ACTOR,
+        reason=f"the venue traded {order.executed_units} units of an order that was {order.state}",
+        payload={
+            "client_order_id": order.client_order_id,
+            "venue_order_id": order.venue_order_id,
+            "reference": order.reference,
+            "executed_units": str(order.executed_units),
+        },
+    )
+    await record(conn, [event])
+
+
+async def record_stray_fill(conn: AsyncConnection, item: VenueFill, *, now: datetime) -> None:
+    """Record, once, that a trade in our account belongs to no order of ours."""
+    if await next_version(conn, STRAY, item.id) > 1:
+        return
+    event = DomainEvent(
+        entity_type=STRAY,
+        entity_id=item.id,
+        version=1,
+        name="FillOfNoOrder",
+        at=now,
+        actor=FILLS_ACTOR,
+        reason=f"no order of ours is {item.venue_order_id} at {item.venue}/{item.account}",
+        payload={
+            "symbol": item.symbol,
+            "trade_id": item.trade_id,
+            "venue_order_id": item.venue_order_id,
+            "side": item.side.value,
+            "base_units": str(item.base_units),
+        },
+    )
+    await record(conn, [event])
 
 
 async def set_columns(conn: AsyncConnection, order: VenueOrder, **columns: object) -> VenueOrder:

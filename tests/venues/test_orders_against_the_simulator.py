@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -212,6 +212,145 @@ async def test_while_the_venue_does_not_answer_an_order_stays_unknown(
     assert [after.state, still.state, escalated.state] == [S.UNKNOWN, S.UNKNOWN, S.ESCALATED]
     assert left.state is S.ESCALATED
     assert at_last.state is S.NOT_PLACED
+
+
+class MuteGateway:
+    """A gateway to a venue that lets every query run into its timeout, on a clock of its own."""
+
+    def __init__(self, inner: BinanceGateway, clock: ManualClock) -> None:
+        self._inner = inner
+        self._clock = clock
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def server_time(self) -> datetime:
+        self.asked += 1
+        self._clock.advance(timedelta(seconds=5))
+        raise VenueUnavailable("timeout", where="sim")
+
+    async def place(self, order: VenueOrder) -> Placement:
+        return PlacementUnknown(f"no answer about {order.client_order_id}")
+
+
+async def test_a_venue_that_only_times_out_does_not_hold_a_pass_for_minutes(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+) -> None:
+    clock = ManualClock(CLOCK.now())
+    mute: Any = MuteGateway(gateway, clock)
+    for key in ("a", "b", "c"):
+        order = await intended(engine, ticket(grid, key))
+        await submit(engine, mute, order.id, holder="t", clock=clock)
+    began = clock.now()
+    policy = replace(QUICK, patience=timedelta(seconds=10), pause=timedelta(0))
+
+    left = await resume(engine, mute, holder="t", clock=clock, policy=policy)
+
+    assert [order.state for order in left] == [S.UNKNOWN] * 3
+    assert clock.now() - began == timedelta(seconds=10)
+    assert mute.asked == 2
+
+
+class BlindGateway:
+    """A gateway to a venue that takes an order and for a while says that it has none."""
+
+    def __init__(self, inner: BinanceGateway) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def place(self, order: VenueOrder) -> Placement:
+        await self._inner.place(order)
+        return PlacementUnknown("no answer")
+
+    async def find_order(self, symbol: str, client_order_id: str) -> None:
+        return None
+
+    async def list_orders(self, symbol: str, since: datetime) -> list[Any]:
+        return []
+
+
+async def names_of(engine: AsyncEngine, order: VenueOrder) -> list[str]:
+    async with engine.connect() as conn:
+        return [event.name for event in await list_history(conn, "venue-order", order.id)]
+
+
+async def test_a_trade_of_an_order_taken_for_not_placed_is_told_and_counted(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+) -> None:
+    """The venue denied the order as often as we asked, and traded it all the same."""
+    blind: Any = BlindGateway(gateway)
+    order = await intended(engine, ticket(grid))
+    await submit(engine, blind, order.id, holder="t", clock=CLOCK)
+    denied = await resolve(engine, blind, order.id, holder="t", clock=CLOCK, policy=QUICK)
+
+    await collected(engine, gateway)
+    again = await collected(engine, gateway)
+
+    async with engine.connect() as conn:
+        (after,) = await list_orders(conn, "sim", "desk")
+    assert denied.state is after.state is S.NOT_PLACED
+    assert after.executed_units == order.base_units == await filled(engine, after)
+    assert again.incomplete == ()
+    assert (await names_of(engine, order)).count("OrderTradedLate") == 1
+
+
+async def test_a_trade_settles_an_order_of_unknown_outcome(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+) -> None:
+    blind: Any = BlindGateway(gateway)
+    order = await intended(engine, ticket(grid))
+    unknown = await submit(engine, blind, order.id, holder="t", clock=CLOCK)
+
+    await collected(engine, gateway)
+
+    async with engine.connect() as conn:
+        (after,) = await list_orders(conn, "sim", "desk")
+    assert (unknown.state, after.state) == (S.UNKNOWN, S.FILLED)
+    assert "OrderTradedLate" not in await names_of(engine, order)
+
+
+async def test_a_fill_after_the_cancel_is_told(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+) -> None:
+    resting = ticket(grid, price="2000", time_in_force=TimeInForce.GTC)
+    order = await intended(engine, resting)
+    await submit(engine, gateway, order.id, holder="t", clock=CLOCK)
+    after = await cancel(engine, gateway, order.id, holder="t", clock=CLOCK)
+    await placed(engine, gateway, await intended(engine, ticket(grid, "model")))
+    (model, *_) = await gateway.fills("ETHUSDT", "0")
+    assert after.venue_order_id is not None
+    late = replace(model, trade_id="999999", venue_order_id=after.venue_order_id)
+
+    for _ in range(2):
+        await transact(
+            engine, lambda conn: record_fills(conn, [late], source="stream", now=CLOCK.now())
+        )
+
+    assert (await names_of(engine, order)).count("OrderTradedLate") == 1
+
+
+async def test_a_trade_that_no_order_of_ours_made_is_told_once(
+    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+) -> None:
+    model = await intended(engine, ticket(grid, "model"))
+    strange = replace(model, client_order_id="by-hand", signed_at=gateway.venue_time(CLOCK.now()))
+    await gateway.place(strange)
+
+    await collected(engine, gateway)
+    await transact(
+        engine,
+        lambda conn: begin_history(conn, "sim", "desk", "ETHUSDT", trade_id="0", now=CLOCK.now()),
+    )
+    await collected(engine, gateway)
+
+    async with engine.connect() as conn:
+        fills = await list_fills(conn, "sim", "desk", "ETHUSDT")
+        told = [await list_history(conn, "venue-fill", fill.id) for fill in fills]
+    assert fills
+    assert [[event.name for event in events] for events in told] == [["FillOfNoOrder"]] * len(fills)
 
 
 async def test_the_venue_killed_while_it_answers_ends_with_one_order(

@@ -70,6 +70,8 @@ def point_at(exchange: Any, endpoint: Endpoint) -> None:
     api = exchange.urls["api"]
     if endpoint.http_url is not None:
         target = urlsplit(endpoint.http_url)
+        if target.scheme == "http":
+            exchange.timeout_on_exit = 0  # which is for TLS connections to be shut down
         for name, url in list(api.items()):
             if isinstance(url, str):
                 moved = urlsplit(url)._replace(scheme=target.scheme, netloc=target.netloc)

@@ -63,8 +63,12 @@ def point_ccxt_at(exchange: Any, http_url: str, ws_url: str) -> None:
 
 
 def ccxt_settings(ready: dict[str, Any]) -> dict[str, Any]:
-    """Constructor settings of a ccxt binance class for the account of a ready line."""
+    """Constructor settings of a ccxt binance class for the account of a ready line.
+
+    On closing, ccxt waits for TLS connections to be shut down; a simulator has none.
+    """
     return {
+        "timeout_on_exit": 0,
         "apiKey": ready["api_key"],
         "secret": ready["secret"],
         "enableRateLimit": False,
