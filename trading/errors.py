@@ -7,7 +7,8 @@
     ├── DealConflict         the client reference is taken by a deal of other content
     ├── DealNotCancellable   it is being settled, settled, amended or cancelled
     ├── NoHedgeLine          nobody has said where this asset is hedged
-    └── HedgeLineConflict    the line, or the venue's instrument, is in use otherwise
+    ├── HedgeLineConflict    the line, or the venue's instrument, is in use otherwise
+    └── VenueAccountOpen     the venue account is in the books already
 """
 
 from __future__ import annotations
@@ -33,3 +34,7 @@ class NoHedgeLine(Refused):
 
 class HedgeLineConflict(Refused):
     """The line exists with another venue, or the venue's instrument hedges something else."""
+
+
+class VenueAccountOpen(Refused):
+    """The venue account is in the books already."""

@@ -22,7 +22,8 @@ from venues.exposure import lock_unbooked, mark_booked
 from venues.model import VenueFill
 
 FEE_PRICE_AGE_MAX: Final = timedelta(hours=1)
-"""A fee in a third asset is valued with a recorded price not older than this, else in kind."""
+"""A fee in a third asset is valued with the last price recorded before the fill, not older than
+this; without one it stays in kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ async def post_fills_of(
     fills = await lock_unbooked(conn, line.venue, line.account, line.symbol)
     if not fills:
         return []
-    valued = [await _value(conn, fill, now) for fill in fills]
+    valued = [await _value(conn, fill) for fill in fills]
     for item in valued:
         await store.insert_posting(
             conn,
@@ -73,14 +74,19 @@ async def post_fills_of(
     return fills
 
 
-async def _value(conn: AsyncConnection, fill: VenueFill, now: datetime) -> _Valued:
-    """Value the fill's fee in its quote asset, rounded up: an expense is never understated."""
+async def _value(conn: AsyncConnection, fill: VenueFill) -> _Valued:
+    """Value the fill's fee in its quote asset at the fill, however late it is posted.
+
+    Rounded up: an expense is never understated.
+    """
     if fill.fee_asset == fill.quote or not fill.fee_units:
         return _Valued(fill, None, None)
     if fill.fee_asset == fill.base:
         base, quote = await get_asset(conn, fill.base), await get_asset(conn, fill.quote)
         return _Valued(fill, _at(Price.parse(fill.price, base, quote), fill.fee_units), None)
-    found = await latest_price(conn, fill.fee_asset, fill.quote, now=now, age_max=FEE_PRICE_AGE_MAX)
+    found = await latest_price(
+        conn, fill.fee_asset, fill.quote, now=fill.executed_at, age_max=FEE_PRICE_AGE_MAX
+    )
     if found is None:
         return _Valued(fill, None, None)
     return _Valued(fill, _at(found.record.price, fill.fee_units), found.id)

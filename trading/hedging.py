@@ -90,7 +90,8 @@ def limit_ticks(view: BookView, side: Side, slippage_ppm: int) -> int:
 def _size(need: int, instrument: Instrument, view: BookView, policy: HedgePolicy) -> HedgePlan:
     side = Side.BUY if need > 0 else Side.SELL
     limit = limit_ticks(view, side, policy.slippage_ppm)
-    wanted = min(abs(need), policy.order_units_max or abs(need)) // instrument.lot
+    most = abs(need) if policy.order_units_max is None else policy.order_units_max
+    wanted = min(abs(need), most) // instrument.lot
     minimum = instrument.lots_for(limit)
     if wanted < minimum:
         detail = f"less than the smallest order of {instrument.quantity_text(minimum)}"

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from kernel.clock import Clock
+from kernel.clock import Clock, to_unix_ms
 from kernel.db import transact
 from marketdata.instruments import record_instrument
 from marketdata.mid import venue_mid
@@ -211,7 +211,8 @@ async def _intend(
         price=known.price_text(plan.limit_ticks),
         time_in_force=TimeInForce.IOC,
         reference=line.reference,
-        key=f"{line.reference}:{sequence}",
+        # With the time: a book restored from a backup counts again, and must not use an id again.
+        key=f"{line.reference}:{sequence}:{to_unix_ms(now)}",
     )
     return await intend(
         conn,

@@ -216,6 +216,11 @@ class HedgePolicy:
     def __post_init__(self) -> None:
         if not 0 <= self.slippage_ppm < PPM:
             raise BadInput(f"a slippage of {self.slippage_ppm} millionths is not possible")
+        if self.order_units_max is not None and self.order_units_max <= 0:
+            raise BadInput(
+                f"orders of at most {self.order_units_max} units cannot be placed",
+                remedy="Halt the line to place none; leave the limit out to have only the venue's",
+            )
 
 
 class HedgeVerdict(StrEnum):

@@ -12,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.clock import Clock
 from kernel.db import transact
-from kernel.errors import Refused
+from kernel.errors import BadInput, Refused
 from ledger.posting import ensure_accounts, post, require_applied
 from ledger.queries import list_accounts
+from marketdata.model import Instrument
+from trading.errors import VenueAccountOpen
 from trading.postings import account_keys, opening_chain, venue_account
 from venues.balances import record_snapshot
 from venues.exposure import dust_by_asset, exact
@@ -61,24 +63,30 @@ async def open_venue_account(
     """Post what the account holds as its opening balances, once; return what was posted.
 
     Trades up to now are in these balances: fills are collected from the next one on. An account
-    that is open already is left alone.
+    that is open already is left alone, also one that was opened with nothing in it.
 
     Raises:
+        BadInput: no symbol is named.
         VenueUnavailable: the venue does not answer.
         Refused: trades keep coming in while the balances are read.
     """
     path = venue_account(gateway.venue, gateway.account)
+    if not symbols:
+        raise BadInput(f"{path} is opened for no symbol", remedy="Name what is traded there")
     async with engine.connect() as conn:
-        if any(item.path == path for item in await list_accounts(conn, book, path)):
+        if await _is_open(conn, book, path):
             return []
+    grids = [await gateway.instrument(symbol) for symbol in symbols]
     for _ in range(STEADY_ATTEMPTS_MAX):
         last = {symbol: await _last_trade(gateway, symbol, FROM_THE_FIRST) for symbol in symbols}
         balances = await gateway.balances()
         after = {symbol: await _last_trade(gateway, symbol, last[symbol]) for symbol in symbols}
         if after == last:
-            await transact(
-                engine, partial(_open, gateway, balances, last, book=book, now=clock.now())
-            )
+            opening = partial(_open, gateway, balances, last, grids, book=book, now=clock.now())
+            try:
+                await transact(engine, opening)
+            except VenueAccountOpen:
+                return []
             return balances
     raise Refused(f"{path} trades while it is opened", remedy="Stop trading there and try again")
 
@@ -169,23 +177,41 @@ async def _open(
     gateway: VenueGateway,
     balances: Sequence[VenueBalance],
     last: Mapping[str, str],
+    grids: Sequence[Instrument],
     conn: AsyncConnection,
     *,
     book: int,
     now: datetime,
 ) -> None:
-    for symbol, trade_id in last.items():
+    """Open the account in one transaction; of two at once, the second waits at the cursors.
+
+    The accounts of the instruments' assets are opened even when they hold nothing: by them an
+    account is known to be open.
+
+    Raises:
+        VenueAccountOpen: another one has opened it meanwhile; nothing is changed.
+    """
+    path = venue_account(gateway.venue, gateway.account)
+    for symbol, trade_id in sorted(last.items()):
         await begin_history(
             conn, gateway.venue, gateway.account, symbol, trade_id=trade_id, now=now
         )
+    if await _is_open(conn, book, path):
+        raise VenueAccountOpen(f"{path} was opened by another process meanwhile")
     await record_snapshot(
         conn, gateway.venue, gateway.account, balances, taken_at=now, is_opening=True
     )
     lines = opening_chain(
         gateway.venue, gateway.account, [(item.asset, item.total) for item in balances]
     )
-    await ensure_accounts(conn, book, account_keys(lines), now=now)
-    require_applied(await post(conn, book, lines, now=now))
+    traded = {(path, asset.code) for grid in grids for asset in (grid.base, grid.quote)}
+    await ensure_accounts(conn, book, account_keys(lines) | traded, now=now)
+    if lines:
+        require_applied(await post(conn, book, lines, now=now))
+
+
+async def _is_open(conn: AsyncConnection, book: int, path: str) -> bool:
+    return any(item.path == path for item in await list_accounts(conn, book, path))
 
 
 async def _last_trade(gateway: VenueGateway, symbol: str, start: str) -> str:

@@ -339,3 +339,10 @@ def test_the_same_fill_has_the_same_transfer_ids_whichever_way_it_came() -> None
     again = replace(FILL, price=FILL.price)
 
     assert [x.id for x in fill_chain(FILL, "otc", 1)] == [x.id for x in fill_chain(again, "otc", 1)]
+
+
+@pytest.mark.parametrize("units", [0, -1])
+def test_a_limit_of_nothing_is_not_a_limit_of_anything(units: int) -> None:
+    """Zero must not read as "no limit"."""
+    with pytest.raises(BadInput, match="Halt the line"):
+        HedgePolicy(order_units_max=units)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,7 @@ from kernel.db import transact
 from kernel.events import list_history
 from kernel.money import Asset, Price
 from kernel.settings import Secret
+from ledger.queries import list_accounts
 from ledger.testing import enforce_lock_order
 from marketdata.model import Instrument, PriceRecord, Quality
 from marketdata.prices import get_price, record_price
@@ -45,9 +47,9 @@ from trading.model import (
 from trading.venue_accounts import VenueReconciled, open_venue_account, reconcile_venue
 from venues.ccxt.endpoint import Credentials, Endpoint
 from venues.ccxt.gateway import BinanceGateway, GatewaySettings, open_gateway
-from venues.fills import list_fills
+from venues.fills import collect, list_fills
 from venues.lifecycle import ResolvePolicy
-from venues.model import OrderState, Placement, VenueOrder
+from venues.model import OrderState, Placement, VenueBalance, VenueOrder
 from venues.orders import list_orders
 from venues.simulator.testing import SimulatorProcess
 
@@ -403,7 +405,7 @@ async def test_while_an_outcome_is_unknown_no_further_order_is_sent(
     hedger: Hedger, sim: SimulatorProcess
 ) -> None:
     await booked(hedger.engine, request("a"))
-    sim.fault("reset_after_accept", ORDER_PATH, method="POST")
+    sim.fault("reset_before", ORDER_PATH, method="POST")
     sim.fault("status_503", ORDER_PATH, method="GET", count=1_000)
     quick = replace(hedger, policy=replace(POLICY, resolve=replace(POLICY.resolve, looks_max=2)))
 
@@ -518,6 +520,90 @@ async def test_an_account_is_opened_once_and_lines_do_not_share_an_instrument(
         assert await list_lines(conn) == [LINE]
     with pytest.raises(NoHedgeLine):
         await hedge_once(hedger, DESK, "BTC")
+
+
+async def test_an_account_without_anything_in_it_is_opened_once(
+    house: AsyncEngine, gateway: BinanceGateway, sim: SimulatorProcess
+) -> None:
+    """Opened again it would leave out the trades made since."""
+    for asset in ("ETH", "USDT"):
+        sim.control("POST", "balance", {"asset": asset, "free": "0"})
+
+    async def opened() -> list[VenueBalance]:
+        return await open_venue_account(house, gateway, ["ETHUSDT"], book=BOOK, clock=CLOCK)
+
+    nothing = await opened()
+    sim.control("POST", "balance", {"asset": "USDT", "free": "1000"})
+
+    assert nothing == []
+    assert await opened() == []
+    async with house.connect() as conn:
+        paths = {(a.path, a.asset) for a in await list_accounts(conn, BOOK, "venue:")}
+    assert paths == {("venue:sim/desk", "ETH"), ("venue:sim/desk", "USDT")}
+    assert await balances(house) == {}
+
+
+async def test_of_two_that_open_an_account_at_once_one_does(
+    house: AsyncEngine, gateway: BinanceGateway
+) -> None:
+    async def opened() -> list[VenueBalance]:
+        return await open_venue_account(house, gateway, ["ETHUSDT"], book=BOOK, clock=CLOCK)
+
+    async with asyncio.TaskGroup() as group:
+        both = [group.create_task(opened()) for _ in range(2)]
+
+    assert sorted(len(task.result()) for task in both) == [0, 2]
+    assert (await balances(house))["venue:sim/desk ETH"] == "100"
+
+
+async def test_a_book_restored_from_a_backup_does_not_take_an_old_order_for_a_new_one(
+    hedger: Hedger, sim: SimulatorProcess, owner_engine: AsyncEngine
+) -> None:
+    """Its line counts from an earlier number; the venue still knows the orders made since."""
+    await booked(hedger.engine, request("a"))
+    await hedge_once(hedger, DESK, "ETH")
+    async with owner_engine.begin() as conn:
+        await conn.execute(text("UPDATE trading.hedge SET sequence = 0"))
+        await conn.execute(text("DELETE FROM venues.venue_order"))
+    await booked(hedger.engine, request("b", base_units=ETH.parse("3")))
+    sim.fault("reset_before", ORDER_PATH, method="POST")
+
+    report = await hedge_once(hedger, DESK, "ETH")
+
+    assert report.order is not None
+    assert report.order.state is OrderState.NOT_PLACED
+
+
+async def test_a_fee_is_valued_at_the_fill_however_late_it_is_posted(
+    hedger: Hedger, sim: SimulatorProcess
+) -> None:
+    sim.control("POST", "fees", {"asset": "BNB"})
+    sim.control("POST", "fund", {"asset": "BNB", "amount": "5"})
+    now = CLOCK.now()
+    later = now + timedelta(hours=2)
+    for price, at in (("600", now), ("900", later)):
+        record = PriceRecord(
+            price=Price.parse(price, BNB, USDT),
+            kind="manual",
+            quality=Quality.MANUAL,
+            observed_at=at,
+        )
+        await transact(hedger.engine, partial(record_price, record=record, now=at))
+    await booked(hedger.engine, request())
+    sim.fault("status_503", "/api/v3/myTrades", method="GET", skip=1, count=100)
+    await hedge_once(hedger, DESK, "ETH")
+    sim.control("DELETE", "faults")
+    await collect(hedger.engine, hedger.gateway, "ETHUSDT", clock=CLOCK)
+
+    posted = await transact(
+        hedger.engine, lambda conn: post_fills(conn, DESK, "ETH", book=BOOK, now=later)
+    )
+
+    async with hedger.engine.connect() as conn:
+        used = (await conn.execute(text("SELECT fee_price_id FROM trading.fill_posting"))).scalars()
+        prices = {(await get_price(conn, price_id)).record.price.format(0) for price_id in used}
+    assert posted
+    assert prices == {"600 USDT/BNB"}
 
 
 async def test_the_database_refuses_to_post_a_fill_twice(
