@@ -52,9 +52,10 @@ class Settings:
         "binaries of a system PostgreSQL to embed instead of the wheel's"
     )
     anvil: Path | None = _setting("an anvil binary to use as the local EVM chain")
-    evm_url: str | None = _setting("JSON-RPC endpoint of the EVM chain; unset: a local one")
+    evm_url: str | None = _setting(
+        "JSON-RPC endpoint of the EVM chain; unset: the demo and a trial house start a local one"
+    )
     evm_port: int = _setting("port of the local EVM chain (0: any free one)", 0)
-    venue_url: str | None = _setting("HTTP endpoint of the venue; unset: the local simulator")
     venue_port: int = _setting("port of the local venue simulator (0: any free one)", 0)
     log_level: str = _setting("debug, info, warning or error", "info")
     log_json: bool = _setting("log one JSON object a line", default=False)

@@ -104,7 +104,6 @@ async def _keep(world: World, console: Console) -> None:
     for line in (
         f"export CAUSEWAY_DATABASE_URL='{world.owner_url}'",
         f"export CAUSEWAY_EVM_URL={world.evm_url}",
-        f"export CAUSEWAY_VENUE_URL={world.venue['url']}",
         "causeway ledger trial-balance",
     ):
         console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)

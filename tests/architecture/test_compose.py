@@ -129,9 +129,7 @@ def test_the_postgres_image_is_of_a_tested_major() -> None:
     assert MAJOR_MIN <= major <= MAJOR_MAX
 
 
-@pytest.mark.parametrize(
-    ("variable", "service"), [("CAUSEWAY_EVM_URL", "anvil"), ("CAUSEWAY_VENUE_URL", "venue")]
-)
+@pytest.mark.parametrize(("variable", "service"), [("CAUSEWAY_EVM_URL", "anvil")])
 def test_every_url_leads_to_a_service_that_listens_there(variable: str, service: str) -> None:
     url = urlsplit(SERVICES["causeway"]["environment"][variable])
     command = SERVICES[service]["command"]

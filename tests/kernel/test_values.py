@@ -90,14 +90,14 @@ def test_settings_are_read_from_the_environment_and_nowhere_else() -> None:
             "CAUSEWAY_EVM_PORT": "8545",
             "CAUSEWAY_LOG_JSON": "true",
             "CAUSEWAY_LOG_LEVEL": "  debug ",
-            "CAUSEWAY_VENUE_URL": "   ",
+            "CAUSEWAY_EVM_URL": "   ",
             "HOME": "/root",
         }
     )
     assert settings.database_url is not None
     assert settings.database_url.reveal().endswith("secret@h/d")
     assert (settings.state_dir, settings.evm_port) == (Path("/tmp/x"), 8545)  # noqa: S108  a text
-    assert (settings.log_json, settings.log_level, settings.venue_url) == (True, "debug", None)
+    assert (settings.log_json, settings.log_level, settings.evm_url) == (True, "debug", None)
 
 
 def test_a_secret_is_shown_nowhere() -> None:

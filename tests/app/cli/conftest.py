@@ -91,7 +91,7 @@ def as_(keys: dict[str, Path]) -> Callable[[str], tuple[str, ...]]:
 @pytest.fixture
 def environment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line's settings name this test's database and nothing else."""
-    for name in ("CAUSEWAY_EVM_URL", "CAUSEWAY_VENUE_URL"):
+    for name in ("CAUSEWAY_EVM_URL",):
         monkeypatch.delenv(name, raising=False)
     for name, value in database.environment.items():
         monkeypatch.setenv(name, value)
