@@ -424,13 +424,18 @@ def metadata_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
 
+def _is_unicode(text: str) -> bool:
+    """Tell whether the text can be written as UTF-8; a lone surrogate cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _require_plain(value: object) -> None:
     match value:
         case None | bool() | int():
             pass
         case str():
-            if "\x00" in value:
-                raise BadInput("metadata cannot hold the character NUL")
+            if "\x00" in value or not _is_unicode(value):
+                raise BadInput("metadata holds neither the character NUL nor half a character")
         case list():
             for item in value:
                 _require_plain(item)

@@ -11,7 +11,7 @@ already locked, append outbox rows, and commit (`ledger.testing.enforce_lock_ord
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -43,6 +43,7 @@ from ledger.records import account_line
 from ledger.state import Request
 
 CODE_LENGTH_MAX: Final = 64
+NO_TIME: Final = timedelta(0)
 
 
 async def open_book(
@@ -299,8 +300,15 @@ def require_applied(results: Iterable[PostResult]) -> None:
 
 def prepare(item: Transfer) -> Request:
     """Return a request ready to decide, refusing what no book could store."""
+    if not isinstance(item.amount, int):
+        raise BadInput(f"transfer {item.id}: the amount {item.amount!r} is not an integer")
     if item.amount < 0 and not (item.amount == ALL and may_be_all(item)):
         raise BadInput(f"transfer {item.id}: the amount {item.amount} is negative")
+    if item.timeout is not None and item.timeout < NO_TIME:
+        raise BadInput(f"transfer {item.id}: the timeout {item.timeout} is negative")
+    _require_text(item.debit, "debited account")
+    _require_text(item.credit, "credited account")
+    _require_text(item.asset, "asset code", CODE_LENGTH_MAX)
     _require_text(item.code, "code", CODE_LENGTH_MAX)
     _require_text(item.purpose, "purpose", CODE_LENGTH_MAX)
     _require_text(item.reference, "reference")

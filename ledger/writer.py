@@ -62,6 +62,7 @@ class Writer:
         self._waiting: asyncio.Queue[_Submission | None] = asyncio.Queue(waiting_max)
         self._tasks = asyncio.TaskGroup()
         self._closing = False
+        self._ended = False
         self.commits = 0
 
     async def __aenter__(self) -> Self:
@@ -101,6 +102,9 @@ class Writer:
             prepare(item)
         answer: asyncio.Future[list[PostResult]] = asyncio.get_running_loop().create_future()
         await self._waiting.put(_Submission(transfers, answer))
+        if self._ended:
+            # A full queue held it back until nobody was left to empty it; this wakes the next one.
+            self._abandon([])
         return await answer
 
     async def _work(self) -> None:
@@ -120,6 +124,7 @@ class Writer:
 
     def _abandon(self, group: list[_Submission]) -> None:
         """Tell everybody who is still waiting that no answer will come."""
+        self._ended = True
         while not self._waiting.empty():
             item = self._waiting.get_nowait()
             if item is not None:

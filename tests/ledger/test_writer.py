@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.clock import ManualClock
 from kernel.db import transact
-from kernel.errors import BadInput, OutsideUnavailable
-from ledger.model import Transfer, chain
+from kernel.errors import BadInput, OutcomeUnknown, OutsideUnavailable
+from ledger.model import Kind, Transfer, chain
 from ledger.outcome import Outcome
 from ledger.posting import decided
 from ledger.queries import get_balance
@@ -79,6 +82,55 @@ async def test_a_submission_that_nothing_could_understand_harms_no_other(book: A
             await writer.submit(chain(move("x", 1), move("y", 1))[0])
         assert (await writer.submit(move("good", 5)))[0].applied
         assert await writer.submit() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"debit": "client:\x00"},
+        {"credit": "client:\ud800"},
+        {"asset": "X" * 201},
+        {"amount": 1.5},
+        {"kind": Kind.PENDING, "timeout": timedelta.min},
+        {"reference": "\ud800"},
+        {"metadata": {"note": "\ud800"}},
+    ],
+    ids=["nul", "surrogate", "long", "float", "time", "reference", "metadata"],
+)
+async def test_what_postgresql_could_not_read_is_refused_before_it_joins_a_batch(
+    book: AsyncEngine, changes: dict[str, Any]
+) -> None:
+    async with Writer(book, 1) as writer:
+        with pytest.raises(BadInput):
+            await writer.submit(replace(move("bad", 1), **changes))
+        assert (await writer.submit(move("good", 5)))[0].applied
+
+
+async def test_nobody_waits_for_a_writer_that_ended(book: AsyncEngine) -> None:
+    """Its group is cancelled while submitters are held back by a full queue."""
+    async with book.begin() as blocker:
+        await blocker.exec_driver_sql("SELECT 1 FROM ledger.head FOR UPDATE")
+        writer = Writer(book, 1, waiting_max=1)
+
+        async def work_and_end() -> None:
+            async with writer:
+                await asyncio.sleep(0.05)
+                raise KeyError("the process ends")
+
+        async def watch_the_end() -> None:
+            with pytest.raises(BaseExceptionGroup):
+                await work_and_end()
+
+        async def submit(number: int) -> type[BaseException]:
+            with pytest.raises((OutcomeUnknown, OutsideUnavailable)) as caught:
+                await writer.submit(move(f"t{number}", 1))
+            return caught.type
+
+        async with asyncio.timeout(1.5), asyncio.TaskGroup() as group:
+            group.create_task(watch_the_end())
+            tasks = [group.create_task(submit(n)) for n in range(6)]
+
+    assert [task.result() for task in tasks] == [OutcomeUnknown] * 6
 
 
 async def test_a_full_queue_holds_the_submitters_back(book: AsyncEngine) -> None:
