@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -121,6 +121,17 @@ async def list_payouts(
         position = tuple_(payout.c.created_at, payout.c.id)
         statement = statement.where(position > tuple_(after.created_at, after.id))
     return [to_payout(row) for row in await conn.execute(statement.limit(min(limit, PAGE_MAX)))]
+
+
+async def every_payout(
+    conn: AsyncConnection, *, book: int, states: Collection[PayoutState]
+) -> AsyncIterator[Payout]:
+    """Give every payout of a book in the given states, oldest first, a page at a time."""
+    page = await list_payouts(conn, book=book, states=states)
+    while page:
+        for item in page:
+            yield item
+        page = await list_payouts(conn, book=book, states=states, after=page[-1])
 
 
 async def lock_payouts(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Payout]:

@@ -44,6 +44,7 @@ CANCELLERS: Final = (Role.APPROVER, Role.TREASURER, Role.OPERATIONS)
 
 get_payout = store.get_payout
 list_payouts = store.list_payouts
+every_payout = store.every_payout
 explain = payout_explain.explain
 
 

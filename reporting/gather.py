@@ -12,7 +12,7 @@ from chain.ports import ChainGateway
 from custody.deposit_model import HOLD_OPEN, ReceiptState
 from custody.deposits import list_deposits
 from custody.payout_model import PayoutState
-from custody.payouts import list_payouts
+from custody.payouts import every_payout
 from custody.receipts import list_receipts
 from custody.reconciliation import reconcile_chain
 from kernel.db import transact
@@ -140,10 +140,8 @@ async def _expected(conn: AsyncConnection, book: int) -> list[ExpectedHold]:
     while receipts:
         found += [hold for receipt in receipts for hold in receipt_holds(receipt)]
         receipts = await list_receipts(conn, state=ReceiptState.INCLUDED, after=receipts[-1].id)
-    payouts = await list_payouts(conn, book=book, states=_LIVE_PAYOUTS)
-    while payouts:
-        found += [hold for payout in payouts for hold in payout_holds(payout)]
-        payouts = await list_payouts(conn, book=book, states=_LIVE_PAYOUTS, after=payouts[-1])
+    async for payout in every_payout(conn, book=book, states=_LIVE_PAYOUTS):
+        found += payout_holds(payout)
     return found
 
 

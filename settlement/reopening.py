@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody.deposit_model import Receipt, ReceiptState
 from custody.payout_model import Payout, PayoutState
-from custody.payouts import list_payouts
+from custody.payouts import every_payout
 from custody.receipts import list_receipts
 from kernel.ids import derive_id
 from ledger.model import Transfer, chain, reversal
@@ -119,7 +119,7 @@ async def _find_stale(conn: AsyncConnection) -> list[tuple[ReceiptMatch, Receipt
 
 async def _find_unpaid(conn: AsyncConnection, book: int) -> list[tuple[Instruction, Payout]]:
     """Return final payments whose payout is not confirmed any more."""
-    payouts = {p.id: p for p in await list_payouts(conn, book=book, states=UNCONFIRMED)}
+    payouts = {p.id: p async for p in every_payout(conn, book=book, states=UNCONFIRMED)}
     items = await instruction_store.list_instructions(
         conn, book=book, states={InstructionState.FINAL}, payouts=set(payouts)
     )
@@ -143,7 +143,7 @@ async def _stale_instructions(
 
 async def _held(conn: AsyncConnection, book: int) -> list[Break]:
     states = {PayoutState.SECURITY_HOLD}
-    payouts = {p.id for p in await list_payouts(conn, book=book, states=states)}
+    payouts = {p.id async for p in every_payout(conn, book=book, states=states)}
     items = await instruction_store.list_instructions(conn, book=book, payouts=payouts)
     return [
         _break(BreakKind.PAYOUT_HELD, item, f"payout {item.payout_id} is in security hold")
