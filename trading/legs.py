@@ -77,7 +77,11 @@ async def give_back(conn: AsyncConnection, deal_ids: Sequence[UUID], *, now: dat
 async def mark_settling(
     conn: AsyncConnection, deal_ids: Sequence[UUID], *, by: str, reason: str, now: datetime
 ) -> list[Deal]:
-    """Record that the deals' obligations are sealed in a settlement; again: nothing happens."""
+    """Record that the deals' obligations are sealed in a settlement; again: nothing happens.
+
+    Raises:
+        Refused: the legs of a deal are not taken, so the deal could be cancelled beside it.
+    """
     return await _advance(conn, deal_ids, DealState.SETTLING, by=by, reason=reason, now=now)
 
 
@@ -117,6 +121,11 @@ async def _advance(
     after = []
     for deal_id in sorted(set(deal_ids)):
         item = await store.get_deal(conn, deal_id, lock=True)
+        if item.pulled_at is None:
+            raise Refused(
+                f"the legs of deal {item.request.client_ref} are not taken, it cannot be {state}",
+                remedy="Take them with mark_pulled first",
+            )
         if item.state is not state:
             item = await store.advance_deal(conn, item, state, by=by, reason=reason, now=now)
         after.append(item)

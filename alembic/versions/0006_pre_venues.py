@@ -191,7 +191,12 @@ def upgrade() -> None:
     op.execute(ORDER_FUNCTION)
     op.execute(ORDER_TRIGGER)
     op.execute("GRANT USAGE ON SCHEMA venues TO causeway_app")
-    op.execute("GRANT SELECT, INSERT, UPDATE ON venues.venue_order TO causeway_app")
+    op.execute("GRANT SELECT, INSERT ON venues.venue_order TO causeway_app")
+    # What was ordered is never changed; only what became of it.
+    op.execute(
+        "GRANT UPDATE (venue_order_id, state, state_reason, signed_at, executed_units, is_complete, "
+        "updated_at, lease_holder, lease_until, fence) ON venues.venue_order TO causeway_app"
+    )
     op.execute("GRANT SELECT, INSERT, UPDATE ON venues.fill_cursor TO causeway_app")
     op.execute("GRANT SELECT, INSERT ON venues.fill, venues.balance_snapshot TO causeway_app")
     # What a venue reported is never changed; only that it has been booked is added.

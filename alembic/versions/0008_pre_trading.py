@@ -153,8 +153,12 @@ def upgrade() -> None:
     for statement in (DEAL_FUNCTION, DEAL_TRIGGER, HEDGE_FUNCTION, HEDGE_TRIGGER):
         op.execute(statement)
     op.execute("GRANT USAGE ON SCHEMA trading TO causeway_app")
-    op.execute("GRANT SELECT, INSERT, UPDATE ON trading.deal, trading.hedge TO causeway_app")
-    op.execute("GRANT SELECT, INSERT ON trading.fill_posting TO causeway_app")
+    op.execute(
+        "GRANT SELECT, INSERT ON trading.deal, trading.hedge, trading.fill_posting TO causeway_app"
+    )
+    # What was agreed, and which instrument a line hedges with, is never changed.
+    op.execute("GRANT UPDATE (state, pulled_at, updated_at) ON trading.deal TO causeway_app")
+    op.execute("GRANT UPDATE (state, sequence, updated_at) ON trading.hedge TO causeway_app")
 
 
 def downgrade() -> None:

@@ -383,3 +383,50 @@ async def test_postgresql_refuses_every_deal_edge_the_model_does_not_have(
                 await conn.rollback()
 
     assert allowed == DEAL_STATES.edges
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trading.deal SET base_units = 1",
+        "trading.deal SET price_numerator = 1",
+        "trading.deal SET party = 'birch'",
+        "trading.hedge SET account = 'other'",
+        "trading.fill_posting SET desk = 'other'",
+        "venues.venue_order SET base_units = 1",
+        "venues.venue_order SET client_order_id = 'other'",
+        "venues.fill SET base_units = 1",
+        "venues.balance_snapshot SET free = 0",
+        "marketdata.price SET numerator = 1",
+        "marketdata.instrument SET lot = 1",
+    ],
+)
+async def test_the_running_role_cannot_rewrite_what_was_agreed_or_reported(
+    engine: AsyncEngine, change: str
+) -> None:
+    with pytest.raises(DBAPIError, match="permission denied"):
+        await transact(engine, lambda conn: conn.execute(text(f"UPDATE {change}")))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM trading.deal",
+        "DELETE FROM trading.hedge",
+        "DELETE FROM trading.fill_posting",
+        "DELETE FROM venues.venue_order",
+        "DELETE FROM venues.fill",
+    ],
+)
+async def test_the_running_role_cannot_delete(engine: AsyncEngine, statement: str) -> None:
+    with pytest.raises(DBAPIError, match="permission denied"):
+        await transact(engine, lambda conn: conn.execute(text(statement)))
+
+
+async def test_a_deal_whose_legs_nobody_took_cannot_be_settling(house: AsyncEngine) -> None:
+    deal = await booked(house, request())
+
+    with pytest.raises(Refused, match="are not taken"):
+        await transact(
+            house, lambda c: mark_settling(c, [deal.id], by="system:s", reason="sealed", now=NOW)
+        )

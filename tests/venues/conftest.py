@@ -90,11 +90,13 @@ def ticket(
     )
 
 
-async def intended(engine: AsyncEngine, wanted: OrderTicket) -> VenueOrder:
+async def intended(
+    engine: AsyncEngine, wanted: OrderTicket, *, recv_window: timedelta = RECV_WINDOW
+) -> VenueOrder:
     now = SystemClock().now()
     return await transact(
         engine,
         lambda conn: intend(
-            conn, wanted, recv_window=RECV_WINDOW, actor="system:test", reason="a test", now=now
+            conn, wanted, recv_window=recv_window, actor="system:test", reason="a test", now=now
         ),
     )

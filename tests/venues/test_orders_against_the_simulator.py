@@ -164,13 +164,9 @@ async def test_an_order_that_lands_late_but_in_time_is_not_given_up(
     """The venue accepts it after we stopped waiting, and before its window is over."""
     wanted = replace(ticket(grid), key="late")
     now = CLOCK.now()
-    order = await intended(engine, wanted)
+    order = await intended(engine, wanted, recv_window=timedelta(seconds=2))
     sim.fault("delay_before_accept", ORDER_PATH, method="POST", seconds=0.9)
 
-    async def widen(conn: Any) -> None:
-        await conn.exec_driver_sql("UPDATE venues.venue_order SET recv_window_ms = 2000")
-
-    await transact(engine, widen)
     after = await placed(engine, gateway, order)
 
     assert CLOCK.now() - now < timedelta(seconds=8)
