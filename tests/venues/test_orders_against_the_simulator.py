@@ -624,3 +624,38 @@ async def test_an_order_is_not_sent_through_a_gateway_that_never_connected(
 
     assert after.state is S.REFUSED
     assert after.state_reason.startswith("not sent")
+
+
+SHAPES = [
+    5,
+    [5],
+    {"fills": [5], "symbol": "ETHUSDT"},
+    {"fills": 5, "status": "FILLED", "executedQty": "abc", "symbol": 5},
+    {"code": "x", "msg": {}},
+    {"balances": [5]},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+async def test_an_answer_of_any_shape_proves_nothing(
+    gateway: BinanceGateway, grid: Instrument, engine: AsyncEngine, shape: Any
+) -> None:
+    order = await intended(engine, ticket(grid))
+
+    async def answer(*_: Any, **__: Any) -> Any:
+        return shape
+
+    for exchange in (gateway._trader, gateway._reader):
+        exchange.fetch = answer
+    sent = replace(order, signed_at=gateway.venue_time(CLOCK.now()))
+
+    assert isinstance(await gateway.place(sent), PlacementUnknown)
+    for ask in (
+        gateway.find_order("ETHUSDT", order.client_order_id),
+        gateway.list_orders("ETHUSDT", CLOCK.now()),
+        gateway.fills("ETHUSDT", "0"),
+        gateway.balances(),
+        gateway.cancel(order),
+    ):
+        with pytest.raises(VenueUnavailable):
+            await ask

@@ -57,6 +57,12 @@ CAPABILITIES: Final = Capabilities(
     has_dead_man_switch=False,
 )
 
+WRONG_SHAPE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What ccxt's parsers raise for JSON of a shape that they do not expect. It proves nothing."""
+
+FAILURES: Final = (ccxt.BaseError, OSError, *WRONG_SHAPE)
+"""How a call of ccxt ends when there is no answer that can be read."""
+
 T = TypeVar("T")
 
 
@@ -156,7 +162,7 @@ class BinanceGateway:
                 order.price,
                 _order_parameters(order),
             )
-        except (ccxt.BaseError, OSError) as error:
+        except FAILURES as error:
             return classify_placement(failure_of(error))
         try:
             report = normalise.order_report(answer.get("info"), base)
@@ -174,7 +180,7 @@ class BinanceGateway:
             answer = await self._trader.cancel_order(
                 "", market["symbol"], {"clientOrderId": order.client_order_id}
             )
-        except (ccxt.BaseError, OSError) as error:
+        except FAILURES as error:
             failure = failure_of(error)
             if says_nothing_to_cancel(failure):
                 return None
@@ -189,7 +195,7 @@ class BinanceGateway:
             answer = await self._reader.fetch_order(
                 "", market["symbol"], {"clientOrderId": client_order_id}
             )
-        except (ccxt.BaseError, OSError) as error:
+        except FAILURES as error:
             failure = failure_of(error)
             if says_no_such_order(failure):
                 return None
@@ -243,7 +249,7 @@ class BinanceGateway:
     def _readable(self, read: Callable[[], T]) -> T:
         try:
             return read()
-        except BadInput as error:
+        except (BadInput, *WRONG_SHAPE) as error:
             raise VenueUnavailable(
                 f"the answer cannot be read: {error}", where=self.venue
             ) from error
@@ -274,7 +280,7 @@ class BinanceGateway:
     async def _read(self, request: Awaitable[T]) -> T:
         try:
             return await request
-        except (ccxt.BaseError, OSError) as error:
+        except FAILURES as error:
             raise VenueUnavailable(failure_of(error).reason, where=self.venue) from error
 
 

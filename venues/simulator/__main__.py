@@ -32,7 +32,12 @@ from venues.simulator.settings import (
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = argparse.ArgumentParser(prog="venues.simulator", description="A simulated spot venue.")
-    line.add_argument("--host", default="127.0.0.1")
+    line.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="where to listen; whoever reaches the port can read the API secrets and rule the venue "
+        "through /control, which asks for no key: leave loopback only inside a network of your own",
+    )
     line.add_argument("--port", type=int, default=0, help="0 takes any free one")
     line.add_argument("--seed", type=int, default=1, help="of prices and of default API keys")
     line.add_argument("--data-dir", type=Path, required=True, help="where the journal is")

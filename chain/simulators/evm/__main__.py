@@ -24,7 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m chain.simulators.evm",
         description="An EVM development node over py-evm. Prints one JSON line when it is ready.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; whoever reaches the port rules the chain, no key is asked for: "
+        "leave loopback only inside a network of your own",
+    )
     parser.add_argument("--port", type=int, default=8545, help="port; 0 takes any free one")
     parser.add_argument("--chain-id", type=int, default=DEFAULT_CHAIN_ID)
     parser.add_argument("--mnemonic", default=DEFAULT_MNEMONIC, help="BIP-39 words")
