@@ -67,7 +67,8 @@ async def confirm_payouts(
         now: the time of the events.
     """
     at = Depth(tip, finalized)
-    due = [item for item in await _list_mined(conn, chain, book) if is_over(item, at, requirement)]
+    mined = store.every_payout(conn, book=book, chain=chain, states={PayoutState.MINED})
+    due = [item async for item in mined if is_over(item, at, requirement)]
     # Those that the ledger refused when they were last asked for come after those that are new.
     due.sort(key=lambda item: bool(item.waiting_for))
     payouts = await store.lock_payouts(conn, {item.id for item in due[:BATCH_MAX]})
@@ -94,24 +95,6 @@ async def confirm_payouts(
         events.append(event)
     await record(conn, events)
     return done
-
-
-async def _list_mined(conn: AsyncConnection, chain: str, book: int) -> list[Payout]:
-    found: list[Payout] = []
-    page = await store.list_payouts(
-        conn, book=book, chain=chain, states={PayoutState.MINED}, limit=BATCH_MAX
-    )
-    while page:
-        found += page
-        page = await store.list_payouts(
-            conn,
-            book=book,
-            chain=chain,
-            states={PayoutState.MINED},
-            after=page[-1],
-            limit=BATCH_MAX,
-        )
-    return found
 
 
 async def _post_each(

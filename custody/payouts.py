@@ -53,6 +53,11 @@ def derive_payout_id(request: PayoutRequest, *, book: int, now: datetime) -> UUI
     return derive_id(now, PAYOUT, book, request.claim, request.client_ref)
 
 
+async def has_signed_bytes(conn: AsyncConnection, payout_id: UUID) -> bool:
+    """Tell whether signed bytes of the payout are stored, so that its claim has been debited."""
+    return any(item.raw is not None for item in await store.list_attempts(conn, payout_id))
+
+
 async def request_payout(
     conn: AsyncConnection, request: PayoutRequest, *, book: int, now: datetime
 ) -> Payout:

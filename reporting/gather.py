@@ -12,7 +12,7 @@ from chain.ports import ChainGateway
 from custody.deposit_model import HOLD_OPEN, ReceiptState
 from custody.deposits import list_deposits
 from custody.payout_model import PayoutState
-from custody.payouts import every_payout
+from custody.payouts import every_payout, has_signed_bytes
 from custody.receipts import list_receipts
 from custody.reconciliation import reconcile_chain
 from kernel.db import transact
@@ -141,7 +141,9 @@ async def _expected(conn: AsyncConnection, book: int) -> list[ExpectedHold]:
         found += [hold for receipt in receipts for hold in receipt_holds(receipt)]
         receipts = await list_receipts(conn, state=ReceiptState.INCLUDED, after=receipts[-1].id)
     async for payout in every_payout(conn, book=book, states=_LIVE_PAYOUTS):
-        found += payout_holds(payout)
+        on_hold = payout.state is PayoutState.SECURITY_HOLD
+        is_signed = not on_hold or await has_signed_bytes(conn, payout.id)
+        found += payout_holds(payout, is_signed=is_signed)
     return found
 
 

@@ -39,18 +39,26 @@ def receipt_holds(receipt: Receipt) -> list[ExpectedHold]:
     return [ExpectedHold(receipt.id, PURPOSE_ARRIVAL, receipt.asset, receipt.amount)]
 
 
-def payout_holds(payout: Payout) -> list[ExpectedHold]:
-    """Return the holds of a payout: its claim until it is signed, coins and fee until mined."""
-    own = payout.parsed_claim.kind is ClaimKind.OWN
-    claim_or_coins = ExpectedHold(payout.id, PURPOSE_PAYOUT, payout.asset, payout.amount)
+def payout_holds(payout: Payout, *, is_signed: bool = True) -> list[ExpectedHold]:
+    """Return the holds of a payout: its claim until it is signed, coins and fee until mined.
+
+    Args:
+        is_signed: whether signed bytes of it are stored; counts on SECURITY_HOLD only, which a
+            payout may enter before and after its signature.
+    """
+    if payout.claim_returned:
+        return []
+    amount = ExpectedHold(payout.id, PURPOSE_PAYOUT, payout.asset, payout.amount)
+    held_unsigned = payout.state is PayoutState.SECURITY_HOLD and not is_signed
     held = []
-    if payout.state in _CLAIM_RESERVED:
-        held.append(claim_or_coins)
+    if payout.state in _CLAIM_RESERVED or held_unsigned:
+        held.append(amount)
     if payout.state in _COINS_RESERVED:
-        if not (own and payout.state is PayoutState.ALLOCATED):
-            held.append(claim_or_coins)
+        # Of an own transfer there is one hold from the beginning, that of the coins.
+        if payout.parsed_claim.kind is not ClaimKind.OWN or not held:
+            held.append(amount)
         held.append(ExpectedHold(payout.id, PURPOSE_FEE, payout.native_asset, payout.fee_cap))
     if payout.state is PayoutState.MINED and not payout.succeeded:
         # The transaction failed: its coins never moved, and are freed once that is final.
-        held.append(claim_or_coins)
+        held.append(amount)
     return held
