@@ -124,14 +124,18 @@ async def list_payouts(
 
 
 async def every_payout(
-    conn: AsyncConnection, *, book: int, states: Collection[PayoutState]
+    conn: AsyncConnection,
+    *,
+    book: int,
+    states: Collection[PayoutState],
+    chain: str | None = None,
 ) -> AsyncIterator[Payout]:
     """Give every payout of a book in the given states, oldest first, a page at a time."""
-    page = await list_payouts(conn, book=book, states=states)
+    page = await list_payouts(conn, book=book, chain=chain, states=states)
     while page:
         for item in page:
             yield item
-        page = await list_payouts(conn, book=book, states=states, after=page[-1])
+        page = await list_payouts(conn, book=book, chain=chain, states=states, after=page[-1])
 
 
 async def lock_payouts(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Payout]:
