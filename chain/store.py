@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -209,12 +209,6 @@ async def load_block_state(
     query = select(block).where(block.c.chain == chain, block.c.hash == block_hash)
     row = (await conn.execute(query)).one_or_none()
     return None if row is None else (_block(row), BlockState(row.state))
-
-
-async def count_blocks(conn: AsyncConnection, chain: str, state: BlockState) -> int:
-    """Return how many stored blocks are in *state*."""
-    query = select(func.count()).where(block.c.chain == chain, block.c.state == state)
-    return int((await conn.execute(query)).scalar_one())
 
 
 def _canonical(chain: str) -> Select[Any]:
