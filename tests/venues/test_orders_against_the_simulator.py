@@ -533,7 +533,7 @@ async def test_a_fill_is_stored_once_whichever_way_it_comes(
     stream = FillStream(gateway_settings(sim), {"ETHUSDT": grid})
     async with asyncio.TaskGroup() as group:
         running = group.create_task(stream.run(deliver))
-        await asyncio.sleep(1.0)
+        await sim.wait_for_user_stream(0)
         await placed(engine, gateway, await intended(engine, ticket(grid)))
         async with asyncio.timeout(5):
             await arrived.wait()

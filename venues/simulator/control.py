@@ -1,6 +1,7 @@
 """The control endpoint: what an operator or a test may do that no client may.
 
     GET    /control/state               the true state: every balance, order, fill, movement
+    GET    /control/subscriptions       {user}: how many user data streams were ever subscribed to
     GET    /control/faults              faults not yet spent
     POST   /control/faults              schedule one: {kind, path, method, count, skip, seconds}
     DELETE /control/faults              forget all
@@ -58,12 +59,15 @@ class ControlError(Exception):
 class Control:
     """The operator's verbs over a running venue."""
 
-    def __init__(self, core: VenueCore, faults: FaultSchedule) -> None:
+    def __init__(
+        self, core: VenueCore, faults: FaultSchedule, *, subscriptions: Callable[[], int]
+    ) -> None:
         self._core = core
         self._faults = faults
         self.paused = False
         self._verbs: dict[tuple[str, str], Callable[[Sent], Any]] = {
             ("GET", "state"): lambda _: true_state(core),
+            ("GET", "subscriptions"): lambda _: {"user": subscriptions()},
             ("GET", "faults"): lambda _: [msgspec.to_builtins(f) for f in faults.pending()],
             ("POST", "faults"): self._schedule,
             ("DELETE", "faults"): lambda _: faults.clear(),

@@ -126,7 +126,7 @@ class VenueSimulator:
         self.failure = None
         self.stopping.clear()
         core = VenueCore(self._settings, self._clock, publish=self._publish, failed=self._fail)
-        control = Control(core, self._faults)
+        control = Control(core, self._faults, subscriptions=lambda: self._user_streams.made)
         runner = web.AppRunner(
             self._application(control), access_log=None, shutdown_timeout=SHUTDOWN_S
         )

@@ -3,6 +3,7 @@
 Nothing here imports ccxt; an exchange object is changed through its public `urls` only.
 """
 
+import asyncio
 import json
 import select
 import signal
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 READY_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 10.0
 CONTROL_S_MAX: Final = 10.0
+POLL_S: Final = 0.01
 
 # What a ccxt binance class needs to be told so that it asks a spot venue for spot things only.
 CCXT_OPTIONS: Final[dict[str, Any]] = {
@@ -174,6 +176,20 @@ class SimulatorProcess:
     def state(self) -> Any:
         """The venue's true state."""
         return self.control("GET", "state")
+
+    def user_subscriptions(self) -> int:
+        """How many user data streams were ever subscribed to: it rises when one is heard."""
+        return int(self.control("GET", "subscriptions")["user"])
+
+    async def wait_for_user_stream(self, before: int) -> None:
+        """Wait until there was a subscription after *before* of them.
+
+        Raises:
+            TimeoutError: nobody subscribed in time.
+        """
+        async with asyncio.timeout(CONTROL_S_MAX):
+            while await asyncio.to_thread(self.user_subscriptions) <= before:  # noqa: ASYNC110  another process knows
+                await asyncio.sleep(POLL_S)
 
     def fault(self, kind: str, path: str, **options: Any) -> None:
         """Schedule a fault."""

@@ -26,6 +26,11 @@ class UserStreams:
         self._subscribers: dict[Connection, dict[int, str]] = {}
         self._next_id = 0
 
+    @property
+    def made(self) -> int:
+        """How many subscriptions were ever made; it only rises, so a test can wait for its own."""
+        return self._next_id
+
     def connections(self) -> list[Connection]:
         """All connections."""
         return list(self._subscribers)

@@ -14,7 +14,7 @@ from venues.simulator.testing import SimulatorProcess, ccxt_settings, point_ccxt
 @pytest.fixture(scope="module")
 def venue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
     data_dir: Path = tmp_path_factory.mktemp("venue")
-    with SimulatorProcess(data_dir, "--seed", "7") as process:
+    with SimulatorProcess(data_dir, "--seed", "7", "--step-ms", "50") as process:
         yield process
 
 

@@ -147,7 +147,7 @@ async def test_a_dead_stream_raises_nothing(pro: Pro, venue: SimulatorProcess, k
     venue.fault(kind, "ethusdt@depth")
 
     with pytest.raises(TimeoutError):
-        await watched_nonces(pro, 1_000, seconds=1.5)
+        await watched_nonces(pro, 1_000, seconds=0.7)
 
 
 async def test_a_gap_in_the_book_stream_is_noticed(pro: Pro, venue: SimulatorProcess) -> None:
@@ -191,9 +191,10 @@ async def test_execution_reports_can_come_twice_or_swapped(
     """F10. Given duplicated or swapped user frames. One fill. my trades has it once, by its id."""
     await rest.load_markets()
     venue.fault(kind, "user", count=count)
+    before = venue.user_subscriptions()
     async with asyncio.TaskGroup() as tasks:
         watching: asyncio.Task[Any] = tasks.create_task(soon(pro.watch_my_trades(ETH)))
-        await asyncio.sleep(0.3)
+        await venue.wait_for_user_stream(before)
         order = await rest.create_order(ETH, "market", "buy", 0.1)
 
     ids = [trade["id"] for trade in pro.myTrades if trade["order"] == order["id"]]

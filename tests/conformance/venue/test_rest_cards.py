@@ -16,6 +16,13 @@ ETH = "ETH/USDT"
 FAR_BELOW = 2_000.0
 
 
+@pytest.fixture(autouse=True)
+def still_market(venue: SimulatorProcess) -> None:
+    """Nothing moves but by the card itself, and every card finds the same full book."""
+    venue.control("POST", "maker", {"paused": True})
+    venue.control("POST", "mid", {"symbol": "ETHUSDT", "price": "3000.00"})
+
+
 @pytest.fixture
 def client_id(request: pytest.FixtureRequest) -> str:
     return "".join(c for c in request.node.name if c.isalnum())[-36:]
@@ -189,9 +196,8 @@ async def test_a_resting_order_is_filled_by_the_market(
     venue.control("POST", "mid", {"symbol": "BTCUSDT", "price": "60000.00"})
 
 
-async def test_ticker_book_and_trades_agree(rest: Binance, venue: SimulatorProcess) -> None:
+async def test_ticker_book_and_trades_agree(rest: Binance) -> None:
     """V16. Given a still market. Ticker, depth, trades, candles. Same best prices; uncrossed."""
-    venue.control("POST", "maker", {"paused": True})
     await rest.create_order(ETH, "market", "buy", 0.3)
 
     ticker = await rest.fetch_ticker(ETH)
@@ -199,7 +205,6 @@ async def test_ticker_book_and_trades_agree(rest: Binance, venue: SimulatorProce
     trades = await rest.fetch_trades(ETH)
     candles = await rest.fetch_ohlcv(ETH, "1m")
 
-    venue.control("POST", "maker", {"paused": False})
     assert (ticker["bid"], ticker["ask"]) == (book["bids"][0][0], book["asks"][0][0])
     assert book["bids"][0][0] < book["asks"][0][0]
     assert [bid[0] for bid in book["bids"]] == sorted((b[0] for b in book["bids"]), reverse=True)

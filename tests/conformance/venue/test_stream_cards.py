@@ -65,13 +65,16 @@ async def test_tickers_are_streamed(pro: Pro) -> None:
     assert 0 < best["bid"] < best["ask"]
 
 
-async def test_the_life_of_an_order_is_streamed(rest: Rest, pro: Pro) -> None:
+async def test_the_life_of_an_order_is_streamed(
+    rest: Rest, pro: Pro, venue: SimulatorProcess
+) -> None:
     """W04. Watch orders, place and cancel. open, then canceled, under the first client id."""
     seen = []
     await rest.load_markets()
+    before = venue.user_subscriptions()
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(soon(pro.watch_orders(ETH)))
-        await asyncio.sleep(0.3)
+        await venue.wait_for_user_stream(before)
         order = await rest.create_order(ETH, "limit", "buy", 1, 2_000, {"clientOrderId": "life"})
         seen += [(o["clientOrderId"], o["status"]) for o in await first]
         second = tasks.create_task(soon(pro.watch_orders(ETH)))
@@ -82,13 +85,16 @@ async def test_the_life_of_an_order_is_streamed(rest: Rest, pro: Pro) -> None:
     assert seen == [("life", "open"), ("life", "canceled")]
 
 
-async def test_my_trades_and_balances_are_streamed(rest: Rest, pro: Pro) -> None:
+async def test_my_trades_and_balances_are_streamed(
+    rest: Rest, pro: Pro, venue: SimulatorProcess
+) -> None:
     """W05. Watch my trades and balance on one socket, trade. Fill with fee; balance as by REST."""
     await rest.load_markets()
+    before = venue.user_subscriptions()
     async with asyncio.TaskGroup() as tasks:
         trades = tasks.create_task(soon(pro.watch_my_trades(ETH)))
         balance = tasks.create_task(soon(pro.watch_balance()))
-        await asyncio.sleep(0.3)
+        await venue.wait_for_user_stream(before)
         order = await rest.create_order(ETH, "market", "buy", 0.5)
 
     assert {trade["order"] for trade in trades.result()} == {order["id"]}
