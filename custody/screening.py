@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from custody.deposit_model import Deposit
+from kernel.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,26 @@ class BlockedSenders:
 
     version: int
     senders: frozenset[str]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``{"version": 3, "senders": ["0x…"]}``.
+
+        Raises:
+            BadInput: says what cannot be read; a list that is half understood screens nobody.
+        """
+        try:
+            document = json.loads(text)
+            version, senders = document["version"], document["senders"]
+            readable = isinstance(version, int) and all(isinstance(s, str) for s in senders)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"the list of blocked senders cannot be read: {error}") from error
+        if not readable or set(document) != {"version", "senders"}:
+            raise BadInput(
+                "the list of blocked senders has other contents than a version and senders",
+                remedy='Write {"version": 1, "senders": ["0x…"]}',
+            )
+        return cls(version, frozenset(senders))
 
     def __call__(self, deposit: Deposit) -> Finding | None:
         """Find a sender that is on the list."""

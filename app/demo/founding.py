@@ -16,6 +16,7 @@ from custody.model import AddressPurpose
 from custody.payout_control import approve_policy, policy_bytes, propose_policy
 from custody.payout_model import PayoutRequest, PolicyRule
 from custody.policy import ConfirmationPolicy, Requirement
+from custody.screening import BlockedSenders
 from custody.signer.client import SignerClient
 from custody.signer.rules import AssetRule, Rules
 from ledger.posting import open_book
@@ -33,6 +34,9 @@ from registry.testing import (
 ISSUER: Final = 0
 TREASURY_ABROAD: Final = 9
 """The outside wallet from which the owners pay in the desk's capital."""
+
+BLOCKED: Final = "0x00000000000000000000000000000000DeaDBeef"
+"""A sender on the compliance list, who does not turn up in the story."""
 
 CLIENT_POOL: Final = "client-pool"
 SETTLEMENT: Final = "house-settlement"
@@ -153,6 +157,7 @@ async def _wire(stage: Stage, signer: SignerClient) -> None:
             book=BOOK,
             policy=ConfirmationPolicy.uniform(DEPTH),
             payout_requirement=CONFIRMATIONS,
+            screen=BlockedSenders(1, frozenset({BLOCKED})),
             follow_policy=FollowPolicy(start_height=start),
         ),
     )

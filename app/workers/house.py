@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -23,6 +24,7 @@ from app.workers.watcher import Watcher
 from chain.evm.gateway import EvmGateway
 from chain.model import FollowPolicy
 from custody.policy import ConfirmationPolicy, Requirement
+from custody.screening import BlockedSenders, Screen, nobody_blocked
 from custody.signer.client import SignerClient
 from kernel.clock import Clock
 from kernel.db import transact
@@ -63,10 +65,14 @@ async def run_house(
         OutsideUnavailable: the node does not answer. (Later it may come and go.)
     """
     chain, policy = await transact(house.engine, lambda conn: _configured(conn, house.file))
+    screen = _screen(house.file)
     signer = SignerClient(house.file.signer_socket)
     await _greet(signer)
     async with EvmGateway(house.evm_url, chain=chain.code, network_id=chain.network_id) as gateway:
-        loops = [*_loops(house, _watcher(house, gateway, signer, policy)), *_job_loops(house)]
+        loops = [
+            *_loops(house, _watcher(house, gateway, signer, policy, screen)),
+            *_job_loops(house),
+        ]
         ready(
             {
                 "ready": True,
@@ -104,14 +110,22 @@ async def _configured(conn: AsyncConnection, file: HouseFile) -> tuple[Chain, Co
     await head(conn, file.book)
     chain = await get_chain(conn, file.chain)
     assets = {asset.code: asset for asset in await list_assets(conn)}
-    try:
-        text = file.confirmations.read_text()
-    except OSError as error:
-        raise BadInput(
-            f"the confirmation policy cannot be read: {error.strerror}",
-            where=str(file.confirmations),
-        ) from error
+    text = _read(file.confirmations, "confirmation policy")
     return chain, ConfirmationPolicy.parse(text, assets)
+
+
+def _screen(file: HouseFile) -> Screen:
+    if file.blocked_senders is None:
+        log.warning("no list of blocked senders is named: deposits are not screened")
+        return nobody_blocked
+    return BlockedSenders.parse(_read(file.blocked_senders, "list of blocked senders"))
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise BadInput(f"the {what} cannot be read: {error.strerror}", where=str(path)) from error
 
 
 async def _greet(signer: SignerClient) -> None:
@@ -125,7 +139,11 @@ async def _greet(signer: SignerClient) -> None:
 
 
 def _watcher(
-    house: House, gateway: EvmGateway, signer: SignerClient, policy: ConfirmationPolicy
+    house: House,
+    gateway: EvmGateway,
+    signer: SignerClient,
+    policy: ConfirmationPolicy,
+    screen: Screen,
 ) -> Watcher:
     file = house.file
     return Watcher(
@@ -137,6 +155,7 @@ def _watcher(
         book=file.book,
         policy=policy,
         payout_requirement=Requirement(file.payout_depth, file.payout_finalized),
+        screen=screen,
         follow_policy=FollowPolicy(
             reorg_depth_max=file.reorg_depth_max, start_height=file.start_height
         ),

@@ -8,7 +8,8 @@
     confirmations = "confirmations.json"   # the confirmation policy of deposits and receipts
     payout_depth = 6                       # blocks on a payout before it is confirmed
     payout_finalized = false               # or until the chain itself promises that it stays
-    start_height = 19000000                # the first block that is read
+    blocked_senders = "blocked.json"       # optional: whose coins compliance has to look at first
+    start_height = 19000000                # the first block whose contents count; take a final one
     reorg_depth_max = 64                   # a deeper one halts the chain
     pause_ms = 1000                        # between two turns
     founding = "founding.json"             # optional: founds an empty registry
@@ -40,7 +41,8 @@ HEIGHT_MAX: Final = 2**63 - 1
 WINDOWS: Final = "settlement"
 CALCULATE: Final = "settlement.calculate"
 _WINDOW_KEYS: Final = frozenset({"window", "cron", "timezone", "since"})
-_TEXTS: Final = ("chain", "signer_socket", "confirmations", "founding")
+_TEXTS: Final = ("chain", "signer_socket", "confirmations", "blocked_senders", "founding")
+_OPTIONAL_TEXTS: Final = frozenset({"blocked_senders", "founding"})
 _NUMBERS: Final = {
     "book": (1, HEIGHT_MAX),
     "payout_depth": (1, 100_000),
@@ -52,6 +54,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "payout_finalized": False,
     "reorg_depth_max": 64,
     "pause_ms": 1_000,
+    "blocked_senders": "",
     "founding": "",
 }
 
@@ -70,6 +73,7 @@ class HouseFile:
     reorg_depth_max: int
     pause: timedelta
     founding: Path | None
+    blocked_senders: Path | None = None
     windows: tuple[Window, ...] = ()
 
 
@@ -121,6 +125,7 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
         reorg_depth_max=values["reorg_depth_max"],
         pause=timedelta(milliseconds=values["pause_ms"]),
         founding=folder / values["founding"] if values["founding"] else None,
+        blocked_senders=(folder / values["blocked_senders"] if values["blocked_senders"] else None),
         windows=_parse_windows(document.get(WINDOWS, []), path),
     )
 
@@ -153,7 +158,7 @@ def _parse_window(table: Mapping[str, Any], path: Path) -> Window:
 def _check(key: str, value: object, path: Path) -> None:
     where = f"{path}: {key}"
     if key in _TEXTS:
-        if not isinstance(value, str) or (not value and key != "founding"):
+        if not isinstance(value, str) or (not value and key not in _OPTIONAL_TEXTS):
             raise BadInput(f"{key} is {value!r}, not a text", where=where)
     elif key in _NUMBERS:
         low, high = _NUMBERS[key]

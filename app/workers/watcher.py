@@ -20,6 +20,7 @@ from custody.payout_worker import WorkReport, advance_payouts
 from custody.policy import ConfirmationPolicy, Requirement
 from custody.ports import PayoutSigner
 from custody.receipts import advance_receipts
+from custody.screening import Screen
 from kernel.clock import Clock
 from kernel.db import transact
 
@@ -49,6 +50,7 @@ class Watcher:
     book: int
     policy: ConfirmationPolicy
     payout_requirement: Requirement
+    screen: Screen
     follow_policy: FollowPolicy = field(default_factory=FollowPolicy)
     holder: str = HOLDER
 
@@ -101,6 +103,7 @@ class Watcher:
             finalized=finalized,
             policy=self.policy,
             now=self.clock.now(),
+            screen=self.screen,
         )
 
     async def _receipts(self, conn: AsyncConnection, tip: Block, finalized: int) -> list[Receipt]:
