@@ -123,7 +123,10 @@ WITH transfers AS (
           $32::text::bigint[], $33::text::bigint[], $34::text::bigint[], $35::text::boolean[],
           $36::text::numeric[], $37::text::numeric[], $38::text::numeric[], $39::text::numeric[]
       ) AS n (account, sequence, version, closed, dp, d, cp, c)
-     WHERE b.book = $1 AND b.account = n.account
+      JOIN LATERAL (
+          SELECT ctid FROM ledger.balance WHERE book = $1 AND account = n.account LIMIT 1
+      ) found ON true
+     WHERE b.ctid = found.ctid
 ), holds AS (
     INSERT INTO ledger.hold (
         book, id, sequence, debit, credit, amount, remaining, state, flags, purpose,
@@ -140,7 +143,10 @@ WITH transfers AS (
     UPDATE ledger.hold AS h
        SET state = n.state, remaining = 0, resolved_sequence = n.resolved
       FROM unnest($51::text::uuid[], $52::text::text[], $53::text::bigint[]) AS n (id, state, resolved)
-     WHERE h.book = $1 AND h.id = n.id
+      JOIN LATERAL (
+          SELECT ctid FROM ledger.hold WHERE book = $1 AND id = n.id LIMIT 1
+      ) found ON true
+     WHERE h.ctid = found.ctid
 ), refusals AS (
     INSERT INTO ledger.refusal (book, sequence, id, outcome, recorded_at)
     SELECT $1, r.sequence, r.id, r.outcome, $3
