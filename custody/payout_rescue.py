@@ -20,11 +20,12 @@ from custody.payout_model import (
     ATTEMPT_STATES,
     Attempt,
     AttemptState,
+    ForeignSpend,
     NonceState,
     Payout,
     PayoutState,
 )
-from custody.payout_postings import abandoned, released, replaced
+from custody.payout_postings import NETWORK_FEE, abandoned, released, replaced
 from custody.payout_steps import new_attempt
 from kernel.clock import Clock
 from kernel.db import transact
@@ -222,19 +223,21 @@ async def abandon_payout(
         now: the time of the decision.
 
     Raises:
-        NotPossible: our bytes could still be mined: the stranger's transaction is not final.
+        NotPossible: our bytes could still be mined: the stranger's transaction is not final. Or
+            the nonce's transaction is ours, and moved coins otherwise than it was made for.
     """
     await _require_people(conn, signatures, abandon_bytes(payout_id, reason))
     payout = await store.get_payout(conn, payout_id, lock=True)
     if payout.state is not PayoutState.SECURITY_HOLD or payout.nonce is None:
         raise NotPossible(f"payout {payout_id} is {payout.state}, not on hold")
-    spent = await store.find_spent_height(conn, payout.chain, payout.sender, payout.nonce)
-    if spent is None or spent > finalized:
+    spent = await store.find_nonce_spend(conn, payout.chain, payout.sender, payout.nonce)
+    if spent is None or spent.height > finalized:
         raise NotPossible(
             f"nonce {payout.nonce} of {payout.sender} is not spent in a final block",
             remedy="Wait: until then the signed bytes can be mined",
         )
     events, attempts = [], await store.list_attempts(conn, payout_id)
+    _require_unpaid(payout, attempts, spent)
     for attempt in attempts:
         if ATTEMPT_STATES.allows(attempt.state, AttemptState.SUPERSEDED):
             how = AttemptState.SUPERSEDED
@@ -255,6 +258,19 @@ async def abandon_payout(
         name="PayoutAbandoned",
         waiting_for="",
     )
+
+
+def _require_unpaid(payout: Payout, attempts: Sequence[Attempt], spent: ForeignSpend) -> None:
+    """Refuse to call a payout failed when its own transaction took the nonce, and coins with it."""
+    is_ours = spent.tx_hash in {item.tx_hash for item in attempts}
+    moved = [leg for leg in spent.legs if leg.account != NETWORK_FEE]
+    if is_ours and moved:
+        raise NotPossible(
+            f"transaction {spent.tx_hash} is this payout's own and moved"
+            f" {moved[0].amount} of {moved[0].asset}",
+            where=f"payout {payout.id}",
+            remedy="The payee may have been paid: have finance correct the books by hand",
+        )
 
 
 async def _require_people(

@@ -429,34 +429,32 @@ async def lock_foreign(
         .order_by(foreign_spend.c.id)
         .with_for_update()
     )
-    return {
-        row.tx_hash: ForeignSpend(
-            **{
-                **row._mapping,  # noqa: SLF001  the public name of a row's mapping
-                "state": ForeignState(row.state),
-                "legs": tuple(
-                    ForeignLeg(leg["wallet"], leg["account"], leg["asset"], int(leg["amount"]))
-                    for leg in row.legs
-                ),
-            }
-        )
-        for row in rows
-    }
+    return {row.tx_hash: _to_foreign(row) for row in rows}
 
 
-async def find_spent_height(
+async def find_nonce_spend(
     conn: AsyncConnection, chain: str, sender: str, nonce: int
-) -> int | None:
-    """Return the height at which a stranger's transaction spent our nonce; None if none has."""
-    height = await conn.scalar(
-        select(foreign_spend.c.height).where(
+) -> ForeignSpend | None:
+    """Return the transaction in a block that spent our nonce and was not what it was made for."""
+    rows = await conn.execute(
+        select(foreign_spend).where(
             foreign_spend.c.chain == chain,
             foreign_spend.c.sender == sender,
             foreign_spend.c.nonce == nonce,
             foreign_spend.c.state == ForeignState.INCLUDED,
         )
     )
-    return None if height is None else int(height)
+    row = rows.one_or_none()
+    return None if row is None else _to_foreign(row)
+
+
+def _to_foreign(row: Row[Any]) -> ForeignSpend:
+    legs = tuple(
+        ForeignLeg(leg["wallet"], leg["account"], leg["asset"], int(leg["amount"]))
+        for leg in row.legs
+    )
+    values = {**row._mapping, "state": ForeignState(row.state), "legs": legs}  # noqa: SLF001  the public name of a row's mapping
+    return ForeignSpend(**values)
 
 
 async def save_foreign(conn: AsyncConnection, spend: ForeignSpend, *, known: bool) -> None:

@@ -309,7 +309,11 @@ async def test_a_final_failure_that_is_orphaned_stays_paid_back_and_its_bytes_ar
     assert books.get(("suspense:unattributed:evm", "USDT"), (0, 0, 0))[0] == -paid
     assert books["expense:network-fee", "ETH"] == (FEE, 0, 0)
     await world.assert_rule_two()
-    assert (await abandon(world, payout)).state is PayoutState.FAILED_ON_CHAIN
+    if succeeded:
+        with pytest.raises(Refused, match="may have been paid"):
+            await abandon(world, payout)
+    else:
+        assert (await abandon(world, payout)).state is PayoutState.FAILED_ON_CHAIN
     assert await world.books() == books
 
 
@@ -328,6 +332,25 @@ async def test_the_address_of_an_orphaned_failure_sends_nothing_until_people_loo
     report = await world.advance()
 
     assert "is frozen" in report.waiting[waiting.id]
+
+
+async def test_a_claim_is_not_given_back_when_the_payouts_own_transaction_moved_coins(
+    world: World,
+) -> None:
+    """A token that moves another amount than it was told to: the payee may have been paid."""
+    payout = await world.approved(asset="USDT", amount=100 * USDT)
+    await world.advance()
+    right = await its_transaction(world, payout, succeeded=True)
+    wrong = replace(right.transfers[0], amount=99 * USDT)
+    world.gateway.mine(replace(right, transfers=(wrong,)))
+    await world.follow()
+    assert (await world.get(payout)).state is PayoutState.SECURITY_HOLD
+    before = await world.books()
+
+    with pytest.raises(Refused, match="may have been paid"):
+        await abandon(world, payout)
+
+    assert await world.books() == before
 
 
 async def test_a_decision_to_resume_counts_once(world: World) -> None:
