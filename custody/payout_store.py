@@ -237,13 +237,15 @@ async def lock_sender(conn: AsyncConnection, chain: str, address: str, wallet: s
     """Lock a sending address with all others of its wallet; return why it is frozen, if it is.
 
     Whoever promises a wallet's coins or takes a nonce holds these locks: the coins are counted for
-    the wallet as a whole.
+    the wallet as a whole. So the wallet has a row too: two addresses that never paid before, whose
+    own rows neither transaction can see yet, meet there.
     """
-    await conn.execute(
-        pg_insert(payout_sender)
-        .values(chain=chain, address=address, wallet=wallet)
-        .on_conflict_do_nothing()
-    )
+    for name in (f"wallet:{wallet}", address):
+        await conn.execute(
+            pg_insert(payout_sender)
+            .values(chain=chain, address=name, wallet=wallet)
+            .on_conflict_do_nothing()
+        )
     rows = await conn.execute(
         select(payout_sender.c.address, payout_sender.c.frozen_reason)
         .where(payout_sender.c.chain == chain, payout_sender.c.wallet == wallet)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.model import BroadcastReport
 from chain.testing import ScriptedGateway
+from custody import payout_store as store
 from custody.payout_model import AttemptState, PayoutState, PolicyRule
 from custody.payout_worker import LEASE
 from custody.payouts import explain
@@ -57,6 +58,19 @@ async def test_two_approvals_at_once_both_count(world: World) -> None:
             tasks.create_task(world.approve(payout, by=who))
 
     assert (await world.get(payout)).state is PayoutState.APPROVED
+
+
+async def test_two_addresses_of_a_wallet_are_never_promised_from_at_once(world: World) -> None:
+    """Neither was ever paid from, so there is no row yet that both could lock."""
+    async with asyncio.TaskGroup() as group, world.engine.begin() as first:
+        await store.lock_sender(first, "evm", "0xA", "house-settlement")
+        waiting = group.create_task(
+            world.run(lambda conn: store.lock_sender(conn, "evm", "0xB", "house-settlement"))
+        )
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+
+    assert waiting.result() is None
 
 
 async def test_two_workers_at_once_share_the_work_and_pay_each_once(world: World) -> None:
