@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.local.databases import Database
 from chain.errors import BlockGone, ChainHalted, CursorMoved, IncompleteAnswer, NodeUnavailable
 from chain.follow import (
     confirmations,
@@ -42,7 +43,6 @@ from chain.testing import ScriptedGateway, ScriptedTransaction, ScriptedTransfer
 from kernel.db import transact
 from kernel.errors import Refused
 from kernel.events import DomainEvent, list_history
-from tests.conftest import Database
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 OURS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"

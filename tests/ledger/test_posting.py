@@ -142,7 +142,7 @@ async def test_post_is_a_part_of_the_callers_transaction(book: AsyncEngine) -> N
 async def test_a_poster_waits_and_then_sees_what_the_other_has_done(book: AsyncEngine) -> None:
     """Both want the same 100; read before the wait, both would have got them."""
     async with book.connect() as first, asyncio.TaskGroup() as group:
-        await first.begin()
+        _ = await first.begin()
         [won] = await post(first, 1, [move("a", 100)])
         waiting = group.create_task(transact(book, lambda conn: post(conn, 1, [move("b", 100)])))
         await asyncio.sleep(0.1)

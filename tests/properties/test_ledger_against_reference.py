@@ -182,8 +182,7 @@ class Reference:
         return "created"
 
     def same(self, item: Transfer, first: Transfer, amount: int) -> str:
-        bare = {"amount": 0, "linked": False}
-        if replace(item, **bare) != replace(first, **bare):
+        if replace(item, amount=0, linked=False) != replace(first, amount=0, linked=False):
             return "exists_with_different"
         if item.kind is Kind.POST:
             assert item.pending_id is not None
