@@ -557,7 +557,7 @@ async def test_the_database_refuses_edges_that_the_machine_does_not_have(world: 
 
 
 def test_the_migrations_triggers_are_those_of_the_model() -> None:
-    path = Path(__file__).parents[2] / "alembic/versions/0007b_pre_payouts.py"
+    path = Path(__file__).parents[2] / "alembic/versions/0008_pre_payouts.py"
     spec = importlib.util.spec_from_file_location("payouts_migration", path)
     assert spec is not None
     assert spec.loader is not None

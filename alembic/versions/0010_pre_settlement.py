@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0009_pre_settlement"
-down_revision: str | None = "0008_pre_trading"
+revision = "0010_pre_settlement"
+down_revision: str | None = "0009_pre_trading"
 branch_labels = None
 depends_on = None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008_pre_trading"
-down_revision: str | None = "0007b_pre_payouts"
+revision = "0009_pre_trading"
+down_revision: str | None = "0008_pre_payouts"
 branch_labels = None
 depends_on = None
 

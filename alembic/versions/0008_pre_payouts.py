@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0007b_pre_payouts"
+revision = "0008_pre_payouts"
 down_revision: str | None = "0007_pre_custody"
 branch_labels = None
 depends_on = None
