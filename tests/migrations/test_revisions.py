@@ -29,7 +29,7 @@ from app.local.migrate import (
 )
 from kernel.db import create_engine
 
-NAME = re.compile(r"\d{4}[a-z]?_(pre|post)_[a-z0-9_]+")
+NAME = re.compile(r"\d{4}_(pre|post)_[a-z0-9_]+")
 VERSION_WIDTH_MAX = 32
 
 
