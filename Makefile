@@ -24,11 +24,14 @@ up: bootstrap ## run the bridge with embedded components until Ctrl-C
 test: bootstrap anvil ## run every test on real PostgreSQL
 	@$(BIN)/pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
 
+# Each of the four says what it has to say, also after another one has failed.
 check: bootstrap ## format, lint, import contracts, types
-	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/mypy
+	@status=0; \
+	$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; status=1; }; \
+	$(BIN)/ruff check --quiet . || status=1; \
+	$(BIN)/lint-imports --no-logo || status=1; \
+	$(BIN)/mypy || status=1; \
+	exit $$status
 
 bench: bootstrap anvil ## run the benchmarks (BENCH=prefix for a group)
 	@$(BIN)/causeway bench $(BENCH)
