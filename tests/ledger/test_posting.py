@@ -347,42 +347,54 @@ async def test_accounts_opened_by_two_at_once_are_opened_once(engine: AsyncEngin
     assert await verify(engine, 1) == []
 
 
+DENIED = "permission denied"
 REFUSED_BY_POSTGRESQL = {
-    "change a journal row": ("UPDATE ledger.transfer SET amount = 1", "42501"),
-    "delete a journal row": ("DELETE FROM ledger.entry", "42501"),
-    "empty a journal table": ("TRUNCATE ledger.block", "42501"),
-    "change what an account is": ("UPDATE ledger.account SET owner = 'me'", "42501"),
-    "change a guard": ("UPDATE ledger.balance SET debits_must_not_exceed_credits = false", "42501"),
-    "change a hold's amount": ("UPDATE ledger.hold SET amount = 1", "42501"),
+    "change a journal row": ("UPDATE ledger.transfer SET amount = 1", DENIED),
+    "delete a journal row": ("DELETE FROM ledger.entry", DENIED),
+    "empty a journal table": ("TRUNCATE ledger.block", DENIED),
+    "change what an account is": ("UPDATE ledger.account SET owner = 'me'", DENIED),
+    "change a guard": ("UPDATE ledger.balance SET debits_must_not_exceed_credits = false", DENIED),
+    "change a hold's amount": ("UPDATE ledger.hold SET amount = 1", DENIED),
     "turn the journal back": (
         "UPDATE ledger.head SET sequence = sequence - 1, height = height + 1",
-        "23514",
+        "head_moves_on",
     ),
+    # It sums to zero, so that nothing but the client's own guard is in the way.
     "overdraw a client": (
-        "UPDATE ledger.balance SET debits_posted = debits_posted + 101",
-        "23514",
+        (
+            "UPDATE ledger.balance b SET debits_posted = debits_posted + 101 * (path = 'client:a')::int,"
+            " credits_posted = credits_posted + 101 * (path = 'client:b')::int"
+            " FROM ledger.account a WHERE (a.book, a.number) = (b.book, b.account)"
+        ),
+        "ck_balance_debits_must_not_exceed_credits",
     ),
     "create money": (
         "UPDATE ledger.balance SET debits_posted = debits_posted + 1 WHERE account = 1",
-        "23514",
+        "balance_zero_sum",
     ),
     "open an account with money": (
         (
             "INSERT INTO ledger.balance SELECT book, 99, asset, 0, 0, 0, 5, 0, 0, false, false, false, false"
             " FROM ledger.balance LIMIT 1"
         ),
-        "23514",
+        "balance_begins_at_zero",
     ),
 }
 
 
 @pytest.mark.parametrize("act", REFUSED_BY_POSTGRESQL)
 async def test_postgresql_itself_refuses_to(book: AsyncEngine, act: str) -> None:
-    statement, code = REFUSED_BY_POSTGRESQL[act]
+    """Several guards raise the same SQLSTATE, so each act is refused by the guard it names."""
+    statement, guard = REFUSED_BY_POSTGRESQL[act]
     async with book.connect() as conn:
         with pytest.raises(DBAPIError) as caught:
             await conn.execute(text(statement))
-    assert sqlstate(caught.value) == code, constraint_name(caught.value)
+    if guard is DENIED:
+        assert sqlstate(caught.value) == "42501"
+        assert DENIED in str(caught.value.orig)
+    else:
+        assert sqlstate(caught.value) == "23514"
+        assert constraint_name(caught.value) == guard
 
 
 async def test_a_resolved_hold_never_comes_back(book: AsyncEngine) -> None:
