@@ -475,12 +475,21 @@ async def test_a_refused_order_ends_the_round_with_the_venues_reason(
 
 
 async def test_no_hedge_on_a_stale_book(hedger: Hedger, sim: SimulatorProcess) -> None:
+    """The book would do, were it younger: at its proper age it is hedged on."""
     await booked(hedger.engine, request())
+    view = hedger.feed.book("ETHUSDT")
+    assert view is not None
+    stale = replace(view, received_at=view.received_at - 2 * POLICY.book_age_max)
 
-    reports = await hedged(replace(hedger, feed=StillFeed()))
+    for feed, why in ((StillFeed(stale), "stale"), (StillFeed(), "missing")):
+        reports = await hedged(replace(hedger, feed=feed))
+        assert [(r.verdict, r.detail) for r in reports] == [(V.BOOK_UNUSABLE, f"the book is {why}")]
+        assert sim.state()["accounts"]["desk"]["orders"] == []
 
-    assert [r.verdict for r in reports] == [V.BOOK_UNUSABLE]
-    assert sim.state()["accounts"]["desk"]["orders"] == []
+    fresh = replace(view, received_at=CLOCK.now())
+    assert (
+        await hedge_once(replace(hedger, feed=StillFeed(fresh)), DESK, "ETH")
+    ).verdict is V.ORDER
 
 
 async def test_a_balance_changed_at_the_venue_shows_as_a_difference_of_that_asset(
