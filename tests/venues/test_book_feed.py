@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,9 +41,11 @@ GRID = normalise.instrument(
 
 
 @asynccontextmanager
-async def streaming(sim: SimulatorProcess, grid: Instrument = GRID) -> AsyncIterator[BookFeed]:
+async def streaming(
+    sim: SimulatorProcess, grid: Instrument = GRID, policy: FeedPolicy = POLICY
+) -> AsyncIterator[BookFeed]:
     endpoint = Endpoint(http_url=sim.url, ws_url=sim.ws_url)
-    feed = BookFeed({"ETH/USDT": grid}, endpoint, CLOCK, POLICY)
+    feed = BookFeed({"ETH/USDT": grid}, endpoint, CLOCK, policy)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(feed.run())
         try:
@@ -122,8 +125,9 @@ async def test_a_stream_that_fails_is_built_again_and_shows_the_truth(
 async def test_an_update_that_ccxt_drops_without_a_word_is_noticed(
     sim: SimulatorProcess,
 ) -> None:
-    """The market does not move again; two guards stand here, one of them is the frame's."""
-    async with streaming(sim) as feed:
+    """The market does not move again, and silence is not suspected: only the frame can tell."""
+    patient = replace(POLICY, silence_max=10 * PATIENCE)
+    async with streaming(sim, policy=patient) as feed:
         await until(feed, best_ask(sim))
         await asyncio.to_thread(sim.fault, "ws_wrong_types", "depth", count=1)
         await _move(sim, "3500")
