@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from custody.allow_list import (
 from custody.payout_approvals import approval_bytes
 from custody.payout_events import WORKER, step_payout
 from custody.payout_model import MACHINES, NonceState, Payout, PayoutState, PolicyRule
+from custody.payout_steps import Bench, allocate, send, sign
 from custody.payouts import (
     approval_line,
     approve_payout,
@@ -464,22 +465,64 @@ async def test_a_failure_that_is_reorganised_away_may_still_succeed(world: World
     assert (await world.get(payout)).state is PayoutState.CONFIRMED
 
 
-async def test_a_worker_whose_lease_is_over_cannot_write(world: World) -> None:
+STEPS: tuple[Callable[[Bench, Payout], Awaitable[object]], ...] = (allocate, sign, send)
+
+
+@pytest.mark.parametrize("late", STEPS, ids=lambda step: step.__name__)
+async def test_a_worker_whose_lease_is_over_cannot_write(
+    world: World, late: Callable[[Bench, Payout], Awaitable[object]]
+) -> None:
+    """Whoever claimed it has written nothing yet: nothing but the fence tells."""
+    bench = Bench(world.engine, world.gateway, world.signer, world.clock)
     payout = await world.approved()
-    late = replace(payout, fence=payout.fence)
-    await world.advance()
+    for step in STEPS[: STEPS.index(late)]:
+        result = await step(bench, payout)
+        assert isinstance(result, Payout)
+        payout = result
+    await claimed_by_another(world, payout)
+    before = await everything_of(world, payout)
+
+    with pytest.raises(StaleFence):
+        await late(bench, payout)
+
+    assert await everything_of(world, payout) == before
+
+
+async def test_a_write_under_an_old_fence_is_refused_without_a_look_at_the_row(
+    world: World,
+) -> None:
+    """Giving a payout back locks nothing first: there the write itself repeats the fence."""
+    payout = await world.approved()
+    await claimed_by_another(world, payout)
+    before = await everything_of(world, payout)
 
     with pytest.raises(StaleFence):
         await world.run(
             lambda conn: step_payout(
                 conn,
-                late,
+                payout,
                 PayoutState.ALLOCATED,
                 actor=WORKER,
                 now=world.clock.now(),
-                fence=late.fence,
+                fence=payout.fence,
             )
         )
+
+    assert await everything_of(world, payout) == before
+
+
+async def claimed_by_another(world: World, payout: Payout) -> None:
+    """What a claim does to the row, as far as the worker that had it before is concerned."""
+    await world.run(
+        lambda conn: conn.execute(
+            text("UPDATE custody.payout SET fence = fence + 1 WHERE id = :id"), {"id": payout.id}
+        )
+    )
+
+
+async def everything_of(world: World, payout: Payout) -> tuple[object, ...]:
+    attempts = await world.run(lambda conn: store.list_attempts(conn, payout.id))
+    return await world.get(payout), attempts, await world.books()
 
 
 async def test_clients_money_is_not_spent_on_fees(world: World) -> None:
