@@ -56,13 +56,12 @@ async def take_back(conn: AsyncConnection, *, book: int, now: datetime) -> list[
     is matched again. Of a payment nothing is posted here: `custody` does that, and sends the same
     bytes again.
     """
-    stale = {(m.receipt_id, m.epoch) for m, _ in await _find_stale(conn)}
+    matches = [match for match, _ in await _find_stale(conn)]
+    stale = {(m.receipt_id, m.epoch) for m in matches}
     unpaid = {item.id for item, _ in await _find_unpaid(conn, book)}
-    matches = await instruction_store.list_matches(conn, receipts={r for r, _ in stale})
-    affected = unpaid | {m.instruction_id for m in matches if (m.receipt_id, m.epoch) in stale}
-    items = await _lock(conn, book, affected, now)
+    items = await _lock(conn, book, unpaid | {m.instruction_id for m in matches}, now)
     transfers: list[Transfer] = []
-    # Read again: somebody may have taken some back before the locks were ours.
+    # Read again: before the locks were ours, somebody may have taken some back, and matched anew.
     for match in await instruction_store.list_matches(conn, receipts={r for r, _ in stale}):
         item = items.get(match.instruction_id)
         if item is not None and (match.receipt_id, match.epoch) in stale:

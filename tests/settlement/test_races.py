@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from custody.payouts import list_payouts
 from kernel.db import transact
@@ -138,6 +138,33 @@ async def test_a_receipt_is_matched_once(desk: Desk) -> None:
     assert len([match for match in results if match is not None]) == 1
     assert (await desk.instructions(run.id))["acme USDT"].applied == USDT.parse("100")
     assert await desk.books("suspense") == {}
+
+
+async def test_a_receipt_that_is_matched_anew_meanwhile_is_not_taken_back(
+    desk: Desk, owner_engine: AsyncEngine
+) -> None:
+    """Whoever waited for the locks had found the old match; the new one is none of its business."""
+    await stand(desk)
+    run = await desk.released()
+    paid = await desk.receive(USDT.parse("30300"))
+    await desk.match()
+    desk.gateway.rollback(CONFIRMATIONS)
+    for _ in range(CONFIRMATIONS + 1):
+        desk.gateway.mine()
+    await desk.follow()
+    desk.gateway.mine(paid)
+    await desk.mine(CONFIRMATIONS)
+
+    # One transaction, which the watched engine forbids, so that the late one never gets in between.
+    async with asyncio.TaskGroup() as group, owner_engine.begin() as first:
+        assert len(await take_back(first, book=BOOK, now=desk.now)) == 1
+        late = group.create_task(desk.do(lambda conn: take_back(conn, book=BOOK, now=desk.now)))
+        await asyncio.sleep(0.3)
+        assert not late.done()
+        assert await match_receipts(first, book=BOOK, now=desk.now) is not None
+
+    assert (await desk.states(run.id))["acme USDT"] == "final"
+    assert await desk.books("suspense", "receivable") == {}
 
 
 async def test_two_receipts_at_once_are_both_applied(desk: Desk) -> None:
