@@ -138,8 +138,8 @@ async def transact(
 ) -> T:
     """Run *work* in one transaction and return what it returned once that is committed.
 
-    The whole of *work* runs again after a serialisation failure, a deadlock or a lock time-out, so
-    it must not act on the outside world.
+    The whole of *work* runs again after a serialisation failure, a deadlock, a lock time-out, or a
+    connection that was lost before COMMIT was sent, so it must not act on the outside world.
 
     Raises:
         CommitUnknown: the connection was lost during COMMIT; look whether it happened.
@@ -151,11 +151,12 @@ async def transact(
         try:
             return await _attempt(engine, work)
         except DBAPIError as error:
-            if sqlstate(error) not in RETRYABLE_SQLSTATES:
+            # A lost connection has rolled back for certain here: during COMMIT it is CommitUnknown.
+            if sqlstate(error) not in RETRYABLE_SQLSTATES and not error.connection_invalidated:
                 raise
             if attempt >= attempts_max:
                 raise OutsideUnavailable(
-                    f"PostgreSQL refused the transaction {attempt} times: {error.orig}",
+                    f"PostgreSQL did not take the transaction {attempt} times: {error.orig}",
                     remedy="Look for long transactions in pg_stat_activity",
                 ) from error
         await asyncio.sleep(min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2**attempt))

@@ -68,7 +68,9 @@ def enforce_lock_order(engine: AsyncEngine) -> Iterator[None]:
             conn.info[_POSTED] = True
 
     def ended(conn: Connection) -> None:
-        conn.info.pop(_POSTED, None)
+        # A connection that was lost has no facts left to forget.
+        if not conn.invalidated:
+            conn.info.pop(_POSTED, None)
 
     listeners = (("before_cursor_execute", before), ("commit", ended), ("rollback", ended))
     for name, listener in listeners:

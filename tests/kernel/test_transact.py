@@ -94,7 +94,7 @@ async def test_after_the_last_attempt_it_says_how_often_it_was_refused(engine: A
     async def fail(conn: AsyncConnection) -> None:
         await conn.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
 
-    with pytest.raises(OutsideUnavailable, match="refused the transaction 2 times"):
+    with pytest.raises(OutsideUnavailable, match="did not take the transaction 2 times"):
         await transact(engine, fail, attempts_max=2)
 
 
@@ -199,19 +199,41 @@ async def test_a_refusal_at_commit_is_a_refusal(owner_engine: AsyncEngine) -> No
     assert sqlstate(refused.value) == "23505"
 
 
-async def test_a_connection_lost_before_commit_is_a_failure(
+async def test_a_connection_lost_before_commit_is_repeated_as_a_whole(
     engine: AsyncEngine, owner_engine: AsyncEngine
 ) -> None:
-    async def lose(conn: AsyncConnection) -> None:
-        await write(conn)
-        backend = await conn.scalar(text("SELECT pg_backend_pid()"))
-        async with owner_engine.connect() as other:
-            await other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend})
-        await conn.execute(text("SELECT 1"))
+    attempts = 0
 
-    with pytest.raises(DBAPIError):
-        await transact(engine, lose)
+    async def lose_once(conn: AsyncConnection) -> int:
+        nonlocal attempts
+        attempts += 1
+        await write(conn)
+        if attempts == 1:
+            await lose(conn, owner_engine)
+        return attempts
+
+    assert await transact(engine, lose_once) == 2
+    assert await count(engine) == 1
+
+
+async def test_a_connection_lost_every_time_is_an_outside_that_does_not_work(
+    engine: AsyncEngine, owner_engine: AsyncEngine
+) -> None:
+    async def lose_always(conn: AsyncConnection) -> None:
+        await write(conn)
+        await lose(conn, owner_engine)
+
+    with pytest.raises(OutsideUnavailable, match="2 times"):
+        await transact(engine, lose_always, attempts_max=2)
     assert await count(engine) == 0
+
+
+async def lose(conn: AsyncConnection, owner_engine: AsyncEngine) -> None:
+    """End the server process behind *conn*, and notice."""
+    backend = await conn.scalar(text("SELECT pg_backend_pid()"))
+    async with owner_engine.connect() as other:
+        await other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend})
+    await conn.execute(text("SELECT 1"))
 
 
 async def test_every_connection_acts_as_the_runtime_role_with_its_time_outs(

@@ -58,7 +58,7 @@ BNB = Asset("BNB", 8)
 ORDER_PATH = "/api/v3/order"
 LINE = HedgeLine(desk=DESK, asset="ETH", venue="sim", account="desk", symbol="ETHUSDT")
 POLICY = HedgePolicy(
-    recv_window=timedelta(milliseconds=400),
+    recv_window=timedelta(milliseconds=800),
     intent_age_max=timedelta(milliseconds=500),
     resolve=ResolvePolicy(
         margin=timedelta(milliseconds=100),
@@ -86,8 +86,8 @@ async def gateway(sim: SimulatorProcess) -> AsyncIterator[BinanceGateway]:
         endpoint=Endpoint(http_url=sim.url, ws_url=sim.ws_url),
         credentials=Credentials(api_key=sim.ready["api_key"], secret=Secret(sim.ready["secret"])),
         assets={asset.code: asset for asset in (ETH, USDT, BNB)},
-        order_timeout=timedelta(milliseconds=700),
-        read_timeout=timedelta(milliseconds=700),
+        order_timeout=timedelta(milliseconds=1_500),
+        read_timeout=timedelta(milliseconds=1_500),
         rate_limit=False,
     )
     async with open_gateway(wanted, CLOCK) as opened:

@@ -24,7 +24,7 @@ from venues.orders import intend
 from venues.simulator.testing import SimulatorProcess
 
 ASSETS = {asset.code: asset for asset in (Asset("ETH", 18), Asset("USDT", 6), Asset("BNB", 8))}
-RECV_WINDOW = timedelta(milliseconds=400)
+RECV_WINDOW = timedelta(milliseconds=800)
 QUICK = ResolvePolicy(
     margin=timedelta(milliseconds=100),
     not_founds=2,
@@ -46,8 +46,8 @@ def gateway_settings(sim: SimulatorProcess) -> GatewaySettings:
         endpoint=Endpoint(http_url=sim.url, ws_url=sim.ws_url),
         credentials=Credentials(api_key=sim.ready["api_key"], secret=Secret(sim.ready["secret"])),
         assets=ASSETS,
-        order_timeout=timedelta(milliseconds=700),
-        read_timeout=timedelta(milliseconds=700),
+        order_timeout=timedelta(milliseconds=1_500),
+        read_timeout=timedelta(milliseconds=1_500),
         rate_limit=False,
     )
 

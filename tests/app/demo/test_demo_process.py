@@ -142,6 +142,15 @@ def test_a_killed_demo_starts_clean_again_and_says_so(tmp_path: Path) -> None:
     assert wait_until_gone(pids) == []
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Interrupts as at a terminal: a background job of a shell inherits that they are ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
     demo = start(tmp_path)
     pids = wait_until_the_story_runs(tmp_path)
