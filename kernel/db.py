@@ -91,17 +91,25 @@ def lease_columns() -> list[Column[Any]]:
     ]
 
 
-def create_engine(url: str, *, role: str | None = None, pool_size: int = 5) -> AsyncEngine:
+def create_engine(
+    url: str,
+    *,
+    role: str | None = None,
+    pool_size: int = 5,
+    idle_in_transaction_timeout_ms: int = IDLE_IN_TRANSACTION_TIMEOUT_MS,
+) -> AsyncEngine:
     """Return an engine with the time-outs that keep one slow worker from stopping the desk.
 
     Args:
         url: ``postgresql+asyncpg://…``.
         role: role to act as (`APP_ROLE` at run time, None to stay the user of the URL).
         pool_size: connections kept, at most `POOL_SIZE_MAX`.
+        idle_in_transaction_timeout_ms: after which PostgreSQL ends a session that holds locks and
+            does nothing; longer only where nobody waits, as in a test on a busy machine.
     """
     settings = {
         "lock_timeout": str(LOCK_TIMEOUT_MS),
-        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(idle_in_transaction_timeout_ms),
         "timezone": "UTC",
         "application_name": "causeway",
     }

@@ -21,6 +21,10 @@ hypothesis.settings.register_profile("soak", deadline=None, max_examples=5_000, 
 hypothesis.settings.load_profile(os.environ.get("CAUSEWAY_HYPOTHESIS", "dev"))
 
 
+#: A test that is not scheduled for two seconds on a busy machine is not a worker that hangs.
+IDLE_MS = 60_000
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a database, and leave soak tests to `make soak`."""
     for item in items:
@@ -60,7 +64,7 @@ def database(causeway_database: Database) -> Database:
 @pytest.fixture
 async def owner_engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """An engine as the role that owns the schema."""
-    engine = create_engine(database.owner_url)
+    engine = create_engine(database.owner_url, idle_in_transaction_timeout_ms=IDLE_MS)
     yield engine
     await engine.dispose()
 
@@ -68,6 +72,6 @@ async def owner_engine(database: Database) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """An engine as the runtime role, as production has it."""
-    engine = create_engine(database.app_url, role=APP_ROLE)
+    engine = create_engine(database.app_url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS)
     yield engine
     await engine.dispose()

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app.local.databases import Database
 from kernel import db
-from kernel.db import Timestamp, Units, constraint_name, create_engine, sqlstate, transact
+from kernel.db import APP_ROLE, Timestamp, Units, constraint_name, create_engine, sqlstate, transact
 from kernel.errors import CommitUnknown, OutsideUnavailable
 
 NAME = "kernel-test"
@@ -237,8 +237,9 @@ async def lose(conn: AsyncConnection, owner_engine: AsyncEngine) -> None:
 
 
 async def test_every_connection_acts_as_the_runtime_role_with_its_time_outs(
-    engine: AsyncEngine,
+    database: Database,
 ) -> None:
+    engine = create_engine(database.app_url, role=APP_ROLE)
     async with engine.connect() as conn:
         shown = {
             name: await conn.scalar(text(f"SHOW {name}"))
@@ -250,6 +251,7 @@ async def test_every_connection_acts_as_the_runtime_role_with_its_time_outs(
                 "transaction_isolation",
             )
         }
+    await engine.dispose()
     assert shown == {
         "role": "causeway_app",
         "lock_timeout": "2s",
