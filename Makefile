@@ -36,8 +36,8 @@ check: bootstrap ## format, lint, import contracts, types
 bench: bootstrap anvil ## run the benchmarks (BENCH=prefix for a group)
 	@$(BIN)/causeway bench $(BENCH)
 
-soak: bootstrap anvil ## run the long tests (SOAK_MINUTES=30)
-	@CAUSEWAY_HYPOTHESIS=soak CAUSEWAY_SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/pytest --timeout 0 $(PYTEST_ARGS)
+soak: bootstrap anvil ## rounds of random tests, each with a fresh seed (SOAK_MINUTES=30)
+	@scripts/soak $(SOAK_MINUTES)
 
 clean: ## remove what make made, but no data of the demo (.causeway)
 	@rm -rf .venv .bootstrap .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -17,7 +17,7 @@ hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
 hypothesis.settings.register_profile(
     "ci", deadline=None, max_examples=200, print_blob=True, derandomize=False
 )
-hypothesis.settings.register_profile("soak", deadline=None, max_examples=5_000, print_blob=True)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=1_000, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("CAUSEWAY_HYPOTHESIS", "dev"))
 
 
@@ -25,15 +25,11 @@ hypothesis.settings.load_profile(os.environ.get("CAUSEWAY_HYPOTHESIS", "dev"))
 IDLE_MS = 60_000
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs a database, and leave soak tests to `make soak`."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a database."""
     for item in items:
         if "causeway_postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("database")
-    if "CAUSEWAY_SOAK_MINUTES" not in os.environ:
-        soaking = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=soaking)
-        items[:] = [item for item in items if item not in soaking]
 
 
 @pytest.fixture(scope="session")
