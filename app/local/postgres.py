@@ -27,7 +27,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import fcntl
 import hashlib
 import os
 import pwd
@@ -46,7 +45,7 @@ from typing import Final, Self, TypedDict
 
 from sqlalchemy import URL
 
-from app.local import process_table
+from app.local import locks, process_table
 from app.local.errors import DataDirectoryUnusable, HomeInUse, PostgresNotStarted
 from app.local.postgres_binaries import Account, Binaries, find_binaries, readable_by
 
@@ -499,25 +498,13 @@ class LocalPostgres:
         self._make_folder(self.home)
         path = self.home / "owner.lock"
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = locks.take(path, "is using this database folder")
         except OSError as error:
             raise DataDirectoryUnusable(
                 f"cannot open the lock file: {error.strerror}",
                 where=str(path),
                 remedy="Run as the user that made it, or choose another folder",
             ) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.read(handle, 20).decode(errors="replace").strip()
-            os.close(handle)
-            raise HomeInUse(
-                f"process {owner or 'unknown'} is using this database folder",
-                where=str(self.home),
-                remedy="Stop that process, or choose another folder",
-            ) from error
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
         if self._account is not None:
             os.fchown(handle, self._account.uid, self._account.gid)
         self._lock = handle

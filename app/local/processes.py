@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -32,8 +31,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from app.local import process_table
-from app.local.errors import HomeInUse, LocalError, ProcessNotStarted
+from app.local import locks, process_table
+from app.local.errors import LocalError, ProcessNotStarted
 
 READY_TIMEOUT_SECONDS: Final = 30.0
 #: How long a child may take to end after SIGTERM before it is killed.
@@ -158,26 +157,13 @@ class Processes:
         """
         try:
             (self.folder / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = locks.take(self.folder / LOCK_NAME, "runs its components in this folder")
         except OSError as error:
             raise LocalError(
                 f"cannot use the folder for child processes: {error.strerror}",
                 where=str(self.folder),
                 remedy="Choose a folder that can be written (CAUSEWAY_STATE_DIR)",
             ) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.read(handle, 20).decode(errors="replace").strip()
-            os.close(handle)
-            raise HomeInUse(
-                f"process {owner or 'unknown'} runs its components in this folder",
-                where=str(self.folder),
-                remedy="Stop that process, or set CAUSEWAY_STATE_DIR to another folder",
-            ) from error
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
-        self._lock = handle
         self._end_left_over()
 
     def start(self, spec: ChildSpec) -> Child:
