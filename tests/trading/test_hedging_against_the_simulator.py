@@ -269,6 +269,12 @@ async def test_whatever_happens_to_the_first_order_the_position_is_hedged_once(
     await require_all_agrees(hedger, sim)
 
 
+async def until_the_venue_has_an_order(sim: SimulatorProcess) -> None:
+    async with asyncio.timeout(20):
+        while not (await asyncio.to_thread(sim.state))["accounts"]["desk"]["orders"]:  # noqa: ASYNC110  the venue is another process
+            await asyncio.sleep(0.02)
+
+
 async def test_the_venue_killed_in_the_middle_of_the_order_ends_with_the_right_fills(
     hedger: Hedger, sim: SimulatorProcess
 ) -> None:
@@ -278,7 +284,7 @@ async def test_the_venue_killed_in_the_middle_of_the_order_ends_with_the_right_f
 
     async with asyncio.TaskGroup() as group:
         passing = group.create_task(hedge_once(quick, DESK, "ETH"))
-        await asyncio.sleep(0.5)
+        await until_the_venue_has_an_order(sim)
         await asyncio.to_thread(sim.kill)
     during = passing.result()
     feed = hedger.feed
