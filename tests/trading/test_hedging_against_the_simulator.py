@@ -59,7 +59,7 @@ ORDER_PATH = "/api/v3/order"
 LINE = HedgeLine(desk=DESK, asset="ETH", venue="sim", account="desk", symbol="ETHUSDT")
 POLICY = HedgePolicy(
     recv_window=timedelta(milliseconds=800),
-    intent_age_max=timedelta(milliseconds=500),
+    intent_age_max=timedelta(milliseconds=1_500),
     resolve=ResolvePolicy(
         margin=timedelta(milliseconds=100),
         not_founds=2,
@@ -369,14 +369,14 @@ async def test_a_hedger_that_dies_around_sending_is_continued_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
     after_sending: bool,  # noqa: FBT001  a row of the table
 ) -> None:
-    monkeypatch.setattr("venues.orders.LEASE", timedelta(milliseconds=300))
+    monkeypatch.setattr("venues.orders.LEASE", timedelta(milliseconds=1_500))
     await booked(hedger.engine, request())
     dying: Any = DyingGateway(hedger.gateway, after_sending=after_sending)
     with pytest.raises(Dies):
         await hedge_once(replace(hedger, gateway=dying), DESK, "ETH")
 
     meanwhile = await hedge_once(hedger, DESK, "ETH")
-    await asyncio.sleep(0.35)
+    await asyncio.sleep(1.6)
     reports = await hedged(hedger)
 
     assert meanwhile.verdict is V.IN_FLIGHT
@@ -396,7 +396,7 @@ async def test_a_hedger_that_dies_before_it_sends_leaves_an_intent_that_is_given
         with pytest.raises(Dies):
             await hedge_once(hedger, DESK, "ETH")
     young = await hedge_once(hedger, DESK, "ETH")
-    await asyncio.sleep(0.55)
+    await asyncio.sleep(1.6)
     reports = await hedged(hedger)
 
     assert young.verdict is V.IN_FLIGHT

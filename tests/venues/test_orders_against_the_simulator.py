@@ -357,7 +357,9 @@ async def test_the_venue_killed_while_it_answers_ends_with_one_order(
 
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(submit(engine, gateway, order.id, holder="t", clock=CLOCK))
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(20):
+            while not (await asyncio.to_thread(truth, sim))["orders"]:  # noqa: ASYNC110  another process
+                await asyncio.sleep(0.02)
         await asyncio.to_thread(sim.kill)
     unknown = sending.result()
     down = await resolve(
