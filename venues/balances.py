@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -42,20 +41,3 @@ async def record_snapshot(
         for item in balances
     ]
     await conn.execute(insert(balance_snapshot).values(rows).on_conflict_do_nothing())
-
-
-async def latest_snapshot(
-    conn: AsyncConnection, venue: str, account: str
-) -> tuple[datetime, list[VenueBalance]] | None:
-    """Return the newest snapshot with its time, by asset; None before the first."""
-    mine = (balance_snapshot.c.venue == venue, balance_snapshot.c.account == account)
-    taken_at = await conn.scalar(select(func.max(balance_snapshot.c.taken_at)).where(*mine))
-    if taken_at is None:
-        return None
-    rows = await conn.execute(
-        select(balance_snapshot)
-        .where(*mine, balance_snapshot.c.taken_at == taken_at)
-        .order_by(balance_snapshot.c.asset)
-    )
-    found = [VenueBalance(asset=r.asset, free=r.free, locked=r.locked, dust=r.dust) for r in rows]
-    return taken_at, found

@@ -41,7 +41,6 @@ BLOCKED: Final = "0x00000000000000000000000000000000DeaDBeef"
 CLIENT_POOL: Final = "client-pool"
 SETTLEMENT: Final = "house-settlement"
 HOT: Final = "house-hot"
-VENUE_ACCOUNT: Final = "venue:binance/desk"
 TOKEN_SUPPLY: Final = 10_000_000 * 10**6
 DEPTH: Final = 3
 CONFIRMATIONS: Final = Requirement(DEPTH)

@@ -144,9 +144,8 @@ async def _calculate(stage: Stage) -> tuple[Run, Calculation]:
     run, calculation = await stage.do(
         partial(open_run, book=BOOK, value_date=now.date(), window=WINDOW, by="ada", now=now)
     )
-    gross = sum(1 for _ in obligations)
     stage.note(
-        f"{gross} obligations are netted to {len(calculation.items)} items",
+        f"{len(obligations)} obligations are netted to {len(calculation.items)} items",
         f"run {run.id}, version {calculation.version}, inputs {calculation.input_hash[:16]}…",
     )
     for item in calculation.items:
