@@ -8,11 +8,13 @@ retried, and never mistakes a lost connection during COMMIT for a failure.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
+import asyncpg
 from sqlalchemy import Column, DateTime, Dialect, Integer, MetaData, Numeric, Text, TypeDecorator
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -133,9 +135,32 @@ def sqlstate(error: BaseException) -> str | None:
 
 def constraint_name(error: BaseException) -> str | None:
     """Return the name of the violated constraint, so that a store can say it in domain words."""
-    cause = getattr(getattr(error, "orig", error), "__cause__", None)
-    name = getattr(cause, "constraint_name", None)
+    origin = getattr(error, "orig", error)
+    cause = getattr(origin, "__cause__", None)
+    name = getattr(cause, "constraint_name", None) or getattr(origin, "constraint_name", None)
     return name if isinstance(name, str) else None
+
+
+@asynccontextmanager
+async def driver(conn: AsyncConnection) -> AsyncIterator[asyncpg.Connection]:
+    """Give the driver's own connection, inside the transaction that SQLAlchemy has begun.
+
+    For the few statements that are run so often that SQLAlchemy's part in them counts, and for COPY.
+    A statement must have run through SQLAlchemy before: it begins the transaction, and without one
+    everything here would commit by itself.
+
+    Raises:
+        DBAPIError: what the driver raised, as SQLAlchemy would have wrapped it.
+    """
+    raw = (await conn.get_raw_connection()).driver_connection
+    assert raw is not None
+    try:
+        yield raw
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        lost = raw.is_closed()
+        if lost:
+            await conn.invalidate(error)
+        raise DBAPIError(None, None, error, connection_invalidated=lost) from error
 
 
 async def transact(

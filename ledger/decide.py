@@ -19,9 +19,10 @@ from uuid import UUID
 
 from kernel.ids import derive_id
 from kernel.money import AMOUNT_MAX
-from ledger.form import NIL, check_form
+from ledger.form import RESERVED_VERSION, check_id
 from ledger.model import (
     ALL,
+    AT_ORIGINAL,
     BALANCING,
     BALANCING_CREDIT,
     BALANCING_DEBIT,
@@ -33,39 +34,49 @@ from ledger.model import (
     Transfer,
 )
 from ledger.outcome import TRANSIENT, Outcome
-from ledger.records import microseconds
+from ledger.records import tail_of, user_data_of
 from ledger.replay import compare
-from ledger.state import AccountState, Columns, Decisions, HoldRow, Request, Snapshot, TransferRow
-from ledger.working import Working
+from ledger.state import Decisions, HoldRow, Request, Snapshot, Standing, TransferRow
+from ledger.working import Working, effective_day
 
 EXPIRIES_MAX: Final = 256
 """Holds that one block expires before the caller's transfers."""
 
+EXPIRED_CODE: Final = "hold.expired"
+
 TIME_MAX: Final = datetime.max.replace(tzinfo=UTC)
+
+_VERSION_BITS: Final = 0xF << 76
 
 
 def decide(snapshot: Snapshot, batch: Sequence[Request], at: datetime) -> Decisions:
-    """Decide *batch* against *snapshot* at block time *at*."""
-    book = Working(snapshot, at)
+    """Decide *batch* against *snapshot* at block time *at*.
+
+    The standings of the snapshot are changed in place: use it once, or go on with it only if what
+    was decided is committed.
+    """
+    book = Working(snapshot, at, imports=bool(batch) and batch[0].transfer.imported)
     for hold_id in snapshot.due[:EXPIRIES_MAX]:
         expire(book, hold_id)
     results: list[PostResult] = []
     start = 0
     while start < len(batch):
+        item = batch[start]
+        if not item.transfer.linked:
+            results.append(_alone(book, item))
+            start += 1
+            continue
         end = start
         while end < len(batch) and batch[end].transfer.linked:
             end += 1
-        if end == start:
-            results.append(_alone(book, batch[start]))
-        else:
-            results.extend(decide_chain(book, batch[start : end + 1], is_open=end == len(batch)))
+        results.extend(decide_chain(book, batch[start : end + 1], is_open=end == len(batch)))
         start = end + 1
     return book.decisions(results)
 
 
 def decide_chain(book: Working, chain: Sequence[Request], *, is_open: bool) -> list[PostResult]:
     """Decide a chain; *is_open*: the batch ended before the chain did."""
-    if not is_open and all(book.transfer(item.transfer.id) for item in chain):
+    if not is_open and all(book.is_recorded(item.transfer.id) for item in chain):
         return [_answer_recorded(book, item) for item in chain]
     failed_at = 0
     results: list[PostResult] = []
@@ -99,42 +110,31 @@ def _alone(book: Working, item: Request) -> PostResult:
 
 
 def _created(book: Working, transfer_id: UUID) -> PostResult:
-    row = book.transfers[transfer_id]
-    return PostResult(
-        outcome=Outcome.CREATED,
-        transfer_id=transfer_id,
-        sequence=row.sequence,
-        recorded_at=row.recorded_at,
-        amount=row.amount,
-    )
+    made = book.made[transfer_id]
+    return PostResult(Outcome.CREATED, transfer_id, made.sequence, book.at, made.amount)
 
 
 def _plain(item: Request, outcome: Outcome) -> PostResult:
-    return PostResult(outcome=outcome, transfer_id=item.transfer.id)
+    return PostResult(outcome, item.transfer.id)
 
 
 def _refused(book: Working, item: Request, outcome: Outcome) -> PostResult:
     transfer_id = item.transfer.id
     if outcome in TRANSIENT:
         spent = book.spend(transfer_id, outcome)
-        return PostResult(
-            outcome=outcome,
-            transfer_id=transfer_id,
-            sequence=spent.sequence,
-            recorded_at=spent.recorded_at,
-        )
+        return PostResult(outcome, transfer_id, spent.sequence, spent.recorded_at)
     if outcome is Outcome.ID_ALREADY_FAILED:
         first = book.refusal(transfer_id)
         assert first is not None
         return PostResult(
-            outcome=outcome,
-            transfer_id=transfer_id,
-            sequence=first.sequence,
-            recorded_at=first.recorded_at,
+            outcome,
+            transfer_id,
+            first.sequence,
+            first.recorded_at,
             replayed=True,
             first=first.outcome,
         )
-    if outcome is Outcome.EXISTS and book.transfer(transfer_id) is None:
+    if outcome is Outcome.EXISTS and not book.is_recorded(transfer_id):
         # The chain itself had made it, and has been undone.
         return _plain(item, Outcome.LINKED_EVENT_FAILED)
     if outcome is Outcome.EXISTS:
@@ -148,31 +148,15 @@ def _answer_recorded(book: Working, item: Request) -> PostResult:
     outcome = _compare(book, item, row)
     if outcome is not Outcome.EXISTS:
         return _plain(item, outcome)
-    return PostResult(
-        outcome=outcome,
-        transfer_id=row.id,
-        sequence=row.sequence,
-        recorded_at=row.recorded_at,
-        amount=row.amount,
-        replayed=True,
-    )
+    return PostResult(outcome, row.id, row.sequence, row.recorded_at, row.amount, replayed=True)
 
 
 def decide_one(book: Working, item: Request) -> Outcome:
     """Decide one transfer and, if it is created, lay its changes over the book."""
     asked = item.transfer
-    if asked.kind is Kind.EXPIRE:
-        return Outcome.RESERVED_FLAG
-    if asked.id == NIL:
-        return Outcome.ID_MUST_NOT_BE_ZERO
-    row = book.transfer(asked.id)
-    if row is not None:
-        return _compare(book, item, row)
-    if book.refusal(asked.id) is not None:
-        return Outcome.ID_ALREADY_FAILED
-    malformed = check_form(asked, asked.flags)
-    if malformed is not None:
-        return malformed
+    answer = _answer_before(book, item)
+    if answer is not None:
+        return answer
     match asked.kind:
         case Kind.SINGLE | Kind.PENDING:
             return _move(book, item)
@@ -180,45 +164,99 @@ def decide_one(book: Working, item: Request) -> Outcome:
             return _resolve(book, item)
         case Kind.REVERSAL:
             return _reverse(book, item)
+        case Kind.EXPIRE:
+            return Outcome.RESERVED_FLAG
+
+
+def _answer_before(book: Working, item: Request) -> Outcome | None:
+    """Return what can be said without the book's accounts: a wrong batch, a replay, bad form."""
+    asked = item.transfer
+    if asked.imported is not book.imports or asked.imported:
+        refusal = _check_import(book, asked)
+        if refusal is not None:
+            return refusal
+    if item.fault is not None:
+        unusable = check_id(asked)
+        if unusable is not None:
+            return unusable
+    if book.is_recorded(asked.id):
+        row = book.transfer(asked.id)
+        assert row is not None
+        return _compare(book, item, row)
+    if book.refusal(asked.id) is not None:
+        return Outcome.ID_ALREADY_FAILED
+    return item.fault
+
+
+def _check_import(book: Working, asked: Transfer) -> Outcome | None:
+    if asked.imported is not book.imports:
+        if book.imports:
+            return Outcome.IMPORTED_EVENT_EXPECTED
+        return Outcome.IMPORTED_EVENT_NOT_EXPECTED
+    if asked.effective_at is None:
+        return Outcome.IMPORTED_EVENT_TIMESTAMP_OUT_OF_RANGE
+    if asked.effective_at > book.at:
+        return Outcome.IMPORTED_EVENT_TIMESTAMP_MUST_NOT_ADVANCE
+    return None
 
 
 def _compare(book: Working, item: Request, row: TransferRow) -> Outcome:
-    accounts = book.snapshot.accounts
+    accounts = book.accounts
     return compare(item, row, accounts[row.debit], accounts[row.credit])
 
 
 def _move(book: Working, item: Request) -> Outcome:
     """Decide a SINGLE or PENDING transfer."""
-    asked = item.transfer
-    flags = asked.flags
-    debit_number = book.numbers.get((asked.debit, asked.asset))
-    if debit_number is None:
+    asked, flags = item.transfer, item.flags
+    debit = book.by_key.get((asked.debit, asked.asset))
+    if debit is None:
         return Outcome.DEBIT_ACCOUNT_NOT_FOUND
-    credit_number = book.numbers.get((asked.credit, asked.asset))
-    if credit_number is None:
+    credit = book.by_key.get((asked.credit, asked.asset))
+    if credit is None:
         return Outcome.CREDIT_ACCOUNT_NOT_FOUND
-    debit, credit = book.snapshot.accounts[debit_number], book.snapshot.accounts[credit_number]
-    d, c = book.columns_of(debit_number), book.columns_of(credit_number)
-    amount = _at_most(asked, flags, d, c) if flags & BALANCING else asked.amount
-    refusal = _check_standing(debit, d, credit, c)
+    amount = asked.amount
+    if flags & BALANCING:
+        amount = _at_most(asked, flags, debit, credit)
+    refusal = _check_standing(book, asked, debit, credit, asked.effective_at) or _check_limits(
+        book, asked, debit, credit, amount
+    )
     if refusal is not None:
         return refusal
-    if asked.kind is Kind.PENDING:
-        after_d = d.moved(pending_debits=amount, closed=d.closed or bool(flags & CLOSING_DEBIT))
-        after_c = c.moved(pending_credits=amount, closed=c.closed or bool(flags & CLOSING_CREDIT))
-    else:
-        after_d, after_c = d.debited(amount), c.credited(amount)
-    refusal = _check_limits(book, asked, debit, after_d, credit, after_c)
-    if refusal is not None:
-        return refusal
-    row = _row(book, item, flags, debit_number, credit_number, amount)
-    if asked.kind is Kind.PENDING:
-        book.put(book.holds, asked.id, _new_hold(book, asked, row))
-    book.apply(row, item.metadata, after_d, after_c)
+    if asked.kind is Kind.SINGLE:
+        _note_import(book, asked)
+        book.move(
+            item,
+            debit,
+            credit,
+            amount=amount,
+            pending=0,
+            posted=amount,
+            effective_at=asked.effective_at,
+        )
+        return Outcome.CREATED
+    _note_import(book, asked)
+    sequence = book.move(
+        item,
+        debit,
+        credit,
+        amount=amount,
+        pending=amount,
+        posted=0,
+        effective_at=asked.effective_at,
+    )
+    debit.closed = debit.closed or bool(flags & CLOSING_DEBIT)
+    credit.closed = credit.closed or bool(flags & CLOSING_CREDIT)
+    hold = _new_hold(book, item, sequence, debit.number, credit.number, amount)
+    book.put(book.holds, asked.id, hold)
     return Outcome.CREATED
 
 
-def _at_most(asked: Transfer, flags: int, d: Columns, c: Columns) -> int:
+def _note_import(book: Working, asked: Transfer) -> None:
+    if asked.imported:
+        book.imported_through = asked.effective_at
+
+
+def _at_most(asked: Transfer, flags: int, d: Standing, c: Standing) -> int:
     """Return what a balancing transfer moves: the amount asked, or less if less is available."""
     amount = AMOUNT_MAX if asked.amount == ALL else asked.amount
     if flags & BALANCING_DEBIT:
@@ -229,12 +267,20 @@ def _at_most(asked: Transfer, flags: int, d: Columns, c: Columns) -> int:
 
 
 def _check_standing(
-    debit: AccountState, debit_now: Columns, credit: AccountState, credit_now: Columns
+    book: Working,
+    asked: Transfer,
+    debit: Standing,
+    credit: Standing,
+    effective_at: datetime | None,
 ) -> Outcome | None:
-    """Refuse new debits and credits of closed and of frozen accounts."""
-    if debit_now.closed:
+    """Refuse what is out of time, and new debits and credits of closed and of frozen accounts."""
+    if effective_at is not None:
+        refusal = _check_time(book, asked, debit, credit, effective_at)
+        if refusal is not None:
+            return refusal
+    if debit.closed:
         return Outcome.DEBIT_ACCOUNT_ALREADY_CLOSED
-    if credit_now.closed:
+    if credit.closed:
         return Outcome.CREDIT_ACCOUNT_ALREADY_CLOSED
     if debit.frozen:
         return Outcome.DEBIT_ACCOUNT_FROZEN
@@ -243,35 +289,53 @@ def _check_standing(
     return None
 
 
-def _check_limits(
-    book: Working,
-    asked: Transfer,
-    debit: AccountState,
-    after_debit: Columns,
-    credit: AccountState,
-    after_credit: Columns,
+def _check_time(
+    book: Working, asked: Transfer, debit: Standing, credit: Standing, effective_at: datetime
 ) -> Outcome | None:
-    debits = after_debit.debits_pending + after_debit.debits_posted
-    credits_ = after_credit.credits_pending + after_credit.credits_posted
+    """Check an effective time against the order of imports and the periods that are closed."""
+    if asked.imported:
+        through = book.imported_through
+        if through is not None and effective_at < through:
+            return Outcome.IMPORTED_EVENT_TIMESTAMP_MUST_NOT_REGRESS
+        if effective_at < debit.opened_at:
+            return Outcome.IMPORTED_EVENT_TIMESTAMP_MUST_POSTDATE_DEBIT_ACCOUNT
+        if effective_at < credit.opened_at:
+            return Outcome.IMPORTED_EVENT_TIMESTAMP_MUST_POSTDATE_CREDIT_ACCOUNT
+        if asked.timeout is not None:
+            return Outcome.IMPORTED_EVENT_TIMEOUT_MUST_BE_ZERO
+    closed_through = book.snapshot.closed_through
+    if closed_through is not None and effective_day(effective_at) <= closed_through:
+        return Outcome.EFFECTIVE_PERIOD_CLOSED
+    return None
+
+
+def _check_limits(
+    book: Working, asked: Transfer, debit: Standing, credit: Standing, amount: int
+) -> Outcome | None:
+    debits = debit.debits_pending + debit.debits_posted + amount
+    credits_ = credit.credits_pending + credit.credits_posted + amount
     if debits > AMOUNT_MAX or credits_ > AMOUNT_MAX:
-        return _overflow(after_debit, after_credit)
+        return _overflow(debit, credit, amount, posts=asked.kind is not Kind.PENDING)
     if asked.timeout is not None and asked.timeout > TIME_MAX - book.at:
         return Outcome.OVERFLOWS_TIMEOUT
-    if debit.debits_capped and debits > after_debit.credits_posted:
+    if debit.debits_capped and debits > debit.credits_posted + debit.credit_limit:
         return Outcome.EXCEEDS_CREDITS
-    if credit.credits_capped and credits_ > after_credit.debits_posted:
+    if credit.credits_capped and credits_ > credit.debits_posted + credit.credit_limit:
         return Outcome.EXCEEDS_DEBITS
     return None
 
 
-def _overflow(debit: Columns, credit: Columns) -> Outcome:
+def _overflow(debit: Standing, credit: Standing, amount: int, *, posts: bool) -> Outcome:
+    posted, pending = (amount, 0) if posts else (0, amount)
+    debits_pending, debits = debit.debits_pending + pending, debit.debits_posted + posted
+    credits_pending, credits_ = credit.credits_pending + pending, credit.credits_posted + posted
     found = _first(
         (
-            (debit.debits_pending > AMOUNT_MAX, Outcome.OVERFLOWS_DEBITS_PENDING),
-            (credit.credits_pending > AMOUNT_MAX, Outcome.OVERFLOWS_CREDITS_PENDING),
-            (debit.debits_posted > AMOUNT_MAX, Outcome.OVERFLOWS_DEBITS_POSTED),
-            (credit.credits_posted > AMOUNT_MAX, Outcome.OVERFLOWS_CREDITS_POSTED),
-            (debit.debits_pending + debit.debits_posted > AMOUNT_MAX, Outcome.OVERFLOWS_DEBITS),
+            (debits_pending > AMOUNT_MAX, Outcome.OVERFLOWS_DEBITS_PENDING),
+            (credits_pending > AMOUNT_MAX, Outcome.OVERFLOWS_CREDITS_PENDING),
+            (debits > AMOUNT_MAX, Outcome.OVERFLOWS_DEBITS_POSTED),
+            (credits_ > AMOUNT_MAX, Outcome.OVERFLOWS_CREDITS_POSTED),
+            (debits_pending + debits > AMOUNT_MAX, Outcome.OVERFLOWS_DEBITS),
         )
     )
     return found or Outcome.OVERFLOWS_CREDITS
@@ -281,42 +345,43 @@ def _resolve(book: Working, item: Request) -> Outcome:
     """Decide a POST or VOID."""
     asked = item.transfer
     assert asked.pending_id is not None
-    pending = book.transfer(asked.pending_id)
-    if pending is None:
+    if not book.is_recorded(asked.pending_id):
         return Outcome.PENDING_TRANSFER_NOT_FOUND
     hold = book.hold(asked.pending_id)
     if hold is None:
         return Outcome.PENDING_TRANSFER_NOT_PENDING
-    refusal = _check_hold(book, asked, hold)
+    debit, credit = book.accounts[hold.debit], book.accounts[hold.credit]
+    refusal = _check_hold(book, asked, hold, debit, credit)
     if refusal is not None:
         return refusal
     posts = asked.kind is Kind.POST
     amount = asked.amount if posts and asked.amount != ALL else hold.amount
-    posted = amount if posts else 0
-    d, c = book.columns_of(hold.debit), book.columns_of(hold.credit)
-    row = _row(book, item, 0, hold.debit, hold.credit, amount, hold.amount)
-    state = HoldState.POSTED if posts else HoldState.VOIDED
-    book.close_hold(hold, state, row.sequence)
-    book.apply(
-        row,
-        item.metadata,
-        d.moved(
-            pending_debits=-hold.amount,
-            debits=posted,
-            closed=d.closed and (posts or not hold.flags & CLOSING_DEBIT),
-        ),
-        c.moved(
-            pending_credits=-hold.amount,
-            credits_=posted,
-            closed=c.closed and (posts or not hold.flags & CLOSING_CREDIT),
-        ),
+    _note_import(book, asked)
+    sequence = book.move(
+        item,
+        debit,
+        credit,
+        amount=amount,
+        pending=-hold.amount,
+        posted=amount if posts else 0,
+        held=hold.amount,
+        effective_at=asked.effective_at,
     )
+    book.close_hold(hold, HoldState.POSTED if posts else HoldState.VOIDED, sequence)
+    if not posts:
+        _reopen(hold, debit, credit)
     return Outcome.CREATED
 
 
-def _check_hold(book: Working, asked: Transfer, hold: HoldRow) -> Outcome | None:
-    accounts = book.snapshot.accounts
-    debit, credit = accounts[hold.debit], accounts[hold.credit]
+def _reopen(hold: HoldRow, debit: Standing, credit: Standing) -> None:
+    """Open the accounts again that a closing hold had closed, now that it is released."""
+    debit.closed = debit.closed and not hold.flags & CLOSING_DEBIT
+    credit.closed = credit.closed and not hold.flags & CLOSING_CREDIT
+
+
+def _check_hold(
+    book: Working, asked: Transfer, hold: HoldRow, debit: Standing, credit: Standing
+) -> Outcome | None:
     posts = asked.kind is Kind.POST
     due = hold.expires_at is not None and hold.expires_at <= book.at
     checks = (
@@ -337,10 +402,17 @@ def _check_hold(book: Working, asked: Transfer, hold: HoldRow) -> Outcome | None
         (hold.state is HoldState.POSTED, Outcome.PENDING_TRANSFER_ALREADY_POSTED),
         (hold.state is HoldState.VOIDED, Outcome.PENDING_TRANSFER_ALREADY_VOIDED),
         (hold.state is HoldState.EXPIRED or due, Outcome.PENDING_TRANSFER_EXPIRED),
-        (posts and book.columns_of(hold.debit).closed, Outcome.DEBIT_ACCOUNT_ALREADY_CLOSED),
-        (posts and book.columns_of(hold.credit).closed, Outcome.CREDIT_ACCOUNT_ALREADY_CLOSED),
     )
-    return _first(checks)
+    refusal = _first(checks)
+    if refusal is None and asked.effective_at is not None:
+        refusal = _check_time(book, asked, debit, credit, asked.effective_at)
+    if refusal is None and posts:
+        # Freezing never keeps a hold from its resolution; closing keeps it from being posted.
+        if debit.closed:
+            refusal = Outcome.DEBIT_ACCOUNT_ALREADY_CLOSED
+        elif credit.closed:
+            refusal = Outcome.CREDIT_ACCOUNT_ALREADY_CLOSED
+    return refusal
 
 
 def _reverse(book: Working, item: Request) -> Outcome:
@@ -350,43 +422,51 @@ def _reverse(book: Working, item: Request) -> Outcome:
     original = book.transfer(asked.reverses)
     if original is None:
         return Outcome.REVERSED_TRANSFER_NOT_FOUND
-    accounts = book.snapshot.accounts
-    debit, credit = accounts[original.credit], accounts[original.debit]
-    checks = (
-        (
-            original.kind not in {Kind.SINGLE, Kind.POST},
-            Outcome.REVERSED_TRANSFER_NOT_REVERSIBLE,
-        ),
-        (
-            asked.debit not in {"", debit.path},
-            Outcome.REVERSED_TRANSFER_HAS_DIFFERENT_DEBIT_ACCOUNT_ID,
-        ),
-        (
-            asked.credit not in {"", credit.path},
-            Outcome.REVERSED_TRANSFER_HAS_DIFFERENT_CREDIT_ACCOUNT_ID,
-        ),
-        (asked.asset not in {"", debit.asset}, Outcome.REVERSED_TRANSFER_HAS_DIFFERENT_LEDGER),
-        (
-            asked.amount not in {ALL, original.amount},
-            Outcome.REVERSED_TRANSFER_HAS_DIFFERENT_AMOUNT,
-        ),
-        (book.is_reversed(original.id), Outcome.REVERSED_TRANSFER_ALREADY_REVERSED),
-    )
-    refusal = _first(checks)
-    if refusal is not None:
-        return refusal
+    debit, credit = book.accounts[original.credit], book.accounts[original.debit]
     amount = original.amount
-    d, c = book.columns_of(debit.number), book.columns_of(credit.number)
-    after_d, after_c = d.debited(amount), c.credited(amount)
-    refusal = _check_standing(debit, d, credit, c) or _check_limits(
-        book, asked, debit, after_d, credit, after_c
+    effective_at = asked.effective_at
+    if item.flags & AT_ORIGINAL:
+        effective_at = original.effective_at or original.recorded_at
+    refusal = (
+        _check_original(book, asked, original, debit, credit)
+        or _check_standing(book, asked, debit, credit, effective_at)
+        or _check_limits(book, asked, debit, credit, amount)
     )
     if refusal is not None:
         return refusal
-    row = _row(book, item, 0, debit.number, credit.number, amount)
-    book.put(book.reversed_ids, original.id, row.id)
-    book.apply(row, item.metadata, after_d, after_c)
+    _note_import(book, asked)
+    book.put(book.reversed_ids, original.id, asked.id)
+    book.move(
+        item, debit, credit, amount=amount, pending=0, posted=amount, effective_at=effective_at
+    )
     return Outcome.CREATED
+
+
+def _check_original(
+    book: Working, asked: Transfer, original: TransferRow, debit: Standing, credit: Standing
+) -> Outcome | None:
+    return _first(
+        (
+            (
+                original.kind not in {Kind.SINGLE, Kind.POST},
+                Outcome.REVERSED_TRANSFER_NOT_REVERSIBLE,
+            ),
+            (
+                asked.debit not in {"", debit.path},
+                Outcome.REVERSED_TRANSFER_HAS_DIFFERENT_DEBIT_ACCOUNT_ID,
+            ),
+            (
+                asked.credit not in {"", credit.path},
+                Outcome.REVERSED_TRANSFER_HAS_DIFFERENT_CREDIT_ACCOUNT_ID,
+            ),
+            (asked.asset not in {"", debit.asset}, Outcome.REVERSED_TRANSFER_HAS_DIFFERENT_LEDGER),
+            (
+                asked.amount not in {ALL, original.amount},
+                Outcome.REVERSED_TRANSFER_HAS_DIFFERENT_AMOUNT,
+            ),
+            (book.is_reversed(original.id), Outcome.REVERSED_TRANSFER_ALREADY_REVERSED),
+        )
+    )
 
 
 def expire(book: Working, hold_id: UUID) -> None:
@@ -394,83 +474,37 @@ def expire(book: Working, hold_id: UUID) -> None:
     hold = book.hold(hold_id)
     assert hold is not None
     assert hold.expires_at is not None
-    d, c = book.columns_of(hold.debit), book.columns_of(hold.credit)
-    book.sequence += 1
-    row = TransferRow(
-        sequence=book.sequence,
-        id=derive_id(hold.expires_at, "expire", hold.id),
-        kind=Kind.EXPIRE,
-        flags=0,
-        debit=hold.debit,
-        credit=hold.credit,
-        amount=hold.amount,
-        code="hold.expired",
-        pending_id=hold.id,
-        reverses=None,
-        purpose="",
-        timeout_us=None,
-        effective_at=None,
-        reference="",
-        correlation=hold.correlation,
-        metadata_hash="",
-        recorded_at=book.at,
-        held=hold.amount,
+    debit, credit = book.expire(
+        hold,
+        expiry_id(hold.expires_at, hold.id),
+        tail_of(EXPIRED_CODE, hold.id, None, "", None),
+        user_data_of("", hold.correlation, ""),
     )
-    book.close_hold(hold, HoldState.EXPIRED, row.sequence)
-    book.apply(
-        row,
-        "",
-        d.moved(pending_debits=-hold.amount, closed=d.closed and not hold.flags & CLOSING_DEBIT),
-        c.moved(pending_credits=-hold.amount, closed=c.closed and not hold.flags & CLOSING_CREDIT),
-    )
+    _reopen(hold, debit, credit)
 
 
-def _new_hold(book: Working, asked: Transfer, row: TransferRow) -> HoldRow:
-    return HoldRow(
-        row.id,
-        row.sequence,
-        row.debit,
-        row.credit,
-        row.amount,
-        HoldState.OPEN,
-        row.purpose,
-        row.correlation,
-        None if asked.timeout is None else book.at + asked.timeout,
-        None,
-        row.flags,
-    )
+def expiry_id(expires_at: datetime, hold_id: UUID) -> UUID:
+    """Return the id of a hold's expiry, of a version that no caller may use."""
+    plain = derive_id(expires_at, "expire", hold_id).int & ~_VERSION_BITS
+    return UUID(int=plain | RESERVED_VERSION << 76)
 
 
-def _row(
-    book: Working,
-    item: Request,
-    flags: int,
-    debit: int,
-    credit: int,
-    amount: int,
-    held: int | None = None,
-) -> TransferRow:
+def _new_hold(
+    book: Working, item: Request, sequence: int, debit: int, credit: int, amount: int
+) -> HoldRow:
     asked = item.transfer
-    book.sequence += 1
-    return TransferRow(
-        book.sequence,
+    return HoldRow(
         asked.id,
-        asked.kind,
-        flags,
+        sequence,
         debit,
         credit,
         amount,
-        asked.code,
-        asked.pending_id,
-        asked.reverses,
+        HoldState.OPEN,
         asked.purpose,
-        microseconds(asked.timeout),
-        asked.effective_at,
-        asked.reference,
         asked.correlation,
-        item.metadata_hash,
-        book.at,
-        held,
+        None if asked.timeout is None else book.at + asked.timeout,
+        None,
+        item.flags,
     )
 
 

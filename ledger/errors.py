@@ -5,7 +5,8 @@
     CausewayError
     ├── Refused
     │   ├── PostingRefused          a chain that had to be applied was not
-    │   └── AccountDiffers          the account exists with another owner
+    │   ├── AccountDiffers          the account exists with another owner
+    │   └── PeriodRefused           these effective days cannot be closed or reopened
     └── BadInput
         ├── NotInChart              the path is not in the chart of accounts
         ├── BookNotOpen             there is no such book
@@ -23,6 +24,10 @@ class PostingRefused(Refused):
 
 class AccountDiffers(Refused):
     """The account was opened with other properties before."""
+
+
+class PeriodRefused(Refused):
+    """The effective days cannot be closed, or not be reopened."""
 
 
 class NotInChart(BadInput):

@@ -5,19 +5,38 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
-from ledger.model import BALANCING, CLOSING, Kind, Transfer
+from ledger.model import AT_ORIGINAL, BALANCING, CLOSING, IMPORTED, Kind, Transfer
 from ledger.outcome import Outcome
 
 NIL: Final = UUID(int=0)
+
+RESERVED_VERSION: Final = 0xF
+"""Version nibble of the ids that the ledger gives its own records; no caller may use it."""
 
 INHERITING: Final = frozenset({Kind.POST, Kind.VOID, Kind.REVERSAL})
 """Kinds whose accounts and asset follow from another transfer and may be left empty."""
 
 
+def is_reserved(transfer_id: UUID) -> bool:
+    """Tell whether an id is one that only the ledger itself makes."""
+    return transfer_id.int >> 76 & 0xF == RESERVED_VERSION
+
+
+def check_id(asked: Transfer) -> Outcome | None:
+    """Return what keeps a request from being looked up at all."""
+    if asked.kind is Kind.EXPIRE:
+        return Outcome.RESERVED_FLAG
+    if asked.id == NIL:
+        return Outcome.ID_MUST_NOT_BE_ZERO
+    if is_reserved(asked.id):
+        return Outcome.ID_MUST_NOT_BE_RESERVED
+    return None
+
+
 def check_form(asked: Transfer, flags: int) -> Outcome | None:
     """Return the first fault of a request, None where it is well formed."""
     kind = asked.kind
-    if flags and kind is not Kind.SINGLE and kind is not Kind.PENDING:
+    if _flags_contradict(asked, kind, flags):
         return Outcome.FLAGS_ARE_MUTUALLY_EXCLUSIVE
     return (
         _check_accounts(asked)
@@ -25,6 +44,16 @@ def check_form(asked: Transfer, flags: int) -> Outcome | None:
         or _check_reverses(asked)
         or _check_rest(asked, flags)
     )
+
+
+def _flags_contradict(asked: Transfer, kind: Kind, flags: int) -> bool:
+    if not flags:
+        return False
+    if flags & (BALANCING | CLOSING) and kind is not Kind.SINGLE and kind is not Kind.PENDING:
+        return True
+    if not flags & AT_ORIGINAL:
+        return False
+    return kind is not Kind.REVERSAL or bool(flags & IMPORTED) or asked.effective_at is not None
 
 
 def _check_accounts(asked: Transfer) -> Outcome | None:
@@ -74,4 +103,4 @@ def _check_rest(asked: Transfer, flags: int) -> Outcome | None:
 def may_be_all(asked: Transfer) -> bool:
     """Tell whether the amount may be `ledger.model.ALL`."""
     moves = asked.kind is Kind.SINGLE or asked.kind is Kind.PENDING
-    return not moves or bool(asked.flags & BALANCING)
+    return not moves or asked.balancing_debit or asked.balancing_credit

@@ -7,7 +7,7 @@ hashes (level 0: leaf hashes; level k: the roots of 256 tiles of level k - 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -36,6 +36,11 @@ class Tile:
 def leaf_hash(record: bytes) -> Hash:
     """Return the hash of a record's leaf."""
     return sha256(b"\x00" + record).digest()
+
+
+def leaf_hashes(records: Iterable[bytes]) -> list[Hash]:
+    """Return the hashes of many records' leaves."""
+    return [sha256(b"\x00" + record).digest() for record in records]
 
 
 def node_hash(left: Hash, right: Hash) -> Hash:

@@ -5,17 +5,14 @@ Amounts are ints in the asset's smallest unit. Paths are those of `ledger.chart`
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import Enum, IntEnum, StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from kernel.errors import BadInput
-from ledger.outcome import Outcome
+from ledger.outcome import AccountOutcome, Outcome
 
 ALL: Final = -1
 """Instead of an amount: the whole hold (post), everything reversed (reversal), or, with a balancing
@@ -23,9 +20,6 @@ flag, as much as is available."""
 
 BATCH_MAX: Final = 8_192
 """Transfers in one call of `ledger.posting.post`, at most."""
-
-TEXT_LENGTH_MAX: Final = 200
-METADATA_LENGTH_MAX: Final = 4_000
 
 
 class Side(StrEnum):
@@ -67,6 +61,15 @@ class AccountEventKind(Enum):
     OPENED = "opened"
     FROZEN = "frozen"
     UNFROZEN = "unfrozen"
+    LIMITED = "limited"
+    """Its credit limit was set."""
+
+
+class PeriodEventKind(Enum):
+    """What can happen to the effective days of a book."""
+
+    CLOSED = "closed"
+    REOPENED = "reopened"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +88,13 @@ class Transfer:
         linked: this transfer and the next stand or fall together.
         reverses: the transfer that a REVERSAL undoes.
         effective_at: the time at which it counts for the accounts; None: when recorded.
-        reference: opaque text of the caller, no personal data.
+        reference: an opaque token of the caller (`ledger.opaque`), no personal data.
         correlation: the domain row behind it.
-        metadata: strings, ints, booleans, None, and lists and maps of them; no personal data.
+        metadata: tokens, ints, booleans, None, and lists and maps of them; no personal data.
         balancing_debit, balancing_credit: move at most what the flagged side has available.
         closing_debit, closing_credit: (PENDING only) close the account until this hold is voided.
+        imported: history from before the cut-over, in the order of its `effective_at`.
+        at_original: (REVERSAL only) effective when the reversed transfer was, not now.
     """
 
     id: UUID
@@ -112,6 +117,8 @@ class Transfer:
     balancing_credit: bool = False
     closing_debit: bool = False
     closing_credit: bool = False
+    imported: bool = False
+    at_original: bool = False
 
     @property
     def flags(self) -> int:
@@ -121,6 +128,8 @@ class Transfer:
             | self.balancing_credit << 1
             | self.closing_debit << 2
             | self.closing_credit << 3
+            | self.imported << 4
+            | self.at_original << 5
         )
 
 
@@ -130,10 +139,11 @@ BALANCING_CREDIT: Final = 0b0010
 CLOSING: Final = 0b1100
 CLOSING_DEBIT: Final = 0b0100
 CLOSING_CREDIT: Final = 0b1000
+IMPORTED: Final = 0b0001_0000
+AT_ORIGINAL: Final = 0b0010_0000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostResult:
+class PostResult(NamedTuple):
     """The answer to one transfer.
 
     Attributes:
@@ -159,7 +169,16 @@ class PostResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSpec:
-    """What an account is, as the chart says."""
+    """What an account is: what the chart says, and what its opener adds.
+
+    Attributes:
+        credit_limit: smallest units by which the flagged side may exceed the other; 0: not at all.
+            It can be set anew later (`ledger.posting.set_credit_limit`).
+        purpose: an opaque token.
+        metadata: as a transfer's.
+        effective_at: since when it exists for the accounts, if that is before it was recorded:
+            imported transfers must not be earlier.
+    """
 
     path: str
     asset: str
@@ -167,6 +186,31 @@ class AccountSpec:
     owner: str = "house"
     debits_must_not_exceed_credits: bool = False
     credits_must_not_exceed_debits: bool = False
+    credit_limit: int = 0
+    purpose: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    effective_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountResult:
+    """The answer to one account that was to be opened.
+
+    Attributes:
+        number: of the account in its book; None where there is none.
+        sequence: of the record that opened it.
+    """
+
+    outcome: AccountOutcome
+    path: str
+    asset: str
+    number: int | None = None
+    sequence: int | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Tell whether the account stands as asked for (opened now, or before)."""
+        return self.outcome in {AccountOutcome.CREATED, AccountOutcome.EXISTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +289,8 @@ class Head:
     block_time: datetime
     account_count: int
     root: bytes
+    closed_through: date | None = None
+    imported_through: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,48 +448,3 @@ def chain(*transfers: Transfer) -> tuple[Transfer, ...]:
         *(item if item.linked else replace(item, linked=True) for item in transfers[:-1]),
         replace(transfers[-1], linked=False) if transfers[-1].linked else transfers[-1],
     )
-
-
-def canonical_metadata(metadata: Mapping[str, Any]) -> str:
-    """Return *metadata* as JSON with sorted keys and no spaces, "" where there is none.
-
-    Raises:
-        BadInput: a float or another type whose text is not unique, or too long.
-    """
-    if not metadata:
-        return ""
-    _require_plain(dict(metadata))
-    text = json.dumps(dict(metadata), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    if len(text) > METADATA_LENGTH_MAX:
-        raise BadInput(f"metadata is at most {METADATA_LENGTH_MAX} characters long")
-    return text
-
-
-def metadata_hash(text: str) -> str:
-    """Return the SHA-256 of canonical metadata in hex, "" for none: what the journal record holds."""
-    return hashlib.sha256(text.encode()).hexdigest() if text else ""
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether the text can be written as UTF-8; a lone surrogate cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _require_plain(value: object) -> None:
-    match value:
-        case None | bool() | int():
-            pass
-        case str():
-            if "\x00" in value or not _is_unicode(value):
-                raise BadInput("metadata holds neither the character NUL nor half a character")
-        case list():
-            for item in value:
-                _require_plain(item)
-        case dict():
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise BadInput(f"a metadata key must be text, not {key!r}")
-                _require_plain(key)
-                _require_plain(item)
-        case _:
-            raise BadInput(f"metadata cannot hold a {type(value).__name__}")

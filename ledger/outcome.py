@@ -1,11 +1,11 @@
 """What can become of a transfer: one vocabulary, in order of precedence.
 
 The names and the order are TigerBeetle's (its public ``create_transfers`` page); where several
-apply, the first listed is the answer. Three groups of this ledger's own stand where their
-like stands: reversals after the resolution of holds, frozen after closed accounts. Left out is what
-cannot happen here: an account is a path *and* an asset, so assets cannot differ between the two
-accounts of a transfer (the account is not found instead); a caller can never set the ledger's own
-time; posting a hold carries its own code.
+apply, the first listed is the answer. Groups of this ledger's own stand where their like stands:
+reversals after the resolution of holds, closed periods before closed accounts, frozen accounts after
+closed ones. Left out is what cannot happen here: an account is a path *and* an asset, so assets
+cannot differ between the two accounts of a transfer (the account is not found instead); a caller can
+never set the ledger's own time; posting a hold carries its own code.
 """
 
 from __future__ import annotations
@@ -20,8 +20,13 @@ class Outcome(StrEnum):
     CREATED = "created"
     LINKED_EVENT_FAILED = "linked_event_failed"
     LINKED_EVENT_CHAIN_OPEN = "linked_event_chain_open"
+    IMPORTED_EVENT_EXPECTED = "imported_event_expected"
+    IMPORTED_EVENT_NOT_EXPECTED = "imported_event_not_expected"
+    IMPORTED_EVENT_TIMESTAMP_OUT_OF_RANGE = "imported_event_timestamp_out_of_range"
+    IMPORTED_EVENT_TIMESTAMP_MUST_NOT_ADVANCE = "imported_event_timestamp_must_not_advance"
     RESERVED_FLAG = "reserved_flag"
     ID_MUST_NOT_BE_ZERO = "id_must_not_be_zero"
+    ID_MUST_NOT_BE_RESERVED = "id_must_not_be_reserved"
     EXISTS_WITH_DIFFERENT_FLAGS = "exists_with_different_flags"
     EXISTS_WITH_DIFFERENT_PENDING_ID = "exists_with_different_pending_id"
     EXISTS_WITH_DIFFERENT_REVERSES = "exists_with_different_reverses"
@@ -75,6 +80,15 @@ class Outcome(StrEnum):
     REVERSED_TRANSFER_HAS_DIFFERENT_LEDGER = "reversed_transfer_has_different_ledger"
     REVERSED_TRANSFER_HAS_DIFFERENT_AMOUNT = "reversed_transfer_has_different_amount"
     REVERSED_TRANSFER_ALREADY_REVERSED = "reversed_transfer_already_reversed"
+    IMPORTED_EVENT_TIMESTAMP_MUST_NOT_REGRESS = "imported_event_timestamp_must_not_regress"
+    IMPORTED_EVENT_TIMESTAMP_MUST_POSTDATE_DEBIT_ACCOUNT = (
+        "imported_event_timestamp_must_postdate_debit_account"
+    )
+    IMPORTED_EVENT_TIMESTAMP_MUST_POSTDATE_CREDIT_ACCOUNT = (
+        "imported_event_timestamp_must_postdate_credit_account"
+    )
+    IMPORTED_EVENT_TIMEOUT_MUST_BE_ZERO = "imported_event_timeout_must_be_zero"
+    EFFECTIVE_PERIOD_CLOSED = "effective_period_closed"
     DEBIT_ACCOUNT_ALREADY_CLOSED = "debit_account_already_closed"
     CREDIT_ACCOUNT_ALREADY_CLOSED = "credit_account_already_closed"
     DEBIT_ACCOUNT_FROZEN = "debit_account_frozen"
@@ -108,6 +122,7 @@ TRANSIENT: Final = frozenset(
         Outcome.CREDIT_ACCOUNT_NOT_FOUND,
         Outcome.PENDING_TRANSFER_NOT_FOUND,
         Outcome.REVERSED_TRANSFER_NOT_FOUND,
+        Outcome.EFFECTIVE_PERIOD_CLOSED,
         Outcome.DEBIT_ACCOUNT_ALREADY_CLOSED,
         Outcome.CREDIT_ACCOUNT_ALREADY_CLOSED,
         Outcome.DEBIT_ACCOUNT_FROZEN,
@@ -118,3 +133,17 @@ TRANSIENT: Final = frozenset(
 )
 """Refusals that depend on the state of the book: the id is spent, so a replay cannot turn out
 otherwise; ask again under a new id."""
+
+
+class AccountOutcome(StrEnum):
+    """The answer to one account that was to be opened; earlier members win over later ones."""
+
+    CREATED = "created"
+    FLAGS_ARE_MUTUALLY_EXCLUSIVE = "flags_are_mutually_exclusive"
+    EXISTS_WITH_DIFFERENT_SIDE = "exists_with_different_side"
+    EXISTS_WITH_DIFFERENT_FLAGS = "exists_with_different_flags"
+    EXISTS_WITH_DIFFERENT_OWNER = "exists_with_different_owner"
+    EXISTS_WITH_DIFFERENT_PURPOSE = "exists_with_different_purpose"
+    EXISTS_WITH_DIFFERENT_METADATA = "exists_with_different_metadata"
+    EXISTS_WITH_DIFFERENT_EFFECTIVE_TIME = "exists_with_different_effective_time"
+    EXISTS = "exists"

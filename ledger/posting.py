@@ -11,39 +11,52 @@ already locked, append outbox rows, and commit (`ledger.testing.enforce_lock_ord
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Final
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from kernel.db import driver
 from kernel.errors import BadInput
+from kernel.money import AMOUNT_MAX
 from ledger import merkle, statements, store, tables
-from ledger.arrays import numbers
+from ledger.arrays import numbers, texts, times
 from ledger.chart import account_spec
 from ledger.decide import EXPIRIES_MAX, decide
-from ledger.errors import AccountDiffers, BookNotOpen, PostingRefused
-from ledger.form import NIL, may_be_all
+from ledger.errors import AccountDiffers, BookNotOpen, PeriodRefused, PostingRefused
+from ledger.form import NIL, check_form, check_id, may_be_all
 from ledger.model import (
     ALL,
     BATCH_MAX,
-    TEXT_LENGTH_MAX,
     AccountEventKind,
+    AccountResult,
     AccountSpec,
+    Kind,
+    PeriodEventKind,
     PostResult,
-    Side,
     Transfer,
+    chain,
+    transfer,
+)
+from ledger.opaque import (
+    CODE_LENGTH_MAX,
+    TEXT_LENGTH_MAX,
+    are_tokens,
     canonical_metadata,
     metadata_hash,
+    require_token,
 )
-from ledger.outcome import Outcome
-from ledger.records import account_line
-from ledger.state import Request
+from ledger.outcome import AccountOutcome, Outcome
+from ledger.records import account_line, microseconds, period_line, tail_of, user_data_of
+from ledger.state import Request, Standing
+from ledger.working import effective_day
 
-CODE_LENGTH_MAX: Final = 64
 NO_TIME: Final = timedelta(0)
+SHORTFALL_CODE: Final = "reversal.shortfall"
 
 
 async def open_book(
@@ -100,72 +113,194 @@ async def ensure_accounts(
         (path, asset): account_spec(path, asset, owners.get(path, "house"))
         for path, asset in sorted(set(keys))
     }
-    if len(specs) > BATCH_MAX:
-        raise BadInput(f"at most {BATCH_MAX} accounts are opened at once")
-    if await _missing(conn, book, specs, owners):
-        await open_accounts(conn, book, specs, owners=owners, now=now)
-
-
-async def open_accounts(
-    conn: AsyncConnection,
-    book: int,
-    specs: Mapping[tuple[str, str], AccountSpec],
-    *,
-    owners: Mapping[str, str],
-    now: datetime | None = None,
-) -> None:
-    """Open accounts with properties of their own; those that exist are left as they are."""
-    head = await store.lock_head(conn, book)
-    # Looked for again: another transaction may have opened some before the lock was ours.
-    missing = await _missing(conn, book, specs, owners)
-    if not missing:
-        return
-    at, _ = await store.read_clock_and_due(conn, head, now, 0)
-    assigned = [head.account_count + n for n in range(1, len(missing) + 1)]
-    sequences = [head.sequence + n for n in range(1, len(missing) + 1)]
-    lines = [
-        account_line(book, sequence, at, number, AccountEventKind.OPENED, spec, "")
-        for sequence, number, spec in zip(sequences, assigned, missing, strict=True)
-    ]
-    sealed = await store.seal(conn, head, lines)
-    await store.run(
-        conn,
-        statements.WRITE_ACCOUNTS,
-        book,
-        assigned,
-        sequences,
-        [spec.path for spec in missing],
-        [spec.asset for spec in missing],
-        [spec.side.value for spec in missing],
-        [spec.owner for spec in missing],
-        [spec.debits_must_not_exceed_credits for spec in missing],
-        [spec.credits_must_not_exceed_debits for spec in missing],
-        at,
-    )
-    await store.write_block(conn, head, sealed, at, records=len(lines), opened=len(lines))
-
-
-async def _missing(
-    conn: AsyncConnection,
-    book: int,
-    specs: Mapping[tuple[str, str], AccountSpec],
-    owners: Mapping[str, str],
-) -> list[AccountSpec]:
-    rows = await store.run(
-        conn,
-        statements.READ_OWNERS,
-        book,
-        [path for path, _ in specs],
-        [asset for _, asset in specs],
-    )
-    existing = {(row.path, row.asset): row.owner for row in rows}
+    _require_few(specs)
+    existing = {
+        (row["path"], row["asset"]): row["owner"]
+        for row in (
+            item._mapping  # noqa: SLF001  SQLAlchemy's public name for a row as a mapping
+            for item in await store.run(conn, statements.READ_SPECS, book, *_columns(specs))
+        )
+    }
     for key, owner in existing.items():
         if key[0] in owners and specs[key].owner != owner:
             raise AccountDiffers(
                 f"{key[0]} {key[1]} belongs to {owner}, not to {specs[key].owner}",
                 remedy="An account never changes its owner; open another one",
             )
-    return [spec for key, spec in specs.items() if key not in existing]
+    missing = [spec for key, spec in specs.items() if key not in existing]
+    if missing:
+        await open_accounts(conn, book, missing, now=now)
+
+
+def _require_few(items: Any) -> None:
+    if len(items) > BATCH_MAX:
+        raise BadInput(f"at most {BATCH_MAX} accounts are opened at once")
+
+
+def _columns(keys: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    pairs = list(keys)
+    return texts([path for path, _ in pairs]), texts([asset for _, asset in pairs])
+
+
+async def open_accounts(
+    conn: AsyncConnection,
+    book: int,
+    specs: Sequence[AccountSpec],
+    *,
+    now: datetime | None = None,
+) -> list[AccountResult]:
+    """Open accounts; those that exist are left as they are. One answer for each.
+
+    Args:
+        conn: the caller's transaction.
+        book: the book.
+        specs: at most `BATCH_MAX`. A credit limit that differs is no difference: it can be set anew.
+        now: block time; None: the database's clock.
+
+    Raises:
+        BadInput: a spec that no book could understand.
+        BookNotOpen: there is no such book.
+    """
+    _require_few(specs)
+    for spec in specs:
+        _require_spec(spec)
+    head = await store.lock_head(conn, book)
+    async with driver(conn) as raw:
+        clock = await store.read_clock(raw, head, now, 0)
+        rows = await raw.fetch(
+            statements.READ_SPECS, book, *_columns({(s.path, s.asset) for s in specs})
+        )
+    found = {(row["path"], row["asset"]): row for row in rows}
+    results: list[AccountResult] = []
+    new: dict[tuple[str, str], tuple[AccountSpec, AccountResult]] = {}
+    for spec in specs:
+        key = spec.path, spec.asset
+        if key in new:
+            opened, result = new[key]
+            outcome = _compare_specs(spec, opened)
+            results.append(replace(result, outcome=outcome))
+        elif key in found:
+            row = found[key]
+            outcome = _compare_specs(spec, store.spec_of(row))
+            results.append(
+                AccountResult(
+                    outcome=outcome,
+                    path=key[0],
+                    asset=key[1],
+                    number=row["number"],
+                    sequence=row["sequence"],
+                )
+            )
+        elif spec.debits_must_not_exceed_credits and spec.credits_must_not_exceed_debits:
+            outcome = AccountOutcome.FLAGS_ARE_MUTUALLY_EXCLUSIVE
+            results.append(AccountResult(outcome=outcome, path=key[0], asset=key[1]))
+        else:
+            count = len(new) + 1
+            result = AccountResult(
+                outcome=AccountOutcome.CREATED,
+                path=key[0],
+                asset=key[1],
+                number=head.account_count + count,
+                sequence=head.sequence + count,
+            )
+            new[key] = spec, result
+            results.append(result)
+    if new:
+        await _write_accounts(conn, head, list(new.values()), clock.at)
+    return results
+
+
+async def _write_accounts(
+    conn: AsyncConnection,
+    head: store.LockedHead,
+    new: Sequence[tuple[AccountSpec, AccountResult]],
+    at: datetime,
+) -> None:
+    lines = [
+        account_line(
+            head.book,
+            head.sequence + place,
+            at,
+            head.account_count + place,
+            AccountEventKind.OPENED,
+            spec,
+            "",
+        )
+        for place, (spec, _) in enumerate(new, 1)
+    ]
+    sealed = await store.seal(conn, head, lines)
+    specs = [spec for spec, _ in new]
+    async with driver(conn) as raw:
+        await raw.execute(
+            statements.WRITE_ACCOUNTS,
+            head.book,
+            numbers([result.number for _, result in new]),
+            numbers([result.sequence for _, result in new]),
+            texts([spec.path for spec in specs]),
+            texts([spec.asset for spec in specs]),
+            texts([spec.side.value for spec in specs]),
+            texts([spec.owner for spec in specs]),
+            numbers([spec.debits_must_not_exceed_credits for spec in specs]),
+            numbers([spec.credits_must_not_exceed_debits for spec in specs]),
+            numbers([spec.credit_limit for spec in specs]),
+            texts([spec.purpose for spec in specs]),
+            texts([canonical_metadata(spec.metadata) or "{}" for spec in specs]),
+            times([spec.effective_at for spec in specs]),
+            at,
+        )
+        await store.write_block(
+            raw,
+            head,
+            sealed,
+            at,
+            records=len(lines),
+            opened=len(lines),
+            closed_through=head.closed_through,
+        )
+
+
+def _compare_specs(asked: AccountSpec, found: AccountSpec) -> AccountOutcome:
+    """Return ``exists``, or the name of the first property that differs."""
+    checks = (
+        (asked.side is not found.side, AccountOutcome.EXISTS_WITH_DIFFERENT_SIDE),
+        (
+            asked.debits_must_not_exceed_credits != found.debits_must_not_exceed_credits
+            or asked.credits_must_not_exceed_debits != found.credits_must_not_exceed_debits,
+            AccountOutcome.EXISTS_WITH_DIFFERENT_FLAGS,
+        ),
+        (asked.owner != found.owner, AccountOutcome.EXISTS_WITH_DIFFERENT_OWNER),
+        (asked.purpose != found.purpose, AccountOutcome.EXISTS_WITH_DIFFERENT_PURPOSE),
+        (
+            canonical_metadata(asked.metadata) != canonical_metadata(found.metadata),
+            AccountOutcome.EXISTS_WITH_DIFFERENT_METADATA,
+        ),
+        (
+            asked.effective_at != found.effective_at,
+            AccountOutcome.EXISTS_WITH_DIFFERENT_EFFECTIVE_TIME,
+        ),
+    )
+    return next((outcome for differs, outcome in checks if differs), AccountOutcome.EXISTS)
+
+
+def _require_spec(spec: AccountSpec) -> None:
+    for text, name in (
+        (spec.path, "path"),
+        (spec.asset, "asset code"),
+        (spec.owner, "owner class"),
+        (spec.purpose, "purpose"),
+    ):
+        require_token(text, name)
+    if not spec.path or not spec.asset:
+        raise BadInput(f"an account has a path and an asset, not {spec.path!r} and {spec.asset!r}")
+    _require_limit(spec.credit_limit)
+    canonical_metadata(spec.metadata)
+    if spec.effective_at is not None and spec.effective_at.tzinfo is None:
+        raise BadInput(f"account {spec.path}: effective_at has no time zone")
+
+
+def _require_limit(limit: int) -> None:
+    if not 0 <= limit <= AMOUNT_MAX:
+        raise BadInput(f"a credit limit is an integer from 0 to 2^256 - 1, not {limit!r}")
 
 
 async def set_frozen(
@@ -183,46 +318,183 @@ async def set_frozen(
     Raises:
         BookNotOpen: there is no such book or account.
     """
-    _require_text(reason, "reason")
-    head = await store.lock_head(conn, book)
-    at, _ = await store.read_clock_and_due(conn, head, now, 0)
-    rows = await store.run(
-        conn,
-        statements.READ_ACCOUNT,
-        book,
-        path,
-        asset,
-    )
-    if not rows:
-        raise BookNotOpen(f"book {book} has no account {path} {asset}")
-    row = rows[0]
-    if row.frozen == frozen:
-        return
     kind = AccountEventKind.FROZEN if frozen else AccountEventKind.UNFROZEN
-    spec = AccountSpec(
-        path=path,
-        asset=asset,
-        side=Side(row.side),
-        owner=row.owner,
-        debits_must_not_exceed_credits=row.debits_must_not_exceed_credits,
-        credits_must_not_exceed_debits=row.credits_must_not_exceed_debits,
-    )
+    await _change_account(conn, book, (path, asset), kind, None, reason, now)
+
+
+async def set_credit_limit(
+    conn: AsyncConnection,
+    book: int,
+    path: str,
+    asset: str,
+    limit: int,
+    *,
+    reason: str,
+    now: datetime | None = None,
+) -> None:
+    """Say by how much the guarded side of an account may exceed the other from now on.
+
+    Args:
+        conn: the caller's transaction.
+        book: the book.
+        path, asset: the account.
+        limit: in smallest units.
+        reason: for the journal; no personal data.
+        now: block time; None: the database's clock.
+
+    Raises:
+        BookNotOpen: there is no such book or account.
+        PostingRefused: more than *limit* is in use already.
+    """
+    _require_limit(limit)
+    await _change_account(conn, book, (path, asset), AccountEventKind.LIMITED, limit, reason, now)
+
+
+async def _change_account(
+    conn: AsyncConnection,
+    book: int,
+    key: tuple[str, str],
+    kind: AccountEventKind,
+    limit: int | None,
+    reason: str,
+    now: datetime | None,
+) -> None:
+    _require_reason(reason)
+    head = await store.lock_head(conn, book)
+    async with driver(conn) as raw:
+        clock = await store.read_clock(raw, head, now, 0)
+        rows = await raw.fetch(statements.READ_SPECS, book, *_columns([key]))
+        if not rows:
+            raise BookNotOpen(f"book {book} has no account {key[0]} {key[1]}")
+        row, spec = rows[0], store.spec_of(rows[0])
+        frozen = row["frozen"] if limit is not None else kind is AccountEventKind.FROZEN
+        if limit is None and frozen == row["frozen"]:
+            return
+        if limit is not None:
+            if limit == spec.credit_limit:
+                return
+            snapshot = await store.read_snapshot(raw, head, ids=(), keys=[key])
+            _require_unused(snapshot.by_key[key], limit)
+            spec = replace(spec, credit_limit=limit)
     sequence = head.sequence + 1
-    sealed = await store.seal(
-        conn, head, [account_line(book, sequence, at, row.number, kind, spec, reason)]
+    line = account_line(book, sequence, clock.at, row["number"], kind, spec, reason)
+    sealed = await store.seal(conn, head, [line])
+    async with driver(conn) as raw:
+        await raw.execute(
+            statements.WRITE_ACCOUNT_EVENT,
+            book,
+            sequence,
+            row["number"],
+            kind.value,
+            reason,
+            clock.at,
+            None if limit is None else str(limit),
+            frozen,
+            str(spec.credit_limit),
+        )
+        await store.write_block(
+            raw, head, sealed, clock.at, records=1, closed_through=head.closed_through
+        )
+
+
+def _require_unused(account: Standing, limit: int) -> None:
+    debits = account.debits_pending + account.debits_posted
+    credits_ = account.credits_pending + account.credits_posted
+    used = 0
+    if account.debits_capped:
+        used = debits - account.credits_posted
+    elif account.credits_capped:
+        used = credits_ - account.debits_posted
+    if used > limit:
+        raise PostingRefused(
+            f"{account.path} {account.asset} uses {used} of its credit limit, more than {limit}",
+            remedy="Let the account be paid back first",
+        )
+
+
+async def close_period(
+    conn: AsyncConnection,
+    book: int,
+    through: date,
+    *,
+    reason: str,
+    proposed_by: str,
+    approved_by: str,
+    now: datetime | None = None,
+) -> int:
+    """Close the effective days up to and including *through*; return the record's sequence.
+
+    From then on a transfer that is effective on such a day is refused. Whether these people may
+    close it is not asked here.
+
+    Raises:
+        PeriodRefused: the day is not over yet in the journal's own time, or closed already.
+    """
+    return await _record_period(
+        conn, book, PeriodEventKind.CLOSED, through, (reason, proposed_by, approved_by), now
     )
-    await store.run(
-        conn,
-        statements.WRITE_FROZEN,
-        book,
-        sequence,
-        row.number,
-        kind.value,
-        reason,
-        at,
-        frozen,
+
+
+async def reopen_period(
+    conn: AsyncConnection,
+    book: int,
+    through: date,
+    *,
+    reason: str,
+    proposed_by: str,
+    approved_by: str,
+    now: datetime | None = None,
+) -> int:
+    """Reopen the effective days after *through*, which stays closed; return the record's sequence.
+
+    Raises:
+        PeriodRefused: nothing after that day is closed.
+    """
+    return await _record_period(
+        conn, book, PeriodEventKind.REOPENED, through, (reason, proposed_by, approved_by), now
     )
-    await store.write_block(conn, head, sealed, at, records=1, opened=0)
+
+
+async def _record_period(
+    conn: AsyncConnection,
+    book: int,
+    kind: PeriodEventKind,
+    through: date,
+    said: tuple[str, str, str],
+    now: datetime | None,
+) -> int:
+    for text in said:
+        _require_reason(text)
+    head = await store.lock_head(conn, book)
+    async with driver(conn) as raw:
+        clock = await store.read_clock(raw, head, now, 0)
+    _require_period(head.closed_through, kind, through, clock.at)
+    sequence = head.sequence + 1
+    line = period_line(book, sequence, clock.at, kind, through, *said)
+    sealed = await store.seal(conn, head, [line])
+    async with driver(conn) as raw:
+        await raw.execute(
+            statements.WRITE_PERIOD_EVENT, book, sequence, kind.value, through, *said, clock.at
+        )
+        await store.write_block(raw, head, sealed, clock.at, records=1, closed_through=through)
+    return sequence
+
+
+def _require_period(
+    closed: date | None, kind: PeriodEventKind, through: date, at: datetime
+) -> None:
+    match kind:
+        case PeriodEventKind.CLOSED:
+            if through >= effective_day(at):
+                raise PeriodRefused(
+                    f"{through} is not over yet: the book's time is {at.isoformat()}",
+                    remedy="Close it on a later day",
+                )
+            if closed is not None and through <= closed:
+                raise PeriodRefused(f"everything up to {closed} is closed already")
+        case PeriodEventKind.REOPENED:
+            if closed is None or through >= closed:
+                raise PeriodRefused(f"nothing after {through} is closed")
 
 
 async def post(
@@ -239,7 +511,7 @@ async def post(
         now: block time, unless the last block is later; None: the database's clock.
 
     Raises:
-        BadInput: a request that no book could understand (too long, a float, a control character).
+        BadInput: a request that no book could understand (too long, a float, no token).
         BookNotOpen: there is no such book.
         NotATransaction: the connection is not in a READ COMMITTED transaction.
     """
@@ -247,17 +519,87 @@ async def post(
         raise BadInput(f"a batch is at most {BATCH_MAX} transfers, not {len(batch)}")
     requests = [prepare(item) for item in batch]
     head = await store.lock_head(conn, book)
-    at, due = await store.read_clock_and_due(conn, head, now, EXPIRIES_MAX)
-    if not requests and not due:
-        return []
-    snapshot = await store.read_snapshot(
-        conn, head, ids=_ids_of(batch), keys=_keys_of(batch), due=due
-    )
-    decisions = decide(snapshot, requests, at)
-    if decisions.records:
-        sealed = await store.seal(conn, head, store.lines_of(book, decisions.records, at))
-        await store.write(conn, head, decisions, sealed, at)
+    async with driver(conn) as raw:
+        clock = await store.read_clock(raw, head, now, EXPIRIES_MAX, ids_of(batch))
+        if not requests and not clock.due:
+            return []
+        snapshot = await store.read_snapshot(
+            raw,
+            head,
+            ids={*clock.spent, *references_of(batch)},
+            keys=keys_of(batch),
+            due=clock.due,
+        )
+    decisions = decide(snapshot, requests, clock.at)
+    if decisions.lines:
+        records = store.finished(decisions.lines, clock.at)
+        sealed = await store.seal(conn, head, [line.encode() for line in records])
+        async with driver(conn) as raw:
+            await store.write(raw, head, decisions, records, sealed, clock.at)
     return decisions.results
+
+
+async def post_reversal(
+    conn: AsyncConnection,
+    book: int,
+    reversal: Transfer,
+    *,
+    shortfall_id: UUID,
+    receivable: str,
+    now: datetime | None = None,
+) -> list[PostResult]:
+    """Reverse a transfer even if that would overdraw: what is missing becomes a receivable.
+
+    Where the account that the reversal debits has less available than that, the difference is first
+    posted from *receivable* to it, linked with the reversal, so both are made or neither.
+
+    Args:
+        conn: the caller's READ COMMITTED transaction.
+        book: the book.
+        reversal: as `ledger.model.reversal` makes it.
+        shortfall_id: id of the transfer that covers a shortfall.
+        receivable: path of the account that is owed it; opened if it does not exist.
+        now: block time, unless the last block is later; None: the database's clock.
+
+    Raises:
+        BadInput: not a reversal.
+    """
+    if reversal.kind is not Kind.REVERSAL or reversal.reverses is None:
+        raise BadInput(f"transfer {reversal.id} is not a reversal")
+    head = await store.lock_head(conn, book)
+    async with driver(conn) as raw:
+        ids = [reversal.id, reversal.reverses, shortfall_id]
+        snapshot = await store.read_snapshot(raw, head, ids=ids, keys=())
+    original = snapshot.transfers.get(reversal.reverses)
+    if original is None or reversal.id in snapshot.transfers:
+        return await post(conn, book, [reversal], now=now)
+    debited = snapshot.accounts[original.credit]
+    short = _shortfall(debited, original.amount)
+    if not short:
+        return await post(conn, book, [reversal], now=now)
+    await ensure_accounts(conn, book, [(receivable, debited.asset)], now=now)
+    covering = transfer(
+        shortfall_id,
+        receivable,
+        debited.path,
+        short,
+        debited.asset,
+        code=SHORTFALL_CODE,
+        correlation=reversal.correlation,
+    )
+    return await post(conn, book, chain(covering, reversal), now=now)
+
+
+def _shortfall(account: Standing, amount: int) -> int:
+    if not account.debits_capped:
+        return 0
+    available = (
+        account.credits_posted
+        + account.credit_limit
+        - account.debits_posted
+        - account.debits_pending
+    )
+    return max(0, amount - available)
 
 
 async def decided(conn: AsyncConnection, book: int, ids: Iterable[UUID]) -> dict[UUID, PostResult]:
@@ -265,13 +607,12 @@ async def decided(conn: AsyncConnection, book: int, ids: Iterable[UUID]) -> dict
     results: dict[UUID, PostResult] = {}
     for row in await store.run(conn, statements.READ_TRANSFERS, book, numbers(list(ids))):
         if row.id is not None:
-            found = store.transfer_row(row)
-            results[found.id] = PostResult(
+            results[row.id] = PostResult(
                 outcome=Outcome.CREATED,
-                transfer_id=found.id,
-                sequence=found.sequence,
-                recorded_at=found.recorded_at,
-                amount=found.amount,
+                transfer_id=row.id,
+                sequence=row.sequence,
+                recorded_at=row.recorded_at,
+                amount=int(row.amount),
                 replayed=True,
             )
         else:
@@ -299,39 +640,76 @@ def require_applied(results: Iterable[PostResult]) -> None:
 
 
 def prepare(item: Transfer) -> Request:
-    """Return a request ready to decide, refusing what no book could store."""
-    if not isinstance(item.amount, int):
-        raise BadInput(f"transfer {item.id}: the amount {item.amount!r} is not an integer")
-    if item.amount < 0 and not (item.amount == ALL and may_be_all(item)):
-        raise BadInput(f"transfer {item.id}: the amount {item.amount} is negative")
+    """Return a request ready to decide, refusing what no book could store.
+
+    Raises:
+        BadInput: names the transfer's field.
+    """
+    amount = item.amount
+    if not isinstance(amount, int):
+        raise BadInput(f"transfer {item.id}: the amount {amount!r} is not an integer")
+    if amount < 0 and not (amount == ALL and may_be_all(item)):
+        raise BadInput(f"transfer {item.id}: the amount {amount} is negative")
     if item.timeout is not None and item.timeout < NO_TIME:
         raise BadInput(f"transfer {item.id}: the timeout {item.timeout} is negative")
-    _require_text(item.debit, "debited account")
-    _require_text(item.credit, "credited account")
-    _require_text(item.asset, "asset code", CODE_LENGTH_MAX)
-    _require_text(item.code, "code", CODE_LENGTH_MAX)
-    _require_text(item.purpose, "purpose", CODE_LENGTH_MAX)
-    _require_text(item.reference, "reference")
+    _require_texts(item)
     if item.effective_at is not None and item.effective_at.tzinfo is None:
         raise BadInput(f"transfer {item.id}: effective_at has no time zone")
-    metadata = canonical_metadata(item.metadata)
-    return Request(item, metadata, metadata_hash(metadata))
+    metadata = hashed = ""
+    if item.metadata:
+        metadata = canonical_metadata(item.metadata)
+        hashed = metadata_hash(metadata)
+    flags = item.flags
+    return Request(
+        item,
+        flags,
+        check_id(item) or check_form(item, flags),
+        metadata,
+        hashed,
+        tail_of(
+            item.code, item.pending_id, item.reverses, item.purpose, microseconds(item.timeout)
+        ),
+        user_data_of(item.reference, item.correlation, hashed),
+    )
 
 
-def _require_text(text: str, name: str, length_max: int = TEXT_LENGTH_MAX) -> None:
-    if len(text) > length_max or not text.isprintable():
-        raise BadInput(f"a {name} is at most {length_max} printable characters, not {text!r}")
+def _require_texts(item: Transfer) -> None:
+    code, purpose, reference = item.code, item.purpose, item.reference
+    longest = max(len(item.debit), len(item.credit), len(item.asset), len(code), len(purpose))
+    if (
+        longest <= CODE_LENGTH_MAX
+        and not reference
+        and are_tokens(code, purpose, item.debit, item.credit, item.asset)
+    ):
+        return
+    require_token(item.debit, "debited account")
+    require_token(item.credit, "credited account")
+    require_token(item.asset, "asset code", CODE_LENGTH_MAX)
+    require_token(code, "code", CODE_LENGTH_MAX)
+    require_token(purpose, "purpose", CODE_LENGTH_MAX)
+    require_token(reference, "reference")
 
 
-def _ids_of(batch: Sequence[Transfer]) -> list[UUID]:
-    ids = {item.id for item in batch}
-    ids.update(item.pending_id for item in batch if item.pending_id is not None)
-    ids.update(item.reverses for item in batch if item.reverses is not None)
-    ids.discard(NIL)
-    return list(ids)
+def _require_reason(text: str) -> None:
+    if not text or len(text) > TEXT_LENGTH_MAX or not text.isprintable():
+        raise BadInput(f"a reason is 1 to {TEXT_LENGTH_MAX} printable characters, not {text!r}")
 
 
-def _keys_of(batch: Sequence[Transfer]) -> set[tuple[str, str]]:
+def ids_of(batch: Iterable[Transfer]) -> list[UUID]:
+    """Return the ids that a batch asks for."""
+    return [item.id for item in batch if item.id != NIL]
+
+
+def references_of(batch: Iterable[Transfer]) -> set[UUID]:
+    """Return the ids of the holds that a batch resolves and of the transfers that it reverses."""
+    found = {item.pending_id for item in batch if item.pending_id is not None}
+    found.update(item.reverses for item in batch if item.reverses is not None)
+    found.discard(NIL)
+    return found
+
+
+def keys_of(batch: Iterable[Transfer]) -> set[tuple[str, str]]:
+    """Return (path, asset) of the accounts that a batch names."""
     keys = {(item.debit, item.asset) for item in batch}
     keys.update((item.credit, item.asset) for item in batch)
     return keys

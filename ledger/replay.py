@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ledger.form import INHERITING
-from ledger.model import ALL, BALANCING, Kind, Transfer
+from ledger.model import ALL, AT_ORIGINAL, BALANCING, Kind, Transfer
 from ledger.outcome import Outcome
 from ledger.records import microseconds
-from ledger.state import AccountState, Request, TransferRow
+from ledger.state import Request, Standing, TransferRow
 
 
-def compare(item: Request, row: TransferRow, debit: AccountState, credit: AccountState) -> Outcome:
+def compare(item: Request, row: TransferRow, debit: Standing, credit: Standing) -> Outcome:
     """Return ``exists``, or the name of the first field that differs.
 
     Args:
@@ -22,7 +22,7 @@ def compare(item: Request, row: TransferRow, debit: AccountState, credit: Accoun
     inherits = row.kind in INHERITING
     checks = (
         (
-            asked.kind is not row.kind or asked.flags != row.flags,
+            asked.kind is not row.kind or item.flags != row.flags,
             Outcome.EXISTS_WITH_DIFFERENT_FLAGS,
         ),
         (asked.pending_id != row.pending_id, Outcome.EXISTS_WITH_DIFFERENT_PENDING_ID),
@@ -68,7 +68,7 @@ def _same_user_data(item: Request, row: TransferRow) -> bool:
     asked = item.transfer
     return (
         asked.purpose == row.purpose
-        and asked.effective_at == row.effective_at
+        and (bool(row.flags & AT_ORIGINAL) or asked.effective_at == row.effective_at)
         and asked.reference == row.reference
         and asked.correlation == row.correlation
         and item.metadata_hash == row.metadata_hash

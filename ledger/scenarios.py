@@ -13,11 +13,13 @@ them are one batch; ``+`` links a transfer to the next one::
 
 Verbs: ``move DEBIT CREDIT AMOUNT ASSET``, ``hold DEBIT CREDIT AMOUNT ASSET``, ``post HOLD [AMOUNT]``,
 ``void HOLD [AMOUNT]``, ``reverse TRANSFER``, ``expire HOLD`` (which the ledger keeps for itself).
-Options: ``purpose= code= reference= timeout= pending= reverses= debit= credit= asset= id=`` and the
-flags ``balancing_debit`` and so on. ``@ +5s`` moves the clock; ``freeze PATH ASSET`` and
-``unfreeze PATH ASSET``; ``own PATH OWNER`` says whose a holding is before it is opened, ``cap PATH
-ASSET`` opens an account whose credits must not exceed its debits; ``= PATH AMOUNT ASSET`` shows a
-balance. Accounts are opened when first named, unless written ``?PATH``.
+Options: ``purpose= code= reference= timeout= pending= reverses= debit= credit= asset= id=``,
+``effective=2026-01-03`` (a day, or a time of ISO 8601), and the flags ``balancing_debit`` and so on,
+``imported``, ``at_original``. ``@ +5s`` moves the clock; ``freeze PATH ASSET`` and ``unfreeze PATH
+ASSET``; ``limit PATH ASSET AMOUNT`` sets a credit limit; ``close-period DAY`` and ``reopen-period
+DAY``; ``own PATH OWNER`` says whose a holding is before it is opened, ``cap PATH ASSET`` opens an account
+whose credits must not exceed its debits, ``since PATH ASSET DAY`` one that is older than the book;
+``= PATH AMOUNT ASSET`` shows a balance. Accounts are opened when first named, unless written ``?PATH``.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -37,7 +39,16 @@ from kernel.ids import derive_id
 from kernel.money import Asset
 from ledger.chart import account_spec
 from ledger.model import ALL, Kind, PostResult, Transfer
-from ledger.posting import ensure_accounts, open_accounts, open_book, post, set_frozen
+from ledger.posting import (
+    close_period,
+    ensure_accounts,
+    open_accounts,
+    open_book,
+    post,
+    reopen_period,
+    set_credit_limit,
+    set_frozen,
+)
 from ledger.queries import get_balance
 
 START: Final = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -47,8 +58,16 @@ SCALES: Final = {"USD": 2, "EUR": 2, "BTC": 8, "ETH": 18, "USDT": 6}
 _ARROW: Final = re.compile(r"\s*->.*$")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _FLAGS: Final = frozenset(
-    {"balancing_debit", "balancing_credit", "closing_debit", "closing_credit"}
+    {
+        "balancing_debit",
+        "balancing_credit",
+        "closing_debit",
+        "closing_credit",
+        "imported",
+        "at_original",
+    }
 )
+_REASON: Final = "story"
 _KINDS: Final = {
     "move": Kind.SINGLE,
     "hold": Kind.PENDING,
@@ -167,6 +186,11 @@ def _interval(text: str) -> timedelta:
     return timedelta(**{_UNITS[text[-1]]: float(text[:-1])})
 
 
+def _time(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
 def _id(name: str) -> UUID:
     return UUID(int=0) if name == "0" else name_id(name)
 
@@ -186,6 +210,8 @@ def _option(word: str) -> tuple[str, Any]:
             return "timeout", timedelta.max if value == "max" else _interval(value)
         case "debit" | "credit":
             return key, _path(value)
+        case "effective":
+            return "effective_at", _time(value)
         case "asset":
             return key, "" if value == "-" else value
         case "code":
@@ -241,35 +267,46 @@ async def _step(engine: AsyncEngine, story: Story, line: str) -> str:
             await transact(engine, lambda conn: post(conn, story.book, [], now=story.at))
         case ["own", path, owner]:
             story.owners[path] = owner
-        case ["cap", path, asset]:
-            await transact(engine, lambda conn: _open_capped(conn, story, path, asset))
-        case [("freeze" | "unfreeze") as verb, path, asset]:
-            await transact(
-                engine,
-                lambda conn: set_frozen(
-                    conn,
-                    story.book,
-                    path,
-                    asset,
-                    frozen=verb == "freeze",
-                    reason="story",
-                    now=story.at,
-                ),
-            )
         case ["=", path, _, asset, *_]:
             return await _balance(engine, story, line, path, asset)
         case []:
             pass
         case [first, *_] if first.startswith("#"):
             pass
-        case _:
-            raise BadInput(f"not a line of a story: {line!r}")
+        case words:
+            await transact(engine, lambda conn: _change(conn, story, words))
     return line
 
 
-async def _open_capped(conn: AsyncConnection, story: Story, path: str, asset: str) -> None:
-    spec = replace(account_spec(path, asset), credits_must_not_exceed_debits=True)
-    await open_accounts(conn, story.book, {(path, asset): spec}, owners={}, now=story.at)
+async def _change(conn: AsyncConnection, story: Story, words: list[str]) -> None:
+    """Run a line that changes an account or a period."""
+    book, now = story.book, story.at
+    match words:
+        case ["cap", path, asset]:
+            spec = replace(account_spec(path, asset), credits_must_not_exceed_debits=True)
+            await open_accounts(conn, book, [spec], now=now)
+        case ["since", path, asset, day]:
+            spec = replace(account_spec(path, asset), effective_at=_time(day))
+            await open_accounts(conn, book, [spec], now=now)
+        case [("freeze" | "unfreeze") as verb, path, asset]:
+            frozen = verb == "freeze"
+            await set_frozen(conn, book, path, asset, frozen=frozen, reason=_REASON, now=now)
+        case ["limit", path, asset, amount]:
+            limit = _amount(amount, asset)
+            await set_credit_limit(conn, book, path, asset, limit, reason=_REASON, now=now)
+        case [("close-period" | "reopen-period") as verb, day]:
+            record = close_period if verb == "close-period" else reopen_period
+            await record(
+                conn,
+                book,
+                date.fromisoformat(day),
+                reason=_REASON,
+                proposed_by="ann",
+                approved_by="bob",
+                now=now,
+            )
+        case _:
+            raise BadInput(f"not a line of a story: {' '.join(words)!r}")
 
 
 async def _balance(engine: AsyncEngine, story: Story, line: str, path: str, asset: str) -> str:

@@ -1,10 +1,10 @@
-"""What a decision reads and what it returns: values between `store` and `decide`."""
+"""What a decision is made from and what it comes to; rows of the ledger without their book."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -12,59 +12,96 @@ from ledger.model import HoldState, Kind, PostResult, Transfer
 from ledger.outcome import Outcome
 
 
-class Columns(NamedTuple):
-    """The four columns of a balance, the account's entry count, and whether it is closed."""
+class Standing:
+    """An account and its balance while a batch is decided, changed in place.
+
+    Attributes:
+        version: how many entries the account has.
+        sequence: of its last entry.
+        debits_capped: debits must not exceed credits and the limit.
+        credits_capped: credits must not exceed debits and the limit.
+        opened_at: since when it exists for the accounts.
+    """
+
+    __slots__ = (
+        "asset",
+        "closed",
+        "credit_limit",
+        "credits_capped",
+        "credits_pending",
+        "credits_posted",
+        "debits_capped",
+        "debits_pending",
+        "debits_posted",
+        "frozen",
+        "number",
+        "opened_at",
+        "path",
+        "sequence",
+        "version",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        path: str,
+        asset: str,
+        opened_at: datetime,
+        *,
+        debits_capped: bool = False,
+        credits_capped: bool = False,
+    ) -> None:
+        self.number = number
+        self.path = path
+        self.asset = asset
+        self.opened_at = opened_at
+        self.debits_capped = debits_capped
+        self.credits_capped = credits_capped
+        self.credit_limit = 0
+        self.frozen = False
+        self.closed = False
+        self.version = 0
+        self.sequence = 0
+        self.debits_pending = 0
+        self.debits_posted = 0
+        self.credits_pending = 0
+        self.credits_posted = 0
+
+    def mark(self) -> Mark:
+        """Return what `restore` needs to take back what happens from now on."""
+        return Mark(
+            self.debits_pending,
+            self.debits_posted,
+            self.credits_pending,
+            self.credits_posted,
+            self.version,
+            self.sequence,
+            self.closed,
+        )
+
+    def restore(self, mark: Mark) -> None:
+        """Take back everything since *mark*."""
+        (
+            self.debits_pending,
+            self.debits_posted,
+            self.credits_pending,
+            self.credits_posted,
+            self.version,
+            self.sequence,
+            self.closed,
+        ) = mark
+
+
+class Mark(NamedTuple):
+    """The part of a standing that transfers change."""
 
     debits_pending: int
     debits_posted: int
     credits_pending: int
     credits_posted: int
     version: int
+    sequence: int
     closed: bool
-
-    def debited(self, amount: int) -> Columns:
-        """Return the columns after one more entry, a posted debit."""
-        dp, d, cp, c, version, closed = self
-        return Columns(dp, d + amount, cp, c, version + 1, closed)
-
-    def credited(self, amount: int) -> Columns:
-        """Return the columns after one more entry, a posted credit."""
-        dp, d, cp, c, version, closed = self
-        return Columns(dp, d, cp, c + amount, version + 1, closed)
-
-    def moved(
-        self,
-        *,
-        closed: bool,
-        pending_debits: int = 0,
-        debits: int = 0,
-        pending_credits: int = 0,
-        credits_: int = 0,
-    ) -> Columns:
-        """Return the columns after one more entry."""
-        dp, d, cp, c, version, _ = self
-        return Columns(
-            dp + pending_debits,
-            d + debits,
-            cp + pending_credits,
-            c + credits_,
-            version + 1,
-            closed,
-        )
-
-
-class AccountState(NamedTuple):
-    """An account and its balance as read under the head's lock."""
-
-    number: int
-    path: str
-    asset: str
-    debits_capped: bool
-    """Debits must not exceed credits."""
-    credits_capped: bool
-    """Credits must not exceed debits."""
-    frozen: bool
-    columns: Columns
 
 
 class HoldRow(NamedTuple):
@@ -106,16 +143,14 @@ class TransferRow(NamedTuple):
     held: int | None = None
 
 
-class EntryRow(NamedTuple):
-    """One side of a transfer: the account's columns after it."""
+class EffectiveRow(NamedTuple):
+    """A posted movement whose effective day is not the day on which it was recorded."""
 
     account: int
+    effective_on: date
     sequence: int
-    version: int
-    debits_pending: int
-    debits_posted: int
-    credits_pending: int
-    credits_posted: int
+    debits: int
+    credits: int
 
 
 class RefusalRow(NamedTuple):
@@ -127,45 +162,82 @@ class RefusalRow(NamedTuple):
     recorded_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+class Request(NamedTuple):
+    """A transfer, checked for form, with what of its record follows from it alone.
+
+    Attributes:
+        flags: of the transfer, computed once.
+        fault: what is wrong with it whatever the book holds; None where it is well formed.
+        metadata: canonical text.
+        metadata_hash: of that text.
+        tail: the record's fields from the code to the purpose and the timeout.
+        user_data: the record's fields behind the effective time.
+    """
+
+    transfer: Transfer
+    flags: int
+    fault: Outcome | None
+    metadata: str
+    metadata_hash: str
+    tail: str
+    user_data: str
+
+
+@dataclass(slots=True)
 class Snapshot:
     """The part of a book that a batch touches, read under the head's lock.
+
+    A decision changes the standings in place: a snapshot is used once, unless what was decided on
+    it has been committed.
 
     Attributes:
         sequence: of the last record.
         accounts: by number: every account that the batch, a hold or a reversal names.
+        by_key: the same by path and asset.
         transfers: by id: those of the batch's ids, pending ids and reversed ids that exist.
         holds: by id: those that the batch resolves or replays, and those due.
         reversed_ids: transfers among *transfers* that have been reversed.
         due: ids of due holds, in (deadline, sequence) order.
+        closed_through: the last effective day that is closed.
+        imported_through: effective time of the last imported transfer.
     """
 
+    book: int
     sequence: int
-    accounts: Mapping[int, AccountState] = field(default_factory=dict)
-    transfers: Mapping[UUID, TransferRow] = field(default_factory=dict)
-    refusals: Mapping[UUID, RefusalRow] = field(default_factory=dict)
-    holds: Mapping[UUID, HoldRow] = field(default_factory=dict)
-    reversed_ids: frozenset[UUID] = frozenset()
+    accounts: dict[int, Standing] = field(default_factory=dict)
+    by_key: dict[tuple[str, str], Standing] = field(default_factory=dict)
+    transfers: dict[UUID, TransferRow] = field(default_factory=dict)
+    refusals: dict[UUID, RefusalRow] = field(default_factory=dict)
+    holds: dict[UUID, HoldRow] = field(default_factory=dict)
+    reversed_ids: set[UUID] = field(default_factory=set)
     due: tuple[UUID, ...] = ()
+    closed_through: date | None = None
+    imported_through: datetime | None = None
 
-
-class Request(NamedTuple):
-    """A transfer with the canonical text of its metadata and that text's hash."""
-
-    transfer: Transfer
-    metadata: str
-    metadata_hash: str
+    def add(self, accounts: Iterable[Standing]) -> None:
+        """Let the snapshot know *accounts*."""
+        for account in accounts:
+            self.accounts[account.number] = account
+            self.by_key[account.path, account.asset] = account
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What a batch comes to: answers in the batch's order, records in the journal's order."""
+    """What a batch comes to: answers in the batch's order, records in the journal's order.
+
+    Attributes:
+        lines: records, each without its last field, the time (`ledger.records`).
+        entries: rows of ``ledger.entry``, fields separated by tabs.
+        touched: accounts with new entries, as they stand now.
+    """
 
     results: list[PostResult]
     sequence: int
-    records: list[TransferRow | RefusalRow]
-    entries: list[EntryRow]
-    balances: Mapping[int, Columns]
+    lines: list[str]
+    entries: list[str]
+    touched: list[Standing]
     new_holds: list[HoldRow]
     resolved_holds: list[HoldRow]
     metadata: list[tuple[int, str]]
+    effective: list[EffectiveRow]
+    imported_through: datetime | None

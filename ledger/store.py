@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
+import structlog
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ledger import merkle, statements
 from ledger.arrays import nullable, numbers, texts, times
 from ledger.errors import BookNotOpen, NotATransaction
-from ledger.model import AccountEventKind, AccountSpec, HoldState, Kind, Side
+from ledger.model import AccountEventKind, AccountSpec, HoldState, Kind, PeriodEventKind, Side
 from ledger.outcome import Outcome
-from ledger.records import account_line, refusal_line, to_unix_us, transfer_line
-from ledger.state import (
-    AccountState,
-    Columns,
-    Decisions,
-    HoldRow,
-    RefusalRow,
-    Snapshot,
-    TransferRow,
-)
+from ledger.records import account_line, period_line, pg_time, refusal_line, transfer_line
+from ledger.state import Decisions, HoldRow, RefusalRow, Snapshot, Standing, TransferRow
+
+COPIED_FROM: Final = 64
+"""Transfers in a block from which on they are COPYed: below, two more exchanges cost more."""
+
+COPY_CHUNK: Final = 65_536
+"""Bytes given to COPY at once."""
+
+CLOCK_BEHIND_MAX: Final = timedelta(seconds=5)
+"""A clock further behind the last block's time is wrong, or that block's was: an alarm."""
+
+LOG: Final = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class LockedHead:
     account_count: int
     frontier: list[bytes]
     began_at: datetime
+    closed_through: date | None
+    imported_through: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +59,23 @@ class Sealed:
     tiles: list[merkle.Tile]
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What is read first under the head's lock.
+
+    Attributes:
+        at: the block's time, never before the last block's.
+        due: ids of the holds that are due then, in (deadline, sequence) order.
+        spent: those of the ids asked for that are recorded or refused.
+    """
+
+    at: datetime
+    due: tuple[UUID, ...]
+    spent: tuple[UUID, ...]
+
+
 async def run(conn: AsyncConnection, statement: str, *arguments: Any) -> Sequence[Row[Any]]:
-    """Run a statement of the posting path in SQLAlchemy's transaction and return its rows."""
+    """Run a statement in SQLAlchemy's transaction and return its rows."""
     result = await conn.exec_driver_sql(statement, arguments)
     return result.fetchall() if result.returns_rows else ()
 
@@ -81,164 +104,229 @@ async def lock_head(conn: AsyncConnection, book: int) -> LockedHead:
         account_count=row.account_count,
         frontier=merkle.unpack(row.frontier),
         began_at=row.began_at,
+        closed_through=row.closed_through,
+        imported_through=row.imported_through,
     )
 
 
-async def read_clock_and_due(
-    conn: AsyncConnection, head: LockedHead, now: datetime | None, due_max: int
-) -> tuple[datetime, dict[UUID, HoldRow]]:
-    """Return the block's time (never before the last block's) and the holds that are due then."""
-    rows = await run(conn, statements.READ_CLOCK_AND_DUE, head.book, head.block_time, now, due_max)
-    if rows[0].began_at != head.began_at:
+async def read_clock(
+    raw: asyncpg.Connection,
+    head: LockedHead,
+    now: datetime | None,
+    due_max: int,
+    ids: Iterable[UUID] = (),
+) -> Clock:
+    """Return the block's time, the holds due then, and which of *ids* are spent.
+
+    Raises:
+        NotATransaction: the connection commits every statement by itself.
+    """
+    row = await raw.fetchrow(
+        statements.READ_CLOCK, head.book, head.block_time, now, due_max, numbers(ids)
+    )
+    if row["began_at"] != head.began_at:
         raise NotATransaction(
             "the connection commits every statement by itself",
             remedy="Post inside a transaction: kernel.db.transact",
         )
-    due = {
-        row.id: HoldRow(
-            row.id,
-            row.sequence,
-            row.debit,
-            row.credit,
-            int(row.amount),
-            HoldState(row.state),
-            row.purpose,
-            row.correlation,
-            row.expires_at,
-            row.resolved_sequence,
-            row.flags,
+    behind = head.block_time - row["told"]
+    if behind > CLOCK_BEHIND_MAX:
+        LOG.warning(
+            "ledger.clock_behind",
+            book=head.book,
+            seconds=behind.total_seconds(),
+            block_time=head.block_time.isoformat(),
         )
-        for row in rows
-        if row.id is not None
-    }
-    return rows[0].at.astimezone(UTC), due
+    return Clock(row["at"].astimezone(UTC), tuple(row["due"]), tuple(row["spent"]))
 
 
 async def read_snapshot(
-    conn: AsyncConnection,
+    raw: asyncpg.Connection,
     head: LockedHead,
     *,
-    ids: list[UUID],
-    keys: set[tuple[str, str]],
-    due: dict[UUID, HoldRow],
+    ids: Iterable[UUID],
+    keys: Iterable[tuple[str, str]],
+    due: tuple[UUID, ...] = (),
 ) -> Snapshot:
     """Read what a batch touches.
 
     Args:
-        conn: the connection that holds the head's lock.
+        raw: the driver's connection, in the transaction that holds the head's lock.
         head: the locked head.
-        ids: of the transfers asked for, the holds they resolve, the transfers they reverse.
-        keys: (path, asset) of the accounts they name.
+        ids: of the transfers of the batch that exist, of the holds it resolves, of the transfers
+            it reverses.
+        keys: (path, asset) of the accounts the batch names.
         due: holds that this block expires first.
     """
-    transfers: dict[UUID, TransferRow] = {}
-    refusals: dict[UUID, RefusalRow] = {}
-    holds = dict(due)
-    reversed_ids: set[UUID] = set()
-    for row in await run(conn, statements.READ_TRANSFERS, head.book, numbers(ids)):
-        if row.id is not None:
-            found = transfer_row(row, None if row.held is None else int(row.held))
-            transfers[found.id] = found
-            if row.reversed_by is not None:
-                reversed_ids.add(found.id)
-        if row.hold_id is not None:
-            holds[row.hold_id] = _hold_row(row)
-        if row.refused_id is not None:
-            refusals[row.refused_id] = RefusalRow(
-                row.refused_sequence,
-                row.refused_id,
-                Outcome(row.refused_outcome),
-                row.refused_at.astimezone(UTC),
-            )
-    touched = {n for t in transfers.values() for n in (t.debit, t.credit)}
-    touched |= {n for h in holds.values() for n in (h.debit, h.credit)}
-    return Snapshot(
-        sequence=head.sequence,
-        accounts=await read_accounts(conn, head.book, keys, touched),
-        transfers=transfers,
-        refusals=refusals,
-        holds=holds,
-        reversed_ids=frozenset(reversed_ids),
-        due=tuple(due),
+    snapshot = Snapshot(
+        head.book,
+        head.sequence,
+        due=due,
+        closed_through=head.closed_through,
+        imported_through=head.imported_through,
     )
+    touched = await read_history(raw, snapshot, {*ids, *due})
+    await read_accounts(raw, snapshot, keys, touched)
+    return snapshot
+
+
+async def read_history(
+    raw: asyncpg.Connection, snapshot: Snapshot, ids: Iterable[UUID]
+) -> set[int]:
+    """Add what is recorded under *ids* to the snapshot; return the accounts it speaks of."""
+    wanted = list(ids)
+    rows = (
+        await raw.fetch(statements.READ_TRANSFERS, snapshot.book, numbers(wanted)) if wanted else ()
+    )
+    touched: set[int] = set()
+    for row in rows:
+        if row["id"] is not None:
+            held = row["held"]
+            found = transfer_row(row, None if held is None else int(held))
+            snapshot.transfers[found.id] = found
+            touched |= {found.debit, found.credit}
+            if row["reversed_by"] is not None:
+                snapshot.reversed_ids.add(found.id)
+        if row["hold_id"] is not None:
+            snapshot.holds[row["hold_id"]] = _hold_row(row)
+            touched |= {row["hold_debit"], row["hold_credit"]}
+        if row["refused_id"] is not None:
+            snapshot.refusals[row["refused_id"]] = RefusalRow(
+                row["refused_sequence"],
+                row["refused_id"],
+                Outcome(row["refused_outcome"]),
+                row["refused_at"].astimezone(UTC),
+            )
+    return touched
 
 
 async def read_accounts(
-    conn: AsyncConnection, book: int, keys: Iterable[tuple[str, str]], by_number: Iterable[int] = ()
-) -> dict[int, AccountState]:
-    """Return accounts with their balances, by number."""
-    pairs = list(keys)
-    rows = await run(
-        conn,
+    raw: asyncpg.Connection,
+    snapshot: Snapshot,
+    keys: Iterable[tuple[str, str]],
+    by_number: Iterable[int] = (),
+) -> None:
+    """Add accounts with their balances to the snapshot, those it does not know."""
+    pairs = [key for key in keys if key not in snapshot.by_key]
+    others = [number for number in by_number if number not in snapshot.accounts]
+    if not pairs and not others:
+        return
+    rows = await raw.fetch(
         statements.READ_ACCOUNTS,
-        book,
+        snapshot.book,
         texts([path for path, _ in pairs]),
         texts([asset for _, asset in pairs]),
-        numbers(list(by_number)),
+        numbers(others),
     )
-    return {row[0]: _account_state(row) for row in rows}
+    snapshot.add({row[0]: _standing(row) for row in rows}.values())
 
 
-def _account_state(row: Sequence[Any]) -> AccountState:
+def _standing(row: Any) -> Standing:
     # By position, in the order of the statement: this runs twice for each transfer.
-    columns = Columns(int(row[8]), int(row[9]), int(row[10]), int(row[11]), row[7], row[6])
-    return AccountState(row[0], row[1], row[2], row[3], row[4], row[5], columns)
+    (
+        number,
+        path,
+        asset,
+        opened_at,
+        debits_capped,
+        credits_capped,
+        limit,
+        frozen,
+        closed,
+        version,
+        sequence,
+        debits_pending,
+        debits_posted,
+        credits_pending,
+        credits_posted,
+    ) = row
+    account = Standing(
+        number,
+        path,
+        asset,
+        opened_at,
+        debits_capped=debits_capped,
+        credits_capped=credits_capped,
+    )
+    account.credit_limit = int(limit)
+    account.frozen = frozen
+    account.closed = closed
+    account.version = version
+    account.sequence = sequence
+    account.debits_pending = int(debits_pending)
+    account.debits_posted = int(debits_posted)
+    account.credits_pending = int(credits_pending)
+    account.credits_posted = int(credits_posted)
+    return account
 
 
-def transfer_row(row: Row[Any], held: int | None = None) -> TransferRow:
-    """Return a transfer as stored."""
+def transfer_row(row: Any, held: int | None = None) -> TransferRow:
+    """Return a transfer as stored, from a row of the driver or of SQLAlchemy (its mapping)."""
+    effective_at = row["effective_at"]
     return TransferRow(
-        sequence=row.sequence,
-        id=row.id,
-        kind=Kind(row.kind),
-        flags=row.flags,
-        debit=row.debit,
-        credit=row.credit,
-        amount=int(row.amount),
-        code=row.code,
-        pending_id=row.pending_id,
-        reverses=row.reverses,
-        purpose=row.purpose,
-        timeout_us=row.timeout_us,
-        effective_at=None if row.effective_at is None else row.effective_at.astimezone(UTC),
-        reference=row.reference,
-        correlation=row.correlation,
-        metadata_hash=row.metadata_hash,
-        recorded_at=row.recorded_at.astimezone(UTC),
+        sequence=row["sequence"],
+        id=row["id"],
+        kind=Kind(row["kind"]),
+        flags=row["flags"],
+        debit=row["debit"],
+        credit=row["credit"],
+        amount=int(row["amount"]),
+        code=row["code"],
+        pending_id=row["pending_id"],
+        reverses=row["reverses"],
+        purpose=row["purpose"],
+        timeout_us=row["timeout_us"],
+        effective_at=None if effective_at is None else effective_at.astimezone(UTC),
+        reference=row["reference"],
+        correlation=row["correlation"],
+        metadata_hash=row["metadata_hash"],
+        recorded_at=row["recorded_at"].astimezone(UTC),
         held=held,
     )
 
 
-def _hold_row(row: Row[Any]) -> HoldRow:
+def _hold_row(row: Any) -> HoldRow:
     return HoldRow(
-        row.hold_id,
-        row.hold_sequence,
-        row.hold_debit,
-        row.hold_credit,
-        int(row.held),
-        HoldState(row.hold_state),
-        row.hold_purpose,
-        row.hold_correlation,
-        row.expires_at,
-        row.resolved_sequence,
-        row.hold_flags,
+        row["hold_id"],
+        row["hold_sequence"],
+        row["hold_debit"],
+        row["hold_credit"],
+        int(row["held"]),
+        HoldState(row["hold_state"]),
+        row["hold_purpose"],
+        row["hold_correlation"],
+        row["expires_at"],
+        row["resolved_sequence"],
+        row["hold_flags"],
     )
 
 
-def lines_of(book: int, records: Sequence[TransferRow | RefusalRow], at: datetime) -> list[bytes]:
-    """Return the canonical lines of a block's records."""
-    time_us = to_unix_us(at)
-    return [
-        transfer_line(book, record, time_us)
-        if isinstance(record, TransferRow)
-        else refusal_line(book, record)
-        for record in records
-    ]
+def spec_of(row: Any) -> AccountSpec:
+    """Return what an account is, from the columns of ``ledger.account`` and its credit limit."""
+    effective_at = row["effective_at"]
+    return AccountSpec(
+        path=row["path"],
+        asset=row["asset"],
+        side=Side(row["side"]),
+        owner=row["owner"],
+        debits_must_not_exceed_credits=row["debits_must_not_exceed_credits"],
+        credits_must_not_exceed_debits=row["credits_must_not_exceed_debits"],
+        credit_limit=int(row["credit_limit"]),
+        purpose=row["purpose"],
+        metadata=json.loads(row["metadata"]),
+        effective_at=None if effective_at is None else effective_at.astimezone(UTC),
+    )
+
+
+def finished(lines: Sequence[str], at: datetime) -> list[str]:
+    """Return the records of a block with their time."""
+    time = pg_time(at)
+    return [f"{line}\t{time}" for line in lines]
 
 
 async def seal(conn: AsyncConnection, head: LockedHead, lines: Sequence[bytes]) -> Sealed:
     """Add *lines* to the tree; write nothing yet."""
-    leaves = [merkle.leaf_hash(line) for line in lines]
+    leaves = merkle.leaf_hashes(lines)
     size = head.sequence + len(leaves)
     frontier = merkle.append(size, head.frontier, leaves)
     tiles: list[merkle.Tile] = []
@@ -277,7 +365,7 @@ async def _complete_tiles(
 
 async def read_leaves(conn: AsyncConnection, book: int, start: int, end: int) -> list[bytes]:
     """Return the leaf hashes ``[start, end)``, made from the records."""
-    return [merkle.leaf_hash(line) for line in await read_lines(conn, book, start, end)]
+    return merkle.leaf_hashes(await read_lines(conn, book, start, end))
 
 
 async def read_lines(conn: AsyncConnection, book: int, start: int, end: int) -> list[bytes]:
@@ -286,26 +374,37 @@ async def read_lines(conn: AsyncConnection, book: int, start: int, end: int) -> 
         return []
     bounds = (book, start + 1, end)
     lines: dict[int, bytes] = {}
-    for row in await run(conn, statements.READ_TRANSFER_RANGE, *bounds):
-        record = transfer_row(row)
-        lines[record.sequence] = transfer_line(book, record, to_unix_us(record.recorded_at))
-    for row in await run(conn, statements.READ_REFUSAL_RANGE, *bounds):
-        refusal = RefusalRow(row.sequence, row.id, row.outcome, row.recorded_at)
-        lines[row.sequence] = refusal_line(book, refusal)
-    for row in await run(conn, statements.READ_EVENT_RANGE, *bounds):
-        spec = AccountSpec(
-            path=row.path,
-            asset=row.asset,
-            side=Side(row.side),
-            owner=row.owner,
-            debits_must_not_exceed_credits=row.debits_must_not_exceed_credits,
-            credits_must_not_exceed_debits=row.credits_must_not_exceed_debits,
+    for row in await _mappings(conn, statements.READ_TRANSFER_RANGE, *bounds):
+        lines[row["sequence"]] = transfer_line(book, transfer_row(row))
+    for row in await _mappings(conn, statements.READ_REFUSAL_RANGE, *bounds):
+        refusal = RefusalRow(row["sequence"], row["id"], row["outcome"], row["recorded_at"])
+        lines[row["sequence"]] = refusal_line(book, refusal)
+    for row in await _mappings(conn, statements.READ_EVENT_RANGE, *bounds):
+        lines[row["sequence"]] = account_line(
+            book,
+            row["sequence"],
+            row["recorded_at"],
+            row["account"],
+            AccountEventKind(row["kind"]),
+            spec_of(row),
+            row["reason"],
         )
-        kind = AccountEventKind(row.kind)
-        lines[row.sequence] = account_line(
-            book, row.sequence, row.recorded_at, row.account, kind, spec, row.reason
+    for row in await _mappings(conn, statements.READ_PERIOD_RANGE, *bounds):
+        lines[row["sequence"]] = period_line(
+            book,
+            row["sequence"],
+            row["recorded_at"],
+            PeriodEventKind(row["kind"]),
+            row["through"],
+            row["reason"],
+            row["proposed_by"],
+            row["approved_by"],
         )
     return [lines[sequence] for sequence in sorted(lines)]
+
+
+async def _mappings(conn: AsyncConnection, statement: str, *arguments: Any) -> list[Any]:
+    return [row._mapping for row in await run(conn, statement, *arguments)]  # noqa: SLF001  public
 
 
 async def read_tile_roots(
@@ -319,13 +418,30 @@ async def read_tile_roots(
 
 
 async def write(
-    conn: AsyncConnection, head: LockedHead, decisions: Decisions, sealed: Sealed, at: datetime
+    raw: asyncpg.Connection,
+    head: LockedHead,
+    decisions: Decisions,
+    records: Sequence[str],
+    sealed: Sealed,
+    at: datetime,
 ) -> None:
-    """Write a block: one statement, and one more where tiles are complete."""
-    transfers = [record for record in decisions.records if isinstance(record, TransferRow)]
-    refusals = [record for record in decisions.records if isinstance(record, RefusalRow)]
-    await run(
-        conn,
+    """Write a block: one statement, with two COPYs before it where the block is large.
+
+    Args:
+        raw: the driver's connection, in the transaction that holds the head's lock.
+        head: the locked head.
+        decisions: what the block holds.
+        records: their finished lines, in the same order.
+        sealed: what they add to the tree.
+        at: the block's time.
+    """
+    transfers, refusals = _rows_of(records)
+    entries = "\n".join(decisions.entries)
+    if len(records) >= COPIED_FROM:
+        await _copy(raw, "transfer", statements.TRANSFER_COLUMNS, transfers)
+        await _copy(raw, "entry", statements.ENTRY_COLUMNS, entries)
+        transfers = entries = ""
+    await raw.execute(
         statements.WRITE,
         head.book,
         head.height + 1,
@@ -335,48 +451,57 @@ async def write(
         sealed.root,
         head.account_count,
         sealed.frontier,
-        *_transfer_arrays(transfers),
-        *_entry_arrays(decisions),
-        *_balance_arrays(decisions),
+        decisions.imported_through,
+        transfers,
+        entries,
+        *_balance_arrays(decisions.touched),
         *_hold_arrays(decisions),
-        numbers([row.sequence for row in refusals]),
-        numbers([row.id for row in refusals]),
-        numbers([row.outcome for row in refusals]),
+        refusals,
         numbers([sequence for sequence, _ in decisions.metadata]),
         texts([text for _, text in decisions.metadata]),
+        *_effective_arrays(decisions),
     )
-    await write_tiles(conn, head.book, sealed.tiles)
+    await write_tiles(raw, head.book, sealed.tiles)
 
 
-def _transfer_arrays(rows: Sequence[TransferRow]) -> list[str]:
-    columns = list(zip(*rows, strict=True)) or [()] * len(TransferRow._fields)
+def _rows_of(records: Sequence[str]) -> tuple[str, str]:
+    """Return the rows of ``ledger.transfer`` and of ``ledger.refusal`` that the records are."""
+    transfers = [line[9:] for line in records if line.startswith("transfer\t")]
+    refusals = []
+    if len(transfers) < len(records):
+        refusals = [line[8:] for line in records if line.startswith("refusal\t")]
+    return "\n".join(transfers), "\n".join(refusals)
+
+
+async def _copy(raw: asyncpg.Connection, table: str, columns: Sequence[str], rows: str) -> None:
+    if rows:
+        await raw.copy_to_table(
+            table, source=_chunks(rows.encode()), columns=columns, schema_name="ledger"
+        )
+
+
+async def _chunks(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), COPY_CHUNK):
+        yield data[start : start + COPY_CHUNK]
+
+
+def _balance_arrays(touched: Sequence[Standing]) -> list[str]:
     return [
-        numbers(columns[0]),
-        numbers(columns[1]),
-        numbers([int(kind) for kind in columns[2]]),
-        *(numbers(columns[at]) for at in range(3, 7)),
-        texts(columns[7]),
-        nullable(columns[8]),
-        nullable(columns[9]),
-        texts(columns[10]),
-        nullable(columns[11]),
-        times(columns[12]),
-        texts(columns[13]),
-        nullable(columns[14]),
-        texts(columns[15]),
+        numbers([account.number for account in touched]),
+        numbers([account.sequence for account in touched]),
+        numbers([account.version for account in touched]),
+        numbers([account.closed for account in touched]),
+        numbers([account.debits_pending for account in touched]),
+        numbers([account.debits_posted for account in touched]),
+        numbers([account.credits_pending for account in touched]),
+        numbers([account.credits_posted for account in touched]),
     ]
 
 
-def _entry_arrays(decisions: Decisions) -> list[str]:
-    columns = zip(*decisions.entries, strict=True) if decisions.entries else [()] * 7
+def _effective_arrays(decisions: Decisions) -> list[str]:
+    rows = decisions.effective
+    columns = zip(*rows, strict=True) if rows else [()] * 5
     return [numbers(column) for column in columns]
-
-
-def _balance_arrays(decisions: Decisions) -> list[str]:
-    last = {entry.account: entry.sequence for entry in decisions.entries}
-    rows = [decisions.balances[number] for number in last]
-    dp, d, cp, c, versions, closed = zip(*rows, strict=True) if rows else [()] * 6
-    return [numbers(column) for column in (last, last.values(), versions, closed, dp, d, cp, c)]
 
 
 def _hold_arrays(decisions: Decisions) -> list[str]:
@@ -399,12 +524,11 @@ def _hold_arrays(decisions: Decisions) -> list[str]:
     ]
 
 
-async def write_tiles(conn: AsyncConnection, book: int, tiles: Sequence[merkle.Tile]) -> None:
+async def write_tiles(raw: asyncpg.Connection, book: int, tiles: Sequence[merkle.Tile]) -> None:
     """Write completed tiles, if there are any."""
     if not tiles:
         return
-    await run(
-        conn,
+    await raw.execute(
         statements.WRITE_TILES,
         book,
         [tile.level for tile in tiles],
@@ -415,17 +539,17 @@ async def write_tiles(conn: AsyncConnection, book: int, tiles: Sequence[merkle.T
 
 
 async def write_block(
-    conn: AsyncConnection,
+    raw: asyncpg.Connection,
     head: LockedHead,
     sealed: Sealed,
     at: datetime,
     *,
     records: int,
-    opened: int,
+    opened: int = 0,
+    closed_through: date | None = None,
 ) -> None:
-    """Write a block of account events: *records* of them, *opened* new accounts."""
-    await run(
-        conn,
+    """Write a block of other records than transfers: *records* of them, *opened* new accounts."""
+    await raw.execute(
         statements.WRITE_BLOCK,
         head.book,
         head.height + 1,
@@ -435,5 +559,6 @@ async def write_block(
         sealed.root,
         head.account_count + opened,
         sealed.frontier,
+        closed_through,
     )
-    await write_tiles(conn, head.book, sealed.tiles)
+    await write_tiles(raw, head.book, sealed.tiles)

@@ -1,6 +1,7 @@
 """Tables of the ledger.
 
-Journal (only ever inserted into): account, account_event, transfer, transfer_metadata, entry, refusal, block, tile.
+Journal (only ever inserted into): account, account_event, period_event, transfer, transfer_metadata,
+entry, effective_entry, refusal, block, tile.
 State (one writer at a time, under the head's lock): head, balance, hold.
 
 Each key begins with the book. There are no foreign keys and no row triggers here: on this path
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     Index,
     Integer,
     LargeBinary,
@@ -26,6 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     false,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -40,6 +43,8 @@ JOURNAL_TABLES: Final = frozenset(
         "transfer",
         "transfer_metadata",
         "entry",
+        "effective_entry",
+        "period_event",
         "refusal",
         "block",
         "tile",
@@ -60,6 +65,10 @@ head = Table(
     Column("account_count", BigInteger, nullable=False),
     # The roots of the tree's complete subtrees, largest first, 32 bytes each.
     Column("frontier", LargeBinary, nullable=False),
+    # The last effective day that is closed to postings.
+    Column("closed_through", Date),
+    # Effective time of the last imported transfer.
+    Column("imported_through", Timestamp),
     CheckConstraint("book > 0", name="positive"),
     schema=SCHEMA,
 )
@@ -75,6 +84,11 @@ account = Table(
     Column("owner", Text, nullable=False),
     Column("debits_must_not_exceed_credits", Boolean, nullable=False),
     Column("credits_must_not_exceed_debits", Boolean, nullable=False),
+    Column("purpose", Text, nullable=False, server_default=""),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    # When it was recorded; and since when it exists for the accounts, if that is earlier.
+    Column("opened_at", Timestamp, nullable=False),
+    Column("effective_at", Timestamp),
     PrimaryKeyConstraint("book", "number"),
     UniqueConstraint("book", "path", "asset"),
     CheckConstraint("side IN ('debit', 'credit')", name="side"),
@@ -90,8 +104,13 @@ account_event = Table(
     Column("kind", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("recorded_at", Timestamp, nullable=False),
+    # The limit from now on: of an opening and of a new limit.
+    Column("credit_limit", Units),
     PrimaryKeyConstraint("book", "sequence"),
-    CheckConstraint("kind IN ('opened', 'frozen', 'unfrozen')", name="kind"),
+    CheckConstraint("kind IN ('opened', 'frozen', 'unfrozen', 'limited')", name="kind"),
+    CheckConstraint(
+        "(credit_limit IS NOT NULL) = (kind IN ('opened', 'limited'))", name="credit_limit"
+    ),
     schema=SCHEMA,
 )
 Index("ix_account_event_account", account_event.c.book, account_event.c.account)
@@ -114,17 +133,21 @@ balance = Table(
     # Copied from the account, so that PostgreSQL itself refuses what the flags forbid.
     Column("debits_must_not_exceed_credits", Boolean, nullable=False),
     Column("credits_must_not_exceed_debits", Boolean, nullable=False),
+    Column("credit_limit", Units, nullable=False, server_default="0"),
     PrimaryKeyConstraint("book", "account"),
+    CheckConstraint("credit_limit >= 0", name="credit_limit"),
     CheckConstraint(
         "debits_pending >= 0 AND debits_posted >= 0 AND credits_pending >= 0 AND credits_posted >= 0",
         name="not_negative",
     ),
     CheckConstraint(
-        "NOT debits_must_not_exceed_credits OR debits_pending + debits_posted <= credits_posted",
+        "NOT debits_must_not_exceed_credits"
+        " OR debits_pending + debits_posted <= credits_posted + credit_limit",
         name="debits_must_not_exceed_credits",
     ),
     CheckConstraint(
-        "NOT credits_must_not_exceed_debits OR credits_pending + credits_posted <= debits_posted",
+        "NOT credits_must_not_exceed_debits"
+        " OR credits_pending + credits_posted <= debits_posted + credit_limit",
         name="credits_must_not_exceed_debits",
     ),
     schema=SCHEMA,
@@ -179,8 +202,17 @@ Index(
     "ix_transfer_correlation",
     transfer.c.book,
     transfer.c.correlation,
+    transfer.c.sequence,
     postgresql_where=transfer.c.correlation.is_not(None),
 )
+Index(
+    "ix_transfer_reference",
+    transfer.c.book,
+    transfer.c.reference,
+    transfer.c.sequence,
+    postgresql_where=transfer.c.reference != "",
+)
+Index("ix_transfer_code", transfer.c.book, transfer.c.code, transfer.c.sequence)
 
 transfer_metadata = Table(
     "transfer_metadata",
@@ -190,6 +222,12 @@ transfer_metadata = Table(
     Column("data", JSONB, nullable=False),
     PrimaryKeyConstraint("book", "sequence"),
     schema=SCHEMA,
+)
+Index(
+    "ix_transfer_metadata_data",
+    transfer_metadata.c.data,
+    postgresql_using="gin",
+    postgresql_ops={"data": "jsonb_path_ops"},
 )
 
 entry = Table(
@@ -204,6 +242,45 @@ entry = Table(
     Column("credits_pending", Units, nullable=False),
     Column("credits_posted", Units, nullable=False),
     PrimaryKeyConstraint("book", "account", "sequence"),
+    schema=SCHEMA,
+)
+# Rows lie in the order of their sequence numbers: a range of them is a range of pages.
+Index("ix_entry_sequence", entry.c.sequence, postgresql_using="brin")
+
+# Only posted movements whose effective day is not the day on which they were recorded.
+effective_entry = Table(
+    "effective_entry",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("account", BigInteger, nullable=False),
+    Column("effective_on", Date, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("debits", Units, nullable=False),
+    Column("credits", Units, nullable=False),
+    PrimaryKeyConstraint("book", "account", "sequence"),
+    schema=SCHEMA,
+)
+Index(
+    "ix_effective_entry_day",
+    effective_entry.c.book,
+    effective_entry.c.account,
+    effective_entry.c.effective_on,
+)
+
+period_event = Table(
+    "period_event",
+    metadata,
+    Column("book", SmallInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    # The last effective day that is closed; of a reopening, the first that is open again less one.
+    Column("through", Date, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("proposed_by", Text, nullable=False),
+    Column("approved_by", Text, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("book", "sequence"),
+    CheckConstraint("kind IN ('closed', 'reopened')", name="kind"),
     schema=SCHEMA,
 )
 

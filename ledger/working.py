@@ -1,24 +1,24 @@
-"""A snapshot with the changes of one batch laid over it, and a log to undo a chain's.
-
-The snapshot is never changed: what a batch does is kept beside it until it is written.
-"""
+"""What a batch does to a book while it is decided, and a log to take back what a chain did."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any, TypeVar
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from ledger.model import HoldState, PostResult
+from ledger.model import HoldState, Kind, PostResult
 from ledger.outcome import Outcome
+from ledger.records import NULL, microseconds, pg_time
 from ledger.state import (
-    Columns,
     Decisions,
-    EntryRow,
+    EffectiveRow,
     HoldRow,
+    Mark,
     RefusalRow,
+    Request,
     Snapshot,
+    Standing,
     TransferRow,
 )
 
@@ -26,27 +26,72 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Working:
-    """A snapshot with the changes of this batch laid over it, and a log to undo them."""
+class Made(NamedTuple):
+    """A transfer that this batch has made; the row of it is written out only when asked for."""
 
-    def __init__(self, snapshot: Snapshot, at: datetime) -> None:
+    item: Request
+    sequence: int
+    debit: int
+    credit: int
+    amount: int
+    held: int | None
+    effective_at: datetime | None
+
+
+class Working:
+    """A snapshot, the changes of one batch, and a log to undo them."""
+
+    def __init__(self, snapshot: Snapshot, at: datetime, *, imports: bool) -> None:
         self.snapshot = snapshot
+        self.by_key = snapshot.by_key
+        self.accounts = snapshot.accounts
+        self.book = snapshot.book
         self.at = at
+        self.imports = imports
         self.sequence = snapshot.sequence
-        self.numbers = {(a.path, a.asset): a.number for a in snapshot.accounts.values()}
-        self.columns: dict[int, Columns] = {}
+        self.imported_through = snapshot.imported_through
+        self.touched: dict[int, Standing] = {}
+        self.made: dict[UUID, Made] = {}
         self.holds: dict[UUID, HoldRow] = {}
-        self.transfers: dict[UUID, TransferRow] = {}
         self.refusals: dict[UUID, RefusalRow] = {}
         self.reversed_ids: dict[UUID, UUID] = {}
-        self.records: list[TransferRow | RefusalRow] = []
-        self.entries: list[EntryRow] = []
+        self.lines: list[str] = []
+        self.entries: list[str] = []
         self.metadata: list[tuple[int, str]] = []
+        self.effective: list[EffectiveRow] = []
         self.undo: list[tuple[dict[Any, Any], Any, Any]] | None = None
+        self.marks: list[tuple[Standing, Mark]] = []
+
+    def is_recorded(self, transfer_id: UUID) -> bool:
+        """Tell whether a transfer of that id has been made, by this batch or earlier."""
+        return transfer_id in self.made or transfer_id in self.snapshot.transfers
 
     def transfer(self, transfer_id: UUID) -> TransferRow | None:
         """Return the recorded transfer of that id, of this batch or earlier."""
-        return self.transfers.get(transfer_id) or self.snapshot.transfers.get(transfer_id)
+        made = self.made.get(transfer_id)
+        if made is None:
+            return self.snapshot.transfers.get(transfer_id)
+        asked = made.item.transfer
+        return TransferRow(
+            made.sequence,
+            asked.id,
+            asked.kind,
+            made.item.flags,
+            made.debit,
+            made.credit,
+            made.amount,
+            asked.code,
+            asked.pending_id,
+            asked.reverses,
+            asked.purpose,
+            microseconds(asked.timeout),
+            made.effective_at,
+            asked.reference,
+            asked.correlation,
+            made.item.metadata_hash,
+            self.at,
+            made.held,
+        )
 
     def refusal(self, transfer_id: UUID) -> RefusalRow | None:
         """Return the refusal that spent the id."""
@@ -60,11 +105,6 @@ class Working:
         """Tell whether a transfer has been reversed."""
         return transfer_id in self.reversed_ids or transfer_id in self.snapshot.reversed_ids
 
-    def columns_of(self, number: int) -> Columns:
-        """Return an account's columns as they stand now."""
-        found = self.columns.get(number)
-        return self.snapshot.accounts[number].columns if found is None else found
-
     def put(self, table: dict[Key, Value], key: Key, value: Value) -> None:
         """Write through the undo log, where one is kept."""
         if self.undo is not None:
@@ -73,55 +113,139 @@ class Working:
 
     def attempt(self, work: Callable[[], Outcome | None]) -> Outcome | None:
         """Run *work*; if it returns a refusal, leave everything as it was."""
-        marks = (self.sequence, len(self.records), len(self.entries), len(self.metadata))
-        self.undo = []
+        before = self.sequence, self.imported_through
+        rows: tuple[list[Any], ...] = (self.lines, self.entries, self.metadata, self.effective)
+        lengths = [len(table) for table in rows]
+        self.undo, self.marks = [], []
         refusal = work()
         log, self.undo = self.undo, None
         if refusal is not None:
-            for table, key, before in reversed(log):
-                if before is None:
+            for table, key, earlier in reversed(log):
+                if earlier is None:
                     del table[key]
                 else:
-                    table[key] = before
-            self.sequence = marks[0]
-            del self.records[marks[1] :]
-            del self.entries[marks[2] :]
-            del self.metadata[marks[3] :]
+                    table[key] = earlier
+            for account, mark in reversed(self.marks):
+                account.restore(mark)
+            self.sequence, self.imported_through = before
+            for table, length in zip(rows, lengths, strict=True):
+                del table[length:]
         return refusal
 
     def spend(self, transfer_id: UUID, outcome: Outcome) -> RefusalRow:
         """Record that *outcome* has spent the id."""
         self.sequence += 1
         row = RefusalRow(self.sequence, transfer_id, outcome, self.at)
-        self.records.append(row)
-        self.put(self.refusals, transfer_id, row)
+        self.lines.append(f"refusal\t{self.book}\t{self.sequence}\t{transfer_id}\t{outcome}")
+        self.refusals[transfer_id] = row
         return row
 
     def decisions(self, results: list[PostResult]) -> Decisions:
         """Return what the batch came to."""
         stored = self.snapshot.holds
+        # An account that only an undone chain has touched stands as before: it is not written.
         return Decisions(
             results=results,
             sequence=self.sequence,
-            records=self.records,
+            lines=self.lines,
             entries=self.entries,
-            balances=self.columns,
+            touched=list(self.touched.values()),
             new_holds=[hold for key, hold in self.holds.items() if key not in stored],
             resolved_holds=[hold for key, hold in self.holds.items() if key in stored],
             metadata=self.metadata,
+            effective=self.effective,
+            imported_through=self.imported_through,
         )
 
-    def apply(self, row: TransferRow, metadata: str, debit: Columns, credit: Columns) -> None:
-        """Lay a decided transfer over the book: its record, two entries, two balances."""
-        self.records.append(row)
-        self.put(self.transfers, row.id, row)
-        self.put(self.columns, row.debit, debit)
-        self.put(self.columns, row.credit, credit)
-        self.entries.append(EntryRow(row.debit, row.sequence, debit.version, *debit[:4]))
-        self.entries.append(EntryRow(row.credit, row.sequence, credit.version, *credit[:4]))
-        if metadata:
-            self.metadata.append((row.sequence, metadata))
+    def move(
+        self,
+        item: Request,
+        debit: Standing,
+        credit: Standing,
+        *,
+        amount: int,
+        pending: int,
+        posted: int,
+        held: int | None = None,
+        effective_at: datetime | None = None,
+    ) -> int:
+        """Lay a decided transfer over the book: record, entries, balances. Return its sequence.
+
+        Args:
+            item: the request.
+            debit, credit: the accounts.
+            amount: what the record says.
+            pending: what it adds to the pending columns; negative where it releases.
+            posted: what it adds to the posted columns.
+            held: amount of the hold that it resolves.
+            effective_at: when it counts for the accounts; None: now.
+        """
+        asked = item.transfer
+        self.sequence += 1
+        sequence = self.sequence
+        if self.undo is not None:
+            self.marks += ((debit, debit.mark()), (credit, credit.mark()))
+            self.undo.append((self.made, asked.id, None))
+            for account in (debit, credit):
+                if account.number not in self.touched:
+                    self.undo.append((self.touched, account.number, None))
+        self.made[asked.id] = Made(
+            item, sequence, debit.number, credit.number, amount, held, effective_at
+        )
+        effective = NULL if effective_at is None else pg_time(effective_at)
+        self.lines.append(
+            f"transfer\t{self.book}\t{sequence}\t{asked.id}\t{asked.kind.value}\t{item.flags}"
+            f"\t{debit.number}\t{credit.number}\t{amount}\t{item.tail}\t{effective}\t{item.user_data}"
+        )
+        self._enter(debit, credit, pending, posted)
+        if item.metadata:
+            self.metadata.append((sequence, item.metadata))
+        if effective_at is not None and posted:
+            self._date(debit.number, credit.number, effective_at, posted)
+        return sequence
+
+    def _enter(self, debit: Standing, credit: Standing, pending: int, posted: int) -> None:
+        sequence = self.sequence
+        debit.debits_pending += pending
+        debit.debits_posted += posted
+        credit.credits_pending += pending
+        credit.credits_posted += posted
+        for account in (debit, credit):
+            account.version += 1
+            account.sequence = sequence
+            self.touched[account.number] = account
+            self.entries.append(
+                f"{self.book}\t{account.number}\t{sequence}\t{account.version}"
+                f"\t{account.debits_pending}\t{account.debits_posted}"
+                f"\t{account.credits_pending}\t{account.credits_posted}"
+            )
+
+    def _date(self, debit: int, credit: int, effective_at: datetime, posted: int) -> None:
+        """Note a posted movement whose effective day is not the day on which it is recorded."""
+        day = effective_day(effective_at)
+        if day != effective_day(self.at):
+            self.effective.append(EffectiveRow(debit, day, self.sequence, posted, 0))
+            self.effective.append(EffectiveRow(credit, day, self.sequence, 0, posted))
+
+    def expire(
+        self, hold: HoldRow, transfer_id: UUID, tail: str, user_data: str
+    ) -> tuple[Standing, Standing]:
+        """Record the expiry of a hold; return its accounts."""
+        debit, credit = self.accounts[hold.debit], self.accounts[hold.credit]
+        self.sequence += 1
+        self.lines.append(
+            f"transfer\t{self.book}\t{self.sequence}\t{transfer_id}\t{Kind.EXPIRE.value}\t0"
+            f"\t{debit.number}\t{credit.number}\t{hold.amount}\t{tail}\t{NULL}\t{user_data}"
+        )
+        self.close_hold(hold, HoldState.EXPIRED, self.sequence)
+        self._enter(debit, credit, -hold.amount, 0)
+        return debit, credit
 
     def close_hold(self, hold: HoldRow, state: HoldState, sequence: int) -> None:
         """Give a hold its final state."""
         self.put(self.holds, hold.id, hold._replace(state=state, resolved_sequence=sequence))
+
+
+def effective_day(at: datetime) -> date:
+    """Return the day on which a time falls for the accounts: that of UTC."""
+    return at.astimezone(UTC).date()

@@ -238,7 +238,7 @@ async def test_a_caller_cannot_make_the_ledger_misread_a_request(book: AsyncEngi
 
 async def test_metadata_comes_back_as_it_was_given(book: AsyncEngine) -> None:
     metadata = {
-        "ref": 'quote "\\ and ü',
+        "ref": "BTC/USDT:1#a+b-c.d_e",
         "n": 10**30,
         "list": [1, None, True],
         "map": {"b": 1, "a": 2},

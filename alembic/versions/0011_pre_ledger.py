@@ -1,0 +1,241 @@
+"""The ledger, complete: limits, purposes, effective days, periods, imports, and records as COPY prints them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0011_pre_ledger"
+down_revision: str | None = "0010_pre_settlement"
+branch_labels = None
+depends_on = None
+
+TIMESTAMP = sa.DateTime(timezone=True)
+UNITS = sa.Numeric(78, 0)
+
+# The leaf of a record is made from another line now: roots and checkpoints of books that have
+# records could never be made again.
+REFUSE_OLD_RECORDS = """\
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM ledger.head WHERE sequence > 0) THEN
+        RAISE EXCEPTION 'this database holds journals of an older record format'
+            USING HINT = 'Start a new database; journals from before the first release are not carried over';
+    END IF;
+END
+$$"""
+
+# Without a join: what the new rows sum to must be what the old ones did.
+ZERO_SUM = """\
+CREATE OR REPLACE FUNCTION ledger.refuse_imbalance() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    unbalanced text;
+BEGIN
+    SELECT asset INTO unbalanced FROM (
+        SELECT book, asset, debits_posted - credits_posted AS posted,
+               debits_pending - credits_pending AS pending FROM after_rows
+        UNION ALL
+        SELECT book, asset, credits_posted - debits_posted,
+               credits_pending - debits_pending FROM before_rows
+    ) moved
+     GROUP BY book, asset HAVING sum(posted) <> 0 OR sum(pending) <> 0
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the balances of % would no longer sum to zero', unbalanced
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'balance_zero_sum';
+    END IF;
+    RETURN NULL;
+END
+$$"""
+
+ZERO_SUM_BEFORE = """\
+CREATE OR REPLACE FUNCTION ledger.refuse_imbalance() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    unbalanced text;
+BEGIN
+    SELECT n.asset INTO unbalanced
+      FROM after_rows n JOIN before_rows o USING (book, account)
+     GROUP BY n.book, n.asset
+    HAVING sum(n.debits_posted - o.debits_posted) <> sum(n.credits_posted - o.credits_posted)
+        OR sum(n.debits_pending - o.debits_pending) <> sum(n.credits_pending - o.credits_pending)
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the balances of % would no longer sum to zero', unbalanced
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'balance_zero_sum';
+    END IF;
+    RETURN NULL;
+END
+$$"""
+
+LIMITED = (
+    (
+        "debits_must_not_exceed_credits",
+        "NOT debits_must_not_exceed_credits OR debits_pending + debits_posted <= credits_posted",
+    ),
+    (
+        "credits_must_not_exceed_debits",
+        "NOT credits_must_not_exceed_debits OR credits_pending + credits_posted <= debits_posted",
+    ),
+)
+
+EVENT_LIMIT = "(credit_limit IS NOT NULL) = (kind IN ('opened', 'limited'))"
+
+
+def upgrade() -> None:
+    op.execute(REFUSE_OLD_RECORDS)
+    alter_state()
+    alter_accounts()
+    alter_transfers()
+    create_effective()
+    create_periods()
+    op.execute(ZERO_SUM)
+    guard_and_grant()
+
+
+def alter_state() -> None:
+    op.add_column("head", sa.Column("closed_through", sa.Date), schema="ledger")
+    op.add_column("head", sa.Column("imported_through", TIMESTAMP), schema="ledger")
+    op.add_column(
+        "balance",
+        sa.Column("credit_limit", UNITS, nullable=False, server_default="0"),
+        schema="ledger",
+    )
+    op.create_check_constraint(
+        op.f("ck_balance_credit_limit"), "balance", "credit_limit >= 0", schema="ledger"
+    )
+    for name, condition in LIMITED:
+        op.drop_constraint(op.f(f"ck_balance_{name}"), "balance", schema="ledger")
+        op.create_check_constraint(
+            op.f(f"ck_balance_{name}"), "balance", f"{condition} + credit_limit", schema="ledger"
+        )
+
+
+def alter_accounts() -> None:
+    for column in (
+        sa.Column("purpose", sa.Text, nullable=False, server_default=""),
+        sa.Column(
+            "metadata", postgresql.JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")
+        ),
+        sa.Column("opened_at", TIMESTAMP, nullable=False),
+        sa.Column("effective_at", TIMESTAMP),
+    ):
+        op.add_column("account", column, schema="ledger")
+    op.add_column("account_event", sa.Column("credit_limit", UNITS), schema="ledger")
+    op.drop_constraint(op.f("ck_account_event_kind"), "account_event", schema="ledger")
+    op.create_check_constraint(
+        op.f("ck_account_event_kind"),
+        "account_event",
+        "kind IN ('opened', 'frozen', 'unfrozen', 'limited')",
+        schema="ledger",
+    )
+    op.create_check_constraint(
+        op.f("ck_account_event_credit_limit"), "account_event", EVENT_LIMIT, schema="ledger"
+    )
+
+
+def alter_transfers() -> None:
+    op.drop_index("ix_transfer_correlation", "transfer", schema="ledger")
+    for name, columns, condition in (
+        ("ix_transfer_correlation", ["book", "correlation", "sequence"], "correlation IS NOT NULL"),
+        ("ix_transfer_reference", ["book", "reference", "sequence"], "reference <> ''"),
+        ("ix_transfer_code", ["book", "code", "sequence"], None),
+    ):
+        where = None if condition is None else sa.text(condition)
+        op.create_index(name, "transfer", columns, schema="ledger", postgresql_where=where)
+    op.create_index(
+        "ix_transfer_metadata_data",
+        "transfer_metadata",
+        ["data"],
+        schema="ledger",
+        postgresql_using="gin",
+        postgresql_ops={"data": "jsonb_path_ops"},
+    )
+    op.create_index(
+        "ix_entry_sequence", "entry", ["sequence"], schema="ledger", postgresql_using="brin"
+    )
+
+
+def create_effective() -> None:
+    op.create_table(
+        "effective_entry",
+        sa.Column("book", sa.SmallInteger, nullable=False),
+        sa.Column("account", sa.BigInteger, nullable=False),
+        sa.Column("effective_on", sa.Date, nullable=False),
+        sa.Column("sequence", sa.BigInteger, nullable=False),
+        sa.Column("debits", UNITS, nullable=False),
+        sa.Column("credits", UNITS, nullable=False),
+        sa.PrimaryKeyConstraint("book", "account", "sequence", name="pk_effective_entry"),
+        schema="ledger",
+    )
+    op.create_index(
+        "ix_effective_entry_day",
+        "effective_entry",
+        ["book", "account", "effective_on"],
+        schema="ledger",
+    )
+
+
+def create_periods() -> None:
+    op.create_table(
+        "period_event",
+        sa.Column("book", sa.SmallInteger, nullable=False),
+        sa.Column("sequence", sa.BigInteger, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("through", sa.Date, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("proposed_by", sa.Text, nullable=False),
+        sa.Column("approved_by", sa.Text, nullable=False),
+        sa.Column("recorded_at", TIMESTAMP, nullable=False),
+        sa.PrimaryKeyConstraint("book", "sequence", name="pk_period_event"),
+        sa.CheckConstraint("kind IN ('closed', 'reopened')", name=op.f("ck_period_event_kind")),
+        schema="ledger",
+    )
+
+
+def guard_and_grant() -> None:
+    for table in ("effective_entry", "period_event"):
+        op.execute(
+            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE "
+            f"ON ledger.{table} FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()"
+        )
+        op.execute(f"GRANT SELECT, INSERT ON ledger.{table} TO causeway_app")
+    op.execute("GRANT UPDATE (closed_through, imported_through) ON ledger.head TO causeway_app")
+    op.execute("GRANT UPDATE (credit_limit) ON ledger.balance TO causeway_app")
+
+
+def downgrade() -> None:
+    op.execute(ZERO_SUM_BEFORE)
+    op.drop_table("period_event", schema="ledger")
+    op.drop_table("effective_entry", schema="ledger")
+    op.drop_index("ix_entry_sequence", "entry", schema="ledger")
+    op.drop_index("ix_transfer_metadata_data", "transfer_metadata", schema="ledger")
+    for name in ("ix_transfer_code", "ix_transfer_reference", "ix_transfer_correlation"):
+        op.drop_index(name, "transfer", schema="ledger")
+    op.create_index(
+        "ix_transfer_correlation",
+        "transfer",
+        ["book", "correlation"],
+        schema="ledger",
+        postgresql_where=sa.text("correlation IS NOT NULL"),
+    )
+    for name in ("ck_account_event_kind", "ck_account_event_credit_limit"):
+        op.drop_constraint(op.f(name), "account_event", schema="ledger")
+    op.drop_column("account_event", "credit_limit", schema="ledger")
+    op.create_check_constraint(
+        op.f("ck_account_event_kind"),
+        "account_event",
+        "kind IN ('opened', 'frozen', 'unfrozen')",
+        schema="ledger",
+    )
+    for column in ("purpose", "metadata", "opened_at", "effective_at"):
+        op.drop_column("account", column, schema="ledger")
+    for name, _ in LIMITED:
+        op.drop_constraint(op.f(f"ck_balance_{name}"), "balance", schema="ledger")
+    op.drop_column("balance", "credit_limit", schema="ledger")
+    for name, condition in LIMITED:
+        op.create_check_constraint(
+            op.f(f"ck_balance_{name}"), "balance", condition, schema="ledger"
+        )
+    for column in ("closed_through", "imported_through"):
+        op.drop_column("head", column, schema="ledger")
