@@ -3,21 +3,27 @@
 Holdings count where the account's owner class is ``client`` or ``client:<id>``: wallets, venue,
 bank and transit accounts, as posted. Liabilities are the clients' own accounts, as posted. Coins that arrived
 but are credited to nobody yet are pending on both sides and count on neither.
+
+`coverage` is the state at one point; `page_coverage` is its history, block by block: a chain inside
+one block never leaves clients short in between, so it is the blocks' ends that count.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ledger.model import TrialBalanceRow
-from ledger.queries import trial_balance
+from kernel.errors import BadInput
+from ledger.errors import BookNotOpen
+from ledger.points import AT, Point, fill
+from ledger.store import run
 
-HOLDINGS: Final = ("custody:", "venue:", "bank:", "transit:")
-LIABILITIES: Final = "client:"
+WINDOW: Final = 100_000
+"""Records that one page of the history reads, and those of the block in which it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,33 +45,199 @@ class Coverage:
         return self.holdings >= self.liabilities
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageChange:
+    """The coverage of an asset at the end of a block that moved it."""
+
+    height: int
+    sequence: int
+    recorded_at: datetime
+    coverage: Coverage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoveragePage:
+    """Changes in the order of the blocks; *after*: height at which the next page begins, or None."""
+
+    items: tuple[CoverageChange, ...]
+    after: int | None
+
+
 async def coverage(
     conn: AsyncConnection,
     book: int,
     *,
     at_sequence: int | None = None,
     at_time: datetime | None = None,
+    at_block: int | None = None,
 ) -> list[Coverage]:
-    """Return the coverage of every asset that clients hold, now or as of then."""
-    return measure(await trial_balance(conn, book, at_sequence=at_sequence, at_time=at_time))
+    """Return the coverage of every asset that clients hold: now, or at a sequence, time or block.
 
-
-def measure(rows: list[TrialBalanceRow]) -> list[Coverage]:
-    """Return the coverage that a trial balance shows, ordered by asset."""
-    holdings: dict[str, int] = {}
-    liabilities: dict[str, int] = {}
-    for row in rows:
-        if row.path.startswith(LIABILITIES):
-            liabilities[row.asset] = liabilities.get(row.asset, 0) + row.balance
-        elif row.path.startswith(HOLDINGS) and _is_clients(row.owner):
-            holdings[row.asset] = holdings.get(row.asset, 0) + row.balance
+    Raises:
+        BookNotOpen: there is no such book.
+        BadInput: more than one point, or no such block.
+    """
+    if at_block is not None:
+        if at_sequence is not None or at_time is not None:
+            raise BadInput("ask for the coverage at a block, a sequence number or a time, only one")
+        at_sequence = await _end_of_block(conn, book, at_block)
+    rows = await run(conn, _COVERAGE, book, *Point(at_sequence, at_time).arguments)
+    if not rows:
+        raise BookNotOpen(f"there is no book {book}")
     return [
-        Coverage(
-            asset=asset, holdings=holdings.get(asset, 0), liabilities=liabilities.get(asset, 0)
-        )
-        for asset in sorted(holdings.keys() | liabilities.keys())
+        Coverage(asset=row.asset, holdings=int(row.holdings), liabilities=int(row.liabilities))
+        for row in rows
+        if row.asset is not None
     ]
 
 
-def _is_clients(owner: str) -> bool:
-    return owner == "client" or owner.startswith("client:")
+async def _end_of_block(conn: AsyncConnection, book: int, height: int) -> int:
+    if height == 0:
+        return 0
+    rows = await run(
+        conn, "SELECT last_sequence FROM ledger.block WHERE book = $1 AND height = $2", book, height
+    )
+    if not rows:
+        raise BadInput(f"book {book} has no block {height}")
+    return int(rows[0].last_sequence)
+
+
+# What an account is for rule 6 of the account book.
+_IS_OWED: Final = "starts_with(a.path, 'client:')"
+_IS_HELD: Final = """((a.owner = 'client' OR starts_with(a.owner, 'client:'))
+    AND (starts_with(a.path, 'custody:') OR starts_with(a.path, 'venue:')
+         OR starts_with(a.path, 'bank:') OR starts_with(a.path, 'transit:')))"""
+
+_COVERAGE: Final = fill(
+    """
+<point>
+SELECT found.* FROM point p LEFT JOIN LATERAL (
+    SELECT a.asset,
+           coalesce(sum(<debits> - <credits>) FILTER (WHERE <is_held>), 0)::text AS holdings,
+           coalesce(sum(<credits> - <debits>) FILTER (WHERE <is_owed>), 0)::text AS liabilities
+      FROM ledger.account a
+      <columns_at>
+     WHERE a.book = $1 AND (<is_owed> OR <is_held>) AND <was_open>
+     GROUP BY a.asset
+) found ON true
+ ORDER BY found.asset COLLATE "C"
+""",
+    is_owed=_IS_OWED,
+    is_held=_IS_HELD,
+    **AT,
+)
+
+
+async def page_coverage(
+    conn: AsyncConnection, book: int, *, asset: str | None = None, after: int = 0
+) -> CoveragePage:
+    """Return how the coverage changed, block by block, behind block *after*.
+
+    One call reads at most `WINDOW` records and one block: a page may be empty and still lead on.
+
+    Args:
+        asset: only this one.
+        after: cursor of the page before this one: a height.
+
+    Raises:
+        BadInput: there is no block *after*.
+    """
+    start = await _end_of_block(conn, book, after)
+    held = {item.asset: item for item in await coverage(conn, book, at_sequence=start)}
+    rows = await run(conn, _CHANGES, book, start, WINDOW, asset)
+    if not rows:
+        return CoveragePage(items=(), after=None)
+    items: list[CoverageChange] = []
+    for row in rows:
+        if row.asset is not None:
+            before = held.get(row.asset, Coverage(asset=row.asset, holdings=0, liabilities=0))
+            held[row.asset] = _moved(before, row)
+            items.append(_change(row, held[row.asset]))
+    first = rows[0]
+    return CoveragePage(
+        items=tuple(items), after=first.end_height if first.end_height < first.last_height else None
+    )
+
+
+def _moved(before: Coverage, row: Row[Any]) -> Coverage:
+    return Coverage(
+        asset=before.asset,
+        holdings=before.holdings + int(row.holdings),
+        liabilities=before.liabilities + int(row.liabilities),
+    )
+
+
+def _change(row: Row[Any], found: Coverage) -> CoverageChange:
+    return CoverageChange(
+        height=row.height,
+        sequence=row.last_sequence,
+        recorded_at=row.recorded_at.astimezone(UTC),
+        coverage=found,
+    )
+
+
+# Only singles, posts and reversals (kinds 1, 3 and 6) move posted money.
+_CHANGES: Final = fill(
+    """
+WITH ends AS MATERIALIZED (
+    SELECT b.height AS end_height, b.last_sequence AS high, h.height AS last_height
+      FROM ledger.head h JOIN LATERAL (
+          (SELECT * FROM ledger.block
+            WHERE book = $1 AND last_sequence >= $2::bigint + $3::bigint
+            ORDER BY last_sequence LIMIT 1)
+          UNION ALL
+          (SELECT * FROM ledger.block
+            WHERE book = $1 AND last_sequence > $2 ORDER BY last_sequence DESC LIMIT 1)
+          LIMIT 1
+      ) b ON true
+     WHERE h.book = $1
+), moved AS MATERIALIZED (
+    SELECT b.height, x.asset, sum(x.holdings) AS holdings, sum(x.liabilities) AS liabilities
+      FROM ends CROSS JOIN LATERAL (
+          SELECT t.* FROM ledger.transfer t
+           WHERE t.book = $1 AND t.sequence > $2 AND t.sequence <= ends.high
+             AND t.kind IN (1, 3, 6)
+      ) t
+      JOIN LATERAL (
+          SELECT height FROM ledger.block
+           WHERE book = $1 AND last_sequence >= t.sequence ORDER BY last_sequence LIMIT 1
+      ) b ON true
+      CROSS JOIN LATERAL (VALUES (t.debit, t.amount), (t.credit, -t.amount)) AS s (account, net)
+      JOIN LATERAL (
+          SELECT a.asset, CASE WHEN <is_owed> THEN 0 ELSE s.net END AS holdings,
+                 CASE WHEN <is_owed> THEN -s.net ELSE 0 END AS liabilities
+            FROM ledger.account a
+           WHERE a.book = $1 AND a.number = s.account AND (<is_owed> OR <is_held>)
+             AND ($4::text IS NULL OR a.asset = $4)
+           LIMIT 1
+      ) x ON true
+     GROUP BY b.height, x.asset
+)
+SELECT ends.end_height, ends.last_height, m.height, m.asset, m.holdings::text,
+       m.liabilities::text, b.last_sequence, b.recorded_at
+  FROM ends LEFT JOIN moved m ON m.holdings <> 0 OR m.liabilities <> 0
+  LEFT JOIN LATERAL (
+      SELECT * FROM ledger.block WHERE book = $1 AND height = m.height LIMIT 1
+  ) b ON true
+ ORDER BY m.height, m.asset COLLATE "C"
+""",
+    is_owed=_IS_OWED,
+    is_held=_IS_HELD,
+)
+
+
+async def find_shortfall(
+    conn: AsyncConnection, book: int, asset: str, *, after: int = 0
+) -> CoverageChange | None:
+    """Return the first block behind *after* at whose end clients were short of *asset*, or None.
+
+    It walks the history in pages; each reads a bounded number of records.
+    """
+    cursor: int | None = after
+    while cursor is not None:
+        page = await page_coverage(conn, book, asset=asset, after=cursor)
+        for item in page.items:
+            if not item.coverage.covered:
+                return item
+        cursor = page.after
+    return None
