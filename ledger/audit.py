@@ -1,30 +1,42 @@
-"""The pure half of verification: replay the journal record by record and say what does not fit.
+"""The pure half of verification: replay the journal's lines and derive everything that follows.
 
-The auditor believes the transfers and derives everything else again: balances, holds, the tree.
-After a fault it goes on from what is stored, so one changed row is reported once or twice, not for
-every row that follows it. Its memory grows with the number of accounts, not of transfers.
+A journal line (`ledger.records`) is split and never made into objects: one line is one transfer of
+money, and there may be a hundred thousand in a second. What is derived are the entries and effective
+entries that must stand beside the transfers, the accounts as they stand, and the periods; whoever
+replays compares these with what is stored. Memory grows with the number of accounts, not of
+transfers.
+
+What a transfer may do is checked again here by rules of this module's own, not by `ledger.decide`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Final, NamedTuple
-from uuid import UUID
+from typing import Final
 
-from ledger.model import CLOSING_CREDIT, CLOSING_DEBIT, AccountSpec, HoldState, Kind
-from ledger.state import Columns, TransferRow
+from ledger.audit_rows import (
+    DATE_LENGTH,
+    EXPIRE,
+    MOVES,
+    NULL,
+    PENDING,
+    POST,
+    RESOLVED_AS,
+    REVERSAL,
+    SINGLE,
+    VOID,
+    AuditedAccount,
+    Links,
+    Row,
+    deadline,
+)
+from ledger.model import AT_ORIGINAL, BALANCING, CLOSING, CLOSING_CREDIT, CLOSING_DEBIT, IMPORTED
+from ledger.outcome import TRANSIENT
 
+TRANSIENT_NAMES: Final = frozenset(str(outcome) for outcome in TRANSIENT)
 FAULTS_MAX: Final = 1_000
 """Faults reported, at most: a journal with more has one cause, not a thousand."""
-
-RESOLVED_AS: Final = {
-    Kind.POST: HoldState.POSTED,
-    Kind.VOID: HoldState.VOIDED,
-    Kind.EXPIRE: HoldState.EXPIRED,
-}
-
-ZERO: Final = Columns(0, 0, 0, 0, 0, closed=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,247 +52,406 @@ class Fault:
 
 
 @dataclass(slots=True)
-class AuditedAccount:
-    """An account as replayed so far."""
+class Faults:
+    """The faults found so far, each once, up to the limit."""
 
-    number: int
-    spec: AccountSpec
-    columns: Columns = ZERO
-    sequence: int = 0
-    frozen: bool = False
-
-    @property
-    def name(self) -> str:
-        """Return what a fault calls it."""
-        return f"{self.spec.path} {self.spec.asset}"
-
-
-class StoredHold(NamedTuple):
-    """A hold as stored beside the transfer that made it."""
-
-    sequence: int
-    debit: int
-    credit: int
-    amount: int
-    flags: int
-    purpose: str
-    correlation: UUID | None
-    expires_at: datetime | None
-    remaining: int
-    state: str
-    resolved_sequence: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class TransferEvidence:
-    """A transfer and everything that is stored about it elsewhere.
-
-    Attributes:
-        held: amount of the pending transfer that this one makes or resolves.
-        held_flags: flags of that pending transfer.
-        debit_entry, credit_entry: the stored columns after it; None: no such row.
-        hold: of a PENDING transfer.
-        resolved_by: sequence and kind of the transfer that resolved this PENDING one.
-        original: of a REVERSAL: debit, credit and amount of what it reverses.
-        metadata_hash: of the stored metadata, "" where there is none.
-    """
-
-    row: TransferRow
-    held: int | None
-    held_flags: int
-    debit_entry: Columns | None
-    credit_entry: Columns | None
-    hold: StoredHold | None
-    resolved_by: tuple[int, Kind] | None
-    original: tuple[int, int, int] | None
-    metadata_hash: str
-    refused_too: bool
-
-
-@dataclass(slots=True)
-class Auditor:
-    """What the journal comes to, up to the last record it was shown."""
-
-    accounts: dict[int, AuditedAccount] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    found: dict[Fault, None] = field(default_factory=dict)
 
     def report(self, table: str, key: object, what: str) -> None:
-        """Add a fault, up to the limit."""
-        if len(self.faults) < FAULTS_MAX:
-            self.faults.append(Fault(table, str(key), what))
+        """Add a fault."""
+        if len(self.found) < FAULTS_MAX:
+            self.found[Fault(table, str(key), what)] = None
 
-    def name(self, number: int) -> str:
+    def take(self, faults: Faults) -> None:
+        """Add the faults of *faults*."""
+        for fault in faults.found:
+            self.report(fault.table, fault.key, fault.what)
+
+
+class Replay:
+    """What the lines come to, up to the last one.
+
+    Attributes:
+        entries: lines of the entries that the transfers since the last `take` make.
+        effective: the same of effective entries, without the book.
+        described: metadata hashes by sequence, since the last `take`.
+        times: (sequence, recorded time) wherever the time changes.
+    """
+
+    def __init__(self, faults: Faults, book: int, links: Links) -> None:
+        self.faults = faults
+        self.report = faults.report
+        self.book = str(book).encode()
+        self.links = links
+        self.accounts: dict[bytes, AuditedAccount] = {}
+        self.names: set[tuple[str, str]] = set()
+        self.expected = 1
+        self.now = b""
+        self.closed_through = b""
+        self.imported_through = b""
+        self.pending = 0
+        self.times: list[tuple[int, bytes]] = []
+        self.others: dict[int, bytes] = {}
+        self.entries: list[str] = []
+        self.effective: list[str] = []
+        self.described: dict[int, bytes] = {}
+        self.overdrawn: list[tuple[str, str]] = []
+
+    def name(self, key: bytes) -> str:
         """Return the path and asset of an account."""
-        account = self.accounts.get(number)
-        return account.name if account else f"account {number}"
+        account = self.accounts.get(key)
+        return account.name if account else f"account {key.decode(errors='replace')}"
 
-    def opened(self, number: int, spec: AccountSpec, sequence: int) -> None:
-        """An account was opened."""
-        if number in self.accounts:
-            self.report("account_event", f"sequence {sequence}", f"{number} was opened before")
-        if number != len(self.accounts) + 1:
-            self.report("account_event", f"sequence {sequence}", f"{number} is out of turn")
-        self.accounts[number] = AuditedAccount(number, spec, sequence=sequence)
-
-    def frozen(self, number: int, sequence: int, *, frozen: bool) -> None:
-        """An account was frozen, or that was ended."""
-        account = self.accounts.get(number)
-        if account is None:
-            self.report("account_event", f"sequence {sequence}", f"there is no account {number}")
-        else:
-            account.frozen = frozen
-
-    def transfer(self, seen: TransferEvidence) -> None:
-        """A transfer was recorded: derive both entries again and compare."""
-        row = seen.row
-        key = f"{row.id} (sequence {row.sequence})"
-        self._check_links(seen, key)
-        debit, credit = effects(seen)
-        for number, change, stored in (
-            (row.debit, debit, seen.debit_entry),
-            (row.credit, credit, seen.credit_entry),
-        ):
-            account = self.accounts.get(number)
-            if account is None:
-                self.report("transfer", key, f"there is no account {number}")
+    def transfers(self, lines: Iterable[bytes]) -> None:
+        """Replay transfers' lines without their type; `others` are replayed where they belong."""
+        accounts, watched, described = self.accounts, self.links.watched, self.described
+        prefix = self.book.decode()
+        append = self.entries.append
+        for line in lines:
+            fields = line.split(b"\t")
+            try:
+                (
+                    book,
+                    number,
+                    transfer_id,
+                    kind,
+                    flags,
+                    debit_key,
+                    credit_key,
+                    amount,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    effective_at,
+                    _,
+                    _,
+                    metadata,
+                    recorded_at,
+                ) = fields
+                sequence = int(number)
+                units = int(amount)
+            except ValueError:
+                self.report("transfer", f"line {line[:80]!r}", "cannot be read")
                 continue
-            self._entry(account, row, change, stored)
-        if seen.metadata_hash != row.metadata_hash:
-            self.report("transfer_metadata", key, "is not what the transfer's hash says")
-        if seen.refused_too:
-            self.report("refusal", key, "the id was spent by a transfer too")
-        self._follow_closing(seen)
-
-    def _entry(
-        self, account: AuditedAccount, row: TransferRow, change: Columns, stored: Columns | None
-    ) -> None:
-        before = account.columns
-        derived = Columns(
-            before.debits_pending + change.debits_pending,
-            before.debits_posted + change.debits_posted,
-            before.credits_pending + change.credits_pending,
-            before.credits_posted + change.credits_posted,
-            before.version + 1,
-            before.closed,
-        )
-        key = f"{account.name}, transfer {row.id} (sequence {row.sequence})"
-        account.sequence = row.sequence
-        account.columns = derived
-        if stored is None:
-            self.report("entry", key, "is missing")
-            return
-        if stored[:5] != derived[:5]:
-            self.report(
-                "entry", key, f"says {_show(stored)}, the transfer makes it {_show(derived)}"
+            if sequence != self.expected:
+                self.seek(sequence)
+            self.expected = sequence + 1
+            if recorded_at != self.now:
+                self.advance(sequence, recorded_at)
+            if metadata:
+                described[sequence] = metadata
+            debit, credit = accounts.get(debit_key), accounts.get(credit_key)
+            if (
+                kind != SINGLE
+                or flags != b"0"
+                or effective_at != NULL
+                or debit is None
+                or credit is None
+                or debit.refuses
+                or credit.refuses
+                or debit.asset != credit.asset
+                or units < 0
+                or book != self.book
+                or transfer_id in watched
+            ):
+                self._unusual(Row(*fields), sequence, units)
+                continue
+            debit.debits_posted += units
+            debit.version += 1
+            debit.sequence = sequence
+            append(
+                f"{prefix}\t{debit.key}\t{sequence}\t{debit.version}\t{debit.debits_pending}"
+                f"\t{debit.debits_posted}\t{debit.credits_pending}\t{debit.credits_posted}\n"
             )
-            account.columns = stored._replace(closed=before.closed)
-        if min(stored[:4]) < 0:
-            self.report("entry", key, "has a negative column")
-        spec, (dp, d, cp, c) = account.spec, stored[:4]
-        if (spec.debits_must_not_exceed_credits and dp + d > c) or (
-            spec.credits_must_not_exceed_debits and cp + c > d
-        ):
-            self.report("entry", key, "is overdrawn")
+            credit.credits_posted += units
+            credit.version += 1
+            credit.sequence = sequence
+            append(
+                f"{prefix}\t{credit.key}\t{sequence}\t{credit.version}\t{credit.debits_pending}"
+                f"\t{credit.debits_posted}\t{credit.credits_pending}\t{credit.credits_posted}\n"
+            )
+            if (
+                debit.debits_capped
+                and debit.debits_pending + debit.debits_posted
+                > debit.credits_posted + debit.credit_limit
+            ) or (credit.credits_capped and credit.overdrawn):
+                self._note_overdrawn(debit, credit, Row(*fields))
 
-    def _check_links(self, seen: TransferEvidence, key: str) -> None:
-        row = seen.row
-        if row.kind is Kind.PENDING:
-            self._check_hold(seen, key)
-        if row.kind in RESOLVED_AS and seen.held is None:
-            self.report("transfer", key, f"resolves {row.pending_id}, which is not there")
-        if row.kind is Kind.POST and seen.held is not None and row.amount > seen.held:
-            self.report("transfer", key, "posts more than was held")
-        if row.kind in {Kind.VOID, Kind.EXPIRE} and row.amount != seen.held:
-            self.report("transfer", key, f"releases {row.amount}, held were {seen.held}")
-        if row.kind is Kind.REVERSAL and seen.original != (row.credit, row.debit, row.amount):
-            self.report("transfer", key, f"is not the reverse of {row.reverses}")
+    def seek(self, sequence: int) -> None:
+        """Replay the other records before *sequence*, and report what is missing or twice there."""
+        while self.expected < sequence:
+            other = self.others.pop(self.expected, None)
+            if other is None:
+                self.report("transfer", f"sequence {self.expected}", "is missing from the journal")
+            else:
+                self.other(self.expected, other)
+            self.expected += 1
+        if self.expected > sequence:
+            self.report("journal", f"sequence {sequence}", "was given twice")
 
-    def _check_hold(self, seen: TransferEvidence, key: str) -> None:
-        hold = seen.hold
-        if hold is None:
-            self.report("hold", key, "is missing")
-            return
-        if hold[:8] != hold_of(seen.row):
-            self.report("hold", key, "is not what the transfer says")
-        if seen.resolved_by is None:
-            expected: tuple[str, int | None, int] = (HoldState.OPEN, None, seen.row.amount)
+    def advance(self, sequence: int, recorded_at: bytes) -> None:
+        """The recorded time changes."""
+        if recorded_at < self.now:
+            self.report("journal", f"sequence {sequence}", "is earlier than the record before it")
+        self.now = recorded_at
+        self.times.append((sequence, recorded_at))
+
+    def take(self) -> tuple[list[str], list[str], dict[int, bytes]]:
+        """Return entries, effective entries and metadata hashes since the last call."""
+        taken = self.entries, self.effective, self.described
+        self.entries, self.effective, self.described = [], [], {}
+        return taken
+
+    def other(self, sequence: int, line: bytes) -> None:
+        """Replay a record that is not a transfer."""
+        kind, *fields = line.split(b"\t")
+        if fields[-1] != self.now:
+            self.advance(sequence, fields[-1])
+        if not fields or fields[0] != self.book:
+            self.report("journal", f"sequence {sequence}", "is of another book")
+        try:
+            match kind:
+                case b"account":
+                    self._account(sequence, fields)
+                case b"refusal":
+                    self._refusal(sequence, fields)
+                case b"period":
+                    self._period(sequence, fields)
+                case _:
+                    self.report("journal", f"sequence {sequence}", "is of no known type")
+        except ValueError:
+            self.report("journal", f"sequence {sequence}", "cannot be read")
+
+    def _account(self, sequence: int, fields: Sequence[bytes]) -> None:
+        _, _, number, kind, path, asset, _, _, flags, limit, _, effective_at, _, _, at = fields
+        account = self.accounts.get(number)
+        key = f"{path.decode()} {asset.decode()} (sequence {sequence})"
+        if kind == b"opened":
+            if account is not None or int(number) != len(self.accounts) + 1:
+                self.report("account_event", key, f"opens account {int(number)} out of turn")
+            since = at if effective_at == NULL else effective_at
+            account = AuditedAccount(
+                number.decode(), path.decode(), asset.decode(), flags.decode(), since
+            )
+            if (account.path, account.asset) in self.names:
+                self.report("account_event", key, "was opened before")
+            self.names.add((account.path, account.asset))
+            account.credit_limit, account.sequence = int(limit), sequence
+            self.accounts[number] = account
+        elif account is None:
+            self.report("account_event", key, f"there is no account {number.decode()}")
+        elif (account.path, account.asset) != (path.decode(), asset.decode()):
+            self.report("account_event", key, f"account {account.key} is {account.name}")
+        elif kind == b"limited":
+            account.credit_limit = int(limit)
+            if account.overdrawn:
+                self.report("account_event", key, "sets a limit below what is used")
         else:
-            sequence, kind = seen.resolved_by
-            expected = (RESOLVED_AS[kind], sequence, 0)
-        found = (hold.state, hold.resolved_sequence, hold.remaining)
-        if found != expected:
-            self.report("hold", key, f"is {_hold(found)}, the journal makes it {_hold(expected)}")
+            account.stand(frozen=kind == b"frozen")
 
-    def _follow_closing(self, seen: TransferEvidence) -> None:
-        """Follow which accounts are closed."""
-        if seen.row.kind is Kind.POST:
+    def _refusal(self, sequence: int, fields: Sequence[bytes]) -> None:
+        _, _, transfer_id, outcome, _ = fields
+        if outcome.decode() not in TRANSIENT_NAMES:
+            key = f"{transfer_id.decode()} (sequence {sequence})"
+            self.report("refusal", key, f"{outcome.decode()} does not spend an id")
+
+    def _period(self, sequence: int, fields: Sequence[bytes]) -> None:
+        _, _, kind, through, _, _, _, _ = fields
+        closes = kind == b"closed"
+        if closes is not (through > self.closed_through):
+            self.report(
+                "period_event",
+                f"sequence {sequence}",
+                f"is {kind.decode()} through {through.decode()}, closed was"
+                f" {self.closed_through.decode() or 'nothing'}",
+            )
+        self.closed_through = through
+
+    def _unusual(self, row: Row, sequence: int, units: int) -> None:
+        """Replay a transfer that is more than a plain move, or is wrong."""
+        debit, credit = self.accounts.get(row.debit), self.accounts.get(row.credit)
+        self._check_form(row, units, debit, credit)
+        if row.effective_at != NULL:
+            self._check_effective(row, debit, credit)
+        held = 0
+        if row.kind in RESOLVED_AS:
+            hold = self.links.hold(row)
+            held = self._check_hold(row, units, hold)
+            self._reopen(row, hold)
+        elif row.kind == REVERSAL:
+            self._check_original(row, self.links.original(row))
+        pending = units if row.kind == PENDING else -held
+        posted = units if row.kind in {SINGLE, POST, REVERSAL} else 0
+        self._enter(debit, credit, row, sequence, pending, posted)
+        if row.kind == PENDING:
+            self.pending += 1
+            self._close(row.bits, debit, credit)
+        self.links.made(row)
+
+    def _enter(
+        self,
+        debit: AuditedAccount | None,
+        credit: AuditedAccount | None,
+        row: Row,
+        sequence: int,
+        pending: int,
+        posted: int,
+    ) -> None:
+        for account, sides in ((debit, (1, 0)), (credit, (0, 1))):
+            if account is None:
+                continue
+            account.debits_pending += pending * sides[0]
+            account.debits_posted += posted * sides[0]
+            account.credits_pending += pending * sides[1]
+            account.credits_posted += posted * sides[1]
+            account.version += 1
+            account.sequence = sequence
+            self.entries.append(
+                f"{self.book.decode()}\t{account.key}\t{sequence}\t{account.version}"
+                f"\t{account.debits_pending}\t{account.debits_posted}"
+                f"\t{account.credits_pending}\t{account.credits_posted}\n"
+            )
+            if posted and row.effective_at != NULL:
+                day = row.effective_at[:DATE_LENGTH]
+                if day != row.recorded_at[:DATE_LENGTH]:
+                    self.effective.append(
+                        f"{account.key}\t{day.decode()}\t{sequence}"
+                        f"\t{posted * sides[0]}\t{posted * sides[1]}\n"
+                    )
+            if account.debits_pending < 0 or account.credits_pending < 0:
+                self.report("transfer", row.key, f"makes {account.name} negative")
+        if debit is not None and credit is not None and row.kind not in {VOID, EXPIRE}:
+            self._note_overdrawn(debit, credit, row)
+
+    def _note_overdrawn(self, debit: AuditedAccount, credit: AuditedAccount, row: Row) -> None:
+        for account in (debit, credit):
+            if account.overdrawn:
+                self.overdrawn.append((account.name, row.key))
+
+    def _check_form(
+        self,
+        row: Row,
+        units: int,
+        debit: AuditedAccount | None,
+        credit: AuditedAccount | None,
+    ) -> None:
+        report, key = self.report, row.key
+        if row.book != self.book:
+            report("transfer", key, "is of another book")
+        if units < 0:
+            report("transfer", key, "has a negative amount")
+        for number, account in ((row.debit, debit), (row.credit, credit)):
+            if account is None:
+                report("transfer", key, f"there is no account {number.decode()}")
+            elif row.kind in MOVES and account.refuses:
+                report("transfer", key, f"moves on {account.name}, frozen or closed")
+            elif row.kind == POST and account.closed:
+                report("transfer", key, f"posts on {account.name}, which is closed")
+        if debit is not None and debit is credit:
+            report("transfer", key, "has one account on both sides")
+        elif debit is not None and credit is not None and debit.asset != credit.asset:
+            report("transfer", key, f"moves {debit.asset} on one side, {credit.asset} on the other")
+        if not self._well_formed(row):
+            report("transfer", key, "has a kind that its other fields contradict")
+
+    @staticmethod
+    def _well_formed(row: Row) -> bool:
+        kind, bits = row.kind, row.bits
+        if kind not in RESOLVED_AS and kind not in MOVES:
+            return False
+        moves = kind in {SINGLE, PENDING}
+        return (
+            (kind in RESOLVED_AS) is (row.pending_id != NULL)
+            and (kind == REVERSAL) is (row.reverses != NULL)
+            and (kind == PENDING or row.timeout_us == NULL)
+            and (moves or not bits & BALANCING)
+            and (kind == PENDING or not bits & CLOSING)
+            and (kind == REVERSAL or not bits & AT_ORIGINAL)
+        )
+
+    def _check_effective(
+        self, row: Row, debit: AuditedAccount | None, credit: AuditedAccount | None
+    ) -> None:
+        if row.effective_at[:DATE_LENGTH] <= self.closed_through:
+            closed = self.closed_through.decode()
+            self.report("transfer", row.key, f"is effective in a period closed through {closed}")
+        if not row.bits & IMPORTED:
             return
-        opens = seen.row.kind in {Kind.VOID, Kind.EXPIRE}
-        for number, bit in ((seen.row.debit, CLOSING_DEBIT), (seen.row.credit, CLOSING_CREDIT)):
-            account = self.accounts.get(number)
-            if account is not None and seen.held_flags & bit:
-                account.columns = account.columns._replace(closed=not opens)
+        if row.effective_at < self.imported_through or row.effective_at > row.recorded_at:
+            self.report("transfer", row.key, "is imported out of the order of effective times")
+        self.imported_through = row.effective_at
+        for account in (debit, credit):
+            if account is not None and row.effective_at < account.effective_at:
+                self.report("transfer", row.key, f"is imported from before {account.name} existed")
+
+    def _check_hold(self, row: Row, units: int, hold: Row | None) -> int:
+        """Check a resolution against its hold; return what was held."""
+        if hold is None:
+            what = f"resolves {row.pending_id.decode()}, which is no open hold"
+            self.report("transfer", row.key, what)
+            return units
+        held = int(hold.amount)
+        if hold.kind != PENDING or (hold.debit, hold.credit) != (row.debit, row.credit):
+            self.report("transfer", row.key, f"does not resolve {hold.key} on its accounts")
+        if units > held or (row.kind != POST and units != held):
+            self.report("transfer", row.key, f"resolves {units} of {held} held by {hold.key}")
+        due = deadline(hold)
+        is_due = bool(due) and row.recorded_at >= due
+        if is_due is not (row.kind == EXPIRE):
+            what = f"resolves {hold.key} on the wrong side of its deadline"
+            self.report("transfer", row.key, what)
+        return held
+
+    def _check_original(self, row: Row, original: Row | None) -> None:
+        if original is None:
+            what = f"reverses {row.reverses.decode()}, which is not there or reversed already"
+            self.report("transfer", row.key, what)
+            return
+        reverse = (row.credit, row.debit, row.amount)
+        if (
+            original.kind not in {SINGLE, POST}
+            or (original.debit, original.credit, original.amount) != reverse
+        ):
+            self.report("transfer", row.key, f"is not the reverse of {original.key}")
+        if row.bits & AT_ORIGINAL:
+            since = original.recorded_at if original.effective_at == NULL else original.effective_at
+            if row.effective_at != since:
+                self.report("transfer", row.key, f"is not effective when {original.key} was")
+
+    @staticmethod
+    def _close(bits: int, debit: AuditedAccount | None, credit: AuditedAccount | None) -> None:
+        for account, bit in ((debit, CLOSING_DEBIT), (credit, CLOSING_CREDIT)):
+            if account is not None and bits & bit:
+                account.stand(closed=True)
+
+    def _reopen(self, row: Row, hold: Row | None) -> None:
+        if hold is None or row.kind == POST or not hold.bits & CLOSING:
+            return
+        for key, bit in ((hold.debit, CLOSING_DEBIT), (hold.credit, CLOSING_CREDIT)):
+            account = self.accounts.get(key)
+            if account is not None and hold.bits & bit:
+                account.stand(closed=False)
+
+    def report_overdrawn(self) -> None:
+        """Report the accounts that were overdrawn since the last call."""
+        for account, transfer in self.overdrawn:
+            self.report("entry", f"{account}, transfer {transfer}", "is overdrawn")
+        self.overdrawn = []
 
     def check_sums(self) -> None:
         """Debits equal credits, posted and pending, for each asset."""
+        for asset, (posted, pending) in sorted(self.sums().items()):
+            if posted or pending:
+                what = f"sums to {posted} posted and {pending} pending, not 0"
+                self.report("balance", asset, what)
+
+    def sums(self) -> dict[str, tuple[int, int]]:
+        """Return debits less credits of each asset, posted and pending."""
         sums: dict[str, list[int]] = {}
         for account in self.accounts.values():
-            dp, d, cp, c = account.columns[:4]
-            total = sums.setdefault(account.spec.asset, [0, 0])
-            total[0] += d - c
-            total[1] += dp - cp
-        for asset, (posted, pending) in sorted(sums.items()):
-            if posted or pending:
-                self.report(
-                    "balance", asset, f"sums to {posted} posted and {pending} pending, not 0"
-                )
-
-
-def effects(seen: TransferEvidence) -> tuple[Columns, Columns]:
-    """Return what a transfer adds to the debited and to the credited account."""
-    pending, posted = _movement(seen)
-    return (
-        Columns(pending, posted, 0, 0, 1, closed=False),
-        Columns(0, 0, pending, posted, 1, closed=False),
-    )
-
-
-def _movement(seen: TransferEvidence) -> tuple[int, int]:
-    """Return what a transfer adds to the pending and the posted column of either side."""
-    row, held = seen.row, seen.held or 0
-    match row.kind:
-        case Kind.SINGLE | Kind.REVERSAL:
-            return 0, row.amount
-        case Kind.PENDING:
-            return row.amount, 0
-        case Kind.POST:
-            return -held, row.amount
-        case Kind.VOID | Kind.EXPIRE:
-            return -held, 0
-
-
-def hold_of(row: TransferRow) -> tuple[object, ...]:
-    """Return the first eight columns of the hold that a PENDING transfer makes."""
-    expires_at = (
-        None if row.timeout_us is None else row.recorded_at + timedelta(microseconds=row.timeout_us)
-    )
-    return (
-        row.sequence,
-        row.debit,
-        row.credit,
-        row.amount,
-        row.flags,
-        row.purpose,
-        row.correlation,
-        expires_at,
-    )
-
-
-def _show(columns: Columns) -> str:
-    dp, d, cp, c, version = columns[:5]
-    return f"debits {d} (+{dp} pending), credits {c} (+{cp} pending), version {version}"
-
-
-def _hold(found: tuple[str, int | None, int]) -> str:
-    state, sequence, remaining = found
-    return f"{state} with {remaining}" + (f" by sequence {sequence}" if sequence else "")
+            total = sums.setdefault(account.asset, [0, 0])
+            total[0] += account.debits_posted - account.credits_posted
+            total[1] += account.debits_pending - account.credits_pending
+        return {asset: (posted, pending) for asset, (posted, pending) in sums.items()}

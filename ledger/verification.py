@@ -1,41 +1,60 @@
 """Verify a live book: derive everything again from its transfers, and name what does not fit.
 
-The journal is streamed up to a watermark, the head's sequence at the start, in short transactions,
-so that a long check never holds back the head row's vacuum. Rows that may change (balance, hold,
-head) are checked at the version they carry, so the book may go on working meanwhile.
+The journal is streamed up to a watermark, the head's sequence at the start, in statements that are
+transactions of their own, so that a long check never holds back the head row's vacuum. The next
+chunk is read while one is replayed. Rows that may change (balance, hold, head) are checked at the
+version they carry, so the book may go on working meanwhile. Memory grows with the accounts.
+
+Incremental: a check can begin where an earlier one ended (`ledger.verification_state`). Then it
+proves that the journal still begins with the tree verified before, everything recorded since, and
+every row that may change; rows of the journal from before are not read again.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from datetime import UTC
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger import merkle, store
+from kernel.errors import ungrouped
 from ledger import verification_statements as sql
-from ledger.audit import Auditor, Fault, StoredHold, TransferEvidence
-from ledger.audit_tree import BlockRow, Record, TreeAuditor
+from ledger.audit import Fault, Faults, Replay
+from ledger.audit_entries import explain, explain_effective
+from ledger.audit_rows import PENDING, Row
+from ledger.audit_tree import NO_LEAF, Stored, TreeAuditor
 from ledger.errors import BookNotOpen
-from ledger.model import (
-    AccountEventKind,
-    AccountSpec,
-    Kind,
-    Side,
-    canonical_metadata,
-    metadata_hash,
-)
-from ledger.records import account_line, refusal_line, to_unix_us, transfer_line
-from ledger.state import Columns, RefusalRow
+from ledger.verification_reading import RESET, SETTINGS, Chunk, ChunkReader
+from ledger.verification_rows import RowChecks
 
-CHUNK: Final = 4_096
-"""Journal records read at once."""
+CHUNK: Final = 8_192
+"""Journal records read at once: a power of two, and at least a tile."""
+
+SLICE: Final = 256
+"""Records replayed before the next chunk's bytes are taken from the socket."""
+
+PREFIX: Final = b"\x00transfer\t"
+"""What a leaf's hash has before a transfer's row."""
 
 Progress = Callable[[int, int], None]
 """Called with (records verified, records to verify)."""
+
+
+@dataclass(slots=True)
+class Verified:
+    """What a check came to, and where the next one may begin.
+
+    Attributes:
+        sequence: the watermark: records up to it were verified.
+        began: records up to this one were verified by an earlier check.
+    """
+
+    faults: list[Fault]
+    sequence: int
+    began: int
 
 
 async def verify(
@@ -47,251 +66,237 @@ async def verify(
         engine: any role that may read the ledger.
         book: the book.
         progress: told after each chunk.
+
+    Raises:
+        BookNotOpen: there is no such book.
     """
-    check = _Check(engine, book)
-    await check.start()
-    while check.position < check.watermark:
-        await check.next_chunk()
-        progress(check.position, check.watermark)
-    await check.finish()
-    return check.auditor.faults
+    return (await examine(engine, book, progress=progress)).faults
 
 
-class _Check:
+async def examine(
+    engine: AsyncEngine,
+    book: int,
+    *,
+    progress: Progress = lambda _done, _all: None,
+    chunk: int = CHUNK,
+) -> Verified:
+    """Verify a book: as `verify`, and say how far.
+
+    Args:
+        chunk: records read at once, a power of two.
+    """
+    async with engine.connect() as conn:
+        raw = (await conn.get_raw_connection()).driver_connection
+        assert raw is not None
+        for setting in SETTINGS:
+            await raw.execute(setting)
+        try:
+            check = Check(ChunkReader(raw, book), chunk)
+            with ungrouped():
+                await check.run(progress)
+        finally:
+            await raw.execute(RESET)
+    return Verified(list(check.faults.found), check.watermark, 0)
+
+
+class ChunkLinks:
+    """What the transfers of a chunk refer to, as the database says."""
+
+    watched: Collection[bytes] = frozenset()
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.links: dict[int, Row | None] = {}
+        self.without_hold: set[int] = set()
+
+    def hold(self, row: Row) -> Row | None:
+        """Return the pending transfer that a resolution names."""
+        return self.links.get(int(row.sequence))
+
+    def original(self, row: Row) -> Row | None:
+        """Return the transfer that a reversal names."""
+        return self.links.get(int(row.sequence))
+
+    def made(self, row: Row) -> None:
+        """Report a pending transfer that has no hold."""
+        if row.kind == PENDING and int(row.sequence) in self.without_hold:
+            self.faults.report("hold", row.key, "is missing")
+
+
+class Check:
     """One run over one book."""
 
-    def __init__(self, engine: AsyncEngine, book: int) -> None:
-        self.engine = engine
-        self.book = book
-        self.auditor = Auditor()
-        self.tree = TreeAuditor(self.auditor)
-        self.position = 0
+    def __init__(self, reader: ChunkReader, size: int) -> None:
+        self.reader = reader
+        self.size = size
+        self.faults = Faults()
+        self.links = ChunkLinks(self.faults)
+        self.replay = Replay(self.faults, reader.book, self.links)
+        self.tree = TreeAuditor(self.faults)
+        self.height = 0
+        self.blocked = 0
+        self.block_time = b""
         self.watermark = 0
-        self.pending = 0
-        self.records: dict[int, Record] = {}
-        self.head: Row[Any] | None = None
+        self.head: Any = None
 
-    async def start(self) -> None:
-        rows = await self._read("SELECT * FROM ledger.head WHERE book = $1", self.book)
+    async def run(self, progress: Progress) -> None:
+        """Replay everything up to the watermark, reading one chunk ahead; then the other rows."""
+        await self._start()
+        first = self.tree.size + 1
+        async with asyncio.TaskGroup() as group:
+            ahead = group.create_task(self._read(first))
+            while first <= self.watermark:
+                chunk = await ahead
+                first = chunk.last + 1
+                ahead = group.create_task(self._read(first))
+                await self._chunk(chunk)
+                progress(chunk.last, self.watermark)
+        await self._finish()
+
+    async def _start(self) -> None:
+        rows = await self.reader.fetch(sql.HEAD)
         if not rows:
-            raise BookNotOpen(f"there is no book {self.book}")
+            raise BookNotOpen(f"there is no book {self.reader.book}")
+        if len(rows) > 1:
+            self.faults.report("head", f"book {self.reader.book}", "is there twice")
         self.head = rows[0]
-        self.watermark = rows[0].sequence
+        self.watermark = self.head["sequence"]
 
-    async def _read(self, statement: str, *arguments: Any) -> list[Row[Any]]:
-        async with self.engine.connect() as conn:
-            return list(await store.run(conn, statement, *arguments))
+    async def _read(self, first: int) -> Chunk:
+        last = min(first + self.size - 1, self.watermark)
+        if first > last:
+            return Chunk(first, last)
+        return await self.reader.read(first, last)
 
-    async def next_chunk(self) -> None:
-        """Verify the next `CHUNK` records and the blocks that end among them."""
-        first, last = self.position + 1, min(self.position + CHUNK, self.watermark)
-        async with self.engine.connect() as conn:
-            events = await store.run(conn, sql.EVENTS, self.book, first, last)
-            transfers = await store.run(conn, sql.TRANSFERS, self.book, first, last)
-            refusals = await store.run(conn, sql.REFUSALS, self.book, first, last)
-            blocks = await store.run(conn, sql.BLOCKS, self.book, first, last)
-            kept = await self._kept_leaves(conn, last)
-        rows: list[tuple[int, Callable[[Row[Any]], None], Row[Any]]] = [
-            *((row.sequence, self._event, row) for row in events),
-            *((row.sequence, self._transfer, row) for row in transfers),
-            *((row.sequence, self._refusal, row) for row in refusals),
-        ]
-        expected = first
-        for sequence, see, row in sorted(rows, key=lambda item: item[0]):
-            self._report_missing(expected, sequence)
-            if sequence < expected:
-                self.auditor.report("journal", f"sequence {sequence}", "was given twice")
-            see(row)
-            expected = sequence + 1
-        self._report_missing(expected, last + 1)
-        for row in blocks:
-            block = BlockRow(
-                row.height,
-                row.recorded_at.astimezone(UTC),
-                row.first_sequence,
-                row.last_sequence,
-                row.root,
-            )
-            self.tree.block(block, self.records, kept)
-            for sequence in range(block.first, block.last + 1):
-                self.records.pop(sequence, None)
-        await self._check_tiles()
-        self.position = last
+    async def _chunk(self, chunk: Chunk) -> None:
+        self.faults.take(chunk.faults)
+        self.links.links, self.links.without_hold = chunk.links, chunk.without_hold
+        others = dict(chunk.others)
+        self.replay.others = chunk.others
+        lines, leaves = chunk.transfers, []
+        for start in range(0, len(lines), SLICE):
+            some = lines[start : start + SLICE]
+            self.replay.transfers(some)
+            leaves += [sha256(PREFIX + line).digest() for line in some]
+            await asyncio.sleep(0)
+        self.replay.seek(chunk.last + 1)
+        name = _Names(chunk, others)
+        self._compare(chunk, name)
+        self._check_blocks(chunk, name)
+        if others or len(leaves) != chunk.last - chunk.first + 1:
+            leaves = _placed(chunk, others, leaves)
+        self.tree.chunk(leaves, Stored(chunk.blocks, chunk.tiles), name)
 
-    def _report_missing(self, first: int, end: int) -> None:
-        for sequence in range(first, end):
-            self.auditor.report("transfer", f"sequence {sequence}", "is missing from the journal")
+    def _compare(self, chunk: Chunk, name: _Names) -> None:
+        entries, effective, described = self.replay.take()
+        if not _same(entries, chunk.entries):
+            explain(self.replay, entries, chunk.entries, name.transfer)
+        self.replay.report_overdrawn()
+        if effective or chunk.effective:
+            explain_effective(self.replay, effective, chunk.effective, name.transfer)
+        for sequence in sorted(described.keys() | chunk.metadata.keys()):
+            said = described.get(sequence, b"").decode()
+            if said != chunk.metadata.get(sequence, ""):
+                what = "is not what the transfer's hash says"
+                self.faults.report("transfer_metadata", name.transfer(sequence), what)
+            elif not said:
+                what = "belongs to no transfer"
+                self.faults.report("transfer_metadata", name.transfer(sequence), what)
 
-    async def _kept_leaves(self, conn: AsyncConnection, last: int) -> Mapping[int, bytes]:
-        """Return the leaf hashes that tiles keep, for the records since the last block checked."""
-        start = self.tree.size // merkle.TILE_WIDTH
-        rows = await store.run(conn, sql.TILES, self.book, 0, start, last // merkle.TILE_WIDTH)
-        return {
-            row.position * merkle.TILE_WIDTH + place + 1: leaf
-            for row in rows
-            for place, leaf in enumerate(merkle.unpack(row.hashes))
-        }
+    def _check_blocks(self, chunk: Chunk, name: _Names) -> None:
+        """Check that the blocks follow one another, and that their records have their time."""
+        times = self.replay.times
+        place = 0
+        for block in chunk.blocks:
+            key = f"height {block.height}"
+            if block.height != self.height + 1 or block.first != self.blocked + 1:
+                self.faults.report("block", key, f"does not follow sequence {self.blocked}")
+            if block.at < self.block_time:
+                self.faults.report("block", key, "is earlier than the block before it")
+            self.height, self.blocked, self.block_time = block.height, block.last, block.at
+            while place + 1 < len(times) and times[place + 1][0] <= block.first:
+                place += 1
+            within = place
+            while within < len(times) and times[within][0] <= block.last:
+                sequence, at = times[within]
+                if at != block.at:
+                    table, row = name(max(sequence, block.first))
+                    self.faults.report(table, row, "has another time than its block")
+                within += 1
+        del times[:place]
 
-    async def _check_tiles(self) -> None:
-        stored: dict[tuple[int, int], tuple[bytes, bytes]] = {}
-        for level in {tile.level for tile in self.tree.completed}:
-            indexes = [tile.index for tile in self.tree.completed if tile.level == level]
-            for row in await self._read(sql.TILES, self.book, level, min(indexes), max(indexes)):
-                stored[level, row.position] = (row.hashes, row.root)
-        self.tree.check_tiles(stored)
-
-    def _event(self, row: Row[Any]) -> None:
-        sequence = row.sequence
-        if row.path is None:
-            self.auditor.report("account", f"number {row.account}", "is missing")
-            return
-        spec = AccountSpec(
-            path=row.path,
-            asset=row.asset,
-            side=Side(row.side),
-            owner=row.owner,
-            debits_must_not_exceed_credits=row.debits_must_not_exceed_credits,
-            credits_must_not_exceed_debits=row.credits_must_not_exceed_debits,
-        )
-        kind = AccountEventKind(row.kind)
-        if kind is AccountEventKind.OPENED:
-            self.auditor.opened(row.account, spec, sequence)
-        else:
-            frozen = kind is AccountEventKind.FROZEN
-            self.auditor.frozen(row.account, sequence, frozen=frozen)
-        at = row.recorded_at.astimezone(UTC)
-        line = account_line(self.book, sequence, at, row.account, kind, spec, row.reason)
-        key = f"{spec.path} {spec.asset} (sequence {sequence})"
-        self.records[sequence] = Record("account_event", key, at, merkle.leaf_hash(line))
-
-    def _transfer(self, row: Row[Any]) -> None:
-        seen = _evidence(row)
-        self.pending += seen.row.kind is Kind.PENDING
-        self.auditor.transfer(seen)
-        line = transfer_line(self.book, seen.row, to_unix_us(seen.row.recorded_at))
-        self.records[row.sequence] = Record(
-            "transfer",
-            f"{seen.row.id} (sequence {row.sequence})",
-            seen.row.recorded_at,
-            merkle.leaf_hash(line),
-        )
-
-    def _refusal(self, row: Row[Any]) -> None:
-        at = row.recorded_at.astimezone(UTC)
-        line = refusal_line(self.book, RefusalRow(row.sequence, row.id, row.outcome, at))
-        key = f"{row.id} (sequence {row.sequence})"
-        self.records[row.sequence] = Record("refusal", key, at, merkle.leaf_hash(line))
-
-    async def finish(self) -> None:
-        """Check what is not a journal record: sums, heads, balances, holds, rows too many."""
-        self.auditor.check_sums()
+    async def _finish(self) -> None:
+        """Check what is not a journal record: heads, balances, holds, rows too many."""
+        self.replay.check_sums()
         self._check_head()
-        numbers = sorted(self.auditor.accounts)
-        for start in range(0, len(numbers), CHUNK):
-            await self._check_balances(numbers[start : start + CHUNK])
-        report = self.auditor.report
-        for row in await self._read(sql.SURPLUS_ENTRIES, self.book, self.watermark):
-            key = f"{self.auditor.name(row.account)}, sequence {row.sequence}"
-            report("entry", key, "belongs to no transfer")
-        for row in await self._read(sql.SURPLUS_HOLDS, self.book, self.watermark):
-            report("hold", str(row.id), "belongs to no pending transfer")
-        for row in await self._read(sql.SURPLUS_METADATA, self.book, self.watermark):
-            report("transfer_metadata", f"sequence {row.sequence}", "belongs to no transfer")
-        for row in await self._read(sql.HOLD_TOTALS, self.book):
-            report(
-                "hold",
-                f"{row.path} {row.asset}",
-                f"open holds come to {row.held_debits} debits and {row.held_credits} credits,"
-                f" pending are {row.debits_pending} and {row.credits_pending}",
-            )
-        for row in await self._read(sql.SURPLUS_ACCOUNTS, self.book):
-            report("account", f"{row.path} {row.asset}", "was never opened")
+        rows = RowChecks(self.reader, self.replay, self.watermark)
+        await rows.run()
 
     def _check_head(self) -> None:
-        head, report = self.head, self.auditor.report
-        assert head is not None
-        key = f"book {self.book}"
-        if self.tree.size != self.watermark or self.tree.height != head.height:
-            report("head", key, f"is at height {head.height}, the blocks at {self.tree.height}")
-        if not self.tree.lost and merkle.pack(self.tree.frontier) != head.frontier:
+        head, replay, report = self.head, self.replay, self.faults.report
+        key = f"book {self.reader.book}"
+        if self.blocked != self.watermark or self.height != head["height"]:
+            report("head", key, f"is at height {head['height']}, the blocks at {self.height}")
+        if not self.tree.finish(head["frontier"]):
             report("head", key, "has another frontier than the records")
-        if head.account_count != len(self.auditor.accounts):
-            report("head", key, f"counts {head.account_count} accounts")
-
-    async def _check_balances(self, numbers: list[int]) -> None:
-        rows = await self._read(sql.BALANCES, self.book, numbers)
-        found = {row.account: row for row in rows}
-        for number in numbers:
-            account = self.auditor.accounts[number]
-            row = found.get(number)
-            if row is None:
-                self.auditor.report("balance", account.name, "is missing")
-                continue
-            self._check_balance(number, row)
-
-    def _check_balance(self, number: int, row: Row[Any]) -> None:
-        account, report = self.auditor.accounts[number], self.auditor.report
-        stored = _columns(row, "", row.version)
-        assert stored is not None
-        moved_on = row.sequence > self.watermark
-        expected = _columns(row, "entry_", row.entry_version) if moved_on else account.columns
-        if expected is None or stored[:5] != expected[:5]:
-            report("balance", account.name, f"is {stored[:5]}, the entries make it {expected}")
-        if not moved_on and row.sequence != account.sequence:
-            report("balance", account.name, f"names sequence {row.sequence} as its last")
-        spec = account.spec
-        if (row.asset, row.debits_must_not_exceed_credits, row.credits_must_not_exceed_debits) != (
-            spec.asset,
-            spec.debits_must_not_exceed_credits,
-            spec.credits_must_not_exceed_debits,
+        if head["account_count"] != len(replay.accounts):
+            report("head", key, f"counts {head['account_count']} accounts")
+        for name, derived in (
+            ("block_time", self.block_time),
+            ("closed_through", replay.closed_through),
+            ("imported_through", replay.imported_through),
         ):
-            report("balance", account.name, "has other flags than the account")
-        settled = row.head_sequence == self.watermark
-        if settled and (row.frozen, row.closed) != (account.frozen, account.columns.closed):
-            report("balance", account.name, "is frozen or closed without a record of it")
+            stored = head[name + "_text"] or ""
+            if stored.encode() != derived and not (name == "block_time" and not self.height):
+                report("head", key, f"has {name} {stored}, the journal {derived.decode()}")
+        if self.height and head["opened_at"] > head["first_block_at"]:
+            report("head", key, "was opened after its first block")
 
 
-def _columns(row: Row[Any], prefix: str, version: int | None) -> Columns | None:
-    if version is None:
-        return None
-    names = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
-    dp, d, cp, c = (int(getattr(row, prefix + name)) for name in names)
-    return Columns(dp, d, cp, c, version, closed=False)
+class _Names:
+    """Which record a sequence number of a chunk is, in the words of a fault."""
+
+    def __init__(self, chunk: Chunk, others: dict[int, bytes]) -> None:
+        self.chunk = chunk
+        self.others = others
+        self.rows: dict[int, str] | None = None
+
+    def transfer(self, sequence: int) -> str:
+        """Return what a fault calls the transfer."""
+        if self.rows is None:
+            rows = (line.split(b"\t", 3) for line in self.chunk.transfers)
+            self.rows = {int(row[1]): row[2].decode() for row in rows}
+        found = self.rows.get(sequence)
+        return f"{found} (sequence {sequence})" if found else f"sequence {sequence}"
+
+    def __call__(self, sequence: int) -> tuple[str, str]:
+        """Return table and key of the record."""
+        line = self.others.get(sequence)
+        if line is None:
+            return "transfer", self.transfer(sequence)
+        kind, _, _, *fields = line.decode().split("\t")
+        match kind:
+            case "account":
+                return "account_event", f"{fields[2]} {fields[3]} (sequence {sequence})"
+            case "refusal":
+                return "refusal", f"{fields[0]} (sequence {sequence})"
+            case _:
+                return "period_event", f"sequence {sequence}"
 
 
-def _evidence(row: Row[Any]) -> TransferEvidence:
-    held = None if row.held is None else int(row.held)
-    stored = None
-    if row.hold_id is not None:
-        stored = StoredHold(
-            row.hold_sequence,
-            row.hold_debit,
-            row.hold_credit,
-            int(row.hold_amount),
-            row.hold_flags,
-            row.hold_purpose,
-            row.hold_correlation,
-            row.expires_at,
-            int(row.remaining),
-            row.hold_state,
-            row.resolved_sequence,
-        )
-    resolved = None
-    if row.resolver_sequence is not None:
-        resolved = (row.resolver_sequence, Kind(row.resolver_kind))
-    original = None
-    if row.original_amount is not None:
-        original = (row.original_debit, row.original_credit, int(row.original_amount))
-    metadata = "" if row.data is None else canonical_metadata(json.loads(row.data))
-    return TransferEvidence(
-        row=store.transfer_row(row, held),
-        held=held,
-        held_flags=row.held_flags or 0,
-        debit_entry=_columns(row, "debit_", row.debit_version),
-        credit_entry=_columns(row, "credit_", row.credit_version),
-        hold=stored,
-        resolved_by=resolved,
-        original=original,
-        metadata_hash=metadata_hash(metadata),
-        refused_too=row.refused,
-    )
+def _same(expected: list[str], stored: bytes) -> bool:
+    """Tell whether the entries are those expected, in whatever order they are read."""
+    text = "".join(expected).encode()
+    if text == stored:
+        return True
+    return len(text) == len(stored) and sorted(text.split(b"\n")) == sorted(stored.split(b"\n"))
+
+
+def _placed(chunk: Chunk, others: dict[int, bytes], leaves: list[bytes]) -> list[bytes]:
+    """Return the leaves of all records of a chunk where they belong."""
+    placed = [NO_LEAF] * (chunk.last - chunk.first + 1)
+    for line, leaf in zip(chunk.transfers, leaves, strict=True):
+        placed[int(line.split(b"\t", 2)[1]) - chunk.first] = leaf
+    for sequence, line in others.items():
+        placed[sequence - chunk.first] = sha256(b"\x00" + line).digest()
+    return placed

@@ -1,0 +1,189 @@
+"""A chunk of the journal as bytes: what `ledger.verification` compares, read ahead of it.
+
+Everything crosses as the text that COPY prints, which is the journal's own: no value is made of what
+is only to be hashed or compared. Each statement is a transaction of its own, and what it reads up to
+the watermark never changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+
+from ledger import verification_statements as sql
+from ledger.audit import Faults
+from ledger.audit_rows import NULL, Row
+from ledger.audit_tree import BlockRow, tiles_completed
+from ledger.opaque import metadata_hash
+
+SETTINGS: Final = (
+    "SET timezone = 'UTC'",
+    "SET datestyle = 'ISO'",
+    "SET bytea_output = 'hex'",
+    # Every statement here is one by index; what the planner believes about a growing table is not.
+    "SET enable_seqscan = off",
+)
+RESET: Final = "RESET enable_seqscan"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records *first* to *last*, and everything that is stored beside them.
+
+    Attributes:
+        transfers, entries, effective: as COPY prints them.
+        links: what transfers refer to, by sequence; None: nothing that is there or free.
+        without_hold: sequences of pending transfers that have no hold.
+        metadata: hashes of the stored metadata, by sequence.
+        others: lines of records that are not transfers, by sequence.
+        tiles: by level and index.
+        faults: what was found wrong while reading.
+    """
+
+    first: int
+    last: int
+    transfers: list[bytes] = field(default_factory=list)
+    entries: bytes = b""
+    effective: bytes = b""
+    links: dict[int, Row | None] = field(default_factory=dict)
+    without_hold: set[int] = field(default_factory=set)
+    metadata: dict[int, str] = field(default_factory=dict)
+    others: dict[int, bytes] = field(default_factory=dict)
+    blocks: list[BlockRow] = field(default_factory=list)
+    tiles: dict[tuple[int, int], tuple[bytes, bytes]] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+
+
+class ChunkReader:
+    """Reads chunks of a book over one connection that is in no transaction."""
+
+    def __init__(self, raw: asyncpg.Connection, book: int) -> None:
+        self.raw = raw
+        self.book = book
+
+    async def read(self, first: int, last: int) -> Chunk:
+        """Read records *first* to *last* and what is stored beside them."""
+        faults = Faults()
+        links, without_hold = await self._links(first, last)
+        return Chunk(
+            first,
+            last,
+            transfers=await self.lines(sql.TRANSFERS, first, last),
+            entries=await self.copy(sql.ENTRIES, first, last),
+            effective=await self.copy(sql.EFFECTIVE, first, last),
+            links=links,
+            without_hold=without_hold,
+            metadata=await self._metadata(first, last, faults),
+            others=await self.others(first, last, faults),
+            blocks=await self._blocks(first, last),
+            tiles=await self._tiles(first, last, faults),
+            faults=faults,
+        )
+
+    async def copy(self, statement: str, *numbers: int) -> bytes:
+        """Return what COPY prints."""
+        parts: list[bytes] = []
+
+        async def keep(data: bytes) -> None:
+            parts.append(data)
+
+        query = sql.filled(statement, self.book, *numbers)
+        await self.raw.copy_from_query(query, output=keep)
+        return b"".join(parts)
+
+    async def lines(self, statement: str, *numbers: int) -> list[bytes]:
+        """Return the lines that COPY prints."""
+        return (await self.copy(statement, *numbers)).split(b"\n")[:-1]
+
+    async def fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
+        """Return rows."""
+        found: Sequence[Any] = await self.raw.fetch(statement, self.book, *arguments)
+        return found
+
+    async def others(self, first: int, last: int, faults: Faults) -> dict[int, bytes]:
+        """Return the lines of the records that are not transfers, by sequence."""
+        found: dict[int, bytes] = {}
+        for line in await self.lines(sql.EVENTS, first, last):
+            fields = line.split(b"\t")
+            _keep(found, fields, _account_line(fields, faults), faults)
+        refusals = await self.lines(sql.REFUSALS, first, last)
+        for line in [*refusals, *await self.lines(sql.PERIODS, first, last)]:
+            _keep(found, line.split(b"\t"), line, faults)
+        if refusals:
+            for row in await self.fetch(sql.REFUSED_TOO, first, last):
+                key = f"{row['id']} (sequence {row['sequence']})"
+                faults.report("refusal", key, "the id was spent by a transfer too")
+        return found
+
+    async def _links(self, first: int, last: int) -> tuple[dict[int, Row | None], set[int]]:
+        links: dict[int, Row | None] = {}
+        without_hold: set[int] = set()
+        for line in await self.lines(sql.LINKS, first, last):
+            number, has_hold, is_taken, *fields = line.split(b"\t")
+            sequence = int(number)
+            found = None if fields[0] == NULL or is_taken == b"t" else Row(*fields)
+            links[sequence] = found
+            if has_hold == b"f":
+                without_hold.add(sequence)
+        return links, without_hold
+
+    async def _metadata(self, first: int, last: int, faults: Faults) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for row in await self.fetch(sql.METADATA, first, last):
+            if row["sequence"] in found:
+                faults.report("transfer_metadata", f"sequence {row['sequence']}", "is there twice")
+            found[row["sequence"]] = canonical_hash(row["data"])
+        return found
+
+    async def _blocks(self, first: int, last: int) -> list[BlockRow]:
+        rows = [line.split(b"\t") for line in await self.lines(sql.BLOCKS, first, last)]
+        # COPY doubles the backslash of a bytea's prefix.
+        return [
+            BlockRow(int(h), at, int(start), int(end), bytes.fromhex(root[3:].decode()))
+            for h, at, start, end, root in rows
+        ]
+
+    async def _tiles(
+        self, first: int, last: int, faults: Faults
+    ) -> dict[tuple[int, int], tuple[bytes, bytes]]:
+        found: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+        for level, start, end in tiles_completed(first - 1, last - first + 1):
+            for row in await self.fetch(sql.TILES, level, start, end):
+                key = row["level"], row["position"]
+                if key in found:
+                    faults.report("tile", f"level {key[0]} index {key[1]}", "is there twice")
+                found[key] = row["hashes"], row["root"]
+        return found
+
+
+def canonical_hash(stored: str) -> str:
+    """Return the hash of metadata as stored, whatever it holds."""
+    value = json.loads(stored)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":")) if value != {} else ""
+    return metadata_hash(text)
+
+
+def _account_line(fields: list[bytes], faults: Faults) -> bytes:
+    """Return an account's line from the columns of `sql.EVENTS`."""
+    *line, reason, recorded_at, metadata, opened_at = fields
+    number, kind, path, asset = line[3:7]
+    if path == NULL:
+        faults.report("account", f"number {number.decode()}", "is missing")
+        described = ""
+    else:
+        described = canonical_hash(metadata.replace(b"\\\\", b"\\").decode())
+        if kind == b"opened" and opened_at != recorded_at:
+            key = f"{path.decode()} {asset.decode()}"
+            faults.report("account", key, "was opened at another time than its record says")
+    return b"\t".join([*line, described.encode(), reason, recorded_at])
+
+
+def _keep(found: dict[int, bytes], fields: list[bytes], line: bytes, faults: Faults) -> None:
+    sequence = int(fields[2])
+    if sequence in found:
+        faults.report("journal", f"sequence {sequence}", "was given twice")
+    found[sequence] = line
