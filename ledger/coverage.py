@@ -120,7 +120,7 @@ SELECT found.* FROM point p LEFT JOIN LATERAL (
      WHERE a.book = $1 AND (<is_owed> OR <is_held>) AND <was_open>
      GROUP BY a.asset
 ) found ON true
- ORDER BY found.asset COLLATE "C"
+ ORDER BY found.asset
 """,
     is_owed=_IS_OWED,
     is_held=_IS_HELD,
@@ -219,7 +219,7 @@ SELECT ends.end_height, ends.last_height, m.height, m.asset, m.holdings::text,
   LEFT JOIN LATERAL (
       SELECT * FROM ledger.block WHERE book = $1 AND height = m.height LIMIT 1
   ) b ON true
- ORDER BY m.height, m.asset COLLATE "C"
+ ORDER BY m.height, m.asset
 """,
     is_owed=_IS_OWED,
     is_held=_IS_HELD,

@@ -187,11 +187,11 @@ SELECT p.known AS sequence, found.*
         FROM ledger.account a
         JOIN ledger.balance b ON b.book = $1 AND b.account = a.number
         <columns_at>
-       WHERE a.book = $1 AND a.path COLLATE "C" >= $5 AND a.path COLLATE "C" < $6
-         AND (a.path COLLATE "C", a.asset COLLATE "C") > ($7, $8) AND <was_open>
-       ORDER BY a.path COLLATE "C", a.asset COLLATE "C" LIMIT $9
+       WHERE a.book = $1 AND a.path >= $5 AND a.path < $6
+         AND (a.path, a.asset) > ($7, $8) AND <was_open>
+       ORDER BY a.path, a.asset LIMIT $9
   ) found ON true
- ORDER BY found.path COLLATE "C", found.asset COLLATE "C"
+ ORDER BY found.path, found.asset
 """,
     **AT,
 )

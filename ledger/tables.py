@@ -78,8 +78,9 @@ account = Table(
     metadata,
     Column("book", SmallInteger, nullable=False),
     Column("number", BigInteger, nullable=False),
-    Column("path", Text, nullable=False),
-    Column("asset", Text, nullable=False),
+    # In the order of bytes, whatever the database's own is: so what begins alike is a range.
+    Column("path", Text(collation="C"), nullable=False),
+    Column("asset", Text(collation="C"), nullable=False),
     Column("side", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("debits_must_not_exceed_credits", Boolean, nullable=False),
@@ -213,6 +214,13 @@ Index(
     postgresql_where=transfer.c.reference != "",
 )
 Index("ix_transfer_code", transfer.c.book, transfer.c.code, transfer.c.sequence)
+Index(
+    "ix_transfer_effective_at",
+    transfer.c.book,
+    transfer.c.effective_at,
+    transfer.c.sequence,
+    postgresql_where=transfer.c.effective_at.is_not(None),
+)
 
 transfer_metadata = Table(
     "transfer_metadata",

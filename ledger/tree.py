@@ -87,7 +87,7 @@ SELECT node.* FROM point p LEFT JOIN LATERAL (
            sum(s.debits_pending)::text AS debits_pending,
            sum(s.credits_pending)::text AS credits_pending
       FROM (
-          SELECT (string_to_array(a.path COLLATE "C", ':'))[1:n.depth] AS parts, a.asset, a.side,
+          SELECT (string_to_array(a.path, ':'))[1:n.depth] AS parts, a.asset, a.side,
                  <debits> AS debits, <credits> AS credits,
                  <debits_pending> AS debits_pending, <credits_pending> AS credits_pending
             FROM ledger.account a
@@ -95,13 +95,13 @@ SELECT node.* FROM point p LEFT JOIN LATERAL (
             CROSS JOIN LATERAL generate_series(
                 $8::integer, least($9::integer, cardinality(string_to_array(a.path, ':')))
             ) AS n (depth)
-           WHERE a.book = $1 AND a.path COLLATE "C" >= $5 AND a.path COLLATE "C" < $7
+           WHERE a.book = $1 AND a.path >= $5 AND a.path < $7
              AND ($5 = '' OR a.path = $5 OR starts_with(a.path, $6)) AND <was_open>
       ) s
      GROUP BY s.parts, s.asset
-     ORDER BY s.parts, s.asset COLLATE "C" LIMIT $10
+     ORDER BY s.parts, s.asset LIMIT $10
 ) node ON true
- ORDER BY node.parts, node.asset COLLATE "C"
+ ORDER BY node.parts, node.asset
 """,
     **AT,
 )

@@ -56,10 +56,10 @@ SELECT p.known AS sequence, found.*
       SELECT a.path, a.asset, a.side, a.owner, <four_columns>
         FROM ledger.account a
         <columns_at>
-       WHERE a.book = $1 AND (a.path COLLATE "C", a.asset COLLATE "C") > ($5, $6) AND <was_open>
-       ORDER BY a.path COLLATE "C", a.asset COLLATE "C" LIMIT $7
+       WHERE a.book = $1 AND (a.path, a.asset) > ($5, $6) AND <was_open>
+       ORDER BY a.path, a.asset LIMIT $7
   ) found ON true
- ORDER BY found.path COLLATE "C", found.asset COLLATE "C"
+ ORDER BY found.path, found.asset
 """,
     **AT,
 )
@@ -105,7 +105,7 @@ SELECT a.asset, count(*) AS accounts, sum(<debits>)::text AS debits, sum(<credit
   FROM point p CROSS JOIN ledger.account a
   <columns_at>
  WHERE a.book = $1 AND <was_open>
- GROUP BY a.asset ORDER BY a.asset COLLATE "C"
+ GROUP BY a.asset ORDER BY a.asset
 """,
     **AT,
 )
