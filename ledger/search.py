@@ -168,7 +168,8 @@ class _Query:
 
     def _choose(self) -> str:
         for name in ("correlation", "reference", "metadata", "path", "code"):
-            if name in self.places:
+            # The many that have no reference are not in its index.
+            if name in self.places and (name != "reference" or self.wanted.reference):
                 return name
         is_effective = "effective_from" in self.places or "effective_to" in self.places
         return "effective" if is_effective else "journal"
