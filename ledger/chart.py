@@ -1,8 +1,9 @@
 """The chart of accounts: which paths exist, on which side they stand, and which may be overdrawn.
 
 Facts are never refused: nothing guards custody, venue, bank, transit or suspense accounts, because
-what happened outside is posted and then explained. Flags guard decisions: a client's accounts, and
-what netting has made payable, cannot be debited for more than was credited.
+what happened outside is posted and then explained. Flags guard decisions: a client's accounts, what
+netting has made payable, and what we owe on a loan or in tax cannot be debited for more than was
+credited.
 ``payable:<party>:open`` has no flag: it mirrors deals, whose amendments arrive in any order
 and may pass through the other side; what leaves it goes through ``netted``, which is guarded.
 """
@@ -37,7 +38,7 @@ CHART: Final = (
     _rule(r"bank:<name>", Side.DEBIT),
     _rule(r"transit:out:<name>", Side.DEBIT),
     _rule(r"transit:[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", Side.DEBIT),
-    _rule(r"receivable:<name>:(?:open|netted|reorg)", Side.DEBIT),
+    _rule(r"receivable:<name>:(?:open|netted|reorg|loan)", Side.DEBIT),
     _rule(r"collateral:given:<name>", Side.DEBIT),
     _rule(r"collateral:taken:<name>", Side.CREDIT),
     _rule(
@@ -48,12 +49,13 @@ CHART: Final = (
     ),
     _rule(r"payable:<name>:(?:open|unapplied)", Side.CREDIT),
     _rule(r"payable:<name>:netted", Side.CREDIT, guarded=True),
+    _rule(r"liability:(?:loan|tax):<name>", Side.CREDIT, guarded=True),
     _rule(r"in-flight:<name>", Side.CREDIT),
     _rule(r"suspense:(?:<name>|unattributed:<name>)", Side.CREDIT),
     _rule(r"clearing:<name>", Side.DEBIT),
     _rule(r"conversion:<name>", Side.CREDIT),
-    _rule(r"income:(?:spread|fee|withdrawal-fee|interest|fx)", Side.CREDIT),
-    _rule(r"expense:(?:network-fee|venue-fee|bank-charge|interest|loss)", Side.DEBIT),
+    _rule(r"income:(?:spread|fee|withdrawal-fee|interest|fx|staking|airdrop)", Side.CREDIT),
+    _rule(r"expense:(?:network-fee|venue-fee|bank-charge|interest|loss|tax)", Side.DEBIT),
     _rule(r"house:rounding", Side.CREDIT),
     _rule(r"equity:(?:capital|opening)", Side.CREDIT),
 )

@@ -35,7 +35,7 @@ RETRY_SECONDS: Final = 1.0
 REPEATABLE_SQLSTATES: Final = frozenset({"55P03", "40P01"})
 
 #: The packages that keep tables, in the order of the floors; each in the schema of its name.
-SCHEMAS: Final = (
+PACKAGES: Final = (
     "kernel",
     "registry",
     "ledger",
@@ -46,6 +46,9 @@ SCHEMAS: Final = (
     "trading",
     "settlement",
 )
+#: And ``books``, where the rooms within the ledger keep what moves along the edges of a machine: in
+#: the schema of the ledger itself there is nothing but the journal and its state.
+SCHEMAS: Final = (*PACKAGES, "books")
 
 # alembic keeps its running environment in a module-wide proxy: one migration per process at once.
 _ONE_AT_A_TIME = threading.Lock()
@@ -72,12 +75,14 @@ def migrations_folder() -> Path:
 def load_tables() -> MetaData:
     """Import every package's private tables and return the one metadata.
 
-    They are found by name (``tables``, ``…_tables``), so that a new one cannot be forgotten.
+    They are found by name (``tables``, ``…_tables``), also in the rooms within a package, so that
+    a new one cannot be forgotten.
     """
-    for package in SCHEMAS:
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            if module.name == "tables" or module.name.endswith("_tables"):
-                importlib.import_module(f"{package}.{module.name}")
+    for package in PACKAGES:
+        path = importlib.import_module(package).__path__
+        for module in pkgutil.walk_packages(path, f"{package}."):
+            if module.name.endswith((".tables", "_tables")):
+                importlib.import_module(module.name)
     return metadata
 
 
