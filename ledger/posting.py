@@ -702,14 +702,14 @@ def ids_of(batch: Iterable[Transfer]) -> list[UUID]:
 
 def references_of(batch: Iterable[Transfer]) -> set[UUID]:
     """Return the ids of the holds that a batch resolves and of the transfers that it reverses."""
-    found = {item.pending_id for item in batch if item.pending_id is not None}
-    found.update(item.reverses for item in batch if item.reverses is not None)
-    found.discard(NIL)
-    return found
+    named = {named for item in batch for named in (item.pending_id, item.reverses)}
+    return {found for found in named if found is not None and found != NIL}
 
 
 def keys_of(batch: Iterable[Transfer]) -> set[tuple[str, str]]:
     """Return (path, asset) of the accounts that a batch names."""
-    keys = {(item.debit, item.asset) for item in batch}
-    keys.update((item.credit, item.asset) for item in batch)
+    keys: set[tuple[str, str]] = set()
+    for item in batch:
+        keys.add((item.debit, item.asset))
+        keys.add((item.credit, item.asset))
     return keys

@@ -192,6 +192,7 @@ class Snapshot:
 
     Attributes:
         sequence: of the last record.
+        block_time: of the last block.
         accounts: by number: every account that the batch, a hold or a reversal names.
         by_key: the same by path and asset.
         transfers: by id: those of the batch's ids, pending ids and reversed ids that exist.
@@ -204,6 +205,7 @@ class Snapshot:
 
     book: int
     sequence: int
+    block_time: datetime
     accounts: dict[int, Standing] = field(default_factory=dict)
     by_key: dict[tuple[str, str], Standing] = field(default_factory=dict)
     transfers: dict[UUID, TransferRow] = field(default_factory=dict)
@@ -228,14 +230,14 @@ class Decisions:
     Attributes:
         lines: records, each without its last field, the time (`ledger.records`).
         entries: rows of ``ledger.entry``, fields separated by tabs.
-        touched: accounts with new entries, as they stand now.
+        balances: number and standing, after the batch, of every account with new entries.
     """
 
     results: list[PostResult]
     sequence: int
     lines: list[str]
     entries: list[str]
-    touched: list[Standing]
+    balances: list[tuple[int, Mark]]
     new_holds: list[HoldRow]
     resolved_holds: list[HoldRow]
     metadata: list[tuple[int, str]]

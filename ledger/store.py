@@ -20,7 +20,7 @@ from ledger.errors import BookNotOpen, NotATransaction
 from ledger.model import AccountEventKind, AccountSpec, HoldState, Kind, PeriodEventKind, Side
 from ledger.outcome import Outcome
 from ledger.records import account_line, period_line, pg_time, refusal_line, transfer_line
-from ledger.state import Decisions, HoldRow, RefusalRow, Snapshot, Standing, TransferRow
+from ledger.state import Decisions, HoldRow, Mark, RefusalRow, Snapshot, Standing, TransferRow
 
 COPIED_FROM: Final = 64
 """Transfers in a block from which on they are COPYed: below, two more exchanges cost more."""
@@ -52,11 +52,16 @@ class LockedHead:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What a block adds to the tree."""
+    """What a block adds to the tree.
+
+    Attributes:
+        open_leaves: leaf hashes of the tile that the block leaves incomplete.
+    """
 
     root: bytes
     frontier: bytes
     tiles: list[merkle.Tile]
+    open_leaves: list[bytes] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +163,27 @@ async def read_snapshot(
         keys: (path, asset) of the accounts the batch names.
         due: holds that this block expires first.
     """
-    snapshot = Snapshot(
-        head.book,
-        head.sequence,
-        due=due,
-        closed_through=head.closed_through,
-        imported_through=head.imported_through,
-    )
+    snapshot = empty_snapshot(head)
+    snapshot.due = due
     touched = await read_history(raw, snapshot, {*ids, *due})
     await read_accounts(raw, snapshot, keys, touched)
     return snapshot
+
+
+def empty_snapshot(head: LockedHead) -> Snapshot:
+    """Return a snapshot of a book that knows no account and no transfer yet."""
+    return Snapshot(
+        head.book,
+        head.sequence,
+        head.block_time,
+        closed_through=head.closed_through,
+        imported_through=head.imported_through,
+    )
+
+
+async def begin(conn: AsyncConnection) -> None:
+    """Begin SQLAlchemy's transaction, so that statements of the driver run inside it."""
+    await run(conn, "SELECT 1")
 
 
 async def read_history(
@@ -324,42 +340,59 @@ def finished(lines: Sequence[str], at: datetime) -> list[str]:
     return [f"{line}\t{time}" for line in lines]
 
 
-async def seal(conn: AsyncConnection, head: LockedHead, lines: Sequence[bytes]) -> Sealed:
-    """Add *lines* to the tree; write nothing yet."""
+async def seal(
+    conn: AsyncConnection,
+    head: LockedHead,
+    lines: Iterable[bytes],
+    open_leaves: list[bytes] | None = None,
+) -> Sealed:
+    """Add *lines* to the tree; write nothing yet.
+
+    Args:
+        conn: the connection that holds the head's lock.
+        head: the locked head.
+        lines: the block's records.
+        open_leaves: leaf hashes of the incomplete tile, if the caller wrote the last block.
+    """
     leaves = merkle.leaf_hashes(lines)
     size = head.sequence + len(leaves)
     frontier = merkle.append(size, head.frontier, leaves)
     tiles: list[merkle.Tile] = []
     width = merkle.TILE_WIDTH
     if size // width > head.sequence // width:
-        tiles = await _complete_tiles(conn, head, leaves)
-    return Sealed(merkle.frontier_root(frontier), merkle.pack(frontier), tiles)
+        if open_leaves is None:
+            start = head.sequence // width * width
+            open_leaves = await read_leaves(conn, head.book, start, head.sequence)
+        tiles = await _complete_tiles(conn, head, open_leaves + leaves)
+        open_leaves = leaves[len(leaves) - size % width :]
+    elif open_leaves is not None:
+        open_leaves += leaves
+    return Sealed(merkle.frontier_root(frontier), merkle.pack(frontier), tiles, open_leaves)
 
 
 async def _complete_tiles(
-    conn: AsyncConnection, head: LockedHead, leaves: list[bytes]
+    conn: AsyncConnection, head: LockedHead, row: list[bytes]
 ) -> list[merkle.Tile]:
-    """Return the tiles that *leaves* complete, on every level.
+    """Return the tiles that a block completes, on every level; *row* begins where a tile does.
 
-    The hashes of a tile's beginning, from earlier blocks, are made again from the records (level 0)
-    or read as the roots of stored tiles: keeping them twice would cost more than these rare reads.
+    Above the leaves, the hashes of a tile's beginning are the roots of stored tiles: keeping them
+    twice would cost more than these rare reads.
     """
     width = merkle.TILE_WIDTH
-    count, level, row = head.sequence, 0, leaves
+    level, first = 0, head.sequence // width
     tiles: list[merkle.Tile] = []
-    while row and (count + len(row)) // width > count // width:
-        start = count // width * width
-        if level == 0:
-            earlier = await read_leaves(conn, head.book, start, count)
-        else:
-            earlier = await read_tile_roots(conn, head.book, level - 1, start, count)
-        hashes = earlier + row
+    while len(row) >= width:
         complete = [
-            merkle.tile_of(level, start // width + n, hashes[n * width : (n + 1) * width])
-            for n in range(len(hashes) // width)
+            merkle.tile_of(level, first + n, row[n * width : (n + 1) * width])
+            for n in range(len(row) // width)
         ]
         tiles += complete
-        count, level, row = count // width, level + 1, [tile.root for tile in complete]
+        start = first // width * width
+        earlier: list[bytes] = []
+        if first // width < (first + len(complete)) // width:
+            earlier = await read_tile_roots(conn, head.book, level, start, first)
+        row = earlier + [tile.root for tile in complete]
+        level, first = level + 1, start // width
     return tiles
 
 
@@ -454,7 +487,7 @@ async def write(
         decisions.imported_through,
         transfers,
         entries,
-        *_balance_arrays(decisions.touched),
+        *_balance_arrays(decisions.balances),
         *_hold_arrays(decisions),
         refusals,
         numbers([sequence for sequence, _ in decisions.metadata]),
@@ -485,16 +518,17 @@ async def _chunks(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + COPY_CHUNK]
 
 
-def _balance_arrays(touched: Sequence[Standing]) -> list[str]:
+def _balance_arrays(balances: Sequence[tuple[int, Mark]]) -> list[str]:
+    marks = [mark for _, mark in balances]
     return [
-        numbers([account.number for account in touched]),
-        numbers([account.sequence for account in touched]),
-        numbers([account.version for account in touched]),
-        numbers([account.closed for account in touched]),
-        numbers([account.debits_pending for account in touched]),
-        numbers([account.debits_posted for account in touched]),
-        numbers([account.credits_pending for account in touched]),
-        numbers([account.credits_posted for account in touched]),
+        numbers([number for number, _ in balances]),
+        numbers([mark.sequence for mark in marks]),
+        numbers([mark.version for mark in marks]),
+        numbers([mark.closed for mark in marks]),
+        numbers([mark.debits_pending for mark in marks]),
+        numbers([mark.debits_posted for mark in marks]),
+        numbers([mark.credits_pending for mark in marks]),
+        numbers([mark.credits_posted for mark in marks]),
     ]
 
 

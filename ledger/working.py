@@ -143,13 +143,12 @@ class Working:
     def decisions(self, results: list[PostResult]) -> Decisions:
         """Return what the batch came to."""
         stored = self.snapshot.holds
-        # An account that only an undone chain has touched stands as before: it is not written.
         return Decisions(
             results=results,
             sequence=self.sequence,
             lines=self.lines,
             entries=self.entries,
-            touched=list(self.touched.values()),
+            balances=[(number, account.mark()) for number, account in self.touched.items()],
             new_holds=[hold for key, hold in self.holds.items() if key not in stored],
             resolved_holds=[hold for key, hold in self.holds.items() if key in stored],
             metadata=self.metadata,

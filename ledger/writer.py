@@ -1,26 +1,37 @@
-"""Group the stand-alone submissions of one process into few commits.
+"""Group the stand-alone submissions of one process into few commits, and decide ahead of them.
 
 One transfer per commit costs one commit each, and every poster of a book waits for the same head
 row. The writer takes whatever is waiting, posts it as one batch in one transaction, and answers
-each submitter after that commit. While a batch commits, the next one gathers: the busier, the
-larger the batches; nobody waits for a timer.
+each submitter after that commit. The busier, the larger the batches; nobody waits for a timer.
+
+It carries the balances that it wrote itself (`ledger.carried`), and while PostgreSQL writes one batch it
+decides the next. What is decided ahead counts only if the head, once locked, has the sequence number that
+it was decided on, none of its ids is spent, and no hold is due; otherwise it is decided again. Nothing is
+answered before its commit.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.clock import Clock
-from kernel.db import transact
+from kernel.db import driver, transact
 from kernel.errors import BadInput, CausewayError, OutcomeUnknown, OutsideUnavailable
+from ledger import store
+from ledger.carried import Carried, is_plain
+from ledger.decide import EXPIRIES_MAX, Deciding
 from ledger.model import BATCH_MAX, PostResult, Transfer
-from ledger.posting import post, prepare
+from ledger.outcome import Outcome
+from ledger.posting import ids_of, keys_of, prepare, references_of
+from ledger.state import Decisions, Request, Snapshot
 
 GROUP_MAX: Final = 1_000
 """Transfers in one commit, at most, unless a single submission is larger."""
@@ -28,11 +39,33 @@ GROUP_MAX: Final = 1_000
 WAITING_MAX: Final = 10_000
 """Submissions that may wait; the next submitter is held back until there is room."""
 
+SLICE: Final = 128
+"""Transfers decided before other tasks get a turn: the batch before them is being written."""
+
 
 @dataclass(slots=True, eq=False)
 class _Submission:
-    transfers: tuple[Transfer, ...]
+    requests: list[Request]
     answer: asyncio.Future[list[PostResult]]
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Submissions that are posted together.
+
+    Attributes:
+        decisions: what they come to; None: not decided yet.
+        carried: the state that they were decided on.
+        base: the sequence that the head must have for the decisions to count.
+        is_decided: set once the next group may be decided, on what this one leaves.
+    """
+
+    submissions: list[_Submission]
+    requests: list[Request]
+    decisions: Decisions | None = None
+    carried: Carried | None = None
+    base: int = 0
+    is_decided: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Writer:
@@ -60,14 +93,21 @@ class Writer:
         self._clock = clock
         self._group_max = min(group_max, BATCH_MAX)
         self._waiting: asyncio.Queue[_Submission | None] = asyncio.Queue(waiting_max)
+        # One group is written, one waits decided behind it.
+        self._groups: asyncio.Queue[_Group | None] = asyncio.Queue(1)
+        self._unanswered: set[_Group] = set()
+        self._carried: Carried | None = None
         self._tasks = asyncio.TaskGroup()
         self._closing = False
         self._ended = False
         self.commits = 0
+        self.decided_ahead = 0
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        self._tasks.create_task(self._work(), name=f"ledger writer of book {self._book}")
+        name = f"ledger writer of book {self._book}"
+        self._tasks.create_task(self._gather_all(), name=f"{name}: decides")
+        self._tasks.create_task(self._write_all(), name=f"{name}: writes")
         return self
 
     async def __aexit__(
@@ -98,38 +138,24 @@ class Writer:
             return []
         if transfers[-1].linked or len(transfers) > BATCH_MAX:
             raise BadInput(f"submit whole chains, at most {BATCH_MAX} transfers at once")
-        for item in transfers:
-            prepare(item)
+        requests = [prepare(item) for item in transfers]
         answer: asyncio.Future[list[PostResult]] = asyncio.get_running_loop().create_future()
-        await self._waiting.put(_Submission(transfers, answer))
+        await self._waiting.put(_Submission(requests, answer))
         if self._ended:
             # A full queue held it back until nobody was left to empty it; this wakes the next one.
-            self._abandon([])
+            self._abandon()
         return await answer
 
-    async def _work(self) -> None:
-        group: list[_Submission] = []
-        carried: _Submission | None = None
-        last = False
-        try:
-            while not last:
-                first = carried or await self._waiting.get()
-                if first is None:
-                    return
-                group, carried, last = self._gather(first)
-                await self._post(group)
-        finally:
-            self._closing = True
-            self._abandon([*group, *([carried] if carried else [])])
-
-    def _abandon(self, group: list[_Submission]) -> None:
+    def _abandon(self, *held: _Submission | None) -> None:
         """Tell everybody who is still waiting that no answer will come."""
-        self._ended = True
+        self._closing = self._ended = True
+        left = [item for group in self._unanswered for item in group.submissions]
+        left += [item for item in held if item is not None]
         while not self._waiting.empty():
             item = self._waiting.get_nowait()
             if item is not None:
-                group.append(item)
-        for item in group:
+                left.append(item)
+        for item in left:
             if not item.answer.done():
                 item.answer.set_exception(
                     OutcomeUnknown(
@@ -138,37 +164,202 @@ class Writer:
                     )
                 )
 
-    def _gather(self, first: _Submission) -> tuple[list[_Submission], _Submission | None, bool]:
+    async def _gather_all(self) -> None:
+        """Take what waits in groups, decide each ahead if that is possible, and hand it on."""
+        carried: _Submission | None = None
+        last = False
+        before: _Group | None = None
+        try:
+            while not last:
+                first = carried or await self._waiting.get()
+                carried = None
+                if first is None:
+                    break
+                group, carried, last = self._gather(first)
+                self._unanswered.add(group)
+                if before is not None:
+                    await before.is_decided.wait()
+                await self._decide_ahead(group)
+                await self._groups.put(group)
+                before = group
+            await self._groups.put(None)
+        except BaseException:
+            self._abandon(carried)
+            raise
+
+    def _gather(self, first: _Submission) -> tuple[_Group, _Submission | None, bool]:
         """Return the next group, the submission that no longer fitted, and whether it is the last."""
-        group, size = [first], len(first.transfers)
-        while size < self._group_max and not self._waiting.empty():
+        submissions, requests = [first], list(first.requests)
+        while len(requests) < self._group_max and not self._waiting.empty():
             item = self._waiting.get_nowait()
             if item is None:
-                return group, None, True
-            if size + len(item.transfers) > self._group_max:
-                return group, item, False
-            group.append(item)
-            size += len(item.transfers)
-        return group, None, False
+                return _Group(submissions, requests), None, True
+            if len(requests) + len(item.requests) > self._group_max:
+                return _Group(submissions, requests), item, False
+            submissions.append(item)
+            requests += item.requests
+        return _Group(submissions, requests), None, False
 
-    async def _post(self, group: Sequence[_Submission]) -> None:
-        batch = [transfer for item in group for transfer in item.transfers]
+    async def _decide_ahead(self, group: _Group) -> None:
+        carried = self._carried
+        if carried is None or not is_plain(group.requests):
+            return
+        snapshot = carried.snapshot
+        missing = _keys(group.requests) - snapshot.by_key.keys()
+        if missing:
+            # Nobody but this writer may have written since; if somebody has, none of this counts.
+            async with self._engine.connect() as conn:
+                await store.begin(conn)
+                async with driver(conn) as raw:
+                    await store.read_accounts(raw, snapshot, missing)
+            if carried is not self._carried:
+                return
+        group.base = snapshot.sequence
+        decisions = await _decide(snapshot, group.requests, snapshot.block_time)
+        if carried is self._carried:
+            _advance(snapshot, decisions)
+            group.carried, group.decisions = carried, decisions
+            group.is_decided.set()
+
+    async def _write_all(self) -> None:
+        try:
+            while (group := await self._groups.get()) is not None:
+                try:
+                    await self._post(group)
+                finally:
+                    group.is_decided.set()
+                self._unanswered.discard(group)
+        except BaseException:
+            self._abandon()
+            raise
+
+    async def _post(self, group: _Group) -> None:
+        attempts = 0
 
         async def work(conn: AsyncConnection) -> list[PostResult]:
-            now = None if self._clock is None else self._clock.now()
-            return await post(conn, self._book, batch, now=now)
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1:
+                self._forget(group)
+            return await self._write(conn, group)
 
         try:
             results = await transact(self._engine, work)
         except CausewayError as error:
-            for item in group:
+            self._forget(group)
+            for item in group.submissions:
                 if not item.answer.done():
                     item.answer.set_exception(error)
             return
+        except BaseException:
+            self._forget(group)
+            raise
         self.commits += 1
+        if group.carried is not None and group.decisions is not None:
+            group.carried.settle(group.decisions.sequence)
         start = 0
-        for item in group:
-            end = start + len(item.transfers)
+        for item in group.submissions:
+            end = start + len(item.requests)
             if not item.answer.done():
                 item.answer.set_result(results[start:end])
             start = end
+
+    def _forget(self, group: _Group) -> None:
+        """Believe nothing any more: what was decided on it will be decided again."""
+        self._carried = None
+        group.carried = group.decisions = None
+
+    async def _write(self, conn: AsyncConnection, group: _Group) -> list[PostResult]:
+        """Write a group in the caller's transaction; decide it first where that has to be done."""
+        head = await store.lock_head(conn, self._book)
+        now = None if self._clock is None else self._clock.now()
+        async with driver(conn) as raw:
+            ids = ids_of(item.transfer for item in group.requests)
+            clock = await store.read_clock(raw, head, now, EXPIRIES_MAX, ids)
+            carried = group.carried
+            counts = (
+                group.decisions is not None
+                and carried is self._carried
+                and group.base == head.sequence
+                and not clock.due
+                and not clock.spent
+            )
+            if counts:
+                self.decided_ahead += 1
+            else:
+                carried = await self._decide_now(raw, head, clock, group)
+        decisions = group.decisions
+        assert decisions is not None
+        assert carried is not None
+        if decisions.lines:
+            records = store.finished(decisions.lines, clock.at)
+            lines = (line.encode() for line in records)
+            sealed = await store.seal(conn, head, lines, carried.open_leaves)
+            carried.open_leaves = sealed.open_leaves
+            async with driver(conn) as raw:
+                await store.write(raw, head, decisions, records, sealed, clock.at)
+        if counts:
+            return [_dated(result, clock.at) for result in decisions.results]
+        return decisions.results
+
+    async def _decide_now(
+        self, raw: asyncpg.Connection, head: store.LockedHead, clock: store.Clock, group: _Group
+    ) -> Carried:
+        """Decide a group under the head's lock, on what is carried if that is still true."""
+        carried = self._carried
+        # Groups decided ahead stand on this one only if it was decided ahead itself.
+        if (
+            carried is None
+            or group.decisions is not None
+            or carried.snapshot.sequence != head.sequence
+        ):
+            carried = self._carried = Carried(store.empty_snapshot(head), head.sequence)
+        snapshot = carried.snapshot
+        snapshot.due = clock.due
+        batch = [item.transfer for item in group.requests]
+        touched = await store.read_history(
+            raw, snapshot, {*clock.spent, *references_of(batch), *clock.due}
+        )
+        await store.read_accounts(raw, snapshot, keys_of(batch), touched)
+        group.base = snapshot.sequence
+        group.decisions = await _decide(snapshot, group.requests, clock.at)
+        group.carried = carried
+        _advance(snapshot, group.decisions)
+        group.is_decided.set()
+        return carried
+
+
+async def _decide(snapshot: Snapshot, requests: Sequence[Request], at: datetime) -> Decisions:
+    """Decide a batch, with turns for other tasks in between."""
+    deciding = Deciding(snapshot, at, imports=requests[0].transfer.imported)
+    start = 0
+    while start < len(requests):
+        end = min(start + SLICE, len(requests))
+        while end < len(requests) and requests[end - 1].transfer.linked:
+            end += 1
+        deciding.add(requests[start:end])
+        start = end
+        await asyncio.sleep(0)
+    return deciding.finish()
+
+
+def _advance(snapshot: Snapshot, decisions: Decisions) -> None:
+    """Let a snapshot be the book after a batch; its history is of no use to the next one."""
+    snapshot.sequence = decisions.sequence
+    snapshot.imported_through = decisions.imported_through
+    snapshot.transfers = {}
+    snapshot.refusals = {}
+    snapshot.holds = {}
+    snapshot.reversed_ids = set()
+    snapshot.due = ()
+
+
+def _dated(result: PostResult, at: datetime) -> PostResult:
+    """Return a result that was decided before its block's time was known, with that time."""
+    if result.outcome is Outcome.CREATED or result.sequence is not None:
+        return result._replace(recorded_at=at)
+    return result
+
+
+def _keys(requests: Sequence[Request]) -> set[tuple[str, str]]:
+    return keys_of(item.transfer for item in requests)
