@@ -1,14 +1,42 @@
-"""The benchmarks by name. A name is a group and a question: ``ledger.posting``."""
+"""The benchmarks by name. A name is a group and a question: ``ledger_hot``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from bench import ledger_posting, marketdata_book
-from bench.measure import Measured
+from bench import (
+    ledger_1m,
+    ledger_asof,
+    ledger_batch,
+    ledger_caller,
+    ledger_growth,
+    ledger_hot,
+    ledger_verify,
+    ledger_writer,
+    marketdata_book,
+)
+from bench.measure import Benchmark
 
-BENCHMARKS: Final[Mapping[str, Callable[[], Measured]]] = {
-    "ledger.posting": ledger_posting.measure,
-    "marketdata.book": marketdata_book.measure,
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "ledger_batch_1000": ledger_batch.measure_1000,
+    "ledger_batch_8192": ledger_batch.measure_8192,
+    "ledger_hot": ledger_hot.measure,
+    "ledger_1m": ledger_1m.measure,
+    "ledger_writer": ledger_writer.measure,
+    "ledger_caller": ledger_caller.measure,
+    "ledger_asof": ledger_asof.measure,
+    "ledger_verify": lambda _: ledger_verify.measure(),
+    "ledger_growth": ledger_growth.measure,
+    "marketdata_book": marketdata_book.measure,
 }
+
+LONG: Final = frozenset({"ledger_growth"})
+"""Run by their full name only: they take longer than a group may."""
+
+
+def find(name: str) -> list[str]:
+    """Return the benchmark of that name, else those whose names begin so."""
+    if name in BENCHMARKS:
+        return [name]
+    return [known for known in BENCHMARKS if known.startswith(name) and known not in LONG]

@@ -16,7 +16,7 @@ from typing import Any, Final
 from ccxt.async_support.base.ws.order_book import OrderBook as CcxtBook
 from sortedcontainers import SortedDict  # type: ignore[import-untyped]  # has no stubs
 
-from bench.measure import Measured, Result, Turn, alternate, versions
+from bench.measure import Measured, Result, Shared, Turn, alternate, versions
 from marketdata.book import BookOutcome, L2Book
 from marketdata.model import BookDelta, Level
 
@@ -45,8 +45,9 @@ class Update:
     asks: tuple[Row, ...]
 
 
-def measure() -> Measured:
+def measure(shared: Shared) -> Measured:
     """Let four books apply the same updates in turn."""
+    del shared
     start, updates = _start(), list(_updates(random.Random(SEED)))
     contestants: dict[str, Callable[[], Turn]] = {
         "ours": lambda: _ours(start, updates),
@@ -63,7 +64,7 @@ def measure() -> Measured:
     return Measured(
         [
             Result(
-                name=f"marketdata.book.{short}",
+                name=f"marketdata_book.{short}",
                 value=rates["ours"],
                 unit="updates/s",
                 baseline=words,

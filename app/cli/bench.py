@@ -6,6 +6,8 @@ The benchmarks lie in ``bench/`` of the source tree and are not part of an insta
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +31,9 @@ def register(app: typer.Typer) -> None:
 def bench(
     name: Annotated[str, typer.Argument(help="A benchmark, or what names begin with.")] = "",
     *,
+    size: Annotated[
+        int | None, typer.Option(min=10_000, help="Of a benchmark that grows: how many transfers.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure speed on this machine, against a limit and peers in the same run.
@@ -38,24 +43,28 @@ def bench(
     Example: `causeway bench ledger`
     """
     try:
-        from bench.catalogue import BENCHMARKS
-        from bench.measure import machine
+        from bench.catalogue import BENCHMARKS, find
+        from bench.measure import Shared, load, machine
     except ModuleNotFoundError as error:
         raise BadInput(
             f"the benchmarks cannot be loaded: {error}",
             remedy="They are part of the source tree: run `make bench` in a checkout",
         ) from error
 
-    chosen = [known for known in BENCHMARKS if known.startswith(name)]
+    chosen = find(name)
     if not chosen:
         raise BadInput(
             f"no benchmark begins with {name!r}", remedy=f"There are {', '.join(BENCHMARKS)}"
         )
     here = machine()
     found: dict[str, Measured] = {}
-    for known in chosen:
-        typer.echo(f"measuring {known} …", err=True)
-        found[known] = BENCHMARKS[known]()
+    with Shared(size=size) as shared:
+        for known in chosen:
+            typer.echo(f"measuring {known} …", err=True)
+            began, before = perf_counter(), load()
+            measured = BENCHMARKS[known](shared)
+            around = {"took": f"{perf_counter() - began:.0f} s", "load": f"{before} to {load()}"}
+            found[known] = replace(measured, conditions={**measured.conditions, **around})
     if as_json:
         emit(_document(here, found))
         return
@@ -80,12 +89,12 @@ def _document(here: Mapping[str, str], found: Mapping[str, Measured]) -> dict[st
 
 def _row(result: Result) -> tuple[str, ...]:
     data = result.to_json()
-    baseline = "" if result.baseline_value is None else f"{result.baseline_value:,.0f}"
+    baseline = data["baseline_value"]
     return (
         result.name,
-        f"{result.value:,.0f} {result.unit}",
+        f"{data['value']:,} {result.unit}",
         result.baseline,
-        baseline,
+        "" if baseline is None else f"{baseline:,}",
         "" if result.ratio is None else f"{result.ratio:.2f}",
         data["goal"] or "",
         "yes" if result.met else "NO",
