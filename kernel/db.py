@@ -114,6 +114,8 @@ def create_engine(
         "idle_in_transaction_session_timeout": str(idle_in_transaction_timeout_ms),
         "timezone": "UTC",
         "application_name": "causeway",
+        # Statements here take milliseconds; compiling one that looks dear takes half a second.
+        "jit": "off",
     }
     if role is not None:
         settings["role"] = role

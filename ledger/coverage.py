@@ -116,7 +116,7 @@ SELECT found.* FROM point p LEFT JOIN LATERAL (
            coalesce(sum(<debits> - <credits>) FILTER (WHERE <is_held>), 0)::text AS holdings,
            coalesce(sum(<credits> - <debits>) FILTER (WHERE <is_owed>), 0)::text AS liabilities
       FROM ledger.account a
-      <columns_at>
+      <columns_at> <opened>
      WHERE a.book = $1 AND (<is_owed> OR <is_held>) AND <was_open>
      GROUP BY a.asset
 ) found ON true

@@ -95,15 +95,22 @@ FOUR_COLUMNS: Final = f"""{DEBITS_PENDING}::text AS debits_pending,
        {CREDITS_POSTED}::text AS credits_posted"""
 
 # An account is there from its first record on; one that a later, back-dated transfer moved is
-# there for the dates that it moved on as well.
-WAS_OPEN: Final = """(e.sequence IS NOT NULL OR later.debits IS NOT NULL OR EXISTS (
-    SELECT FROM ledger.account_event v
-     WHERE v.book = $1 AND v.account = a.number AND v.sequence <= p.sequence))"""
+# there for the dates that it moved on as well. A join and not EXISTS, which the planner may answer
+# by reading every event of the book.
+OPENED: Final = """
+  LEFT JOIN LATERAL (
+      SELECT true AS was FROM ledger.account_event v
+       WHERE e.sequence IS NULL AND later.debits IS NULL
+         AND v.book = $1 AND v.account = a.number AND v.sequence <= p.sequence LIMIT 1
+  ) opened ON true
+"""
+WAS_OPEN: Final = "(e.sequence IS NOT NULL OR later.debits IS NOT NULL OR opened.was)"
 
 AT: Final = {
     "point": POINT,
     "four_columns": FOUR_COLUMNS,
     "columns_at": COLUMNS_AT,
+    "opened": OPENED,
     "was_open": WAS_OPEN,
     "debits": DEBITS_POSTED,
     "credits": CREDITS_POSTED,

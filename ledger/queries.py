@@ -185,8 +185,10 @@ SELECT p.known AS sequence, found.*
       SELECT a.*, a.metadata::text AS properties, <four_columns>, b.frozen, b.closed,
              b.credit_limit::text
         FROM ledger.account a
-        JOIN ledger.balance b ON b.book = $1 AND b.account = a.number
-        <columns_at>
+        JOIN LATERAL (
+            SELECT * FROM ledger.balance WHERE book = $1 AND account = a.number LIMIT 1
+        ) b ON true
+        <columns_at> <opened>
        WHERE a.book = $1 AND a.path >= $5 AND a.path < $6
          AND (a.path, a.asset) > ($7, $8) AND <was_open>
        ORDER BY a.path, a.asset LIMIT $9
@@ -307,8 +309,12 @@ _HOLDS_AMONG: Final = """
       SELECT h.id, d.path AS debit, c.path AS credit, d.asset, h.amount::text AS amount,
              h.purpose, h.correlation, h.expires_at, h.sequence AS hold_sequence
         FROM (<among>) h
-        JOIN ledger.account d ON d.book = $1 AND d.number = h.debit
-        JOIN ledger.account c ON c.book = $1 AND c.number = h.credit
+        JOIN LATERAL (
+            SELECT * FROM ledger.account WHERE book = $1 AND number = h.debit LIMIT 1
+        ) d ON true
+        JOIN LATERAL (
+            SELECT * FROM ledger.account WHERE book = $1 AND number = h.credit LIMIT 1
+        ) c ON true
 """
 
 _POSITION: Final = fill(

@@ -91,7 +91,7 @@ SELECT node.* FROM point p LEFT JOIN LATERAL (
                  <debits> AS debits, <credits> AS credits,
                  <debits_pending> AS debits_pending, <credits_pending> AS credits_pending
             FROM ledger.account a
-            <columns_at>
+            <columns_at> <opened>
             CROSS JOIN LATERAL generate_series(
                 $8::integer, least($9::integer, cardinality(string_to_array(a.path, ':')))
             ) AS n (depth)

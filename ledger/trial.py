@@ -55,7 +55,7 @@ SELECT p.known AS sequence, found.*
   FROM point p LEFT JOIN LATERAL (
       SELECT a.path, a.asset, a.side, a.owner, <four_columns>
         FROM ledger.account a
-        <columns_at>
+        <columns_at> <opened>
        WHERE a.book = $1 AND (a.path, a.asset) > ($5, $6) AND <was_open>
        ORDER BY a.path, a.asset LIMIT $7
   ) found ON true
@@ -103,7 +103,7 @@ SELECT a.asset, count(*) AS accounts, sum(<debits>)::text AS debits, sum(<credit
        sum(<debits_pending>)::text AS debits_pending,
        sum(<credits_pending>)::text AS credits_pending
   FROM point p CROSS JOIN ledger.account a
-  <columns_at>
+  <columns_at> <opened>
  WHERE a.book = $1 AND <was_open>
  GROUP BY a.asset ORDER BY a.asset
 """,
