@@ -135,4 +135,13 @@ def _tags(item: ExportTransfer) -> Iterator[tuple[str, str]]:
     )
     for name, text in texts:
         if text:
-            yield name, percent(text, _VALUE_SAFE)
+            yield name, _value(text)
+
+
+def _value(text: str) -> str:
+    """Return *text* as the value of a tag; hledger drops blanks around one."""
+    encoded = percent(text, _VALUE_SAFE)
+    inner = encoded.strip(" ")
+    before = len(encoded) - len(encoded.lstrip(" "))
+    after = len(encoded) - before - len(inner)
+    return "%20" * before + inner + "%20" * after

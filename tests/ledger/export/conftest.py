@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -256,3 +257,8 @@ async def balances(engine: AsyncEngine) -> dict[tuple[str, str], Columns]:
             after = page.after
             if after is None:
                 return found
+
+
+def names_in(folder: Path) -> list[str]:
+    """The files of a folder, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())

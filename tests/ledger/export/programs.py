@@ -29,6 +29,7 @@ entries, errors, _ = loader.load_file(sys.argv[1])
 balances = defaultdict(inventory.Inventory)
 opens, commodities, events, kinds = {}, {}, 0, defaultdict(int)
 held = defaultdict(int)
+references, narrations = [], []
 def text(number):
     return format(number, "f")
 for entry in entries:
@@ -41,6 +42,8 @@ for entry in entries:
     meta = {k: str(v) for k, v in entry.meta.items()}
     if isinstance(entry, data.Transaction):
         kinds[meta["kind"]] += 1
+        references.append(meta.get("reference", ""))
+        narrations.append(entry.narration)
         for posting in entry.postings:
             balances[posting.account].add_position(posting)
         if "pending" in meta:
@@ -65,6 +68,7 @@ json.dump({
     "balances": [[account, position.units.currency, text(position.units.number)]
                  for account, found in balances.items() for position in found],
     "opens": opens, "commodities": commodities, "kinds": kinds, "events": events,
+    "references": references, "narrations": narrations,
     "held": [[*key, str(units)] for key, units in held.items()],
 }, sys.stdout)
 """
