@@ -34,6 +34,8 @@ from ledger.audit_rows import (
 from ledger.model import AT_ORIGINAL, BALANCING, CLOSING, CLOSING_CREDIT, CLOSING_DEBIT, IMPORTED
 from ledger.outcome import TRANSIENT
 
+PLAIN: Final = b"\\N\t\\N\t\t\\N\t\\N\t"
+"""What follows the code of a plain transfer: no hold, reversal, purpose, timeout, effective time."""
 TRANSIENT_NAMES: Final = frozenset(str(outcome) for outcome in TRANSIENT)
 FAULTS_MAX: Final = 1_000
 """Faults reported, at most: a journal with more has one cause, not a thousand."""
@@ -87,6 +89,7 @@ class Replay:
         self.names: set[tuple[str, str]] = set()
         self.expected = 1
         self.now = b""
+        self.ending = b"\t\t"
         self.closed_through = b""
         self.imported_through = b""
         self.pending = 0
@@ -103,81 +106,74 @@ class Replay:
         return account.name if account else f"account {key.decode(errors='replace')}"
 
     def transfers(self, lines: Iterable[bytes]) -> None:
-        """Replay transfers' lines without their type; `others` are replayed where they belong."""
-        accounts, watched, described = self.accounts, self.links.watched, self.described
-        prefix = self.book.decode()
-        append = self.entries.append
+        """Replay transfers' lines without their type; `others` are replayed where they belong.
+
+        The plain ones are replayed here: kind SINGLE without flags, effective time and metadata,
+        between two accounts that are neither frozen nor closed. What makes a line plain is read
+        from its two ends, so that it is split no further than its amount.
+        """
+        get, watched, book_text = self.accounts.get, self.links.watched, self.book
+        append, expected, ending = self.entries.append, self.expected, self.ending
         for line in lines:
-            fields = line.split(b"\t")
-            try:
-                (
-                    book,
-                    number,
-                    transfer_id,
-                    kind,
-                    flags,
-                    debit_key,
-                    credit_key,
-                    amount,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    effective_at,
-                    _,
-                    _,
-                    metadata,
-                    recorded_at,
-                ) = fields
-                sequence = int(number)
-                units = int(amount)
-            except ValueError:
-                self.report("transfer", f"line {line[:80]!r}", "cannot be read")
-                continue
-            if sequence != self.expected:
-                self.seek(sequence)
-            self.expected = sequence + 1
-            if recorded_at != self.now:
-                self.advance(sequence, recorded_at)
-            if metadata:
-                described[sequence] = metadata
-            debit, credit = accounts.get(debit_key), accounts.get(credit_key)
-            if (
-                kind != SINGLE
-                or flags != b"0"
-                or effective_at != NULL
-                or debit is None
-                or credit is None
-                or debit.refuses
-                or credit.refuses
-                or debit.asset != credit.asset
-                or units < 0
-                or book != self.book
-                or transfer_id in watched
-            ):
-                self._unusual(Row(*fields), sequence, units)
-                continue
-            debit.debits_posted += units
-            debit.version += 1
-            debit.sequence = sequence
-            append(
-                f"{prefix}\t{debit.key}\t{sequence}\t{debit.version}\t{debit.debits_pending}"
-                f"\t{debit.debits_posted}\t{debit.credits_pending}\t{debit.credits_posted}\n"
-            )
-            credit.credits_posted += units
-            credit.version += 1
-            credit.sequence = sequence
-            append(
-                f"{prefix}\t{credit.key}\t{sequence}\t{credit.version}\t{credit.debits_pending}"
-                f"\t{credit.debits_posted}\t{credit.credits_pending}\t{credit.credits_posted}\n"
-            )
-            if (
-                debit.debits_capped
-                and debit.debits_pending + debit.debits_posted
-                > debit.credits_posted + debit.credit_limit
-            ) or (credit.credits_capped and credit.overdrawn):
-                self._note_overdrawn(debit, credit, Row(*fields))
+            if line.endswith(ending):
+                book, number, transfer_id, kind, flags, debit_key, credit_key, amount, _, rest = (
+                    line.split(b"\t", 9)
+                )
+                sequence, units = int(number), int(amount)
+                debit, credit = get(debit_key), get(credit_key)
+                if (
+                    kind == SINGLE
+                    and flags == b"0"
+                    and rest.startswith(PLAIN)
+                    and sequence == expected
+                    and debit is not None
+                    and credit is not None
+                    and not debit.refuses
+                    and not credit.refuses
+                    and debit.asset == credit.asset
+                    and units >= 0
+                    and book == book_text
+                    and transfer_id not in watched
+                ):
+                    expected = sequence + 1
+                    debit.debits_posted = debits = debit.debits_posted + units
+                    debit.version = version = debit.version + 1
+                    debit.sequence = sequence
+                    append(
+                        f"{debit.prefix}{sequence}\t{version}\t{debit.debits_pending}\t{debits}"
+                        f"\t{debit.credits_pending}\t{debit.credits_posted}\n"
+                    )
+                    credit.credits_posted = credits_ = credit.credits_posted + units
+                    credit.version = version = credit.version + 1
+                    credit.sequence = sequence
+                    append(
+                        f"{credit.prefix}{sequence}\t{version}\t{credit.debits_pending}"
+                        f"\t{credit.debits_posted}\t{credit.credits_pending}\t{credits_}\n"
+                    )
+                    if (
+                        debit.debits_capped
+                        and debit.debits_pending + debits
+                        > debit.credits_posted + debit.credit_limit
+                    ) or (credit.credits_capped and credit.overdrawn):
+                        self._note_overdrawn(debit, credit, Row(*line.split(b"\t")))
+                    continue
+            self.expected = expected
+            self._any(line)
+            expected, ending = self.expected, self.ending
+        self.expected = expected
+
+    def _any(self, line: bytes) -> None:
+        """Replay a transfer of any kind."""
+        row = Row(*line.split(b"\t"))
+        sequence, units = int(row.sequence), int(row.amount)
+        if sequence != self.expected:
+            self.seek(sequence)
+        self.expected = sequence + 1
+        if row.recorded_at != self.now:
+            self.advance(sequence, row.recorded_at)
+        if row.metadata_hash:
+            self.described[sequence] = row.metadata_hash
+        self._unusual(row, sequence, units)
 
     def seek(self, sequence: int) -> None:
         """Replay the other records before *sequence*, and report what is missing or twice there."""
@@ -196,6 +192,7 @@ class Replay:
         if recorded_at < self.now:
             self.report("journal", f"sequence {sequence}", "is earlier than the record before it")
         self.now = recorded_at
+        self.ending = b"\t\t" + recorded_at
         self.times.append((sequence, recorded_at))
 
     def take(self) -> tuple[list[str], list[str], dict[int, bytes]]:
@@ -233,7 +230,12 @@ class Replay:
                 self.report("account_event", key, f"opens account {int(number)} out of turn")
             since = at if effective_at == NULL else effective_at
             account = AuditedAccount(
-                number.decode(), path.decode(), asset.decode(), flags.decode(), since
+                self.book.decode(),
+                number.decode(),
+                path.decode(),
+                asset.decode(),
+                flags.decode(),
+                since,
             )
             if (account.path, account.asset) in self.names:
                 self.report("account_event", key, "was opened before")
@@ -299,31 +301,43 @@ class Replay:
         pending: int,
         posted: int,
     ) -> None:
-        for account, sides in ((debit, (1, 0)), (credit, (0, 1))):
-            if account is None:
-                continue
-            account.debits_pending += pending * sides[0]
-            account.debits_posted += posted * sides[0]
-            account.credits_pending += pending * sides[1]
-            account.credits_posted += posted * sides[1]
-            account.version += 1
-            account.sequence = sequence
-            self.entries.append(
-                f"{self.book.decode()}\t{account.key}\t{sequence}\t{account.version}"
-                f"\t{account.debits_pending}\t{account.debits_posted}"
-                f"\t{account.credits_pending}\t{account.credits_posted}\n"
-            )
-            if posted and row.effective_at != NULL:
-                day = row.effective_at[:DATE_LENGTH]
-                if day != row.recorded_at[:DATE_LENGTH]:
-                    self.effective.append(
-                        f"{account.key}\t{day.decode()}\t{sequence}"
-                        f"\t{posted * sides[0]}\t{posted * sides[1]}\n"
-                    )
-            if account.debits_pending < 0 or account.credits_pending < 0:
-                self.report("transfer", row.key, f"makes {account.name} negative")
+        if debit is not None:
+            debit.debits_pending += pending
+            debit.debits_posted += posted
+            self._entry(debit, sequence)
+        if credit is not None:
+            credit.credits_pending += pending
+            credit.credits_posted += posted
+            self._entry(credit, sequence)
+        if pending < 0:
+            self._check_pending(row, debit, credit)
+        if posted and row.effective_at != NULL:
+            self._date(row, sequence, posted)
         if debit is not None and credit is not None and row.kind not in {VOID, EXPIRE}:
             self._note_overdrawn(debit, credit, row)
+
+    def _entry(self, account: AuditedAccount, sequence: int) -> None:
+        account.version += 1
+        account.sequence = sequence
+        self.entries.append(
+            f"{account.prefix}{sequence}\t{account.version}\t{account.debits_pending}"
+            f"\t{account.debits_posted}\t{account.credits_pending}\t{account.credits_posted}\n"
+        )
+
+    def _check_pending(
+        self, row: Row, debit: AuditedAccount | None, credit: AuditedAccount | None
+    ) -> None:
+        for account in (debit, credit):
+            if account and (account.debits_pending < 0 or account.credits_pending < 0):
+                self.report("transfer", row.key, f"makes {account.name} negative")
+
+    def _date(self, row: Row, sequence: int, posted: int) -> None:
+        """Expect effective entries where the effective day is not the recorded one."""
+        day = row.effective_at[:DATE_LENGTH]
+        if day != row.recorded_at[:DATE_LENGTH]:
+            said = f"\t{day.decode()}\t{sequence}\t"
+            self.effective.append(f"{row.debit.decode()}{said}{posted}\t0\n")
+            self.effective.append(f"{row.credit.decode()}{said}0\t{posted}\n")
 
     def _note_overdrawn(self, debit: AuditedAccount, credit: AuditedAccount, row: Row) -> None:
         for account in (debit, credit):

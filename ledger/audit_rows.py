@@ -28,6 +28,7 @@ class AuditedAccount:
 
     Attributes:
         key: its number as text, as lines name it.
+        prefix: the beginning of its entries' lines: book and number.
         refuses: it is frozen or closed.
         effective_at: since when it exists for imported transfers, as text.
     """
@@ -46,13 +47,17 @@ class AuditedAccount:
         "frozen",
         "key",
         "path",
+        "prefix",
         "refuses",
         "sequence",
         "version",
     )
 
-    def __init__(self, key: str, path: str, asset: str, flags: str, effective_at: bytes) -> None:
+    def __init__(
+        self, book: str, key: str, path: str, asset: str, flags: str, effective_at: bytes
+    ) -> None:
         self.key = key
+        self.prefix = f"{book}\t{key}\t"
         self.path = path
         self.asset = asset
         self.debits_capped = "d" in flags
