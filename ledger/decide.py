@@ -58,6 +58,10 @@ class Deciding:
         start = 0
         while start < len(batch):
             item = batch[start]
+            if item.is_simple and not book.imports:
+                results.append(book.accept(item) or _alone(book, item))
+                start += 1
+                continue
             if not item.transfer.linked:
                 results.append(_alone(book, item))
                 start += 1
@@ -109,8 +113,8 @@ def _alone(book: Working, item: Request) -> PostResult:
 
 
 def _created(book: Working, transfer_id: UUID) -> PostResult:
-    made = book.made[transfer_id]
-    return PostResult(Outcome.CREATED, transfer_id, made.sequence, book.at, made.amount)
+    _, sequence, _, _, amount, _, _ = book.made[transfer_id]
+    return PostResult(Outcome.CREATED, transfer_id, sequence, book.at, amount)
 
 
 def _plain(item: Request, outcome: Outcome) -> PostResult:

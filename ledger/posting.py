@@ -28,7 +28,7 @@ from ledger.arrays import numbers, texts, times
 from ledger.chart import account_spec
 from ledger.decide import EXPIRIES_MAX, decide
 from ledger.errors import AccountDiffers, BookNotOpen, PeriodRefused, PostingRefused
-from ledger.form import NIL, check_form, check_id, may_be_all
+from ledger.form import check_form, check_id, may_be_all
 from ledger.model import (
     ALL,
     BATCH_MAX,
@@ -51,7 +51,7 @@ from ledger.opaque import (
     require_token,
 )
 from ledger.outcome import AccountOutcome, Outcome
-from ledger.records import account_line, microseconds, period_line, tail_of, user_data_of
+from ledger.records import account_line, microseconds, period_line, tail_of, user_data_of, uuid_text
 from ledger.state import Request, Standing
 from ledger.working import effective_day
 
@@ -164,9 +164,8 @@ async def open_accounts(
     _require_few(specs)
     for spec in specs:
         _require_spec(spec)
-    head = await store.lock_head(conn, book)
+    head = await store.lock(conn, book, now)
     async with driver(conn) as raw:
-        clock = await store.read_clock(raw, head, now, 0)
         rows = await raw.fetch(
             statements.READ_SPECS, book, *_columns({(s.path, s.asset) for s in specs})
         )
@@ -206,7 +205,7 @@ async def open_accounts(
             new[key] = spec, result
             results.append(result)
     if new:
-        await _write_accounts(conn, head, list(new.values()), clock.at)
+        await _write_accounts(conn, head, list(new.values()))
     return results
 
 
@@ -214,13 +213,12 @@ async def _write_accounts(
     conn: AsyncConnection,
     head: store.LockedHead,
     new: Sequence[tuple[AccountSpec, AccountResult]],
-    at: datetime,
 ) -> None:
     lines = [
         account_line(
             head.book,
             head.sequence + place,
-            at,
+            head.at,
             head.account_count + place,
             AccountEventKind.OPENED,
             spec,
@@ -246,13 +244,12 @@ async def _write_accounts(
             texts([spec.purpose for spec in specs]),
             texts([canonical_metadata(spec.metadata) or "{}" for spec in specs]),
             times([spec.effective_at for spec in specs]),
-            at,
+            head.at,
         )
         await store.write_block(
             raw,
             head,
             sealed,
-            at,
             records=len(lines),
             opened=len(lines),
             closed_through=head.closed_through,
@@ -360,9 +357,8 @@ async def _change_account(
     now: datetime | None,
 ) -> None:
     _require_reason(reason)
-    head = await store.lock_head(conn, book)
+    head = await store.lock(conn, book, now, keys=[key])
     async with driver(conn) as raw:
-        clock = await store.read_clock(raw, head, now, 0)
         rows = await raw.fetch(statements.READ_SPECS, book, *_columns([key]))
         if not rows:
             raise BookNotOpen(f"book {book} has no account {key[0]} {key[1]}")
@@ -373,11 +369,10 @@ async def _change_account(
         if limit is not None:
             if limit == spec.credit_limit:
                 return
-            snapshot = await store.read_snapshot(raw, head, ids=(), keys=[key])
-            _require_unused(snapshot.by_key[key], limit)
+            _require_unused(head.accounts[0], limit)
             spec = replace(spec, credit_limit=limit)
     sequence = head.sequence + 1
-    line = account_line(book, sequence, clock.at, row["number"], kind, spec, reason)
+    line = account_line(book, sequence, head.at, row["number"], kind, spec, reason)
     sealed = await store.seal(conn, head, [line])
     async with driver(conn) as raw:
         await raw.execute(
@@ -387,14 +382,12 @@ async def _change_account(
             row["number"],
             kind.value,
             reason,
-            clock.at,
+            head.at,
             None if limit is None else str(limit),
             frozen,
             str(spec.credit_limit),
         )
-        await store.write_block(
-            raw, head, sealed, clock.at, records=1, closed_through=head.closed_through
-        )
+        await store.write_block(raw, head, sealed, records=1, closed_through=head.closed_through)
 
 
 def _require_unused(account: Standing, limit: int) -> None:
@@ -465,18 +458,16 @@ async def _record_period(
 ) -> int:
     for text in said:
         _require_reason(text)
-    head = await store.lock_head(conn, book)
-    async with driver(conn) as raw:
-        clock = await store.read_clock(raw, head, now, 0)
-    _require_period(head.closed_through, kind, through, clock.at)
+    head = await store.lock(conn, book, now)
+    _require_period(head.closed_through, kind, through, head.at)
     sequence = head.sequence + 1
-    line = period_line(book, sequence, clock.at, kind, through, *said)
+    line = period_line(book, sequence, head.at, kind, through, *said)
     sealed = await store.seal(conn, head, [line])
     async with driver(conn) as raw:
         await raw.execute(
-            statements.WRITE_PERIOD_EVENT, book, sequence, kind.value, through, *said, clock.at
+            statements.WRITE_PERIOD_EVENT, book, sequence, kind.value, through, *said, head.at
         )
-        await store.write_block(raw, head, sealed, clock.at, records=1, closed_through=through)
+        await store.write_block(raw, head, sealed, records=1, closed_through=through)
     return sequence
 
 
@@ -495,6 +486,16 @@ def _require_period(
         case PeriodEventKind.REOPENED:
             if closed is None or through >= closed:
                 raise PeriodRefused(f"nothing after {through} is closed")
+
+
+async def lock_book(conn: AsyncConnection, book: int) -> None:
+    """Let nobody else write to the book until the transaction ends: what is read next stays true.
+
+    Raises:
+        BookNotOpen: there is no such book.
+        NotATransaction: the connection is not in a READ COMMITTED transaction.
+    """
+    await store.lock(conn, book, None)
 
 
 async def post(
@@ -518,24 +519,19 @@ async def post(
     if len(batch) > BATCH_MAX:
         raise BadInput(f"a batch is at most {BATCH_MAX} transfers, not {len(batch)}")
     requests = [prepare(item) for item in batch]
-    head = await store.lock_head(conn, book)
+    ids, keys = store.ids_of(requests), store.keys_of(requests)
+    head = await store.lock(conn, book, now, due_max=EXPIRIES_MAX, ids=ids, keys=keys)
+    if not requests and not head.due:
+        return []
+    snapshot = store.snapshot_of(head)
     async with driver(conn) as raw:
-        clock = await store.read_clock(raw, head, now, EXPIRIES_MAX, ids_of(batch))
-        if not requests and not clock.due:
-            return []
-        snapshot = await store.read_snapshot(
-            raw,
-            head,
-            ids={*clock.spent, *references_of(batch)},
-            keys=keys_of(batch),
-            due=clock.due,
-        )
-    decisions = decide(snapshot, requests, clock.at)
+        await store.complete(raw, snapshot, head, requests)
+    decisions = decide(snapshot, requests, head.at)
     if decisions.lines:
-        records = store.finished(decisions.lines, clock.at)
+        records = store.finished(decisions.lines, head.at)
         sealed = await store.seal(conn, head, [line.encode() for line in records])
         async with driver(conn) as raw:
-            await store.write(raw, head, decisions, records, sealed, clock.at)
+            await store.write(raw, head, decisions, records, sealed)
     return decisions.results
 
 
@@ -566,10 +562,11 @@ async def post_reversal(
     """
     if reversal.kind is not Kind.REVERSAL or reversal.reverses is None:
         raise BadInput(f"transfer {reversal.id} is not a reversal")
-    head = await store.lock_head(conn, book)
+    snapshot = store.snapshot_of(await store.lock(conn, book, now))
     async with driver(conn) as raw:
         ids = [reversal.id, reversal.reverses, shortfall_id]
-        snapshot = await store.read_snapshot(raw, head, ids=ids, keys=())
+        touched = await store.read_history(raw, snapshot, ids)
+        await store.read_accounts_by_number(raw, snapshot, touched)
     original = snapshot.transfers.get(reversal.reverses)
     if original is None or reversal.id in snapshot.transfers:
         return await post(conn, book, [reversal], now=now)
@@ -660,10 +657,19 @@ def prepare(item: Transfer) -> Request:
         metadata = canonical_metadata(item.metadata)
         hashed = metadata_hash(metadata)
     flags = item.flags
+    fault = check_id(item) or check_form(item, flags)
     return Request(
         item,
+        item.kind is Kind.SINGLE
+        and not flags
+        and fault is None
+        and not item.linked
+        and item.effective_at is None,
+        uuid_text(item.id),
+        (item.debit, item.asset),
+        (item.credit, item.asset),
         flags,
-        check_id(item) or check_form(item, flags),
+        fault,
         metadata,
         hashed,
         tail_of(
@@ -693,23 +699,3 @@ def _require_texts(item: Transfer) -> None:
 def _require_reason(text: str) -> None:
     if not text or len(text) > TEXT_LENGTH_MAX or not text.isprintable():
         raise BadInput(f"a reason is 1 to {TEXT_LENGTH_MAX} printable characters, not {text!r}")
-
-
-def ids_of(batch: Iterable[Transfer]) -> list[UUID]:
-    """Return the ids that a batch asks for."""
-    return [item.id for item in batch if item.id != NIL]
-
-
-def references_of(batch: Iterable[Transfer]) -> set[UUID]:
-    """Return the ids of the holds that a batch resolves and of the transfers that it reverses."""
-    named = {named for item in batch for named in (item.pending_id, item.reverses)}
-    return {found for found in named if found is not None and found != NIL}
-
-
-def keys_of(batch: Iterable[Transfer]) -> set[tuple[str, str]]:
-    """Return (path, asset) of the accounts that a batch names."""
-    keys: set[tuple[str, str]] = set()
-    for item in batch:
-        keys.add((item.debit, item.asset))
-        keys.add((item.credit, item.asset))
-    return keys

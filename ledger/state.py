@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import NamedTuple
@@ -20,10 +20,10 @@ class Standing:
         sequence: of its last entry.
         debits_capped: debits must not exceed credits and the limit.
         credits_capped: credits must not exceed debits and the limit.
-        opened_at: since when it exists for the accounts.
     """
 
     __slots__ = (
+        "_opened_at",
         "asset",
         "closed",
         "credit_limit",
@@ -35,7 +35,6 @@ class Standing:
         "debits_posted",
         "frozen",
         "number",
-        "opened_at",
         "path",
         "sequence",
         "version",
@@ -46,7 +45,7 @@ class Standing:
         number: int,
         path: str,
         asset: str,
-        opened_at: datetime,
+        opened_at: str,
         *,
         debits_capped: bool = False,
         credits_capped: bool = False,
@@ -54,7 +53,8 @@ class Standing:
         self.number = number
         self.path = path
         self.asset = asset
-        self.opened_at = opened_at
+        # Asked for by imports only, so left as PostgreSQL prints it.
+        self._opened_at = opened_at
         self.debits_capped = debits_capped
         self.credits_capped = credits_capped
         self.credit_limit = 0
@@ -66,6 +66,11 @@ class Standing:
         self.debits_posted = 0
         self.credits_pending = 0
         self.credits_posted = 0
+
+    @property
+    def opened_at(self) -> datetime:
+        """Return since when the account exists for the accounts."""
+        return datetime.fromisoformat(self._opened_at)
 
     def mark(self) -> Mark:
         """Return what `restore` needs to take back what happens from now on."""
@@ -166,6 +171,9 @@ class Request(NamedTuple):
     """A transfer, checked for form, with what of its record follows from it alone.
 
     Attributes:
+        is_simple: it moves an amount at once and asks for nothing else.
+        id_text: the id as the record has it.
+        debit_key, credit_key: (path, asset) of the accounts.
         flags: of the transfer, computed once.
         fault: what is wrong with it whatever the book holds; None where it is well formed.
         metadata: canonical text.
@@ -175,6 +183,10 @@ class Request(NamedTuple):
     """
 
     transfer: Transfer
+    is_simple: bool
+    id_text: str
+    debit_key: tuple[str, str]
+    credit_key: tuple[str, str]
     flags: int
     fault: Outcome | None
     metadata: str
@@ -230,14 +242,15 @@ class Decisions:
     Attributes:
         lines: records, each without its last field, the time (`ledger.records`).
         entries: rows of ``ledger.entry``, fields separated by tabs.
-        balances: number and standing, after the batch, of every account with new entries.
+        balances: of every account with new entries, after the batch, as the arrays of the part of
+            a block's statement that is named (`ledger.statements.PARTS`).
     """
 
     results: list[PostResult]
     sequence: int
     lines: list[str]
     entries: list[str]
-    balances: list[tuple[int, Mark]]
+    balances: dict[str, Sequence[str]]
     new_holds: list[HoldRow]
     resolved_holds: list[HoldRow]
     metadata: list[tuple[int, str]]

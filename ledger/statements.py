@@ -2,53 +2,19 @@
 
 Rows of transfers and entries cross as text, as COPY takes them: PostgreSQL reads a row's text several
 times faster than asyncpg encodes its values one by one. Large batches are really COPYed; small ones
-bring the same text as a parameter of `WRITE`, which saves two exchanges.
+bring the same text as a parameter of their one statement, which saves two exchanges.
 """
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from typing import Final
 
-# now() is when the transaction began: read again in the next statement, it tells whether both ran
-# in one transaction.
-LOCK_HEAD: Final = """
-SELECT sequence, height, block_time, account_count, frontier, entity, closed_through,
-       imported_through, current_setting('transaction_isolation') AS isolation, now() AS began_at
-  FROM ledger.head WHERE book = $1 FOR NO KEY UPDATE
-"""
-
-# $2: time of the last block; $3: the caller's time or null; $4: due holds wanted; $5: ids asked for.
-# One row: the time, the holds due then, and which of the ids are spent. Ids are ordered by time, so
-# most are newer than any that the book knows, and only the others have to be looked up.
-READ_CLOCK: Final = """
-WITH clock AS MATERIALIZED (
-    SELECT coalesce($3::timestamptz, clock_timestamp()) AS told
-), block AS MATERIALIZED (
-    SELECT told, greatest($2::timestamptz, told) AS at,
-           (SELECT id FROM ledger.transfer WHERE book = $1 ORDER BY id DESC LIMIT 1) AS newest,
-           (SELECT id FROM ledger.refusal WHERE book = $1 ORDER BY id DESC LIMIT 1) AS refused
-      FROM clock
-)
-SELECT block.at, block.told, now() AS began_at,
-       ARRAY(
-           SELECT id FROM ledger.hold
-            WHERE book = $1 AND state = 'open' AND expires_at IS NOT NULL AND expires_at <= block.at
-            ORDER BY expires_at, sequence LIMIT $4
-       ) AS due,
-       ARRAY(
-           SELECT found.id FROM unnest($5::text::uuid[]) AS asked (id)
-             JOIN LATERAL (
-                 SELECT id FROM ledger.transfer WHERE book = $1 AND id = asked.id LIMIT 1
-             ) found ON true
-            WHERE asked.id <= block.newest
-       ) || ARRAY(
-           SELECT found.id FROM unnest($5::text::uuid[]) AS asked (id)
-             JOIN LATERAL (
-                 SELECT id FROM ledger.refusal WHERE book = $1 AND id = asked.id LIMIT 1
-             ) found ON true
-            WHERE asked.id <= block.refused
-       ) AS spent
-  FROM block
+# $2: the caller's time or null; $3: due holds wanted; $4: ids asked for; $5 and $6: accounts named.
+# One row, with nulls where there is no such book: see the function.
+LOCK_AND_READ: Final = """
+SELECT * FROM ledger.lock_and_read($1::smallint, $2, $3, $4, $5, $6)
 """
 
 _TRANSFER: Final = """
@@ -85,36 +51,39 @@ SELECT <transfer>, <hold>, r.id AS reversed_by,
  WHERE t.id IS NOT NULL OR f.id IS NOT NULL
 """.replace("<transfer>", _TRANSFER).replace("<hold>", _HOLD)
 
-_ACCOUNT: Final = """
-a.number, a.path, a.asset, coalesce(a.effective_at, a.opened_at) AS opened_at,
-b.debits_must_not_exceed_credits, b.credits_must_not_exceed_debits, b.credit_limit::text, b.frozen,
-b.closed, b.version, b.sequence, b.debits_pending::text, b.debits_posted::text,
-b.credits_pending::text, b.credits_posted::text"""
+# As in `ledger.lock_and_read`.
+_ACCOUNT: Final = r"""concat_ws(
+    E'\t', a.number, a.path, a.asset, coalesce(a.effective_at, a.opened_at),
+    b.debits_must_not_exceed_credits, b.credits_must_not_exceed_debits, b.credit_limit,
+    b.frozen, b.closed, b.version, b.sequence,
+    b.debits_pending, b.debits_posted, b.credits_pending, b.credits_posted)"""
 
-# UNION ALL: an account may come twice; the reader keeps it by number.
 READ_ACCOUNTS: Final = """
 SELECT <account>
-  FROM (
-      SELECT found.* FROM unnest($2::text::text[], $3::text::text[]) AS asked (path, asset)
-        JOIN LATERAL (
-            SELECT * FROM ledger.account
-             WHERE book = $1 AND path = asked.path AND asset = asked.asset LIMIT 1
-        ) found ON true
-      UNION ALL
-      SELECT found.* FROM unnest($4::text::bigint[]) AS asked (number)
-        JOIN LATERAL (
-            SELECT * FROM ledger.account WHERE book = $1 AND number = asked.number LIMIT 1
-        ) found ON true
-  ) a
+  FROM unnest($2::text::text[], $3::text::text[]) AS asked (path, asset)
   JOIN LATERAL (
-      SELECT * FROM ledger.balance WHERE book = a.book AND account = a.number LIMIT 1
+      SELECT * FROM ledger.account
+       WHERE book = $1 AND path = asked.path AND asset = asked.asset LIMIT 1
+  ) a ON true
+  JOIN LATERAL (
+      SELECT * FROM ledger.balance WHERE book = $1 AND account = a.number LIMIT 1
   ) b ON true
 """.replace("<account>", _ACCOUNT)
 
-# $10 and $11: rows of transfers and entries as lines; empty where they have been COPYed already.
-# The new head comes last, so that what it needs is checked first.
-WRITE: Final = r"""
-WITH transfers AS (
+READ_ACCOUNTS_BY_NUMBER: Final = """
+SELECT <account>
+  FROM unnest($2::text::bigint[]) AS asked (number)
+  JOIN LATERAL (
+      SELECT * FROM ledger.account WHERE book = $1 AND number = asked.number LIMIT 1
+  ) a ON true
+  JOIN LATERAL (
+      SELECT * FROM ledger.balance WHERE book = $1 AND account = a.number LIMIT 1
+  ) b ON true
+""".replace("<account>", _ACCOUNT)
+
+# The parts of a block's one statement. Only those that have rows are sent: starting a part costs more
+# than a row of it. <1>, <2> … are a part's own parameters, numbered when it is put into a statement.
+_TRANSFERS: Final = r"""transfers AS (
     INSERT INTO ledger.transfer (
         book, sequence, id, kind, flags, debit, credit, amount, code, pending_id, reverses,
         purpose, timeout_us, effective_at, reference, correlation, metadata_hash, recorded_at)
@@ -123,9 +92,11 @@ WITH transfers AS (
            f[14]::timestamptz, f[15], f[16]::uuid, f[17], f[18]::timestamptz
       FROM (
           SELECT string_to_array(line, E'\t', '\N') AS f
-            FROM string_to_table($10, E'\n') AS line OFFSET 0
+            FROM string_to_table(<1>, E'\n') AS line OFFSET 0
       ) AS row
-), entries AS (
+)"""
+
+_ENTRIES: Final = r"""entries AS (
     INSERT INTO ledger.entry (
         book, account, sequence, version,
         debits_pending, debits_posted, credits_pending, credits_posted)
@@ -133,22 +104,33 @@ WITH transfers AS (
            f[5]::numeric, f[6]::numeric, f[7]::numeric, f[8]::numeric
       FROM (
           SELECT string_to_array(line, E'\t') AS f
-            FROM string_to_table($11, E'\n') AS line OFFSET 0
+            FROM string_to_table(<1>, E'\n') AS line OFFSET 0
       ) AS row
-), balances AS (
+)"""
+
+_POSTED: Final = """balances AS (
     UPDATE ledger.balance AS b
-       SET debits_pending = n.dp, debits_posted = n.d,
-           credits_pending = n.cp, credits_posted = n.c,
-           version = n.version, closed = n.closed, sequence = n.sequence
+       SET debits_posted = n.d, credits_posted = n.c, version = n.version, sequence = n.sequence
       FROM unnest(
-          $12::text::bigint[], $13::text::bigint[], $14::text::bigint[], $15::text::boolean[],
-          $16::text::numeric[], $17::text::numeric[], $18::text::numeric[], $19::text::numeric[]
-      ) AS n (account, sequence, version, closed, dp, d, cp, c)
-      JOIN LATERAL (
-          SELECT ctid FROM ledger.balance WHERE book = $1 AND account = n.account LIMIT 1
-      ) found ON true
-     WHERE b.ctid = found.ctid
-), holds AS (
+          <1>::text::bigint[], <2>::text::bigint[], <3>::text::bigint[],
+          <4>::text::numeric[], <5>::text::numeric[]
+      ) AS n (account, sequence, version, d, c)
+     WHERE b.book = $1 AND b.account = n.account
+)"""
+
+_STANDINGS: Final = """balances AS (
+    UPDATE ledger.balance AS b
+       SET debits_posted = n.d, credits_posted = n.c, version = n.version, sequence = n.sequence,
+           debits_pending = n.dp, credits_pending = n.cp, closed = n.closed
+      FROM unnest(
+          <1>::text::bigint[], <2>::text::bigint[], <3>::text::bigint[],
+          <4>::text::numeric[], <5>::text::numeric[],
+          <6>::text::numeric[], <7>::text::numeric[], <8>::text::boolean[]
+      ) AS n (account, sequence, version, d, c, dp, cp, closed)
+     WHERE b.book = $1 AND b.account = n.account
+)"""
+
+_HOLDS: Final = """holds AS (
     INSERT INTO ledger.hold (
         book, id, sequence, debit, credit, amount, remaining, state, flags, purpose,
         correlation, expires_at, resolved_sequence)
@@ -156,38 +138,60 @@ WITH transfers AS (
            CASE WHEN h.state = 'open' THEN h.amount ELSE 0 END, h.state, h.flags,
            h.purpose, h.correlation, h.expires_at, h.resolved
       FROM unnest(
-          $20::text::uuid[], $21::text::bigint[], $22::text::bigint[], $23::text::bigint[],
-          $24::text::numeric[], $25::text::text[], $26::text::smallint[], $27::text::text[],
-          $28::text::uuid[], $29::text::timestamptz[], $30::text::bigint[]
+          <1>::text::uuid[], <2>::text::bigint[], <3>::text::bigint[], <4>::text::bigint[],
+          <5>::text::numeric[], <6>::text::text[], <7>::text::smallint[], <8>::text::text[],
+          <9>::text::uuid[], <10>::text::timestamptz[], <11>::text::bigint[]
       ) AS h (id, sequence, debit, credit, amount, state, flags, purpose, correlation,
               expires_at, resolved)
-), resolved AS (
+)"""
+
+_RESOLVED: Final = """resolved AS (
     UPDATE ledger.hold AS h
        SET state = n.state, remaining = 0, resolved_sequence = n.resolved
-      FROM unnest($31::text::uuid[], $32::text::text[], $33::text::bigint[])
+      FROM unnest(<1>::text::uuid[], <2>::text::text[], <3>::text::bigint[])
            AS n (id, state, resolved)
-      JOIN LATERAL (
-          SELECT ctid FROM ledger.hold WHERE book = $1 AND id = n.id LIMIT 1
-      ) found ON true
-     WHERE h.ctid = found.ctid
-), refusals AS (
+     WHERE h.book = $1 AND h.id = n.id
+)"""
+
+_REFUSALS: Final = r"""refusals AS (
     INSERT INTO ledger.refusal (book, sequence, id, outcome, recorded_at)
     SELECT f[1]::smallint, f[2]::bigint, f[3]::uuid, f[4], f[5]::timestamptz
       FROM (
           SELECT string_to_array(line, E'\t') AS f
-            FROM string_to_table($34, E'\n') AS line OFFSET 0
+            FROM string_to_table(<1>, E'\n') AS line OFFSET 0
       ) AS row
-), metadata AS (
+)"""
+
+_METADATA: Final = """metadata AS (
     INSERT INTO ledger.transfer_metadata (book, sequence, data)
     SELECT $1, m.sequence, m.data::jsonb
-      FROM unnest($35::text::bigint[], $36::text::text[]) AS m (sequence, data)
-), effective AS (
+      FROM unnest(<1>::text::bigint[], <2>::text::text[]) AS m (sequence, data)
+)"""
+
+_EFFECTIVE: Final = """effective AS (
     INSERT INTO ledger.effective_entry (book, account, effective_on, sequence, debits, credits)
     SELECT $1, e.account, e.effective_on, e.sequence, e.debits, e.credits
-      FROM unnest($37::text::bigint[], $38::text::date[], $39::text::bigint[],
-                  $40::text::numeric[], $41::text::numeric[])
+      FROM unnest(<1>::text::bigint[], <2>::text::date[], <3>::text::bigint[],
+                  <4>::text::numeric[], <5>::text::numeric[])
            AS e (account, effective_on, sequence, debits, credits)
-), block AS (
+)"""
+
+PARTS: Final = {
+    "transfers": _TRANSFERS,
+    "entries": _ENTRIES,
+    "posted": _POSTED,
+    "standings": _STANDINGS,
+    "holds": _HOLDS,
+    "resolved": _RESOLVED,
+    "refusals": _REFUSALS,
+    "metadata": _METADATA,
+    "effective": _EFFECTIVE,
+}
+
+# The new head comes last, so that what it needs is checked first.
+_WRITE: Final = """
+WITH <parts>
+block AS (
     INSERT INTO ledger.block (book, height, recorded_at, first_sequence, last_sequence, root)
     VALUES ($1, $2, $3, $4, $5, $6)
 )
@@ -196,6 +200,25 @@ UPDATE ledger.head
        imported_through = $9
  WHERE book = $1
 """
+
+_OWN_PARAMETERS: Final = 9
+_PLACE: Final = re.compile(r"<(\d+)>")
+
+
+@cache
+def write_statement(parts: tuple[str, ...]) -> str:
+    """Return the statement that writes a block of these `PARTS`, their parameters in this order."""
+    numbered = []
+    before = _OWN_PARAMETERS
+    for name in parts:
+        numbered.append(_number(PARTS[name], before) + ",")
+        before += len(set(_PLACE.findall(PARTS[name])))
+    return _WRITE.replace("<parts>", "\n".join(numbered))
+
+
+def _number(part: str, before: int) -> str:
+    return _PLACE.sub(lambda place: f"${int(place[1]) + before}", part)
+
 
 TRANSFER_COLUMNS: Final = (
     "book",

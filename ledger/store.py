@@ -14,13 +14,24 @@ import structlog
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from kernel.db import driver
 from ledger import merkle, statements
 from ledger.arrays import nullable, numbers, texts, times
 from ledger.errors import BookNotOpen, NotATransaction
+from ledger.form import NIL
 from ledger.model import AccountEventKind, AccountSpec, HoldState, Kind, PeriodEventKind, Side
 from ledger.outcome import Outcome
 from ledger.records import account_line, period_line, pg_time, refusal_line, transfer_line
-from ledger.state import Decisions, HoldRow, Mark, RefusalRow, Snapshot, Standing, TransferRow
+from ledger.state import (
+    Decisions,
+    EffectiveRow,
+    HoldRow,
+    RefusalRow,
+    Request,
+    Snapshot,
+    Standing,
+    TransferRow,
+)
 
 COPIED_FROM: Final = 64
 """Transfers in a block from which on they are COPYed: below, two more exchanges cost more."""
@@ -31,12 +42,22 @@ COPY_CHUNK: Final = 65_536
 CLOCK_BEHIND_MAX: Final = timedelta(seconds=5)
 """A clock further behind the last block's time is wrong, or that block's was: an alarm."""
 
+NOTHING: Final = "{}"
+"""An array literal without elements."""
+
 LOG: Final = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class LockedHead:
-    """A book's head, locked by this transaction until it ends."""
+    """A book's head, locked by this transaction until it ends, and what was read once it was.
+
+    Attributes:
+        at: time of the block to be written, never before the last block's.
+        due: ids of the holds that are due then, in (deadline, sequence) order.
+        spent: those of the ids asked for that are recorded or refused.
+        accounts: the accounts asked for that exist.
+    """
 
     book: int
     entity: str
@@ -45,9 +66,12 @@ class LockedHead:
     block_time: datetime
     account_count: int
     frontier: list[bytes]
-    began_at: datetime
     closed_through: date | None
     imported_through: datetime | None
+    at: datetime
+    due: tuple[UUID, ...]
+    spent: tuple[UUID, ...]
+    accounts: tuple[Standing, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,42 +88,61 @@ class Sealed:
     open_leaves: list[bytes] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """What is read first under the head's lock.
-
-    Attributes:
-        at: the block's time, never before the last block's.
-        due: ids of the holds that are due then, in (deadline, sequence) order.
-        spent: those of the ids asked for that are recorded or refused.
-    """
-
-    at: datetime
-    due: tuple[UUID, ...]
-    spent: tuple[UUID, ...]
-
-
 async def run(conn: AsyncConnection, statement: str, *arguments: Any) -> Sequence[Row[Any]]:
     """Run a statement in SQLAlchemy's transaction and return its rows."""
     result = await conn.exec_driver_sql(statement, arguments)
     return result.fetchall() if result.returns_rows else ()
 
 
-async def lock_head(conn: AsyncConnection, book: int) -> LockedHead:
-    """Lock the head. Balances and the clock are to be read in a *later* statement.
+async def lock(
+    conn: AsyncConnection,
+    book: int,
+    now: datetime | None,
+    *,
+    due_max: int = 0,
+    ids: str = NOTHING,
+    keys: Iterable[tuple[str, str]] = (),
+) -> LockedHead:
+    """Lock the head, then read what a posting needs first: one exchange.
 
-    Under READ COMMITTED a statement sees what was committed when it began, which for this one may
-    be before it waited; the next one sees everything up to the lock. Any other isolation level
-    would still see the past, so it is refused.
+    Args:
+        conn: a connection in a READ COMMITTED transaction.
+        book: the book.
+        now: the caller's time; None: the database's clock.
+        due_max: due holds wanted, at most.
+        ids: of the transfers asked for, as an array literal.
+        keys: (path, asset) of the accounts wanted.
+
+    Raises:
+        BookNotOpen: there is no such book.
+        NotATransaction: the transaction would not see what others have just committed.
     """
-    rows = await run(conn, statements.LOCK_HEAD, book)
-    if not rows:
-        raise BookNotOpen(f"there is no book {book}", remedy="Open it with open_book")
+    pairs = list(keys)
+    rows = await run(
+        conn,
+        statements.LOCK_AND_READ,
+        book,
+        now,
+        due_max,
+        ids,
+        texts([path for path, _ in pairs]),
+        texts([asset for _, asset in pairs]),
+    )
     row = rows[0]
+    if row.sequence is None:
+        raise BookNotOpen(f"there is no book {book}", remedy="Open it with open_book")
+    # Any other level would still see the past behind the lock.
     if row.isolation != "read committed":
         raise NotATransaction(
             f"posting cannot run at isolation level {row.isolation}", remedy="Use READ COMMITTED"
         )
+    async with driver(conn) as raw:
+        if not raw.is_in_transaction():
+            raise NotATransaction(
+                "the connection commits every statement by itself",
+                remedy="Post inside a transaction: kernel.db.transact",
+            )
+    _watch_clock(book, row.block_time, row.clock)
     return LockedHead(
         book=book,
         entity=row.entity,
@@ -108,77 +151,82 @@ async def lock_head(conn: AsyncConnection, book: int) -> LockedHead:
         block_time=row.block_time.astimezone(UTC),
         account_count=row.account_count,
         frontier=merkle.unpack(row.frontier),
-        began_at=row.began_at,
         closed_through=row.closed_through,
         imported_through=row.imported_through,
+        at=row.at.astimezone(UTC),
+        due=tuple(row.due or ()),
+        spent=tuple(row.spent or ()),
+        accounts=tuple(_standing(line) for line in row.accounts or ()),
     )
 
 
-async def read_clock(
-    raw: asyncpg.Connection,
-    head: LockedHead,
-    now: datetime | None,
-    due_max: int,
-    ids: Iterable[UUID] = (),
-) -> Clock:
-    """Return the block's time, the holds due then, and which of *ids* are spent.
-
-    Raises:
-        NotATransaction: the connection commits every statement by itself.
-    """
-    row = await raw.fetchrow(
-        statements.READ_CLOCK, head.book, head.block_time, now, due_max, numbers(ids)
-    )
-    if row["began_at"] != head.began_at:
-        raise NotATransaction(
-            "the connection commits every statement by itself",
-            remedy="Post inside a transaction: kernel.db.transact",
-        )
-    behind = head.block_time - row["told"]
+def _watch_clock(book: int, block_time: datetime, clock: datetime) -> None:
+    behind = block_time - clock
     if behind > CLOCK_BEHIND_MAX:
         LOG.warning(
             "ledger.clock_behind",
-            book=head.book,
+            book=book,
             seconds=behind.total_seconds(),
-            block_time=head.block_time.isoformat(),
+            block_time=block_time.isoformat(),
         )
-    return Clock(row["at"].astimezone(UTC), tuple(row["due"]), tuple(row["spent"]))
 
 
-async def read_snapshot(
-    raw: asyncpg.Connection,
-    head: LockedHead,
-    *,
-    ids: Iterable[UUID],
-    keys: Iterable[tuple[str, str]],
-    due: tuple[UUID, ...] = (),
-) -> Snapshot:
-    """Read what a batch touches.
-
-    Args:
-        raw: the driver's connection, in the transaction that holds the head's lock.
-        head: the locked head.
-        ids: of the transfers of the batch that exist, of the holds it resolves, of the transfers
-            it reverses.
-        keys: (path, asset) of the accounts the batch names.
-        due: holds that this block expires first.
-    """
-    snapshot = empty_snapshot(head)
-    snapshot.due = due
-    touched = await read_history(raw, snapshot, {*ids, *due})
-    await read_accounts(raw, snapshot, keys, touched)
-    return snapshot
-
-
-def empty_snapshot(head: LockedHead) -> Snapshot:
-    """Return a snapshot of a book that knows no account and no transfer yet."""
-    return Snapshot(
+def snapshot_of(head: LockedHead) -> Snapshot:
+    """Return a snapshot of a locked book that knows no transfer yet."""
+    snapshot = Snapshot(
         head.book,
         head.sequence,
         head.block_time,
+        due=head.due,
         closed_through=head.closed_through,
         imported_through=head.imported_through,
     )
+    snapshot.add(head.accounts)
+    return snapshot
+
+
+async def complete(
+    raw: asyncpg.Connection, snapshot: Snapshot, head: LockedHead, batch: Sequence[Request]
+) -> None:
+    """Add to a snapshot what a batch needs and it does not know: history, holds, accounts.
+
+    Args:
+        raw: the driver's connection, in the transaction that holds the head's lock.
+        snapshot: of the locked book.
+        head: the locked head.
+        batch: what is to be decided.
+    """
+    snapshot.due = head.due
+    ids = {*head.spent, *head.due, *references_of(batch)}
+    if ids:
+        touched = await read_history(raw, snapshot, ids)
+        await read_accounts_by_number(raw, snapshot, touched)
+    await read_accounts(raw, snapshot, keys_of(batch))
+
+
+def ids_of(batch: Iterable[Request]) -> str:
+    """Return the ids that a batch asks for, as an array literal."""
+    return "{" + ",".join([item.id_text for item in batch if item.transfer.id != NIL]) + "}"
+
+
+def references_of(batch: Iterable[Request]) -> set[UUID]:
+    """Return the ids of the holds that a batch resolves and of the transfers that it reverses."""
+    return {
+        found
+        for item in batch
+        if not item.is_simple
+        for found in (item.transfer.pending_id, item.transfer.reverses)
+        if found is not None and found != NIL
+    }
+
+
+def keys_of(batch: Iterable[Request]) -> set[tuple[str, str]]:
+    """Return (path, asset) of the accounts that a batch names."""
+    keys: set[tuple[str, str]] = set()
+    for item in batch:
+        keys.add(item.debit_key)
+        keys.add(item.credit_key)
+    return keys
 
 
 async def begin(conn: AsyncConnection) -> None:
@@ -190,12 +238,8 @@ async def read_history(
     raw: asyncpg.Connection, snapshot: Snapshot, ids: Iterable[UUID]
 ) -> set[int]:
     """Add what is recorded under *ids* to the snapshot; return the accounts it speaks of."""
-    wanted = list(ids)
-    rows = (
-        await raw.fetch(statements.READ_TRANSFERS, snapshot.book, numbers(wanted)) if wanted else ()
-    )
     touched: set[int] = set()
-    for row in rows:
+    for row in await raw.fetch(statements.READ_TRANSFERS, snapshot.book, numbers(ids)):
         if row["id"] is not None:
             held = row["held"]
             found = transfer_row(row, None if held is None else int(held))
@@ -217,28 +261,28 @@ async def read_history(
 
 
 async def read_accounts(
-    raw: asyncpg.Connection,
-    snapshot: Snapshot,
-    keys: Iterable[tuple[str, str]],
-    by_number: Iterable[int] = (),
+    raw: asyncpg.Connection, snapshot: Snapshot, keys: Iterable[tuple[str, str]]
 ) -> None:
     """Add accounts with their balances to the snapshot, those it does not know."""
     pairs = [key for key in keys if key not in snapshot.by_key]
-    others = [number for number in by_number if number not in snapshot.accounts]
-    if not pairs and not others:
-        return
-    rows = await raw.fetch(
-        statements.READ_ACCOUNTS,
-        snapshot.book,
-        texts([path for path, _ in pairs]),
-        texts([asset for _, asset in pairs]),
-        numbers(others),
-    )
-    snapshot.add({row[0]: _standing(row) for row in rows}.values())
+    if pairs:
+        columns = texts([path for path, _ in pairs]), texts([asset for _, asset in pairs])
+        rows = await raw.fetch(statements.READ_ACCOUNTS, snapshot.book, *columns)
+        snapshot.add(_standing(row[0]) for row in rows)
 
 
-def _standing(row: Any) -> Standing:
-    # By position, in the order of the statement: this runs twice for each transfer.
+async def read_accounts_by_number(
+    raw: asyncpg.Connection, snapshot: Snapshot, accounts: Iterable[int]
+) -> None:
+    """Add accounts with their balances to the snapshot, those it does not know."""
+    missing = [number for number in accounts if number not in snapshot.accounts]
+    if missing:
+        rows = await raw.fetch(statements.READ_ACCOUNTS_BY_NUMBER, snapshot.book, numbers(missing))
+        snapshot.add(_standing(row[0]) for row in rows)
+
+
+def _standing(line: str) -> Standing:
+    """Return an account from its line (`ledger.statements`, lock_and_read)."""
     (
         number,
         path,
@@ -255,20 +299,20 @@ def _standing(row: Any) -> Standing:
         debits_posted,
         credits_pending,
         credits_posted,
-    ) = row
+    ) = line.split("\t")
     account = Standing(
-        number,
+        int(number),
         path,
         asset,
         opened_at,
-        debits_capped=debits_capped,
-        credits_capped=credits_capped,
+        debits_capped=debits_capped == "t",
+        credits_capped=credits_capped == "t",
     )
     account.credit_limit = int(limit)
-    account.frozen = frozen
-    account.closed = closed
-    account.version = version
-    account.sequence = sequence
+    account.frozen = frozen == "t"
+    account.closed = closed == "t"
+    account.version = int(version)
+    account.sequence = int(sequence)
     account.debits_pending = int(debits_pending)
     account.debits_posted = int(debits_posted)
     account.credits_pending = int(credits_pending)
@@ -456,7 +500,6 @@ async def write(
     decisions: Decisions,
     records: Sequence[str],
     sealed: Sealed,
-    at: datetime,
 ) -> None:
     """Write a block: one statement, with two COPYs before it where the block is large.
 
@@ -466,7 +509,6 @@ async def write(
         decisions: what the block holds.
         records: their finished lines, in the same order.
         sealed: what they add to the tree.
-        at: the block's time.
     """
     transfers, refusals = _rows_of(records)
     entries = "\n".join(decisions.entries)
@@ -474,25 +516,29 @@ async def write(
         await _copy(raw, "transfer", statements.TRANSFER_COLUMNS, transfers)
         await _copy(raw, "entry", statements.ENTRY_COLUMNS, entries)
         transfers = entries = ""
+    parts: dict[str, Sequence[str]] = {
+        "transfers": [transfers] if transfers else (),
+        "entries": [entries] if entries else (),
+        **decisions.balances,
+        "holds": _new_hold_arrays(decisions.new_holds),
+        "resolved": _resolved_arrays(decisions.resolved_holds),
+        "refusals": [refusals] if refusals else (),
+        "metadata": _metadata_arrays(decisions.metadata),
+        "effective": _effective_arrays(decisions.effective),
+    }
+    present = tuple(name for name, arrays in parts.items() if arrays)
     await raw.execute(
-        statements.WRITE,
+        statements.write_statement(present),
         head.book,
         head.height + 1,
-        at,
+        head.at,
         head.sequence + 1,
         decisions.sequence,
         sealed.root,
         head.account_count,
         sealed.frontier,
         decisions.imported_through,
-        transfers,
-        entries,
-        *_balance_arrays(decisions.balances),
-        *_hold_arrays(decisions),
-        refusals,
-        numbers([sequence for sequence, _ in decisions.metadata]),
-        texts([text for _, text in decisions.metadata]),
-        *_effective_arrays(decisions),
+        *(array for name in present for array in parts[name]),
     )
     await write_tiles(raw, head.book, sealed.tiles)
 
@@ -518,44 +564,42 @@ async def _chunks(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + COPY_CHUNK]
 
 
-def _balance_arrays(balances: Sequence[tuple[int, Mark]]) -> list[str]:
-    marks = [mark for _, mark in balances]
-    return [
-        numbers([number for number, _ in balances]),
-        numbers([mark.sequence for mark in marks]),
-        numbers([mark.version for mark in marks]),
-        numbers([mark.closed for mark in marks]),
-        numbers([mark.debits_pending for mark in marks]),
-        numbers([mark.debits_posted for mark in marks]),
-        numbers([mark.credits_pending for mark in marks]),
-        numbers([mark.credits_posted for mark in marks]),
-    ]
+def _new_hold_arrays(rows: Sequence[HoldRow]) -> Sequence[str]:
+    if not rows:
+        return ()
+    return (
+        numbers([row.id for row in rows]),
+        numbers([row.sequence for row in rows]),
+        numbers([row.debit for row in rows]),
+        numbers([row.credit for row in rows]),
+        numbers([row.amount for row in rows]),
+        numbers([row.state for row in rows]),
+        numbers([row.flags for row in rows]),
+        texts([row.purpose for row in rows]),
+        nullable([row.correlation for row in rows]),
+        times([row.expires_at for row in rows]),
+        nullable([row.resolved_sequence for row in rows]),
+    )
 
 
-def _effective_arrays(decisions: Decisions) -> list[str]:
-    rows = decisions.effective
-    columns = zip(*rows, strict=True) if rows else [()] * 5
-    return [numbers(column) for column in columns]
+def _resolved_arrays(rows: Sequence[HoldRow]) -> Sequence[str]:
+    if not rows:
+        return ()
+    return (
+        numbers([row.id for row in rows]),
+        numbers([row.state for row in rows]),
+        nullable([row.resolved_sequence for row in rows]),
+    )
 
 
-def _hold_arrays(decisions: Decisions) -> list[str]:
-    new, resolved = decisions.new_holds, decisions.resolved_holds
-    return [
-        numbers([row.id for row in new]),
-        numbers([row.sequence for row in new]),
-        numbers([row.debit for row in new]),
-        numbers([row.credit for row in new]),
-        numbers([row.amount for row in new]),
-        numbers([row.state for row in new]),
-        numbers([row.flags for row in new]),
-        texts([row.purpose for row in new]),
-        nullable([row.correlation for row in new]),
-        times([row.expires_at for row in new]),
-        nullable([row.resolved_sequence for row in new]),
-        numbers([row.id for row in resolved]),
-        numbers([row.state for row in resolved]),
-        nullable([row.resolved_sequence for row in resolved]),
-    ]
+def _metadata_arrays(rows: Sequence[tuple[int, str]]) -> Sequence[str]:
+    if not rows:
+        return ()
+    return numbers([sequence for sequence, _ in rows]), texts([text for _, text in rows])
+
+
+def _effective_arrays(rows: Sequence[EffectiveRow]) -> Sequence[str]:
+    return [numbers(column) for column in zip(*rows, strict=True)]
 
 
 async def write_tiles(raw: asyncpg.Connection, book: int, tiles: Sequence[merkle.Tile]) -> None:
@@ -576,7 +620,6 @@ async def write_block(
     raw: asyncpg.Connection,
     head: LockedHead,
     sealed: Sealed,
-    at: datetime,
     *,
     records: int,
     opened: int = 0,
@@ -587,7 +630,7 @@ async def write_block(
         statements.WRITE_BLOCK,
         head.book,
         head.height + 1,
-        at,
+        head.at,
         head.sequence + 1,
         head.sequence + records,
         sealed.root,

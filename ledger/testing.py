@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 _POSTED: Final = "ledger_posted"
 _LEDGER: Final = re.compile(r"\bledger\.", re.IGNORECASE)
-_HEAD_LOCKED: Final = re.compile(r"FROM ledger\.head WHERE book = \$1 FOR NO KEY UPDATE")
+_HEAD_LOCKED: Final = re.compile(r"FROM ledger\.lock_and_read\(")
 _OUTBOX: Final = re.compile(r"^\s*INSERT\s+INTO\s+kernel\.(outbox|history)\b", re.IGNORECASE)
 _UPDATE: Final = re.compile(r"^\s*UPDATE\b", re.IGNORECASE)
 _READ: Final = re.compile(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from kernel.money import AMOUNT_MAX
+from ledger.arrays import numbers
 from ledger.model import HoldState, Kind, PostResult
 from ledger.outcome import Outcome
 from ledger.records import NULL, microseconds, pg_time
@@ -22,20 +24,15 @@ from ledger.state import (
     TransferRow,
 )
 
+_CREATED: Final = Outcome.CREATED
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Made(NamedTuple):
-    """A transfer that this batch has made; the row of it is written out only when asked for."""
-
-    item: Request
-    sequence: int
-    debit: int
-    credit: int
-    amount: int
-    held: int | None
-    effective_at: datetime | None
+Made = tuple[Request, int, int, int, int, int | None, datetime | None]
+"""A transfer that this batch has made: request, sequence, debit, credit, amount, the amount of the hold
+that it resolves, effective time. The row of it is written out only when somebody asks for it."""
 
 
 class Working:
@@ -48,6 +45,7 @@ class Working:
         self.book = snapshot.book
         self.at = at
         self.imports = imports
+        self.known = {*snapshot.transfers, *snapshot.refusals}
         self.sequence = snapshot.sequence
         self.imported_through = snapshot.imported_through
         self.touched: dict[int, Standing] = {}
@@ -61,6 +59,7 @@ class Working:
         self.effective: list[EffectiveRow] = []
         self.undo: list[tuple[dict[Any, Any], Any, Any]] | None = None
         self.marks: list[tuple[Standing, Mark]] = []
+        self.pends = False
 
     def is_recorded(self, transfer_id: UUID) -> bool:
         """Tell whether a transfer of that id has been made, by this batch or earlier."""
@@ -71,26 +70,27 @@ class Working:
         made = self.made.get(transfer_id)
         if made is None:
             return self.snapshot.transfers.get(transfer_id)
-        asked = made.item.transfer
+        item, sequence, debit, credit, amount, held, effective_at = made
+        asked = item.transfer
         return TransferRow(
-            made.sequence,
+            sequence,
             asked.id,
             asked.kind,
-            made.item.flags,
-            made.debit,
-            made.credit,
-            made.amount,
+            item.flags,
+            debit,
+            credit,
+            amount,
             asked.code,
             asked.pending_id,
             asked.reverses,
             asked.purpose,
             microseconds(asked.timeout),
-            made.effective_at,
+            effective_at,
             asked.reference,
             asked.correlation,
-            made.item.metadata_hash,
+            item.metadata_hash,
             self.at,
-            made.held,
+            held,
         )
 
     def refusal(self, transfer_id: UUID) -> RefusalRow | None:
@@ -148,13 +148,92 @@ class Working:
             sequence=self.sequence,
             lines=self.lines,
             entries=self.entries,
-            balances=[(number, account.mark()) for number, account in self.touched.items()],
+            balances=self._balances(),
             new_holds=[hold for key, hold in self.holds.items() if key not in stored],
             resolved_holds=[hold for key, hold in self.holds.items() if key in stored],
             metadata=self.metadata,
             effective=self.effective,
             imported_through=self.imported_through,
         )
+
+    def _balances(self) -> dict[str, Sequence[str]]:
+        touched = self.touched.values()
+        if not touched:
+            return {}
+        posted = (
+            numbers(self.touched),
+            numbers([account.sequence for account in touched]),
+            numbers([account.version for account in touched]),
+            numbers([account.debits_posted for account in touched]),
+            numbers([account.credits_posted for account in touched]),
+        )
+        if not self.pends:
+            return {"posted": posted}
+        pending = (
+            numbers([account.debits_pending for account in touched]),
+            numbers([account.credits_pending for account in touched]),
+            numbers([account.closed for account in touched]),
+        )
+        return {"standings": (*posted, *pending)}
+
+    def accept(self, item: Request) -> PostResult | None:
+        """Decide a simple transfer, if nothing at all is in its way; else None, and nothing is done.
+
+        Half of all transfers are of this kind, and this is the same as `ledger.rules.decide_one` says
+        about them, in one piece. What is refused is left to that.
+        """
+        asked = item.transfer
+        amount, transfer_id = asked.amount, asked.id
+        debit, credit = self.by_key.get(item.debit_key), self.by_key.get(item.credit_key)
+        if (
+            debit is None
+            or credit is None
+            or transfer_id in self.made
+            or (self.known and transfer_id in self.known)
+            or (self.refusals and transfer_id in self.refusals)
+            or debit.closed
+            or credit.closed
+            or debit.frozen
+            or credit.frozen
+        ):
+            return None
+        debits = debit.debits_posted + amount
+        credits_ = credit.credits_posted + amount
+        reserved, incoming = debit.debits_pending + debits, credit.credits_pending + credits_
+        if (
+            reserved > AMOUNT_MAX
+            or incoming > AMOUNT_MAX
+            or (debit.debits_capped and reserved > debit.credits_posted + debit.credit_limit)
+            or (credit.credits_capped and incoming > credit.debits_posted + credit.credit_limit)
+        ):
+            return None
+        self.sequence = sequence = self.sequence + 1
+        d, c = debit.number, credit.number
+        debit.debits_posted, credit.credits_posted = debits, credits_
+        debit.version = debit_version = debit.version + 1
+        credit.version = credit_version = credit.version + 1
+        debit.sequence = credit.sequence = sequence
+        touched = self.touched
+        touched[d], touched[c] = debit, credit
+        self.made[transfer_id] = (item, sequence, d, c, amount, None, None)
+        book = self.book
+        self.lines.append(
+            f"transfer\t{book}\t{sequence}\t{item.id_text}\t1\t0\t{d}\t{c}\t{amount}"
+            f"\t{item.tail}\t\\N\t{item.user_data}"
+        )
+        self.entries += (
+            (
+                f"{book}\t{d}\t{sequence}\t{debit_version}\t{debit.debits_pending}\t{debits}"
+                f"\t{debit.credits_pending}\t{debit.credits_posted}"
+            ),
+            (
+                f"{book}\t{c}\t{sequence}\t{credit_version}\t{credit.debits_pending}"
+                f"\t{credit.debits_posted}\t{credit.credits_pending}\t{credits_}"
+            ),
+        )
+        if item.metadata:
+            self.metadata.append((sequence, item.metadata))
+        return PostResult(_CREATED, transfer_id, sequence, self.at, amount)
 
     def move(
         self,
@@ -188,15 +267,22 @@ class Working:
             for account in (debit, credit):
                 if account.number not in self.touched:
                     self.undo.append((self.touched, account.number, None))
-        self.made[asked.id] = Made(
-            item, sequence, debit.number, credit.number, amount, held, effective_at
+        self.made[asked.id] = (
+            item,
+            sequence,
+            debit.number,
+            credit.number,
+            amount,
+            held,
+            effective_at,
         )
         effective = NULL if effective_at is None else pg_time(effective_at)
         self.lines.append(
-            f"transfer\t{self.book}\t{sequence}\t{asked.id}\t{asked.kind.value}\t{item.flags}"
+            f"transfer\t{self.book}\t{sequence}\t{item.id_text}\t{asked.kind.value}\t{item.flags}"
             f"\t{debit.number}\t{credit.number}\t{amount}\t{item.tail}\t{effective}\t{item.user_data}"
         )
         self._enter(debit, credit, pending, posted)
+        self.pends = self.pends or pending != 0 or asked.kind is Kind.PENDING
         if item.metadata:
             self.metadata.append((sequence, item.metadata))
         if effective_at is not None and posted:
@@ -236,6 +322,7 @@ class Working:
             f"transfer\t{self.book}\t{self.sequence}\t{transfer_id}\t{Kind.EXPIRE.value}\t0"
             f"\t{debit.number}\t{credit.number}\t{hold.amount}\t{tail}\t{NULL}\t{user_data}"
         )
+        self.pends = True
         self.close_hold(hold, HoldState.EXPIRED, self.sequence)
         self._enter(debit, credit, -hold.amount, 0)
         return debit, credit

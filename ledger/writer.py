@@ -30,7 +30,7 @@ from ledger.carried import Carried, is_plain
 from ledger.decide import EXPIRIES_MAX, Deciding
 from ledger.model import BATCH_MAX, PostResult, Transfer
 from ledger.outcome import Outcome
-from ledger.posting import ids_of, keys_of, prepare, references_of
+from ledger.posting import prepare
 from ledger.state import Decisions, Request, Snapshot
 
 GROUP_MAX: Final = 1_000
@@ -205,7 +205,7 @@ class Writer:
         if carried is None or not is_plain(group.requests):
             return
         snapshot = carried.snapshot
-        missing = _keys(group.requests) - snapshot.by_key.keys()
+        missing = store.keys_of(group.requests) - snapshot.by_key.keys()
         if missing:
             # Nobody but this writer may have written since; if somebody has, none of this counts.
             async with self._engine.connect() as conn:
@@ -271,60 +271,48 @@ class Writer:
 
     async def _write(self, conn: AsyncConnection, group: _Group) -> list[PostResult]:
         """Write a group in the caller's transaction; decide it first where that has to be done."""
-        head = await store.lock_head(conn, self._book)
         now = None if self._clock is None else self._clock.now()
+        ids = store.ids_of(group.requests)
+        head = await store.lock(conn, self._book, now, due_max=EXPIRIES_MAX, ids=ids)
+        carried = group.carried
+        counts = (
+            group.decisions is not None
+            and carried is self._carried
+            and group.base == head.sequence
+            and not head.due
+            and not head.spent
+        )
         async with driver(conn) as raw:
-            ids = ids_of(item.transfer for item in group.requests)
-            clock = await store.read_clock(raw, head, now, EXPIRIES_MAX, ids)
-            carried = group.carried
-            counts = (
-                group.decisions is not None
-                and carried is self._carried
-                and group.base == head.sequence
-                and not clock.due
-                and not clock.spent
-            )
-            if counts:
-                self.decided_ahead += 1
-            else:
-                carried = await self._decide_now(raw, head, clock, group)
-        decisions = group.decisions
-        assert decisions is not None
-        assert carried is not None
-        if decisions.lines:
-            records = store.finished(decisions.lines, clock.at)
-            lines = (line.encode() for line in records)
-            sealed = await store.seal(conn, head, lines, carried.open_leaves)
-            carried.open_leaves = sealed.open_leaves
-            async with driver(conn) as raw:
-                await store.write(raw, head, decisions, records, sealed, clock.at)
+            if not counts:
+                carried = await self._decide_now(raw, head, group)
+            decisions = group.decisions
+            assert decisions is not None
+            assert carried is not None
+            self.decided_ahead += counts
+            if decisions.lines:
+                records = store.finished(decisions.lines, head.at)
+                lines = (line.encode() for line in records)
+                sealed = await store.seal(conn, head, lines, carried.open_leaves)
+                carried.open_leaves = sealed.open_leaves
+                await store.write(raw, head, decisions, records, sealed)
         if counts:
-            return [_dated(result, clock.at) for result in decisions.results]
+            return [_dated(result, head.at) for result in decisions.results]
         return decisions.results
 
     async def _decide_now(
-        self, raw: asyncpg.Connection, head: store.LockedHead, clock: store.Clock, group: _Group
+        self, raw: asyncpg.Connection, head: store.LockedHead, group: _Group
     ) -> Carried:
         """Decide a group under the head's lock, on what is carried if that is still true."""
         carried = self._carried
-        # Groups decided ahead stand on this one only if it was decided ahead itself.
-        if (
-            carried is None
-            or group.decisions is not None
-            or carried.snapshot.sequence != head.sequence
-        ):
-            carried = self._carried = Carried(store.empty_snapshot(head), head.sequence)
-        snapshot = carried.snapshot
-        snapshot.due = clock.due
-        batch = [item.transfer for item in group.requests]
-        touched = await store.read_history(
-            raw, snapshot, {*clock.spent, *references_of(batch), *clock.due}
-        )
-        await store.read_accounts(raw, snapshot, keys_of(batch), touched)
-        group.base = snapshot.sequence
-        group.decisions = await _decide(snapshot, group.requests, clock.at)
+        # What was decided ahead of its turn and does not count has spoilt the balances it stood on.
+        spoilt = group.decisions is not None
+        if carried is None or spoilt or carried.snapshot.sequence != head.sequence:
+            carried = self._carried = Carried(store.snapshot_of(head), head.sequence)
+        await store.complete(raw, carried.snapshot, head, group.requests)
+        group.base = carried.snapshot.sequence
+        group.decisions = await _decide(carried.snapshot, group.requests, head.at)
         group.carried = carried
-        _advance(snapshot, group.decisions)
+        _advance(carried.snapshot, group.decisions)
         group.is_decided.set()
         return carried
 
@@ -359,7 +347,3 @@ def _dated(result: PostResult, at: datetime) -> PostResult:
     if result.outcome is Outcome.CREATED or result.sequence is not None:
         return result._replace(recorded_at=at)
     return result
-
-
-def _keys(requests: Sequence[Request]) -> set[tuple[str, str]]:
-    return keys_of(item.transfer for item in requests)

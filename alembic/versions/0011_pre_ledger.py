@@ -49,6 +49,74 @@ BEGIN
 END
 $$"""
 
+# The first exchange of every posting. Each statement of a volatile function sees what is committed
+# when it begins, so balances and the clock are read as they stand once the lock is held. The planner's
+# switches last until the transaction ends: whatever it believes about the tables, every look-up behind
+# the lock is one by key, for a plan that was cached while they were small would scan them when they are large.
+LOCK_AND_READ = """\
+CREATE FUNCTION ledger.lock_and_read(
+    wanted smallint, told timestamptz, due_max integer, ids text, paths text, assets text,
+    OUT sequence bigint, OUT height bigint, OUT block_time timestamptz, OUT account_count bigint,
+    OUT frontier bytea, OUT entity text, OUT closed_through date, OUT imported_through timestamptz,
+    OUT isolation text, OUT clock timestamptz, OUT at timestamptz,
+    OUT due uuid[], OUT spent uuid[], OUT accounts text[]
+) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    newest uuid;
+    refused uuid;
+BEGIN
+    SELECT h.sequence, h.height, h.block_time, h.account_count, h.frontier, h.entity,
+           h.closed_through, h.imported_through
+      INTO lock_and_read.sequence, lock_and_read.height, lock_and_read.block_time,
+           lock_and_read.account_count, lock_and_read.frontier, lock_and_read.entity,
+           lock_and_read.closed_through, lock_and_read.imported_through
+      FROM ledger.head h WHERE h.book = wanted FOR NO KEY UPDATE;
+    lock_and_read.isolation := current_setting('transaction_isolation');
+    PERFORM set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+            set_config('enable_mergejoin', 'off', true);
+    lock_and_read.clock := coalesce(told, clock_timestamp());
+    lock_and_read.at := greatest(lock_and_read.block_time, lock_and_read.clock);
+    IF due_max > 0 THEN
+        lock_and_read.due := ARRAY(
+            SELECT h.id FROM ledger.hold h
+             WHERE h.book = wanted AND h.state = 'open' AND h.expires_at IS NOT NULL
+               AND h.expires_at <= lock_and_read.at
+             ORDER BY h.expires_at, h.sequence LIMIT due_max
+        );
+    END IF;
+    -- Ids are ordered by time: most are newer than any that the book knows.
+    IF ids <> '{}' THEN
+        SELECT t.id INTO newest FROM ledger.transfer t
+         WHERE t.book = wanted ORDER BY t.id DESC LIMIT 1;
+        SELECT r.id INTO refused FROM ledger.refusal r
+         WHERE r.book = wanted ORDER BY r.id DESC LIMIT 1;
+        lock_and_read.spent := ARRAY(
+            SELECT t.id FROM unnest(ids::uuid[]) AS asked (id)
+              JOIN ledger.transfer t ON t.book = wanted AND t.id = asked.id
+             WHERE asked.id <= newest
+        ) || ARRAY(
+            SELECT r.id FROM unnest(ids::uuid[]) AS asked (id)
+              JOIN ledger.refusal r ON r.book = wanted AND r.id = asked.id
+             WHERE asked.id <= refused
+        );
+    END IF;
+    IF paths <> '{}' THEN
+        lock_and_read.accounts := ARRAY(
+            SELECT concat_ws(
+                E'\\t', a.number, a.path, a.asset, coalesce(a.effective_at, a.opened_at),
+                b.debits_must_not_exceed_credits, b.credits_must_not_exceed_debits, b.credit_limit,
+                b.frozen, b.closed, b.version, b.sequence,
+                b.debits_pending, b.debits_posted, b.credits_pending, b.credits_posted)
+              FROM unnest(paths::text[], assets::text[]) AS asked (path, asset)
+              JOIN ledger.account a
+                ON a.book = wanted AND a.path = asked.path AND a.asset = asked.asset
+              JOIN ledger.balance b ON b.book = wanted AND b.account = a.number
+        );
+    END IF;
+END
+$$"""
+
 ZERO_SUM_BEFORE = """\
 CREATE OR REPLACE FUNCTION ledger.refuse_imbalance() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -90,6 +158,7 @@ def upgrade() -> None:
     create_effective()
     create_periods()
     op.execute(ZERO_SUM)
+    op.execute(LOCK_AND_READ)
     guard_and_grant()
 
 
@@ -205,6 +274,7 @@ def guard_and_grant() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP FUNCTION ledger.lock_and_read")
     op.execute(ZERO_SUM_BEFORE)
     op.drop_table("period_event", schema="ledger")
     op.drop_table("effective_entry", schema="ledger")

@@ -18,7 +18,6 @@ from kernel.errors import Refused
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
 from kernel.jobs import enqueue
-from ledger import store as posting_store
 from ledger.answers import first_refusal
 from ledger.interbook import store
 from ledger.interbook.errors import MoveNotPossible, MoveReferenceTaken
@@ -26,7 +25,7 @@ from ledger.interbook.model import JOB, NOT_COVERED, Move, MoveRequest, MoveStat
 from ledger.interbook.postings import arrived, check_request, held, move_bytes, returned, settled
 from ledger.model import Transfer
 from ledger.people import require_approver, require_proposer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import ensure_accounts, lock_book, post, require_applied
 from ledger.queries import head
 from registry.queries import get_asset
 
@@ -178,7 +177,7 @@ async def _post(
         now: block time.
     """
     asset = transfers[0].asset
-    await posting_store.lock_head(conn, book)
+    await lock_book(conn, book)
     if not await _is_covered(conn, book, asset, change):
         return NOT_COVERED
     keys = {(path, asset) for item in transfers for path in (item.debit, item.credit)}

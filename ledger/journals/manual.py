@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
-from ledger import store as posting_store
 from ledger.answers import first_refusal
 from ledger.journals import store
 from ledger.journals.decisions import (
@@ -37,7 +36,7 @@ from ledger.journals.templates import (
 )
 from ledger.model import PostResult, Transfer
 from ledger.people import require_approver, require_proposer, require_rejecter, require_sha256
-from ledger.posting import ensure_accounts, post
+from ledger.posting import ensure_accounts, lock_book, post
 from ledger.queries import get_balance, head
 from registry.queries import get_asset, get_wallet
 
@@ -190,7 +189,7 @@ async def _post(
     template = item.request.template
     if isinstance(template, WriteOff):
         # Nothing guards receivables, because facts debit them too: a decision looks, under the lock.
-        await posting_store.lock_head(conn, item.book)
+        await lock_book(conn, item.book)
         owed = await get_balance(conn, item.book, template.account, template.asset)
         decide_write_off(template, owed=owed.available)
     await ensure_accounts(

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
-from ledger import store as posting_store
 from ledger.journals import store
 from ledger.journals.decisions import (
     approvals_complete,
@@ -26,7 +25,7 @@ from ledger.journals.errors import NotOpen
 from ledger.journals.model import JournalState, PeriodProposal, PeriodState
 from ledger.model import PeriodEventKind
 from ledger.people import require_approver, require_proposer, require_rejecter
-from ledger.posting import close_period, reopen_period
+from ledger.posting import close_period, lock_book, reopen_period
 from ledger.queries import head
 
 ENTITY: Final = "period"
@@ -98,7 +97,7 @@ async def approve_period(
         await _record(conn, after, item.state, by=by, name="PeriodApprovalGiven", now=now)
         return after
     # The head first: what is checked is then what is closed.
-    await posting_store.lock_head(conn, item.book)
+    await lock_book(conn, item.book)
     await _require_in_order(conn, item.book, item.kind, item.through, now)
     write = close_period if item.kind is PeriodEventKind.CLOSED else reopen_period
     await write(

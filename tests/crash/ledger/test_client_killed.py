@@ -31,7 +31,7 @@ BATCHES = 3
 
 def is_lock(step: Step) -> bool:
     """Tell whether a message belongs to the statement that locks the head."""
-    return "FROM ledger.head" in step.sql and "FOR NO KEY UPDATE" in step.sql
+    return "FROM ledger.lock_and_read(" in step.sql
 
 
 async def steps_of_a_posting(nursery: Nursery, wire: Wire) -> list[Step]:
