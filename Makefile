@@ -2,7 +2,7 @@
 # installed into .venv (and .bootstrap, where uv is missing) by the first target that is run.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check bench soak clean bootstrap anvil
+.PHONY: help demo up test check bench soak clean bootstrap anvil hledger
 
 BIN := .venv/bin
 # Two workers: measured, a third only waits for the database server.
@@ -21,7 +21,7 @@ demo: bootstrap ## carry real value through the whole bridge, then prove the boo
 up: bootstrap ## run the bridge with embedded components until Ctrl-C
 	@$(BIN)/causeway up
 
-test: bootstrap anvil ## run every test on real PostgreSQL
+test: bootstrap anvil hledger ## run every test on real PostgreSQL
 	@$(BIN)/pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
 
 # Each of the four says what it has to say, also after another one has failed.
@@ -36,7 +36,7 @@ check: bootstrap ## format, lint, import contracts, types
 bench: bootstrap anvil ## run the benchmarks (BENCH=prefix for a group)
 	@$(BIN)/causeway bench $(BENCH)
 
-soak: bootstrap anvil ## rounds of random tests, each with a fresh seed (SOAK_MINUTES=30)
+soak: bootstrap anvil hledger ## rounds of random tests, each with a fresh seed (SOAK_MINUTES=30)
 	@scripts/soak $(SOAK_MINUTES)
 
 clean: ## remove what make made, but no data of the demo (.causeway)
@@ -49,3 +49,6 @@ bootstrap:
 
 anvil:
 	@scripts/fetch-anvil
+
+hledger:
+	@scripts/fetch-hledger

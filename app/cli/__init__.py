@@ -19,6 +19,7 @@ from app.cli import (
     desk,
     house,
     ledger,
+    ledger_export,
     obligations,
     prices,
     registry,
@@ -41,6 +42,7 @@ house.register(app)
 bench.register(app)
 app.command()(up.up)
 app.add_typer(simulate.app, name="simulate")
+ledger_export.register(ledger.app)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(custody.app, name="custody")
 app.add_typer(desk.app, name="desk")

@@ -21,7 +21,7 @@ class Machine:
         self.programs = folder / "bin"
         self.programs.mkdir()
         (self.checkout / "scripts").mkdir(parents=True)
-        for name in ("scripts/bootstrap", "scripts/fetch-anvil"):
+        for name in ("scripts/bootstrap", "scripts/fetch-anvil", "scripts/fetch-hledger"):
             shutil.copy(REPOSITORY / name, self.checkout / name)
         for name in ("pyproject.toml", "uv.lock"):
             (self.checkout / name).write_text("")
@@ -175,6 +175,23 @@ def test_an_anvil_that_is_there_is_not_fetched(machine: Machine, how: str) -> No
         0,
         "",
     )
+
+
+def test_hledger_may_be_absent_unless_it_is_demanded(machine: Machine) -> None:
+    code, said = machine.run("fetch-hledger")
+    assert code == 0
+    assert "no apt-get to fetch it with" in said
+    assert "skipped" in said
+
+    code, said = machine.run("fetch-hledger", CAUSEWAY_REQUIRE_HLEDGER="1")
+    assert code == 3
+    assert "CAUSEWAY_REQUIRE_HLEDGER=1 demands it" in said
+
+
+def test_an_hledger_that_is_on_the_path_is_not_fetched(machine: Machine) -> None:
+    machine.add("hledger", "exit 0")
+
+    assert machine.run("fetch-hledger") == (0, "")
 
 
 def test_the_help_names_every_target_for_people() -> None:

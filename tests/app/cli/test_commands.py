@@ -61,9 +61,10 @@ def usable(keys: dict[str, Path], tmp_path: Path) -> Callable[[str], list[str]]:
         "policy.json": [{"claim": "*", "approvals": 1}],
         "isda.pdf": "",
         "mail.eml": "",
+        "gl.csv": "pattern,asset,account\n**,*,9999\n",
     }
     for name, content in contents.items():
-        (tmp_path / name).write_text(json.dumps(content))
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
 
     def build(name: str) -> list[str]:
         words = []
