@@ -36,6 +36,7 @@ from ledger.outcome import TRANSIENT
 
 PLAIN: Final = b"\\N\t\\N\t\t\\N\t\\N\t"
 """What follows the code of a plain transfer: no hold, reversal, purpose, timeout, effective time."""
+NUMBER_LENGTH: Final = 20
 TRANSIENT_NAMES: Final = frozenset(str(outcome) for outcome in TRANSIENT)
 FAULTS_MAX: Final = 1_000
 """Faults reported, at most: a journal with more has one cause, not a thousand."""
@@ -116,10 +117,14 @@ class Replay:
         append, expected, ending = self.entries.append, self.expected, self.ending
         for line in lines:
             if line.endswith(ending):
-                book, number, transfer_id, kind, flags, debit_key, credit_key, amount, _, rest = (
-                    line.split(b"\t", 9)
-                )
-                sequence, units = int(number), int(amount)
+                try:
+                    book, number, name, kind, flags, debit_key, credit_key, amount, _, rest = (
+                        line.split(b"\t", 9)
+                    )
+                    sequence, units = int(number), int(amount)
+                except ValueError:
+                    self._unreadable(line)
+                    continue
                 debit, credit = get(debit_key), get(credit_key)
                 if (
                     kind == SINGLE
@@ -133,7 +138,7 @@ class Replay:
                     and debit.asset == credit.asset
                     and units >= 0
                     and book == book_text
-                    and transfer_id not in watched
+                    and name not in watched
                 ):
                     expected = sequence + 1
                     debit.debits_posted = debits = debit.debits_posted + units
@@ -164,16 +169,25 @@ class Replay:
 
     def _any(self, line: bytes) -> None:
         """Replay a transfer of any kind."""
-        row = Row(*line.split(b"\t"))
-        sequence, units = int(row.sequence), int(row.amount)
-        if sequence != self.expected:
-            self.seek(sequence)
-        self.expected = sequence + 1
-        if row.recorded_at != self.now:
-            self.advance(sequence, row.recorded_at)
-        if row.metadata_hash:
-            self.described[sequence] = row.metadata_hash
-        self._unusual(row, sequence, units)
+        try:
+            row = Row._make(line.split(b"\t"))
+            sequence, units = int(row.sequence), int(row.amount)
+            if sequence != self.expected:
+                self.seek(sequence)
+            self.expected = sequence + 1
+            if row.recorded_at != self.now:
+                self.advance(sequence, row.recorded_at)
+            if row.metadata_hash:
+                self.described[sequence] = row.metadata_hash
+            self._unusual(row, sequence, units)
+        except (ValueError, TypeError):
+            # A number that is none, or too few fields or too many.
+            self._unreadable(line)
+
+    def _unreadable(self, line: bytes) -> None:
+        sequence = line.split(b"\t", 2)[1:2] or [b"?"]
+        key = f"sequence {sequence[0][:NUMBER_LENGTH].decode(errors='replace')}"
+        self.report("transfer", key, "cannot be read")
 
     def seek(self, sequence: int) -> None:
         """Replay the other records before *sequence*, and report what is missing or twice there."""

@@ -17,6 +17,7 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -39,6 +40,35 @@ class Checkpoint:
     def text(self) -> str:
         """Return the lines that are signed."""
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+
+def origin_of(entity: str, book: int) -> str:
+    """Return what a checkpoint calls the journal of a book; it is also the name of the key."""
+    return f"{quote(entity, safe='')}/book/{book}"
+
+
+def verifier_key(name: str, key: Ed25519PublicKey) -> str:
+    """Return a public key as one line of text, as C2SP signed-note writes it."""
+    encoded = base64.b64encode(_ED25519 + key.public_bytes_raw()).decode()
+    return f"{name}+{_key_id(name, key).hex()}+{encoded}"
+
+
+def parse_verifier_key(text: str) -> tuple[str, Ed25519PublicKey]:
+    """Read such a line: the key's name, and the key.
+
+    Raises:
+        BadInput: not a verifier key, or its hash is not that of its name and key.
+    """
+    fields = text.strip().split("+", 2)
+    try:
+        name, key_id, encoded = fields
+        decoded = base64.b64decode(encoded, validate=True)
+        key = Ed25519PublicKey.from_public_bytes(decoded[1:])
+    except (ValueError, binascii.Error) as error:
+        raise BadInput("a verifier key is NAME+HASH+KEY") from error
+    if decoded[:1] != _ED25519 or _key_id(name, key).hex() != key_id:
+        raise BadInput("the verifier key is not of Ed25519, or its hash is not its own")
+    return name, key
 
 
 def sign(checkpoint: Checkpoint, key: Ed25519PrivateKey, *, name: str) -> str:
@@ -73,6 +103,15 @@ def verify(note: str, public_key: Ed25519PublicKey, *, name: str) -> Checkpoint:
             raise Refused(f"the signature of {name} is not over this checkpoint") from error
         return checkpoint
     raise Refused(f"the checkpoint is not signed by {name}")
+
+
+def read_unsigned(note: str) -> Checkpoint:
+    """Return the checkpoint of a note without looking at its signatures.
+
+    Raises:
+        BadInput: not a checkpoint.
+    """
+    return _parse(note.partition("\n\n")[0] + "\n")
 
 
 def _parse(text: str) -> Checkpoint:

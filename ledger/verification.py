@@ -16,18 +16,21 @@ import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.errors import ungrouped
+from ledger import verification_state
 from ledger import verification_statements as sql
 from ledger.audit import Fault, Faults, Replay
 from ledger.audit_entries import explain, explain_effective
 from ledger.audit_rows import PENDING, Row
 from ledger.audit_tree import NO_LEAF, Stored, TreeAuditor
 from ledger.errors import BookNotOpen
-from ledger.verification_reading import RESET, SETTINGS, Chunk, ChunkReader
+from ledger.merkle import TILE_WIDTH
+from ledger.verification_reading import Chunk, ChunkReader, reading
 from ledger.verification_rows import RowChecks
 
 CHUNK: Final = 8_192
@@ -43,18 +46,22 @@ Progress = Callable[[int, int], None]
 """Called with (records verified, records to verify)."""
 
 
-@dataclass(slots=True)
+KEEP_EVERY: Final = 64
+"""Chunks after which what was verified is kept, for a check that is broken off."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
-    """What a check came to, and where the next one may begin.
+    """What a check came to.
 
     Attributes:
-        sequence: the watermark: records up to it were verified.
-        began: records up to this one were verified by an earlier check.
+        sequence: the watermark: records up to it are verified.
+        since: records up to this one were verified by an earlier check, and not read again.
     """
 
     faults: list[Fault]
     sequence: int
-    began: int
+    since: int
 
 
 async def verify(
@@ -79,24 +86,30 @@ async def examine(
     *,
     progress: Progress = lambda _done, _all: None,
     chunk: int = CHUNK,
+    state: Path | None = None,
 ) -> Verified:
     """Verify a book: as `verify`, and say how far.
 
     Args:
-        chunk: records read at once, a power of two.
+        engine: any role that may read the ledger.
+        book: the book.
+        progress: told after each chunk.
+        chunk: records read at once, a power of two and at least a tile.
+        state: a file (`ledger.verification_state`): the check begins where the one before ended,
+            and leaves there how far it came.
+
+    Raises:
+        BookNotOpen: there is no such book.
+        BadInput: the file is of another book, or not whole.
     """
-    async with engine.connect() as conn:
-        raw = (await conn.get_raw_connection()).driver_connection
-        assert raw is not None
-        for setting in SETTINGS:
-            await raw.execute(setting)
-        try:
-            check = Check(ChunkReader(raw, book), chunk)
-            with ungrouped():
-                await check.run(progress)
-        finally:
-            await raw.execute(RESET)
-    return Verified(list(check.faults.found), check.watermark, 0)
+    assert chunk >= TILE_WIDTH
+    assert chunk & (chunk - 1) == 0
+    async with reading(engine, book) as reader:
+        check = Check(reader, chunk)
+        since = 0 if state is None else verification_state.load(state, check)
+        with ungrouped():
+            await check.run(progress, state)
+    return Verified(list(check.faults.found), check.watermark, since)
 
 
 class ChunkLinks:
@@ -139,7 +152,7 @@ class Check:
         self.watermark = 0
         self.head: Any = None
 
-    async def run(self, progress: Progress) -> None:
+    async def run(self, progress: Progress, state: Path | None = None) -> None:
         """Replay everything up to the watermark, reading one chunk ahead; then the other rows."""
         await self._start()
         first = self.tree.size + 1
@@ -150,6 +163,8 @@ class Check:
                 first = chunk.last + 1
                 ahead = group.create_task(self._read(first))
                 await self._chunk(chunk)
+                if state is not None and self._should_keep(chunk):
+                    verification_state.save(state, self)
                 progress(chunk.last, self.watermark)
         await self._finish()
 
@@ -161,6 +176,17 @@ class Check:
             self.faults.report("head", f"book {self.reader.book}", "is there twice")
         self.head = rows[0]
         self.watermark = self.head["sequence"]
+        if self.watermark < self.tree.size:
+            key = f"book {self.reader.book}"
+            what = f"is at sequence {self.watermark}, {self.tree.size} were verified before"
+            self.faults.report("head", key, what)
+
+    def _should_keep(self, chunk: Chunk) -> bool:
+        """Tell whether to keep how far it came: only whole chunks, only without a fault."""
+        if self.faults.found or chunk.last % self.size:
+            return False
+        is_last = chunk.last + self.size > self.watermark
+        return is_last or chunk.last // self.size % KEEP_EVERY == 0
 
     async def _read(self, first: int) -> Chunk:
         last = min(first + self.size - 1, self.watermark)

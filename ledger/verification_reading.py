@@ -8,11 +8,13 @@ the watermark never changes.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger import verification_statements as sql
 from ledger.audit import Faults
@@ -56,6 +58,21 @@ class Chunk:
     blocks: list[BlockRow] = field(default_factory=list)
     tiles: dict[tuple[int, int], tuple[bytes, bytes]] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine, book: int) -> AsyncIterator[ChunkReader]:
+    """Give a reader over a connection of its own, in no transaction."""
+    async with engine.connect() as conn:
+        raw = (await conn.get_raw_connection()).driver_connection
+        assert raw is not None
+        for setting in SETTINGS:
+            await raw.execute(setting)
+        try:
+            yield ChunkReader(raw, book)
+        finally:
+            if not raw.is_closed():
+                await raw.execute(RESET)
 
 
 class ChunkReader:
