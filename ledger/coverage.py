@@ -18,7 +18,6 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput
-from ledger.errors import BookNotOpen
 from ledger.points import AT, Point, fill
 from ledger.store import run
 
@@ -74,7 +73,6 @@ async def coverage(
     """Return the coverage of every asset that clients hold: now, or at a sequence, time or block.
 
     Raises:
-        BookNotOpen: there is no such book.
         BadInput: more than one point, or no such block.
     """
     if at_block is not None:
@@ -82,8 +80,6 @@ async def coverage(
             raise BadInput("ask for the coverage at a block, a sequence number or a time, only one")
         at_sequence = await _end_of_block(conn, book, at_block)
     rows = await run(conn, _COVERAGE, book, *Point(at_sequence, at_time).arguments)
-    if not rows:
-        raise BookNotOpen(f"there is no book {book}")
     return [
         Coverage(asset=row.asset, holdings=int(row.holdings), liabilities=int(row.liabilities))
         for row in rows

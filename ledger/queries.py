@@ -1,9 +1,10 @@
 """Reads: the head, balances at any time, accounts, holds, periods; and the walks over pages.
 
 Each read is one statement, so what it returns is true at one instant and says at which sequence
-number. Lists come in pages of at most `PAGE_MAX`; the pages behind the first are asked for at the
-first one's sequence number, so that together they are true at one instant too. What is read by
-page in other modules has its walk here: `trial_balance`, `list_transfers`, `statement`.
+number. Lists come in pages of at most `PAGE_MAX`, empty where there is no such book. The pages
+behind the first are asked for at the first one's sequence number, so that together they are true
+at one instant too. What is read by page in other modules has its walk here: `trial_balance`,
+`list_transfers`, `list_open_holds`, `statement`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from kernel.errors import BadInput
 from ledger import merkle
 from ledger.account_statement import page_statement
 from ledger.errors import BookNotOpen
+from ledger.holds import page_open_holds
 from ledger.model import (
     Account,
     AccountSpec,
@@ -43,11 +45,9 @@ from ledger.points import (
 from ledger.search import page_transfers
 from ledger.store import run
 from ledger.trial import page_trial_balance
-from ledger.views import PAGE_MAX, AccountPage, HoldPage, PeriodEvent, Position, TransferFilter
+from ledger.views import PAGE_MAX, AccountPage, PeriodEvent, TransferFilter
 
 STATEMENT_LINES_MAX: Final = 100_000
-HOLD_LOOKBACK_MAX: Final = 100_000
-"""Records behind the head at which open holds can still be listed."""
 
 
 async def head(conn: AsyncConnection, book: int) -> Head:
@@ -165,14 +165,12 @@ async def page_accounts(
         *(after or ("", "")),
         limit + 1,
     )
-    if not rows:
-        raise BookNotOpen(f"there is no book {book}")
     found = [row for row in rows if row.number is not None]
     items = tuple(_account(row) for row in found[:limit])
     is_more = len(found) > limit
     return AccountPage(
         items=items,
-        sequence=rows[0].sequence,
+        sequence=rows[0].sequence if rows else 0,
         after=(items[-1].path, items[-1].asset) if is_more else None,
     )
 
@@ -253,180 +251,6 @@ def _spec(row: Row[Any]) -> AccountSpec:
     )
 
 
-async def get_position(
-    conn: AsyncConnection,
-    book: int,
-    path: str,
-    asset: str,
-    *,
-    at_sequence: int | None = None,
-    limit: int = PAGE_MAX,
-) -> Position:
-    """Return an account's balance and its open holds, both at one sequence number.
-
-    Args:
-        at_sequence: as of then, None is now; at most `HOLD_LOOKBACK_MAX` entries of the account may
-            have followed it.
-        limit: holds at most, oldest first.
-
-    Raises:
-        BookNotOpen: there is no such account.
-        BadInput: *at_sequence* lies too far back.
-    """
-    point = Point(at_sequence)
-    limit = max(1, min(limit, PAGE_MAX))
-    arguments = (book, *point.arguments, path, asset, limit + 1, HOLD_LOOKBACK_MAX)
-    rows = await run(conn, _POSITION, *arguments)
-    if not rows:
-        raise BookNotOpen(f"book {book} has no account {path} {asset}")
-    _require_recent(rows[0].followed)
-    holds = tuple(_open_hold(row) for row in rows if row.id is not None)
-    return Position(
-        balance=to_balance(rows[0]),
-        holds=holds[:limit],
-        after=holds[limit - 1].sequence if len(holds) > limit else None,
-    )
-
-
-# What is open now and was there then, and what has been resolved since; each by an index.
-_OPEN_NOW: Final = """
-    SELECT h.* FROM ledger.hold h
-     WHERE h.book = $1 AND h.state = 'open' AND h.sequence <= p.known AND h.sequence > <after>
-"""
-
-_RESOLVED_SINCE: Final = """
-    SELECT h.* FROM since s
-      JOIN LATERAL (
-          SELECT t.pending_id FROM ledger.transfer t
-           WHERE t.book = $1 AND t.sequence = s.sequence AND t.pending_id IS NOT NULL LIMIT 1
-      ) t ON true
-      JOIN LATERAL (
-          SELECT * FROM ledger.hold h WHERE h.book = $1 AND h.id = t.pending_id LIMIT 1
-      ) h ON h.sequence <= p.known AND h.sequence > <after>
-"""
-
-_HOLDS_AMONG: Final = """
-      SELECT h.id, d.path AS debit, c.path AS credit, d.asset, h.amount::text AS amount,
-             h.purpose, h.correlation, h.expires_at, h.sequence AS hold_sequence
-        FROM (<among>) h
-        JOIN LATERAL (
-            SELECT * FROM ledger.account WHERE book = $1 AND number = h.debit LIMIT 1
-        ) d ON true
-        JOIN LATERAL (
-            SELECT * FROM ledger.account WHERE book = $1 AND number = h.credit LIMIT 1
-        ) c ON true
-"""
-
-_POSITION: Final = fill(
-    """
-<point>
-, account AS MATERIALIZED (
-    SELECT a.*, p.known, <four_columns>
-      FROM point p JOIN ledger.account a ON a.book = $1 AND a.path = $5 AND a.asset = $6
-      <columns_at>
-), since AS MATERIALIZED (
-    SELECT e.sequence FROM ledger.entry e
-     WHERE e.book = $1 AND e.account = (SELECT number FROM account)
-       AND e.sequence > (SELECT known FROM account)
-     LIMIT $8 + 1
-)
-SELECT a.side, a.known AS sequence, a.debits_pending, a.debits_posted, a.credits_pending,
-       a.credits_posted, (SELECT count(*) FROM since) > $8 AS followed, h.*
-  FROM account a CROSS JOIN point p LEFT JOIN LATERAL (
-      <holds> ORDER BY h.sequence LIMIT $7
-  ) h ON true
- ORDER BY h.hold_sequence
-""",
-    holds=_HOLDS_AMONG,
-    among="""
-            (<open_now> AND h.debit = a.number ORDER BY h.sequence LIMIT $7)
-            UNION ALL (<open_now> AND h.credit = a.number ORDER BY h.sequence LIMIT $7)
-            UNION ALL <resolved_since>""",
-    open_now=_OPEN_NOW,
-    resolved_since=_RESOLVED_SINCE,
-    after="0",
-    **AT,
-)
-
-
-async def page_open_holds(
-    conn: AsyncConnection,
-    book: int,
-    *,
-    path: str | None = None,
-    at_sequence: int | None = None,
-    after: int = 0,
-    limit: int = PAGE_MAX,
-) -> HoldPage:
-    """Return holds open now or at a sequence number, oldest first.
-
-    Args:
-        path: only those that debit or credit it.
-        at_sequence: as of then, None is now; at most `HOLD_LOOKBACK_MAX` records may have followed.
-        after: cursor of the page before this one.
-
-    Raises:
-        BadInput: *at_sequence* lies too far back.
-    """
-    point = Point(at_sequence)
-    limit = max(1, min(limit, PAGE_MAX))
-    statement = _HOLDS if path is None else _HOLDS_OF
-    arguments: list[Any] = [book, *point.arguments, after, limit + 1, HOLD_LOOKBACK_MAX]
-    rows = await run(conn, statement, *arguments, *([] if path is None else [path]))
-    if not rows:
-        raise BookNotOpen(f"there is no book {book}")
-    _require_recent(rows[0].followed)
-    holds = tuple(_open_hold(row) for row in rows if row.id is not None)
-    return HoldPage(
-        items=holds[:limit],
-        sequence=rows[0].sequence,
-        after=holds[limit - 1].sequence if len(holds) > limit else None,
-    )
-
-
-_HOLD_PAGE: Final = fill(
-    """
-<point>
-, since AS MATERIALIZED (
-    SELECT t.sequence FROM ledger.transfer t
-     WHERE t.book = $1 AND t.sequence > (SELECT known FROM point)
-     ORDER BY t.sequence LIMIT $7 + 1
-)
-SELECT p.known AS sequence, (SELECT count(*) FROM since) > $7 AS followed, h.*
-  FROM point p LEFT JOIN LATERAL (
-      <holds> <where> ORDER BY h.sequence LIMIT $6
-  ) h ON true
- ORDER BY h.hold_sequence
-""",
-    holds=_HOLDS_AMONG,
-    **AT,
-)
-
-_HOLDS: Final = fill(
-    _HOLD_PAGE,
-    among="(<open_now> ORDER BY h.sequence LIMIT $6) UNION ALL <resolved_since>",
-    open_now=_OPEN_NOW,
-    resolved_since=_RESOLVED_SINCE,
-    after="$5::bigint",
-    where="",
-)
-
-# Of one path there is an account for each asset: a handful.
-_HOLDS_OF: Final = fill(
-    _HOLD_PAGE,
-    among="""
-            SELECT h.* FROM ledger.account a CROSS JOIN LATERAL (
-                (<open_now> AND h.debit = a.number ORDER BY h.sequence LIMIT $6)
-                UNION ALL (<open_now> AND h.credit = a.number ORDER BY h.sequence LIMIT $6)
-            ) h WHERE a.book = $1 AND a.path = $8
-            UNION ALL <resolved_since>""",
-    open_now=_OPEN_NOW,
-    resolved_since=_RESOLVED_SINCE,
-    after="$5::bigint",
-    where="WHERE d.path = $8 OR c.path = $8",
-)
-
-
 async def list_open_holds(
     conn: AsyncConnection, book: int, *, path: str | None = None
 ) -> list[OpenHold]:
@@ -439,28 +263,6 @@ async def list_open_holds(
         )
         found += page.items
     return found
-
-
-def _require_recent(followed: bool) -> None:  # noqa: FBT001  a column of the answer
-    if followed:
-        raise BadInput(
-            f"more than {HOLD_LOOKBACK_MAX} records have followed: its open holds are not listed",
-            remedy="Ask for a later sequence number, or read the transfers",
-        )
-
-
-def _open_hold(row: Row[Any]) -> OpenHold:
-    return OpenHold(
-        id=row.id,
-        debit=row.debit,
-        credit=row.credit,
-        asset=row.asset,
-        amount=int(row.amount),
-        purpose=row.purpose,
-        correlation=row.correlation,
-        expires_at=row.expires_at,
-        sequence=row.hold_sequence,
-    )
 
 
 async def list_periods(

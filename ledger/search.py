@@ -20,7 +20,6 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput
-from ledger.errors import BookNotOpen
 from ledger.model import (
     Balance,
     HoldState,
@@ -64,7 +63,6 @@ async def page_transfers(
         limit: transfers at most.
 
     Raises:
-        BookNotOpen: there is no such book.
         BadInput: both directions at once, or a time without a zone.
     """
     if after is not None and before is not None:
@@ -74,10 +72,8 @@ async def page_transfers(
     statement = query.build(is_forward=before is None)
     arguments = (book, after or 0, SEQUENCE_MAX if before is None else before - 1)
     rows = await run(conn, statement, *arguments, limit + 1, query.scan(limit), *query.arguments)
-    if not rows:
-        raise BookNotOpen(f"there is no book {book}")
     items = [to_journal_transfer(row) for row in rows if row.id is not None]
-    left_off = _left_off(items, rows[0], limit, query.scan(limit))
+    left_off = _left_off(items, rows[0], limit, query.scan(limit)) if rows else None
     items = items[:limit]
     if before is None:
         start = after + 1 if after else None

@@ -7,7 +7,6 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput
-from ledger.errors import BookNotOpen
 from ledger.model import Side
 from ledger.points import AT, LAST_TEXT, Point, fill
 from ledger.store import run
@@ -36,7 +35,6 @@ async def account_tree(
         depth: segments of the longest path that gets a node of its own.
 
     Raises:
-        BookNotOpen: there is no such book.
         BadInput: more than `NODES_MAX` nodes; ask for less.
     """
     prefix = prefix.rstrip(":")
@@ -53,8 +51,6 @@ async def account_tree(
         max(top, min(depth, DEPTH_MAX)),
         NODES_MAX + 1,
     )
-    if not rows:
-        raise BookNotOpen(f"there is no book {book}")
     if len(rows) > NODES_MAX:
         raise BadInput(
             f"the tree has more than {NODES_MAX} nodes", remedy="Ask for less depth, or a path"

@@ -7,7 +7,6 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ledger.errors import BookNotOpen
 from ledger.model import Side, TrialBalanceRow
 from ledger.points import AT, Point, fill
 from ledger.store import run
@@ -30,20 +29,15 @@ async def page_trial_balance(
         point: of the pages behind the first, ``point.pinned(page.sequence)``: together they are
             then true at one instant.
         after: cursor of the page before this one.
-
-    Raises:
-        BookNotOpen: there is no such book.
     """
     limit = max(1, min(limit, PAGE_MAX))
     rows = await run(conn, _PAGE, book, *point.arguments, *(after or ("", "")), limit + 1)
-    if not rows:
-        raise BookNotOpen(f"there is no book {book}")
     items = tuple(_trial_balance_row(row) for row in rows if row.path is not None)
     is_more = len(items) > limit
     items = items[:limit]
     return TrialBalancePage(
         items=items,
-        sequence=rows[0].sequence,
+        sequence=rows[0].sequence if rows else 0,
         after=(items[-1].path, items[-1].asset) if is_more else None,
     )
 

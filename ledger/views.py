@@ -52,7 +52,7 @@ class Position:
 
     Attributes:
         holds: oldest first; their amounts sum to the pending columns unless *after* is set.
-        after: cursor for `ledger.queries.page_open_holds`, where there are more of them.
+        after: cursor for `ledger.holds.page_open_holds`, where there are more of them.
     """
 
     balance: Balance

@@ -13,16 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.ids import derive_id
 from ledger.account_statement import page_effective_statement, page_statement
 from ledger.coverage import Coverage, coverage, find_shortfall, page_coverage
+from ledger.holds import get_position, page_open_holds
 from ledger.model import Balance, Kind, Side
 from ledger.points import Point
 from ledger.queries import (
     get_balance,
-    get_position,
     head,
     list_accounts,
     list_open_holds,
     page_accounts,
-    page_open_holds,
     sequence_at,
     statement,
     trial_balance,

@@ -16,15 +16,14 @@ from kernel.db import transact
 from kernel.ids import derive_id
 from ledger.account_statement import page_effective_statement, page_statement
 from ledger.coverage import coverage, page_coverage
+from ledger.holds import get_position, page_open_holds
 from ledger.model import Kind, Transfer, hold, transfer, void_hold
 from ledger.points import Point
 from ledger.posting import ensure_accounts, open_book, post
 from ledger.queries import (
     get_balance,
-    get_position,
     list_periods,
     page_accounts,
-    page_open_holds,
     sequence_at,
 )
 from ledger.search import find_refusal, find_transfer, page_transfers
