@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.errors import ungrouped
 from ledger import verification_state
@@ -28,8 +28,10 @@ from ledger.audit import Fault, Faults, Replay
 from ledger.audit_entries import explain, explain_effective
 from ledger.audit_rows import PENDING, Row
 from ledger.audit_tree import NO_LEAF, Stored, TreeAuditor
+from ledger.checkpoint import Checkpoint, origin_of
 from ledger.errors import BookNotOpen
 from ledger.merkle import TILE_WIDTH
+from ledger.proofs import root_at
 from ledger.verification_reading import Chunk, ChunkReader, reading
 from ledger.verification_rows import RowChecks
 
@@ -87,6 +89,7 @@ async def examine(
     progress: Progress = lambda _done, _all: None,
     chunk: int = CHUNK,
     state: Path | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Verified:
     """Verify a book: as `verify`, and say how far.
 
@@ -97,6 +100,7 @@ async def examine(
         chunk: records read at once, a power of two and at least a tile.
         state: a file (`ledger.verification_state`): the check begins where the one before ended,
             and leaves there how far it came.
+        checkpoint: what the tree over the first records must be.
 
     Raises:
         BookNotOpen: there is no such book.
@@ -109,7 +113,25 @@ async def examine(
         since = 0 if state is None else verification_state.load(state, check)
         with ungrouped():
             await check.run(progress, state)
+    if checkpoint is not None:
+        async with engine.connect() as conn:
+            await _compare(conn, check, checkpoint)
     return Verified(list(check.faults.found), check.watermark, since)
+
+
+async def _compare(conn: AsyncConnection, check: Check, checkpoint: Checkpoint) -> None:
+    """Compare the stored tree, which the records have been found to be, with a checkpoint."""
+    book, report = check.reader.book, check.faults.report
+    key = f"book {book}"
+    origin = origin_of(check.head["entity"], book)
+    if checkpoint.origin != origin:
+        report("head", key, f"is {origin}, the checkpoint of {checkpoint.origin}")
+    if checkpoint.size > check.watermark:
+        what = f"has {check.watermark} records, the checkpoint {checkpoint.size}"
+        report("head", key, what)
+    elif await root_at(conn, book, checkpoint.size) != checkpoint.root:
+        what = f"has another root over {checkpoint.size} records than the checkpoint"
+        report("head", key, what)
 
 
 class ChunkLinks:

@@ -20,6 +20,7 @@ from app.cli import (
     house,
     ledger,
     ledger_export,
+    ledger_proofs,
     obligations,
     prices,
     registry,
@@ -43,6 +44,7 @@ bench.register(app)
 app.command()(up.up)
 app.add_typer(simulate.app, name="simulate")
 ledger_export.register(ledger.app)
+ledger_proofs.register(ledger.app)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(custody.app, name="custody")
 app.add_typer(desk.app, name="desk")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from app.cli.common import (
     BOOK_DEFAULT,
@@ -17,13 +20,14 @@ from app.cli.common import (
     show,
     show_one,
 )
-from kernel.errors import OutsideUnavailable
+from app.cli.ledger_proofs import VerifierKey, read_checkpoint, verify_file
+from app.cli.progress import progress_bar
+from kernel.errors import BadInput, OutsideUnavailable
 
 if TYPE_CHECKING:
-    import typer
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from ledger.audit import Fault
+    from ledger.verification import Verified
 
 FAULTS_EXIT = 1
 
@@ -34,33 +38,61 @@ def register(app: typer.Typer) -> None:
     app.command()(migrate)
 
 
-def verify(*, book: Book = BOOK_DEFAULT, as_json: AsJson = False) -> None:
+def verify(
+    *,
+    journal: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Verify this exported journal; no database is asked."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the journal's tree must be.")
+    ] = None,
+    key: VerifierKey = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Begin where the last check ended, as this file says, and write there how far.",
+        ),
+    ] = None,
+    book: Book = BOOK_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
     """Derive every balance, hold, block and root of a book again, and name what does not fit.
 
+    With --since the records before the last check are not read again: that the journal still
+    begins with them, everything newer, and every row that may change, is proven. With --journal an
+    exported journal is replayed and compared with a checkpoint, without a database.
     Ends with exit code 1 where a fault is found.
 
-    Example: `causeway verify --book 1`
+    Example: `causeway verify --journal book-1.journal --checkpoint today.checkpoint`
     """
+    if journal is not None:
+        if since is not None:
+            raise BadInput("a journal file is verified whole", remedy="Leave --since away")
+        verify_file(journal, checkpoint, key, as_json=as_json)
+        return
+    claimed = None if checkpoint is None else read_checkpoint(checkpoint, key)
 
-    async def work(engine: AsyncEngine) -> tuple[list[Fault], int]:
-        from kernel.db import transact
-        from ledger.queries import head
-        from ledger.verification import verify as verb
+    async def work(engine: AsyncEngine) -> Verified:
+        from ledger.verification import examine
 
-        stand = await transact(engine, lambda conn: head(conn, book))
-        return await verb(engine, book, progress=_progress), stand.sequence
+        bar = progress_bar("verified")
+        return await examine(engine, book, progress=bar, state=since, checkpoint=claimed)
 
-    faults, sequence = run(lambda: on_database(work))
+    found = run(lambda: on_database(work))
     columns = ("table", "row", "what")
-    rows = [(fault.table, fault.key, fault.what) for fault in faults]
+    rows = [(fault.table, fault.key, fault.what) for fault in found.faults]
     if as_json:
         lines = [dict(zip(columns, row, strict=True)) for row in rows]
-        emit({"book": book, "records": sequence, "held": not faults, "faults": lines})
-    elif faults:
+        facts = {"book": book, "records": found.sequence, "since": found.since}
+        emit({**facts, "held": not rows, "faults": lines})
+    elif rows:
         show(f"Faults in book {book}", columns, rows, as_json=False)
     else:
-        sys.stdout.write(f"book {book} holds: {sequence} records verified, no fault\n")
-    if faults:
+        newer = f", those after {found.since} read" if found.since else ""
+        typer.echo(f"book {book} holds: {found.sequence} records verified{newer}, no fault")
+    if rows:
         sys.exit(FAULTS_EXIT)
 
 
@@ -87,9 +119,3 @@ def migrate(*, as_json: AsJson = False) -> None:
         return {"before": before or "", "now": await current(url) or "", "newest": head()}
 
     show_one("Schema", run(work), as_json=as_json)
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done >= total else ""
-        sys.stderr.write(f"\rverified {done:,} of {total:,} records{end}")
