@@ -128,6 +128,10 @@ INSTRUCTION_STATES: Final = StateTable(
 )
 
 
+IMPORTED_LEG: Final = "imported"
+"""The leg of an obligation that no deal of ours made: it came with the cut-over."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obligation:
     """One leg of one deal that is owed: *amount* (smallest units, > 0) of *asset*."""
@@ -144,6 +148,11 @@ class Obligation:
     state: ObligationState = ObligationState.OPEN
     version: int = 1
     """Number of events so far."""
+
+    @property
+    def has_deal(self) -> bool:
+        """Tell whether a deal of ours is behind it, which settlement keeps up to date."""
+        return self.leg != IMPORTED_LEG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

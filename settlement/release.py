@@ -204,7 +204,7 @@ async def record_finality(conn: AsyncConnection, run_id: UUID, *, now: datetime)
     await step_obligations(conn, sealed, ObligationState.DISCHARGED, why, run_id=run_id)
     await store.move_run(conn, run, RunState.FINAL, version=run.version)
     await record_run(conn, run, "RunFinal", RunState.FINAL, why)
-    deals = await store.discharged_deals(conn, {o.deal_id for o in sealed})
+    deals = await store.discharged_deals(conn, {o.deal_id for o in sealed if o.has_deal})
     await mark_settled(conn, deals, by=SYSTEM, reason=why.reason, now=now)
     return replace(run, state=RunState.FINAL)
 

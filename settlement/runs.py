@@ -92,6 +92,8 @@ async def withdraw_deal(
     obligations = await store.lock_deal_obligations(conn, deal_id)
     if not obligations:
         raise BadInput(f"settlement has no obligation of deal {deal_id}")
+    if not all(o.has_deal for o in obligations):
+        raise Refused("it came with the cut-over: there is no deal to cancel")
     live = [o for o in obligations if o.state is not ObligationState.WITHDRAWN]
     if not live:
         return []
@@ -345,7 +347,11 @@ async def seal(conn: AsyncConnection, run_id: UUID, *, by: Operator, now: dateti
     await instruction_store.insert_instructions(conn, run.book, instructions)
     await record_planned(conn, instructions, why)
     await mark_settling(
-        conn, sorted({o.deal_id for o in members}), by=why.by, reason=why.reason, now=now
+        conn,
+        sorted({o.deal_id for o in members if o.has_deal}),
+        by=why.by,
+        reason=why.reason,
+        now=now,
     )
     await record_run(conn, run, "RunSealed", RunState.SEALED, why)
     transfers = sealing_transfers(run, result, {o.id: o for o in members})

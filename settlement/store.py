@@ -148,6 +148,29 @@ async def move_obligations(
         require_rows(result, len(items), "obligations")
 
 
+async def sum_unsealed(
+    conn: AsyncConnection, book: int, parties: Collection[str]
+) -> dict[tuple[str, str, Direction], int]:
+    """Return what the unsealed obligations of *parties* come to, by party, asset and direction."""
+    unsealed = (
+        ObligationState.OPEN,
+        ObligationState.CALCULATED,
+        ObligationState.AFFIRMED,
+        ObligationState.DISPUTED,
+    )
+    keys = (obligation.c.party, obligation.c.asset, obligation.c.direction)
+    rows = await conn.execute(
+        select(*keys, func.sum(obligation.c.amount).label("total"))
+        .where(
+            obligation.c.book == book,
+            obligation.c.party.in_(parties),
+            obligation.c.state.in_(unsealed),
+        )
+        .group_by(*keys)
+    )
+    return {(r.party, r.asset, Direction(r.direction)): int(r.total) for r in rows}
+
+
 async def discharged_deals(conn: AsyncConnection, deal_ids: Collection[UUID]) -> list[UUID]:
     """Return those of the deals of which every obligation is discharged, by id."""
     rows = await conn.execute(
