@@ -55,17 +55,41 @@ def tree_hash(leaves: Sequence[Hash]) -> Hash:
 
 def append(size: int, frontier: Sequence[Hash], leaves: Sequence[Hash]) -> list[Hash]:
     """Return the frontier after *leaves*; *size* is the size after them."""
-    peaks = list(frontier)
     count = size - len(leaves)
-    for leaf in leaves:
-        peaks.append(leaf)
+    peaks = list(frontier)
+    first = min(-count % TILE_WIDTH, len(leaves))
+    rest = first + (len(leaves) - first) // TILE_WIDTH * TILE_WIDTH
+    # Whole tiles are hashed row by row, which is twice as quick as leaf by leaf.
+    roots = [
+        perfect_root(leaves[start : start + TILE_WIDTH]) for start in range(first, rest, TILE_WIDTH)
+    ]
+    _add(peaks, count, leaves[:first])
+    _add(peaks, (count + first) // TILE_WIDTH, roots)
+    _add(peaks, count + rest, leaves[rest:])
+    return peaks
+
+
+def perfect_root(hashes: Sequence[Hash]) -> Hash:
+    """Return the root over 2^k hashes."""
+    row = list(hashes)
+    while len(row) > 1:
+        row = [
+            sha256(b"\x01" + left + right).digest()
+            for left, right in zip(row[::2], row[1::2], strict=True)
+        ]
+    return row[0]
+
+
+def _add(peaks: list[Hash], count: int, hashes: Sequence[Hash]) -> None:
+    """Add roots of equal complete subtrees to the peaks; *count* of their like are in them already."""
+    for added in hashes:
+        peaks.append(added)
         count += 1
         rest = count
         while not rest & 1:
             right = peaks.pop()
             peaks[-1] = sha256(b"\x01" + peaks[-1] + right).digest()
             rest >>= 1
-    return peaks
 
 
 def frontier_root(frontier: Sequence[Hash]) -> Hash:
@@ -91,7 +115,7 @@ def unpack(stored: bytes) -> list[Hash]:
 def tile_of(level: int, index: int, hashes: Sequence[Hash]) -> Tile:
     """Return a complete tile over 256 hashes."""
     assert len(hashes) == TILE_WIDTH
-    return Tile(level, index, pack(hashes), tree_hash(hashes))
+    return Tile(level, index, pack(hashes), perfect_root(hashes))
 
 
 def split(count: int) -> int:

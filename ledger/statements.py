@@ -115,7 +115,10 @@ _POSTED: Final = """balances AS (
           <1>::text::bigint[], <2>::text::bigint[], <3>::text::bigint[],
           <4>::text::numeric[], <5>::text::numeric[]
       ) AS n (account, sequence, version, d, c)
-     WHERE b.book = $1 AND b.account = n.account
+      JOIN LATERAL (
+          SELECT ctid FROM ledger.balance WHERE book = $1 AND account = n.account LIMIT 1
+      ) found ON true
+     WHERE b.ctid = found.ctid
 )"""
 
 _STANDINGS: Final = """balances AS (
@@ -127,7 +130,10 @@ _STANDINGS: Final = """balances AS (
           <4>::text::numeric[], <5>::text::numeric[],
           <6>::text::numeric[], <7>::text::numeric[], <8>::text::boolean[]
       ) AS n (account, sequence, version, d, c, dp, cp, closed)
-     WHERE b.book = $1 AND b.account = n.account
+      JOIN LATERAL (
+          SELECT ctid FROM ledger.balance WHERE book = $1 AND account = n.account LIMIT 1
+      ) found ON true
+     WHERE b.ctid = found.ctid
 )"""
 
 _HOLDS: Final = """holds AS (
@@ -150,7 +156,10 @@ _RESOLVED: Final = """resolved AS (
        SET state = n.state, remaining = 0, resolved_sequence = n.resolved
       FROM unnest(<1>::text::uuid[], <2>::text::text[], <3>::text::bigint[])
            AS n (id, state, resolved)
-     WHERE h.book = $1 AND h.id = n.id
+      JOIN LATERAL (
+          SELECT ctid FROM ledger.hold WHERE book = $1 AND id = n.id LIMIT 1
+      ) found ON true
+     WHERE h.ctid = found.ctid
 )"""
 
 _REFUSALS: Final = r"""refusals AS (

@@ -50,9 +50,10 @@ END
 $$"""
 
 # The first exchange of every posting. Each statement of a volatile function sees what is committed
-# when it begins, so balances and the clock are read as they stand once the lock is held. The planner's
-# switches last until the transaction ends: whatever it believes about the tables, every look-up behind
-# the lock is one by key, for a plan that was cached while they were small would scan them when they are large.
+# when it begins, so balances and the clock are read as they stand once the lock is held. LATERAL … LIMIT 1
+# makes each look-up one by key, whatever the planner believes about the tables: a plan that was cached
+# while they were small would otherwise scan them when they are large. Each key is looked up once, so
+# remembering results (memoize) only costs time, here and when the block is written.
 LOCK_AND_READ = """\
 CREATE FUNCTION ledger.lock_and_read(
     wanted smallint, told timestamptz, due_max integer, ids text, paths text, assets text,
@@ -73,8 +74,7 @@ BEGIN
            lock_and_read.closed_through, lock_and_read.imported_through
       FROM ledger.head h WHERE h.book = wanted FOR NO KEY UPDATE;
     lock_and_read.isolation := current_setting('transaction_isolation');
-    PERFORM set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
-            set_config('enable_mergejoin', 'off', true);
+    PERFORM set_config('enable_memoize', 'off', true);
     lock_and_read.clock := coalesce(told, clock_timestamp());
     lock_and_read.at := greatest(lock_and_read.block_time, lock_and_read.clock);
     IF due_max > 0 THEN
@@ -92,13 +92,13 @@ BEGIN
         SELECT r.id INTO refused FROM ledger.refusal r
          WHERE r.book = wanted ORDER BY r.id DESC LIMIT 1;
         lock_and_read.spent := ARRAY(
-            SELECT t.id FROM unnest(ids::uuid[]) AS asked (id)
-              JOIN ledger.transfer t ON t.book = wanted AND t.id = asked.id
-             WHERE asked.id <= newest
+            SELECT found.id FROM unnest(ids::uuid[]) AS asked (id) JOIN LATERAL (
+                SELECT t.id FROM ledger.transfer t WHERE t.book = wanted AND t.id = asked.id LIMIT 1
+            ) found ON true WHERE asked.id <= newest
         ) || ARRAY(
-            SELECT r.id FROM unnest(ids::uuid[]) AS asked (id)
-              JOIN ledger.refusal r ON r.book = wanted AND r.id = asked.id
-             WHERE asked.id <= refused
+            SELECT found.id FROM unnest(ids::uuid[]) AS asked (id) JOIN LATERAL (
+                SELECT r.id FROM ledger.refusal r WHERE r.book = wanted AND r.id = asked.id LIMIT 1
+            ) found ON true WHERE asked.id <= refused
         );
     END IF;
     IF paths <> '{}' THEN
@@ -109,9 +109,14 @@ BEGIN
                 b.frozen, b.closed, b.version, b.sequence,
                 b.debits_pending, b.debits_posted, b.credits_pending, b.credits_posted)
               FROM unnest(paths::text[], assets::text[]) AS asked (path, asset)
-              JOIN ledger.account a
-                ON a.book = wanted AND a.path = asked.path AND a.asset = asked.asset
-              JOIN ledger.balance b ON b.book = wanted AND b.account = a.number
+              JOIN LATERAL (
+                  SELECT * FROM ledger.account k
+                   WHERE k.book = wanted AND k.path = asked.path AND k.asset = asked.asset LIMIT 1
+              ) a ON true
+              JOIN LATERAL (
+                  SELECT * FROM ledger.balance k
+                   WHERE k.book = wanted AND k.account = a.number LIMIT 1
+              ) b ON true
         );
     END IF;
 END
