@@ -2,97 +2,126 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.common import BOOK_DEFAULT, AsJson, Book, parse_time, read, show
+from app.cli import ledger_books, ledger_transfers
+from app.cli.common import BOOK_DEFAULT, AsJson, Book, Money, emit, parse_time, read, show
+from app.cli.ledger_points import (
+    AsOf,
+    AtSequence,
+    Effective,
+    Limit,
+    number,
+    parse_day,
+    parse_point,
+    say_more,
+    title_at,
+)
 from kernel.clock import iso
 from kernel.errors import BadInput
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from kernel.money import Asset
-    from ledger.model import Balance, JournalTransfer, Statement, TrialBalanceRow
+    from ledger.model import Balance, OpenHold, StatementLine
+    from ledger.points import Point
+    from ledger.views import AccountPage, TreeNode
 
 app = typer.Typer(help="Accounts, balances, statements, transfers.", no_args_is_help=True)
+ledger_transfers.register(app)
+ledger_books.register(app)
 
-AsOf = Annotated[
-    str | None, typer.Option("--as-of", help="ISO 8601, UTC; a date means the end of that day.")
-]
-
-
-async def _assets(conn: AsyncConnection) -> dict[str, Asset]:
-    from registry.queries import list_assets
-
-    return {asset.code: asset for asset in await list_assets(conn)}
-
-
-@app.command("trial-balance")
-def trial_balance(
-    *, as_of: AsOf = None, book: Book = BOOK_DEFAULT, as_json: AsJson = False
-) -> None:
-    """Show every account with its debits and credits; each asset sums to zero.
-
-    Example: `causeway ledger trial-balance --as-of 2026-01-31`
-    """
-    at = parse_time(as_of)
-
-    async def work(conn: AsyncConnection) -> tuple[list[TrialBalanceRow], dict[str, Asset]]:
-        from ledger.queries import trial_balance as query
-
-        return await query(conn, book, at_time=at), await _assets(conn)
-
-    rows, assets = read(work)
-    show(
-        f"Trial balance of book {book}" + (f" as of {iso(at)}" if at else ""),
-        ("asset", "account", "debits", "credits", "balance"),
-        [
-            (
-                row.asset,
-                row.path,
-                assets[row.asset].format(row.debits, code=False),
-                assets[row.asset].format(row.credits, code=False),
-                assets[row.asset].format(row.balance),
-            )
-            for row in rows
-        ],
-        as_json=as_json,
-        right=("debits", "credits", "balance"),
-    )
+FIRST_DAY = "1970-01-01"
+LAST_DAY = "2999-01-01"
+DEPTH_DEFAULT = 16
 
 
 @app.command()
 def accounts(
     prefix: Annotated[str, typer.Argument(help="A path; without it, every account.")] = "",
     *,
+    tree: Annotated[bool, typer.Option("--tree", help="With subtotals for each segment.")] = False,
+    depth: Annotated[
+        int, typer.Option(help="Segments of the tree's longest path.")
+    ] = DEPTH_DEFAULT,
+    as_of: AsOf = None,
+    effective: Effective = None,
+    at_sequence: AtSequence = None,
+    after: Annotated[
+        str | None, typer.Option(help='Only after this account: "client:acme ETH".')
+    ] = None,
+    limit: Limit = 1_000,
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """List accounts at or below a path.
+    """List accounts at or below a path, or their tree with subtotals.
 
     Example: `causeway ledger accounts client:acme`
     """
+    point = parse_point(as_of, effective, at_sequence)
+    if tree:
+        _show_tree(prefix, point, depth, book=book, as_json=as_json)
+        return
+    path, _, asset = (after or "").partition(" ")
 
-    async def work(conn: AsyncConnection) -> list[tuple[str, ...]]:
-        from ledger.queries import list_accounts
+    async def work(conn: AsyncConnection) -> tuple[AccountPage, Money]:
+        from ledger.queries import page_accounts
 
-        assets = await _assets(conn)
-        return [
-            (
-                account.path,
-                account.spec.owner,
-                str(account.spec.side),
-                assets[account.asset].format(account.balance.posted),
-                assets[account.asset].format(account.balance.available),
-                assets[account.asset].format(account.balance.incoming),
-            )
-            for account in await list_accounts(conn, book, prefix)
-        ]
+        page = await page_accounts(
+            conn,
+            book,
+            prefix,
+            at_sequence=point.at_sequence,
+            at_time=point.at_time,
+            effective_on=point.effective_on,
+            after=(path, asset) if path else None,
+            limit=limit,
+        )
+        return page, await Money.load(conn)
 
+    page, money = read(work)
+    rows = [
+        (
+            account.path,
+            account.spec.owner,
+            str(account.spec.side),
+            money.text(account.balance.posted, account.asset),
+            money.text(account.balance.available, account.asset),
+            money.text(account.balance.incoming, account.asset),
+        )
+        for account in page.items
+    ]
     columns = ("account", "owner", "side", "balance", "available", "incoming")
-    show("Accounts", columns, read(work), as_json=as_json, right=columns[3:])
+    show(title_at("Accounts", point), columns, rows, as_json=as_json, right=columns[3:])
+    say_more(page.after and f'"{page.after[0]} {page.after[1]}"')
+
+
+def _show_tree(prefix: str, point: Point, depth: int, *, book: int, as_json: bool) -> None:
+    async def work(conn: AsyncConnection) -> tuple[list[TreeNode], Money]:
+        from ledger.tree import account_tree
+
+        return await account_tree(conn, book, prefix, point, depth=depth), await Money.load(conn)
+
+    nodes, money = read(work)
+    rows = [
+        (
+            node.path if as_json else "  " * (node.depth - 1) + node.path.rpartition(":")[2],
+            node.asset,
+            str(node.accounts),
+            str(node.side or "both"),
+            number(money, node.debits, node.asset),
+            number(money, node.credits, node.asset),
+            money.text(node.balance, node.asset),
+        )
+        for node in nodes
+    ]
+    columns = ("account", "asset", "accounts", "side", "debits", "credits", "balance")
+    show(title_at("Account tree", point), columns, rows, as_json=as_json, right=columns[4:])
 
 
 @app.command()
@@ -101,25 +130,66 @@ def balance(
     asset: str,
     *,
     as_of: AsOf = None,
+    effective: Effective = None,
+    at_sequence: AtSequence = None,
+    holds: Annotated[
+        bool, typer.Option("--holds", help="With the open holds of the same instant.")
+    ] = False,
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Show one account: its four columns, and the sequence number at which they are true.
+    """Show one account, and the sequence number at which that is true; --json has the four columns.
 
     Example: `causeway ledger balance client:acme ETH`
     """
-    at = parse_time(as_of)
+    point = parse_point(as_of, effective, at_sequence)
+    if holds and point.effective_on is not None:
+        raise BadInput(
+            "holds have no effective date", remedy="Ask for them with --as-of or --at-sequence"
+        )
 
-    async def work(conn: AsyncConnection) -> tuple[Balance, Asset]:
-        from ledger.queries import get_balance
-        from registry.queries import get_asset
+    async def work(conn: AsyncConnection) -> tuple[Balance, list[OpenHold], int | None, Money]:
+        from ledger.holds import get_position
+        from ledger.queries import get_balance, sequence_at
 
-        return await get_balance(conn, book, path, asset, at_time=at), await get_asset(conn, asset)
+        money = await Money.load(conn)
+        money.asset(asset)
+        if holds:
+            known = point.at_sequence
+            if point.at_time is not None:
+                known = await sequence_at(conn, book, point.at_time)
+            position = await get_position(conn, book, path, asset, at_sequence=known)
+            return position.balance, list(position.holds), position.after, money
+        found = await get_balance(
+            conn,
+            book,
+            path,
+            asset,
+            at_sequence=point.at_sequence,
+            at_time=point.at_time,
+            effective_on=point.effective_on,
+        )
+        return found, [], None, money
 
-    found, unit = read(work)
-    columns = ("balance", "available", "incoming", "sequence")
-    amounts = (unit.format(found.posted), unit.format(found.available), unit.format(found.incoming))
-    show(f"{path} in {asset}", columns, [(*amounts, str(found.sequence))], as_json=as_json)
+    found, behind, after, money = read(work)
+    facts = {
+        "balance": money.text(found.posted, asset),
+        "available": money.text(found.available, asset),
+        "incoming": money.text(found.incoming, asset),
+        "sequence": str(found.sequence),
+    }
+    held = ledger_transfers.hold_rows(behind, money)
+    if as_json:
+        four = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
+        columns = {name: money.text(getattr(found, name), asset) for name in four}
+        listed = [dict(zip(ledger_transfers.HOLD_COLUMNS, row, strict=True)) for row in held]
+        emit([{**facts, **columns, **({"holds": listed} if holds else {})}])
+    else:
+        title = title_at(f"{path} in {asset}", point)
+        show(title, tuple(facts), [tuple(facts.values())], as_json=False)
+        if holds:
+            show("Open holds", ledger_transfers.HOLD_COLUMNS, held, as_json=False)
+    say_more(after)
 
 
 @app.command()
@@ -127,8 +197,15 @@ def statement(
     path: str,
     asset: str,
     *,
-    since: Annotated[str, typer.Option("--from", help="ISO 8601, UTC.")] = "1970-01-02",
-    until: Annotated[str, typer.Option("--to", help="ISO 8601, UTC; exclusive.")] = "2999-01-01",
+    since: Annotated[
+        str, typer.Option("--from", help="ISO 8601, UTC; a date means its beginning.")
+    ] = FIRST_DAY,
+    until: Annotated[
+        str, typer.Option("--to", help="ISO 8601, UTC, exclusive; a date means its end.")
+    ] = LAST_DAY,
+    by_effective: Annotated[
+        bool, typer.Option("--effective", help="By effective date, not by recorded time.")
+    ] = False,
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -136,67 +213,89 @@ def statement(
 
     Example: `causeway ledger statement client:acme USDT --from 2026-01-01`
     """
-    start, end = parse_time(since), parse_time(until)
-    if start is None or end is None or end <= start:
+    if by_effective:
+        _show_effective(path, asset, since, until, book=book, as_json=as_json)
+        return
+    start, end = _beginning(since), _ending(until)
+    if end <= start:
         raise BadInput(
             "the statement ends before it starts", remedy="Give --from and --to in order"
         )
 
-    async def work(conn: AsyncConnection) -> tuple[Statement, Asset]:
+    async def work(conn: AsyncConnection) -> tuple[int, list[StatementLine], int, Money]:
         from ledger.queries import statement as query
-        from registry.queries import get_asset
 
-        return await query(conn, book, path, asset, start, end), await get_asset(conn, asset)
+        money = await Money.load(conn)
+        money.asset(asset)
+        told = await query(conn, book, path, asset, start, end)
+        return told.opening, list(told.lines), told.closing, money
 
-    found, unit = read(work)
-    lines = [("", "opening", "", "", unit.format(found.opening))]
-    lines += [
-        (
-            iso(line.recorded_at),
-            line.code,
-            line.counterpart,
-            unit.format(line.change),
-            unit.format(line.balance),
-        )
-        for line in found.lines
-    ]
-    lines.append(("", "closing", "", "", unit.format(found.closing)))
+    opening, lines, closing, money = read(work)
+    rows = [("", "opening", "", "", money.text(opening, asset))]
+    rows += [_cells(iso(line.recorded_at), line, money, asset) for line in lines]
+    rows.append(("", "closing", "", "", money.text(closing, asset)))
     columns = ("recorded", "posting", "counterpart", "change", "balance")
-    show(f"{path} in {asset}", columns, lines, as_json=as_json, right=columns[3:])
+    show(f"{path} in {asset}", columns, rows, as_json=as_json, right=columns[3:])
 
 
-@app.command()
-def transfers(
-    *,
-    path: Annotated[str | None, typer.Option(help="Only those that touch this account.")] = None,
-    code: Annotated[str | None, typer.Option(help="Only this kind of posting.")] = None,
-    after: Annotated[int, typer.Option(help="Only after this sequence number.")] = 0,
-    book: Book = BOOK_DEFAULT,
-    as_json: AsJson = False,
+def _show_effective(
+    path: str, asset: str, since: str, until: str, *, book: int, as_json: bool
 ) -> None:
-    """List transfers in journal order, a page at a time.
+    first, last = parse_day(since), parse_day(until)
 
-    Example: `causeway ledger transfers --code deposit.credited`
-    """
+    async def work(conn: AsyncConnection) -> list[tuple[str, ...]]:
+        from ledger.account_statement import page_effective_statement
+        from ledger.queries import STATEMENT_LINES_MAX
 
-    async def work(conn: AsyncConnection) -> tuple[list[JournalTransfer], dict[str, Asset]]:
-        from ledger.queries import list_transfers
+        money = await Money.load(conn)
+        money.asset(asset)
+        page = await page_effective_statement(conn, book, path, asset, first, last)
+        rows: list[tuple[str, ...]] = [("", "", "opening", "", "", money.text(page.opening, asset))]
+        while True:
+            rows += [
+                (
+                    item.effective_on.isoformat(),
+                    *_cells(iso(item.line.recorded_at), item.line, money, asset),
+                )
+                for item in page.lines
+            ]
+            if page.after is None:
+                break
+            if len(rows) > STATEMENT_LINES_MAX:
+                raise BadInput("the statement is too long", remedy="Ask for fewer days")
+            page = await page_effective_statement(
+                conn, book, path, asset, first, last, after=page.after
+            )
+        rows.append(("", "", "closing", "", "", money.text(page.closing, asset)))
+        return rows
 
-        page = await list_transfers(conn, book, path=path, code=code, after=after)
-        return page, await _assets(conn)
+    rows = read(work)
+    columns = ("effective", "recorded", "posting", "counterpart", "change", "balance")
+    title = f"{path} in {asset} by effective date"
+    show(title, columns, rows, as_json=as_json, right=columns[4:])
 
-    page, assets = read(work)
-    columns = ("sequence", "recorded", "kind", "posting", "debit", "credit", "amount")
-    rows = [
-        (
-            str(item.sequence),
-            iso(item.recorded_at),
-            item.kind.name.lower(),
-            item.code,
-            item.debit,
-            item.credit,
-            assets[item.asset].format(item.amount),
-        )
-        for item in page
-    ]
-    show("Transfers", columns, rows, as_json=as_json, right=("amount",))
+
+def _cells(
+    at: str, line: StatementLine, money: Money, asset: str
+) -> tuple[str, str, str, str, str]:
+    return (
+        at,
+        line.code,
+        line.counterpart,
+        money.text(line.change, asset),
+        money.text(line.balance, asset),
+    )
+
+
+def _beginning(text: str) -> datetime:
+    at = parse_time(text)
+    assert at is not None
+    is_date = len(text) == len(FIRST_DAY)
+    return at.replace(hour=0, minute=0, second=0, microsecond=0) if is_date else at
+
+
+def _ending(text: str) -> datetime:
+    at = parse_time(text)
+    assert at is not None
+    # The end of a day is read as its last microsecond; the statement stops before its end.
+    return at + timedelta(microseconds=1) if len(text) == len(FIRST_DAY) else at
