@@ -30,6 +30,7 @@ from ledger.journal_file import (
     chunks_of,
     parse_header,
 )
+from ledger.verification_reading import name_of
 
 BUCKETS: Final = 64
 """Files among which ids are divided; each is then held in memory by itself."""
@@ -188,8 +189,10 @@ class _Check:
             self.faults.report("journal", key, "cannot be read")
             return
         sequence = int(fields[2])
-        if sequence != self.replay.expected:
-            self.replay.seek(sequence)
+        if sequence < self.replay.expected:
+            table, name = name_of(sequence, line)
+            self.faults.report(table, name, "has a sequence number that was given before")
+        self.replay.seek(sequence)
         self.replay.other(sequence, line)
         self.replay.expected = sequence + 1
         if fields[0] == b"refusal":

@@ -32,7 +32,7 @@ from ledger.checkpoint import Checkpoint, origin_of
 from ledger.errors import BookNotOpen
 from ledger.merkle import TILE_WIDTH
 from ledger.proofs import root_at
-from ledger.verification_reading import Chunk, ChunkReader, reading
+from ledger.verification_reading import Chunk, ChunkReader, name_of, reading
 from ledger.verification_rows import RowChecks
 
 CHUNK: Final = 8_192
@@ -142,7 +142,7 @@ class ChunkLinks:
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self.links: dict[int, Row | None] = {}
-        self.without_hold: set[int] = set()
+        self.holds: dict[int, int] = {}
 
     def hold(self, row: Row) -> Row | None:
         """Return the pending transfer that a resolution names."""
@@ -153,9 +153,10 @@ class ChunkLinks:
         return self.links.get(int(row.sequence))
 
     def made(self, row: Row) -> None:
-        """Report a pending transfer that has no hold."""
-        if row.kind == PENDING and int(row.sequence) in self.without_hold:
-            self.faults.report("hold", row.key, "is missing")
+        """Report a pending transfer that has no hold, or two."""
+        count = self.holds.get(int(row.sequence), 1)
+        if row.kind == PENDING and count != 1:
+            self.faults.report("hold", row.key, "is there twice" if count else "is missing")
 
 
 class Check:
@@ -218,7 +219,7 @@ class Check:
 
     async def _chunk(self, chunk: Chunk) -> None:
         self.faults.take(chunk.faults)
-        self.links.links, self.links.without_hold = chunk.links, chunk.without_hold
+        self.links.links, self.links.holds = chunk.links, chunk.holds
         others = dict(chunk.others)
         self.replay.others = chunk.others
         lines, leaves = chunk.transfers, []
@@ -228,6 +229,9 @@ class Check:
             leaves += [sha256(PREFIX + line).digest() for line in some]
             await asyncio.sleep(0)
         self.replay.seek(chunk.last + 1)
+        for sequence, line in self.replay.others.items():
+            table, key = name_of(sequence, line)
+            self.faults.report(table, key, "has a sequence number that was given before")
         name = _Names(chunk, others)
         self._compare(chunk, name)
         self._check_blocks(chunk, name)
@@ -264,13 +268,16 @@ class Check:
             self.height, self.blocked, self.block_time = block.height, block.last, block.at
             while place + 1 < len(times) and times[place + 1][0] <= block.first:
                 place += 1
-            within = place
-            while within < len(times) and times[within][0] <= block.last:
-                sequence, at = times[within]
+            end = place + 1
+            while end < len(times) and times[end][0] <= block.last:
+                end += 1
+            within = times[place:end]
+            if len(within) == 1 and within[0][1] != block.at:
+                self.faults.report("block", key, "has another time than its records")
+            for sequence, at in within if len(within) > 1 else ():
                 if at != block.at:
                     table, row = name(max(sequence, block.first))
                     self.faults.report(table, row, "has another time than its block")
-                within += 1
         del times[:place]
 
     async def _finish(self) -> None:
@@ -322,14 +329,7 @@ class _Names:
         line = self.others.get(sequence)
         if line is None:
             return "transfer", self.transfer(sequence)
-        kind, _, _, *fields = line.decode().split("\t")
-        match kind:
-            case "account":
-                return "account_event", f"{fields[2]} {fields[3]} (sequence {sequence})"
-            case "refusal":
-                return "refusal", f"{fields[0]} (sequence {sequence})"
-            case _:
-                return "period_event", f"sequence {sequence}"
+        return name_of(sequence, line)
 
 
 def _same(expected: list[str], stored: bytes) -> bool:

@@ -29,6 +29,9 @@ SETTINGS: Final = (
     # Every statement here is one by index; what the planner believes about a growing table is not.
     "SET enable_seqscan = off",
 )
+TWICE: Final = "there twice"
+"""Stands for the hash of metadata that has two rows; no hash is that."""
+
 RESET: Final = "RESET enable_seqscan"
 
 
@@ -39,7 +42,7 @@ class Chunk:
     Attributes:
         transfers, entries, effective: as COPY prints them.
         links: what transfers refer to, by sequence; None: nothing that is there or free.
-        without_hold: sequences of pending transfers that have no hold.
+        holds: how many holds a transfer has, by sequence, where that is not one.
         metadata: hashes of the stored metadata, by sequence.
         others: lines of records that are not transfers, by sequence.
         tiles: by level and index.
@@ -52,7 +55,7 @@ class Chunk:
     entries: bytes = b""
     effective: bytes = b""
     links: dict[int, Row | None] = field(default_factory=dict)
-    without_hold: set[int] = field(default_factory=set)
+    holds: dict[int, int] = field(default_factory=dict)
     metadata: dict[int, str] = field(default_factory=dict)
     others: dict[int, bytes] = field(default_factory=dict)
     blocks: list[BlockRow] = field(default_factory=list)
@@ -85,7 +88,7 @@ class ChunkReader:
     async def read(self, first: int, last: int) -> Chunk:
         """Read records *first* to *last* and what is stored beside them."""
         faults = Faults()
-        links, without_hold = await self._links(first, last)
+        links, holds = await self._links(first, last)
         return Chunk(
             first,
             last,
@@ -93,8 +96,8 @@ class ChunkReader:
             entries=await self.copy(sql.ENTRIES, first, last),
             effective=await self.copy(sql.EFFECTIVE, first, last),
             links=links,
-            without_hold=without_hold,
-            metadata=await self._metadata(first, last, faults),
+            holds=holds,
+            metadata=await self._metadata(first, last),
             others=await self.others(first, last, faults),
             blocks=await self._blocks(first, last),
             tiles=await self._tiles(first, last, faults),
@@ -136,24 +139,23 @@ class ChunkReader:
                 faults.report("refusal", key, "the id was spent by a transfer too")
         return found
 
-    async def _links(self, first: int, last: int) -> tuple[dict[int, Row | None], set[int]]:
+    async def _links(self, first: int, last: int) -> tuple[dict[int, Row | None], dict[int, int]]:
         links: dict[int, Row | None] = {}
-        without_hold: set[int] = set()
+        holds: dict[int, int] = {}
         for line in await self.lines(sql.LINKS, first, last):
-            number, has_hold, is_taken, *fields = line.split(b"\t")
+            number, count, is_taken, *fields = line.split(b"\t")
             sequence = int(number)
             found = None if fields[0] == NULL or is_taken == b"t" else Row(*fields)
             links[sequence] = found
-            if has_hold == b"f":
-                without_hold.add(sequence)
-        return links, without_hold
+            if count != b"1":
+                holds[sequence] = int(count)
+        return links, holds
 
-    async def _metadata(self, first: int, last: int, faults: Faults) -> dict[int, str]:
+    async def _metadata(self, first: int, last: int) -> dict[int, str]:
         found: dict[int, str] = {}
         for row in await self.fetch(sql.METADATA, first, last):
-            if row["sequence"] in found:
-                faults.report("transfer_metadata", f"sequence {row['sequence']}", "is there twice")
-            found[row["sequence"]] = canonical_hash(row["data"])
+            is_second = row["sequence"] in found
+            found[row["sequence"]] = TWICE if is_second else canonical_hash(row["data"])
         return found
 
     async def _blocks(self, first: int, last: int) -> list[BlockRow]:
@@ -202,5 +204,18 @@ def _account_line(fields: list[bytes], faults: Faults) -> bytes:
 def _keep(found: dict[int, bytes], fields: list[bytes], line: bytes, faults: Faults) -> None:
     sequence = int(fields[2])
     if sequence in found:
-        faults.report("journal", f"sequence {sequence}", "was given twice")
+        table, key = name_of(sequence, line)
+        faults.report(table, key, "is there twice, or another record of that number is")
     found[sequence] = line
+
+
+def name_of(sequence: int, line: bytes) -> tuple[str, str]:
+    """Return table and key of a record that is not a transfer, in the words of a fault."""
+    kind, _, _, *fields = line.decode(errors="replace").split("\t")
+    match kind:
+        case "account":
+            return "account_event", f"{fields[2]} {fields[3]} (sequence {sequence})"
+        case "refusal":
+            return "refusal", f"{fields[0]} (sequence {sequence})"
+        case _:
+            return "period_event", f"sequence {sequence}"

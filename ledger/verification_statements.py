@@ -32,9 +32,9 @@ SELECT book, account, sequence, version,
   FROM ledger.entry <range>
 """.replace("<range>", _RANGE)
 
-# What transfers of other kinds than the plain one refer to. Of a PENDING: whether there is a hold.
+# What transfers of other kinds than the plain one refer to. Of a PENDING: how many holds it has.
 LINKS: Final = """
-SELECT t.sequence, h.id IS NOT NULL,
+SELECT t.sequence, h.found,
        EXISTS (SELECT FROM ledger.transfer x WHERE x.book = t.book
                   AND x.pending_id = t.pending_id AND x.sequence < t.sequence)
        OR EXISTS (SELECT FROM ledger.transfer x WHERE x.book = t.book
@@ -47,8 +47,10 @@ SELECT t.sequence, h.id IS NOT NULL,
        LIMIT 1
   ) o ON true
   LEFT JOIN LATERAL (
-      SELECT id FROM ledger.hold
-       WHERE book = t.book AND id = CASE WHEN t.kind = 2 THEN t.id END LIMIT 1
+      SELECT count(*) AS found FROM (
+          SELECT FROM ledger.hold
+           WHERE book = t.book AND id = CASE WHEN t.kind = 2 THEN t.id END LIMIT 2
+      ) same
   ) h ON true
  WHERE t.book = $1 AND t.sequence BETWEEN $2 AND $3 AND t.kind <> 1
 """.replace("<columns>", _OTHER)
