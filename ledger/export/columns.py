@@ -106,5 +106,6 @@ class CsvRenderer:
 def csv_line(cells: Any) -> str:
     """Return one line of CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    # Only the characters of its own line end make the writer quote a cell, before Python 3.13.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"

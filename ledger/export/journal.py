@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
-from uuid import UUID
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -224,7 +223,7 @@ def transfer_of(frame: Frame, row: Row[Any]) -> ExportTransfer:
     """Return a transfer as it is exported."""
     return ExportTransfer(
         sequence=row.sequence,
-        id=UUID(str(row.id)),
+        id=row.id,
         kind=Kind(row.kind),
         flags=row.flags,
         debit=frame.accounts[row.debit],
@@ -232,13 +231,13 @@ def transfer_of(frame: Frame, row: Row[Any]) -> ExportTransfer:
         amount=int(row.amount),
         held=int(row.held or 0),
         code=row.code,
-        pending_id=None if row.pending_id is None else UUID(str(row.pending_id)),
-        reverses=None if row.reverses is None else UUID(str(row.reverses)),
+        pending_id=row.pending_id,
+        reverses=row.reverses,
         purpose=row.purpose,
         timeout_us=row.timeout_us,
         effective_at=None if row.effective_at is None else row.effective_at.astimezone(UTC),
         reference=row.reference,
-        correlation=None if row.correlation is None else UUID(str(row.correlation)),
+        correlation=row.correlation,
         recorded_at=row.recorded_at.astimezone(UTC),
         metadata="" if row.metadata is None else canonical_metadata(json.loads(row.metadata)),
     )

@@ -164,7 +164,16 @@ async def posted_between(
     return {key: (debits, credits_) for key, (debits, credits_) in sums.items()}
 
 
-@pytest.mark.parametrize("period", [YEAR_END, JANUARY, Period(date(2025, 1, 1), date(2027, 1, 1))])
+# Back-dated into, recorded in, dated ahead into, all that there is.
+@pytest.mark.parametrize(
+    "period",
+    [
+        YEAR_END,
+        JANUARY,
+        Period(date(2026, 1, 14), date(2026, 1, 31)),
+        Period(date(2025, 1, 1), date(2027, 1, 1)),
+    ],
+)
 async def test_a_batch_holds_what_was_posted_in_its_effective_days(
     small_book: AsyncEngine, tmp_path: Path, period: Period
 ) -> None:
