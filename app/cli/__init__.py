@@ -20,6 +20,10 @@ from app.cli import (
     house,
     ledger,
     ledger_export,
+    ledger_import,
+    ledger_journals,
+    ledger_moves,
+    ledger_periods,
     ledger_proofs,
     obligations,
     prices,
@@ -45,6 +49,10 @@ app.command()(up.up)
 app.add_typer(simulate.app, name="simulate")
 ledger_export.register(ledger.app)
 ledger_proofs.register(ledger.app)
+ledger_periods.register(ledger.app)
+ledger_moves.register(ledger.app)
+ledger_import.register(ledger.app)
+ledger.app.add_typer(ledger_journals.app, name="journal")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(custody.app, name="custody")
 app.add_typer(desk.app, name="desk")

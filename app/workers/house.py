@@ -13,9 +13,10 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.workers.book_mover import BookMover
 from app.workers.calculator import Calculator
 from app.workers.house_file import HouseFile
-from app.workers.jobs import JobWorker
+from app.workers.jobs import Handler, JobWorker
 from app.workers.loops import Loop, run_loops
 from app.workers.relay import RelayWorker
 from app.workers.scheduler import Ticker
@@ -29,6 +30,7 @@ from custody.signer.client import SignerClient
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import BadInput, OutsideUnavailable, Refused
+from ledger.interbook.model import JOB as MOVE_BETWEEN_BOOKS
 from ledger.queries import head
 from registry.model import Chain
 from registry.queries import get_chain, list_assets, list_entities
@@ -203,17 +205,17 @@ def _loops(house: House, watcher: Watcher) -> list[Loop]:
 
 
 def _job_loops(house: House) -> list[Loop]:
-    """Return the loop of scheduled jobs, if anything is scheduled."""
-    if not house.file.windows:
-        return []
+    """Return the loop of jobs: settlement windows, and what moves from one book to another."""
     calculator = Calculator(engine=house.engine, clock=house.clock, book=house.file.book)
+    mover = BookMover(house.engine, house.clock)
+    windows: dict[str, Handler] = {
+        window.schedule.name: partial(calculator.calculate, window)
+        for window in house.file.windows
+    }
     worker = JobWorker(
         engine=house.engine,
         clock=house.clock,
-        handlers={
-            window.schedule.name: partial(calculator.calculate, window)
-            for window in house.file.windows
-        },
+        handlers={**windows, MOVE_BETWEEN_BOOKS: mover.move},
     )
 
     async def work() -> Mapping[str, object]:

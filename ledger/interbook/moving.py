@@ -7,6 +7,7 @@ follow from the row, and the row says which step is next: so a step is done once
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -130,6 +131,17 @@ async def advance_move(conn: AsyncConnection, move_id: UUID, *, now: datetime) -
             return await _resolve(conn, move, returned, MoveState.RETURNED, now)
         case MoveState.SETTLED | MoveState.REFUSED | MoveState.RETURNED:
             return move
+
+
+async def rehearse_arrival(conn: AsyncConnection, move: Move, *, now: datetime) -> Move:
+    """Ask the second book whether it would take a move; return what would become of it.
+
+    The caller rolls back: a rehearsal, too, is one transaction for each book.
+    """
+    request = move.request
+    refusal = await _post(conn, request.to_book, arrived(move), _arriving(request), now=now)
+    state = MoveState.RETURNED if refusal else MoveState.SETTLED
+    return replace(move, state=state, outcome=refusal)
 
 
 async def _hold(conn: AsyncConnection, move: Move, now: datetime) -> Move:

@@ -20,7 +20,10 @@ from registry.testing import demo_founding
 from tests.app.cli.conftest import Cli
 
 UNKNOWN = "0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80"
-NO_DATABASE = ("bench", "demo", "simulate", "registry new-key", "up", "migrate")
+NO_DATABASE = (
+    *("bench", "demo", "simulate", "registry new-key", "up", "migrate"),
+    "ledger journal templates",
+)
 """Commands that bring what they need, or need another thing first."""
 NO_JSON = ("simulate",)
 """The simulators' one line for machines is their ready line."""
@@ -107,6 +110,8 @@ def test_what_moves_money_can_be_rehearsed() -> None:
         *("custody payout", "custody approve", "custody reject", "custody cancel"),
         *("custody attribute", "custody release"),
         *("desk deal", "desk cancel", "settle seal", "settle release"),
+        *("ledger journal propose", "ledger journal approve", "ledger import"),
+        *("ledger move-between-books", "ledger close-period", "ledger approve-period"),
     }
 
 

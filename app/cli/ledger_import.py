@@ -1,0 +1,245 @@
+"""``causeway ledger import``: the cut-over from CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.common import (
+    BOOK_DEFAULT,
+    AsJson,
+    Book,
+    DryRun,
+    Money,
+    Reason,
+    clock,
+    emit,
+    on_database,
+    read,
+    run,
+    show,
+    write,
+)
+from app.cli.operators import Approver, ApproverKey, As, Credentials, Key, credentials
+from app.cli.progress import progress_bar
+from kernel.clock import iso
+from kernel.errors import BadInput
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from ledger.imports.importing import SettleObligations
+    from ledger.imports.model import ImportReport, ImportRun, ObligationRow, Plan
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to a group."""
+    app.command("import")(import_)
+    app.command()(imports)
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder with accounts.csv, balances.csv, ….")],
+    *,
+    name: Annotated[str, typer.Option(help="Your own; it is bound to these files.")],
+    reason: Reason,
+    as_: As,
+    key: Key,
+    approver: Approver,
+    approver_key: ApproverKey,
+    dry_run: DryRun = False,
+    book: Book = BOOK_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Bring accounts, opening balances, history, open holds and obligations into a book.
+
+    Everything is checked before anything is posted. If it is interrupted, run it again: it goes on
+    where the book stands. `totals.csv` declares the rows and the sum of each file and asset.
+
+    Example: `causeway ledger import cut-over --name cut-over-2026 --reason "from the old system"
+    --as ada --key ada.key --approver ben --approver-key ben.key`
+    """
+    first, second = credentials(as_, key), credentials(approver, approver_key)
+    now = clock().now()
+
+    async def check(conn: AsyncConnection) -> Plan:
+        from ledger.imports.importing import check_import
+
+        return await check_import(conn, read_folder(folder), book=book, now=now)
+
+    plan = read(check)
+
+    async def begin(conn: AsyncConnection) -> ImportRun:
+        return await _begin(conn, plan, (book, name, reason), (first, second), now)
+
+    async def rehearse(conn: AsyncConnection) -> ImportReport:
+        from ledger.imports.importing import rehearse_import
+
+        begun = await begin(conn)
+        return await rehearse_import(conn, plan, begun, now=now, settle=_settle(begun))
+
+    report = write(rehearse, dry_run=True) if dry_run else _run(plan, write(begin))
+    _show(plan, report, read(Money.load), as_json=as_json, dry_run=dry_run)
+
+
+def imports(*, book: Book = BOOK_DEFAULT, as_json: AsJson = False) -> None:
+    """List the imports of a book, newest first.
+
+    Example: `causeway ledger imports`
+    """
+
+    async def work(conn: AsyncConnection) -> list[ImportRun]:
+        from ledger.imports.importing import list_imports
+
+        return await list_imports(conn, book)
+
+    columns = (
+        "name",
+        "state",
+        "files",
+        "reason",
+        "imported_by",
+        "approved_by",
+        "begun",
+        "completed",
+    )
+    rows = [
+        (
+            item.name,
+            str(item.state),
+            item.digest,
+            item.reason,
+            item.imported_by,
+            item.approved_by,
+            iso(item.begun_at),
+            iso(item.completed_at) if item.completed_at else "",
+        )
+        for item in read(work)
+    ]
+    show("Imports", columns, rows, as_json=as_json)
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Return the CSV files of a folder by name; what has another suffix is left alone.
+
+    Raises:
+        BadInput: there is no such folder, a file cannot be read or is too large.
+    """
+    from ledger.imports.model import FILE_BYTES_MAX
+
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == ".csv")
+        for path in paths:
+            if path.stat().st_size > FILE_BYTES_MAX:
+                raise BadInput(f"{path} is larger than {FILE_BYTES_MAX} bytes")
+        files = {path.name: path.read_bytes() for path in paths}
+    except OSError as error:
+        raise BadInput(
+            f"the folder cannot be read: {error.strerror}", where=str(error.filename or folder)
+        ) from error
+    if not files:
+        raise BadInput("the folder has no CSV file", where=str(folder))
+    return files
+
+
+async def _begin(
+    conn: AsyncConnection,
+    plan: Plan,
+    what: tuple[int, str, str],
+    who: tuple[Credentials, Credentials],
+    now: datetime,
+) -> ImportRun:
+    from ledger.imports.importing import begin_import
+    from ledger.imports.planning import import_bytes
+
+    book, name, reason = what
+    me, other = await who[0].person(conn), await who[1].person(conn)
+    payload = import_bytes(book, name, plan.digest, reason=reason, imported_by=me.code)
+    return await begin_import(
+        conn,
+        plan,
+        book=book,
+        name=name,
+        reason=reason,
+        by=me.code,
+        approver=other.code,
+        signature=other.sign(payload),
+        now=now,
+    )
+
+
+def _run(plan: Plan, begun: ImportRun) -> ImportReport:
+    async def work() -> ImportReport:
+        from ledger.imports.importing import run_import
+
+        return await on_database(
+            lambda engine: run_import(
+                engine,
+                plan,
+                begun,
+                clock=clock().now,
+                settle=_settle(begun),
+                progress=progress_bar("imported"),
+            )
+        )
+
+    return run(work)
+
+
+def _settle(begun: ImportRun) -> SettleObligations:
+    """Return what hands obligations to the settlement room."""
+
+    async def settle(conn: AsyncConnection, rows: Sequence[ObligationRow]) -> int:
+        from settlement.imports import ImportedObligation, import_obligations
+        from settlement.model import Direction
+
+        new = await import_obligations(
+            conn,
+            [
+                ImportedObligation(
+                    key=row.key,
+                    party=row.party,
+                    direction=Direction(str(row.direction)),
+                    asset=row.asset,
+                    amount=row.amount,
+                    value_date=row.value_date,
+                )
+                for row in rows
+            ],
+            book=begun.book,
+            by=begun.imported_by,
+            reason=f"import {begun.name}",
+            now=begun.begun_at,
+        )
+        return len(new)
+
+    return settle
+
+
+def _show(plan: Plan, report: ImportReport, money: Money, *, as_json: bool, dry_run: bool) -> None:
+    facts = {
+        "name": report.run.name,
+        "state": str(report.run.state),
+        "files": plan.digest,
+        "accounts_created": report.accounts_created,
+        "accounts_existing": report.accounts_existing,
+        "transfers_created": report.transfers_created,
+        "transfers_existing": report.transfers_existing,
+        "obligations": report.obligations,
+    }
+    columns = ("file", "asset", "rows", "total")
+    rows = [
+        (f"{kind}.csv", asset, str(count), money.text(total, asset))
+        for (kind, asset), (count, total) in sorted(plan.totals.items())
+    ]
+    if as_json:
+        totals = [dict(zip(columns, row, strict=True)) for row in rows]
+        emit({**facts, "totals": totals, **({"dry_run": True} if dry_run else {})})
+        return
+    show("Import", ("", ""), [(key, str(value)) for key, value in facts.items()], as_json=False)
+    show("Control totals, met", columns, rows, as_json=False, right=("rows", "total"))
