@@ -147,6 +147,23 @@ async def test_a_full_queue_holds_the_submitters_back(book: AsyncEngine) -> None
     assert all(task.result()[0].applied for task in tasks)
 
 
+async def test_history_and_today_are_never_mixed_in_one_commit(book: AsyncEngine) -> None:
+    """The first of a batch says whether it is history: somebody else's first is not ours."""
+    await play(book, "since custody:old X 2025-12-01\nsince client:old X 2025-12-01\n")
+    old = replace(
+        move("then", 5, "custody:old", "client:old"),
+        imported=True,
+        effective_at=START - timedelta(days=9),
+    )
+    async with Writer(book, 1) as writer, asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(writer.submit(item))
+            for item in (move("a", 1), old, move("b", 1), replace(old, id=name_id("then too")))
+        ]
+
+    assert [task.result()[0].outcome for task in tasks] == [Outcome.CREATED] * 4
+
+
 async def test_a_closed_writer_takes_nothing_more(book: AsyncEngine) -> None:
     async with Writer(book, 1) as writer:
         pass

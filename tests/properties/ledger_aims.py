@@ -127,6 +127,15 @@ class Aimer:
             ask = replace(ask, timeout=self.chance.choice([0, 1_000_000, 3_000_000]))
         return replace(ask, **changes)
 
+    def plain(self) -> Ask:
+        """A transfer that says nothing beside, or one that was asked for lately."""
+        kind = self.chance.choice(["single", "single", "pending"])
+        lately = [done.ask for done in list(self.book.done.values())[-9:]]
+        if lately and self.chance.random() < 0.1:
+            return replace(self.chance.choice(lately), linked=False)
+        debit, credit = self.two()
+        return Ask(self.fresh(), kind, debit, credit, "X", self.chance.randint(0, 3))
+
     def dressed(self, ask: Ask) -> Ask:
         """Give a request everything that a caller may say beside."""
         effective = self.book.now - self.chance.randint(0, 3) * DAY_US

@@ -27,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from kernel.clock import ManualClock
 from kernel.db import metadata, transact
 from ledger import tables
 from ledger.errors import PeriodRefused, PostingRefused
@@ -44,6 +45,7 @@ from ledger.posting import (
 )
 from ledger.queries import head, list_open_holds, trial_balance
 from ledger.verification import verify
+from ledger.writer import Writer
 from tests.properties.ledger_aims import (
     AIMS,
     CAPPED,
@@ -74,6 +76,7 @@ POSTED_TABLES: Final = REFUSED_TABLES | {
 }
 ACCOUNT_TABLES: Final = frozenset({"head", "block", "tile", "account", "account_event", "balance"})
 PERIOD_TABLES: Final = frozenset({"head", "block", "tile", "period_event"})
+GROUP_MAX: Final = 3
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -149,6 +152,7 @@ class Run:
     outcomes: Counter[str] = field(default_factory=Counter)
     opened: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
+    ahead: int = 0
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run(work)
@@ -156,7 +160,8 @@ class Run:
     def told(self) -> str:
         """Return the counts as text."""
         words = [f"{times} {name}" for name, times in sorted(self.outcomes.items())]
-        return f"{self.batches} batches against the reference: {', '.join(words)}"
+        decided = f"{self.batches} batches against the reference, {self.ahead} decided ahead"
+        return f"{decided}: {', '.join(words)}"
 
 
 TOURS: Final = 8
@@ -198,23 +203,45 @@ class LedgerMachine(RuleBasedStateMachine):
         self.next_id = 1_000
         self.posted: list[list[Ask]] = [[]]
         self.digests: dict[str, str] = {}
+        self.clock = ManualClock(moment(START_US))
+        # Every second book is posted to through a writer, which carries balances and decides ahead.
+        # Its groups are small, so that there is always one behind the other.
+        self.writer: Writer | None = None
+        if self.number % 2 == 0:
+            engine, group_max = self.run.engine, GROUP_MAX
+            self.writer = Writer(engine, self.number, clock=self.clock, group_max=group_max)
         self.run.do(self.begin())
 
     async def begin(self) -> None:
         engine, number, now = self.run.engine, self.number, moment(START_US)
         await transact(engine, lambda conn: open_book(conn, number, entity=f"e{number}", now=now))
+        if self.writer is not None:
+            await self.writer.__aenter__()
         self.digests = await self.digest()
         await self.open(SPECS)
         await self.post(list(FUNDING))
 
     def teardown(self) -> None:
         """The book verifies, whatever has happened to it."""
+        if self.writer is not None:
+            self.run.do(self.writer.__aexit__(None, None, None))
+            self.run.ahead += self.writer.decided_ahead
         assert self.run.do(verify(self.run.engine, self.number)) == []
 
     @rule(items=ITEMS)
     def post_batch(self, items: list[tuple[str, int, bool]]) -> None:
         """What comes today."""
         self.post_aimed(items)
+
+    @rule(seeds=st.lists(st.integers(0, 2**16), min_size=4, max_size=12))
+    def post_plain(self, seeds: list[int]) -> None:
+        """What needs no look at the past, so that a writer may decide it ahead."""
+        batch: list[Ask] = []
+        for seed in seeds:
+            aimer = Aimer(self.model, Random(seed), self.next_id, importing=False)
+            batch.append(aimer.overdraw() if seed % 5 == 0 else aimer.plain())
+            self.next_id = aimer.next_id
+        self.run.do(self.post(batch))
 
     @rule(items=ITEMS)
     def post_history(self, items: list[tuple[str, int, bool]]) -> None:
@@ -372,13 +399,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def post(self, batch: list[Ask]) -> None:
         """Post a batch to both, and compare everything."""
-        asked, at = [as_transfer(ask) for ask in batch], moment(self.model.now)
-        expected = self.model.batch(batch)
+        parts = [batch]
+        if self.writer is not None and batch and not batch[-1].linked:
+            parts = submissions(batch)
+        expected, expired = [], 0
+        for part in parts:
+            expected += self.model.batch(part)
+            expired += self.model.expired
+        self.model.expired = expired
         for ask, answer in zip(batch, expected, strict=True):
             self.tell(f"{plain(ask)} -> {answer.outcome}\n")
-        results = await transact(
-            self.run.engine, lambda conn: post(conn, self.number, asked, now=at)
-        )
+        results = await self.ask(parts)
         assert [as_answer(result) for result in results] == expected
         self.run.batches += 1
         self.run.outcomes.update(answer.outcome for answer in expected)
@@ -388,6 +419,19 @@ class LedgerMachine(RuleBasedStateMachine):
         self.posted.append(batch)
         await self.refusals_left_no_trace(expected)
         await self.compare(batch)
+
+    async def ask(self, parts: list[list[Ask]]) -> list[PostResult]:
+        """Post a batch as one, or submit its parts one after the other without waiting."""
+        self.clock.at = moment(self.model.now)
+        asked = [[as_transfer(ask) for ask in part] for part in parts]
+        if self.writer is None or not asked[-1] or asked[-1][-1].linked:
+            [batch] = asked
+            return await transact(
+                self.run.engine, lambda conn: post(conn, self.number, batch, now=self.clock.at)
+            )
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.writer.submit(*part)) for part in asked]
+        return [result for task in tasks for result in task.result()]
 
     async def refusals_left_no_trace(self, said: list[Answer]) -> None:
         """Compare every row of every table with what it was before."""
@@ -468,6 +512,22 @@ class LedgerMachine(RuleBasedStateMachine):
             key: (str(result.outcome), result.sequence, result.amount)
             for key, result in spent.items()
         } == expected
+
+
+def submissions(batch: list[Ask]) -> list[list[Ask]]:
+    """Cut a batch into submissions of a few, never within a chain.
+
+    What is due at once is released before the next commit, and which submissions share one is the
+    writer's affair: such a batch stays whole.
+    """
+    if any(ask.timeout == 0 for ask in batch):
+        return [batch]
+    parts: list[list[Ask]] = [[]]
+    for ask in batch:
+        if parts[-1] and not parts[-1][-1].linked and ask.id % 3 == 0:
+            parts.append([])
+        parts[-1].append(ask)
+    return parts
 
 
 def tour(machine: LedgerMachine) -> None:

@@ -43,7 +43,8 @@ def test_the_ledger_does_what_the_reference_does(
         run = LedgerMachine.run = Run(loop, engine)
         try:
             # What an unlucky draw may never come near, this meets in every run.
-            tour(LedgerMachine(sys.stdout.write))
+            for _ in ("posted", "through a writer"):
+                tour(LedgerMachine(sys.stdout.write))
             run_state_machine_as_test(
                 LedgerMachine,
                 settings=settings(
@@ -59,6 +60,7 @@ def test_the_ledger_does_what_the_reference_does(
             loop.run(engine.dispose())
 
     assert run.batches >= min(BATCHES_MIN, 5 * examples)
+    assert run.ahead > 0
     assert {str(outcome) for outcome in Outcome} - set(run.outcomes) == set()
     assert {str(outcome) for outcome in AccountOutcome} - set(run.opened) == set()
     assert {kind.name.lower() for kind in Kind if kind is not Kind.EXPIRE} == set(run.kinds)
