@@ -13,7 +13,8 @@ them are one batch; ``+`` links a transfer to the next one::
 
 Verbs: ``move DEBIT CREDIT AMOUNT ASSET``, ``hold DEBIT CREDIT AMOUNT ASSET``, ``post HOLD [AMOUNT]``,
 ``void HOLD [AMOUNT]``, ``reverse TRANSFER``, ``expire HOLD`` (which the ledger keeps for itself).
-Options: ``purpose= code= reference= timeout= pending= reverses= debit= credit= asset= id=``,
+Options: ``purpose= code= reference= timeout= pending= reverses= debit= credit= asset= id=`` (an id is
+a name, ``0``, or ``reserved`` as the ledger's own are),
 ``effective=2026-01-03`` (a day, or a time of ISO 8601), and the flags ``balancing_debit`` and so on,
 ``imported``, ``at_original``. ``@ +5s`` moves the clock; ``freeze PATH ASSET`` and ``unfreeze PATH
 ASSET``; ``limit PATH ASSET AMOUNT`` sets a credit limit; ``close-period DAY`` and ``reopen-period
@@ -38,6 +39,7 @@ from kernel.errors import BadInput
 from kernel.ids import derive_id
 from kernel.money import Asset
 from ledger.chart import account_spec
+from ledger.form import RESERVED_VERSION
 from ledger.model import ALL, Kind, PostResult, Transfer
 from ledger.posting import (
     close_period,
@@ -192,7 +194,13 @@ def _time(text: str) -> datetime:
 
 
 def _id(name: str) -> UUID:
-    return UUID(int=0) if name == "0" else name_id(name)
+    match name:
+        case "0":
+            return UUID(int=0)
+        case "reserved":
+            return UUID(int=name_id(name).int | RESERVED_VERSION << 76)
+        case _:
+            return name_id(name)
 
 
 def _option(word: str) -> tuple[str, Any]:
