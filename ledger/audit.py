@@ -133,6 +133,7 @@ class Replay:
                     and sequence == expected
                     and debit is not None
                     and credit is not None
+                    and debit is not credit
                     and not debit.refuses
                     and not credit.refuses
                     and debit.asset == credit.asset
