@@ -32,6 +32,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("database")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have counted (``record_property("counts", …)``), also from other workers."""
+    reports = [r for found in terminalreporter.stats.values() for r in found]
+    counts = [
+        str(value)
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "counts" and report.when == "call"
+    ]
+    if counts:
+        terminalreporter.section("counts")
+        for line in sorted(counts):
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def database_server(causeway_postgres: Server) -> Server:
     """The PostgreSQL server of this test session (of this worker, under xdist)."""

@@ -1,7 +1,7 @@
 """Write what the documentation takes from the code: ``python -m tests.docs.rewrite``.
 
-It rewrites the tables of docs/state-machines.md and of docs/settings.md between their markers, and
-with ``--demo`` what the README says that the demo prints. The lettered arrows are written by hand;
+It rewrites the tables of docs/state-machines.md, docs/settings.md and docs/outcomes.md between their
+markers, and with ``--demo`` what the README says that the demo prints. The lettered arrows are written by hand;
 the tests hold them against the same tables.
 """
 
@@ -13,13 +13,20 @@ import tempfile
 from pathlib import Path
 
 from tests.docs.machines import STATE_MACHINES, TABLE, find_machines, table_text
+from tests.docs.outcomes import (
+    ACCOUNT_TABLE,
+    OUTCOME_TABLE,
+    OUTCOMES,
+    account_outcomes_text,
+    outcomes_text,
+)
 from tests.docs.pages import DEMO, README
 from tests.docs.test_readme import run_demo
 from tests.docs.variables import SETTINGS, SETTINGS_TABLE, settings_text
 
 
 def rewrite() -> None:
-    """Bring both pages up to date."""
+    """Bring the pages up to date."""
     machines = find_machines()
 
     def table(found: re.Match[str]) -> str:
@@ -28,6 +35,10 @@ def rewrite() -> None:
     STATE_MACHINES.write_text(TABLE.sub(table, STATE_MACHINES.read_text()))
     text = f"<!-- settings -->\n{settings_text()}<!-- end -->"
     SETTINGS.write_text(SETTINGS_TABLE.sub(lambda _: text, SETTINGS.read_text()))
+    made = f"<!-- outcomes -->\n{outcomes_text()}<!-- end -->"
+    of_accounts = f"<!-- account outcomes -->\n{account_outcomes_text()}<!-- end -->"
+    page = OUTCOME_TABLE.sub(lambda _: made, OUTCOMES.read_text())
+    OUTCOMES.write_text(ACCOUNT_TABLE.sub(lambda _: of_accounts, page))
 
 
 def rewrite_demo() -> None:
