@@ -40,34 +40,46 @@ def last_before_day(day: str) -> str:
     return last_before(f"< (({day})::timestamp AT TIME ZONE 'UTC')")
 
 
-# known: what the answer may know; sequence: the last record of the effective day, else the same.
-POINT: Final = fill(
+# What the answer may know.
+KNOWN: Final = fill(
     """
 WITH known AS MATERIALIZED (
     SELECT CASE WHEN $2::bigint IS NOT NULL THEN least($2, h.sequence)
                 WHEN $3::timestamptz IS NOT NULL THEN <at_time>
                 ELSE h.sequence END AS sequence
       FROM ledger.head h WHERE h.book = $1
-), point AS MATERIALIZED (
+)""",
+    at_time=last_before("<= $3"),
+)
+
+# known: the same; sequence: the last record of the effective day, if one is asked for.
+POINT: Final = fill(
+    """
+<known>, point AS MATERIALIZED (
     SELECT k.sequence AS known,
            CASE WHEN $4::date IS NULL THEN k.sequence
                 ELSE least(k.sequence, <end_of_day>) END AS sequence
       FROM known k
 )
 """,
-    at_time=last_before("<= $3"),
+    known=KNOWN,
     end_of_day=last_before_day("$4::date + 1"),
 )
 
-# Two look-ups by key instead of one with OR: what was recorded later and counts already, and
-# what was recorded by then and does not count yet.
-COLUMNS_AT: Final = """
+LAST_ENTRY: Final = """
   LEFT JOIN LATERAL (
       SELECT x.sequence, x.debits_pending, x.debits_posted, x.credits_pending, x.credits_posted
         FROM ledger.entry x
        WHERE x.book = $1 AND x.account = a.number AND x.sequence <= p.sequence
        ORDER BY x.sequence DESC LIMIT 1
   ) e ON true
+"""
+
+# Two look-ups by key instead of one with OR: what was recorded later and counts already, and
+# what was recorded by then and does not count yet.
+COLUMNS_AT: Final = fill(
+    """
+  <last_entry>
   LEFT JOIN LATERAL (
       SELECT sum(x.debits) AS debits, sum(x.credits) AS credits FROM ledger.effective_entry x
        WHERE $4 IS NOT NULL AND x.book = $1 AND x.account = a.number
@@ -78,7 +90,9 @@ COLUMNS_AT: Final = """
        WHERE $4 IS NOT NULL AND x.book = $1 AND x.account = a.number
          AND x.sequence <= p.sequence AND x.effective_on > $4
   ) early ON true
-"""
+""",
+    last_entry=LAST_ENTRY,
+)
 
 DEBITS_PENDING: Final = "coalesce(e.debits_pending, 0)"
 CREDITS_PENDING: Final = "coalesce(e.credits_pending, 0)"

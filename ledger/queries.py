@@ -36,6 +36,8 @@ from ledger.model import (
 )
 from ledger.points import (
     AT,
+    KNOWN,
+    LAST_ENTRY,
     LAST_TEXT,
     Point,
     fill,
@@ -107,8 +109,10 @@ async def get_balance(
     point = Point(at_sequence, at_time, effective_on)
     if point.is_now:
         rows = await run(conn, _BALANCE_NOW, book, path, asset)
+    elif effective_on is None:
+        rows = await run(conn, _BALANCE_RECORDED, book, at_sequence, at_time, path, asset)
     else:
-        rows = await run(conn, _BALANCE_AT, book, *point.arguments, path, asset)
+        rows = await run(conn, _BALANCE_EFFECTIVE, book, *point.arguments, path, asset)
     if not rows:
         raise BookNotOpen(f"book {book} has no account {path} {asset}")
     return to_balance(rows[0])
@@ -123,7 +127,21 @@ SELECT a.side, b.debits_pending::text, b.debits_posted::text, b.credits_pending:
  WHERE a.book = $1 AND a.path = $2 AND a.asset = $3
 """
 
-_BALANCE_AT: Final = fill(
+_BALANCE_RECORDED: Final = fill(
+    """
+<known>
+SELECT a.side, p.sequence, coalesce(e.debits_pending, 0)::text AS debits_pending,
+       coalesce(e.debits_posted, 0)::text AS debits_posted,
+       coalesce(e.credits_pending, 0)::text AS credits_pending,
+       coalesce(e.credits_posted, 0)::text AS credits_posted
+  FROM known p JOIN ledger.account a ON a.book = $1 AND a.path = $4 AND a.asset = $5
+  <last_entry>
+""",
+    known=KNOWN,
+    last_entry=LAST_ENTRY,
+)
+
+_BALANCE_EFFECTIVE: Final = fill(
     """
 <point>
 SELECT a.side, p.known AS sequence, <four_columns>
