@@ -97,5 +97,5 @@ def _row(result: Result) -> tuple[str, ...]:
         "" if baseline is None else f"{baseline:,}",
         "" if result.ratio is None else f"{result.ratio:.2f}",
         data["goal"] or "",
-        "yes" if result.met else "NO",
+        "" if result.goal is None else "yes" if result.met else "NO",
     )
