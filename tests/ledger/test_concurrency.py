@@ -25,7 +25,7 @@ from ledger.queries import head, list_transfers, trial_balance
 from ledger.scenarios import name_id, play
 from ledger.verification import verify
 from ledger.writer import Writer
-from tests.crash.ledger.wire import Step, wired
+from tests.crash.ledger.wire import Step, is_lock, wired
 
 CLIENTS = tuple(f"client:{name}" for name in "abcdef")
 OPENING = "".join(f"o{path}  move  custody:w  {path}  1000 X  -> created\n" for path in CLIENTS)
@@ -226,7 +226,7 @@ def at_commit(*, answered: bool) -> Callable[[Step], bool]:
     posted, done = [False], [False]
 
     def watch(step: Step) -> bool:
-        posted[0] |= "FROM ledger.head" in step.sql
+        posted[0] |= is_lock(step)
         if done[0] or not (posted[0] and step.sql.startswith("COMMIT")):
             return False
         done[0] = step.answered is answered

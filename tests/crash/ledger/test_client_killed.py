@@ -23,15 +23,10 @@ from tests.crash.ledger.nursery import (
     retries_double_nothing,
     rounds,
 )
-from tests.crash.ledger.wire import Step, Wire, wired
+from tests.crash.ledger.wire import Step, Wire, is_lock, wired
 from tests.crash.ledger.workload import batch, prepare_book
 
 BATCHES = 3
-
-
-def is_lock(step: Step) -> bool:
-    """Tell whether a message belongs to the statement that locks the head."""
-    return "FROM ledger.lock_and_read(" in step.sql
 
 
 async def steps_of_a_posting(nursery: Nursery, wire: Wire) -> list[Step]:

@@ -12,17 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.local.databases import Database
 from kernel.db import APP_ROLE, IDLE_IN_TRANSACTION_TIMEOUT_MS, create_engine
 from tests.crash.ledger.nursery import Nursery, Poster, promises_hold, retries_double_nothing
-from tests.crash.ledger.test_client_killed import is_lock
-from tests.crash.ledger.wire import Step, wired
+from tests.crash.ledger.wire import Step, is_lock, is_written, wired
 from tests.crash.ledger.workload import EXPECTED, answers, prepare_book, send
 
 TIMEOUT_S = IDLE_IN_TRANSACTION_TIMEOUT_MS / 1000
 BUSY_MACHINE_S = 1.5
-
-
-def is_written(step: Step) -> bool:
-    """Tell whether a message belongs to the statement that writes the new head."""
-    return "UPDATE ledger.head" in step.sql
 
 
 @pytest.mark.parametrize("point", [is_lock, is_written])

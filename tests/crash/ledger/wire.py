@@ -23,6 +23,8 @@ from typing import Any, Final
 
 from sqlalchemy import URL, make_url
 
+from ledger import statements
+
 PORT: Final = 5432
 _BEGIN: Final = re.compile(r"^\s*BEGIN\b", re.IGNORECASE)
 _LENGTH: Final = struct.Struct("!i")
@@ -57,6 +59,16 @@ class Step:
     def is_like(self, other: Step) -> bool:
         """Tell whether this is the same message of another transaction."""
         return (self.number, self.answered, self.sql) == (other.number, other.answered, other.sql)
+
+
+def is_lock(step: Step) -> bool:
+    """Tell whether a message belongs to the statement that locks the head."""
+    return step.sql == " ".join(statements.LOCK_AND_READ.split())
+
+
+def is_written(step: Step) -> bool:
+    """Tell whether a message belongs to the statement that writes the new head."""
+    return "UPDATE ledger.head" in step.sql
 
 
 Watch = Callable[[Step], bool]
@@ -131,6 +143,9 @@ class _Line:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._ended(self._requests()))
                 group.create_task(self._ended(self._answers()))
+        except asyncio.CancelledError:
+            # The wire is closed: asyncio's stream server reports a handler that was cancelled.
+            pass
         finally:
             self._abort()
 
