@@ -77,7 +77,8 @@ class TreeAuditor:
         peaks: the frontier at the beginning of the chunk.
         upper: hashes of tiles that are not complete, level 1 first.
         doubtful: blocks whose root is not that of their records, behind the last that was right.
-        records: of the first of them.
+        suspects: how many records of the first of them no tile was compared with.
+        records: the first of these, as faults name them.
     """
 
     faults: Faults
@@ -85,6 +86,7 @@ class TreeAuditor:
     peaks: list[bytes] = field(default_factory=list)
     upper: list[list[bytes]] = field(default_factory=list)
     doubtful: list[BlockRow] = field(default_factory=list)
+    suspects: int = 0
     records: list[tuple[str, str]] = field(default_factory=list)
 
     def chunk(self, leaves: list[bytes], stored: Stored, name: Name) -> None:
@@ -151,10 +153,18 @@ class TreeAuditor:
             frontier = self._frontier_at(levels, block.last - self.size)
             if merkle.frontier_root(frontier) != block.root:
                 if not self.doubtful:
-                    self.records = _named(block, name)
+                    tiled = (self.size + len(levels[0])) // TILE_WIDTH * TILE_WIDTH
+                    self._suspect(block, tiled, name)
                 self.doubtful.append(block)
             elif self.doubtful:
                 self._report_blocks()
+
+    def _suspect(self, block: BlockRow, tiled: int, name: Name) -> None:
+        """Note the records of a block that may be wrong: those that no tile was compared with."""
+        first = max(block.first, tiled + 1)
+        self.suspects = max(0, block.last + 1 - first)
+        end = min(block.last + 1, first + NAMED_MAX)
+        self.records = [name(sequence) for sequence in range(first, end)]
 
     def _frontier_at(self, levels: Sequence[Sequence[bytes]], count: int) -> list[bytes]:
         """Return the frontier over everything before the chunk and its first *count* leaves."""
@@ -181,14 +191,15 @@ class TreeAuditor:
             key = f"height {block.height}"
             if at:
                 self.faults.report("block", key, "cannot be proven behind the one before it")
-            elif len(self.records) == 1:
+                continue
+            if self.suspects == 1:
                 table, record = self.records[0]
                 what = f"is not what block {block.height} was built over"
                 self.faults.report(table, record, what)
-            if at == 0:
-                listed = ", ".join(f"{table} {record}" for table, record in self.records)
-                what = f"has another root than its records: {listed}"
-                self.faults.report("block", key, what)
+            listed = ", ".join(f"{table} {record}" for table, record in self.records)
+            more = self.suspects - len(self.records)
+            what = f"has another root than its records: {listed}" + (f", {more} more" * bool(more))
+            self.faults.report("block", key, what)
         return bool(self.doubtful)
 
     def _check_upper(self, levels: Sequence[Sequence[bytes]], stored: Stored) -> None:
@@ -217,14 +228,6 @@ class TreeAuditor:
             self.faults.report("tile", key, "is missing")
         elif found != (tile.hashes, tile.root):
             self.faults.report("tile", key, "has other hashes than the records")
-
-
-def _named(block: BlockRow, name: Name) -> list[tuple[str, str]]:
-    """Return the records of a block, the first ones if it has many."""
-    return [
-        name(sequence)
-        for sequence in range(block.first, min(block.last, block.first + NAMED_MAX) + 1)
-    ]
 
 
 def tiles_completed(size: int, count: int) -> list[tuple[int, int, int]]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.db import transact
+from kernel.errors import BadInput
 from ledger.audit import Fault
 from ledger.model import Transfer, hold, post_hold
-from ledger.posting import ensure_accounts, post
+from ledger.posting import ensure_accounts, open_book, post
 from ledger.scenarios import name_id
-from ledger.verification import verify
+from ledger.verification import examine, verify
 
 
 async def test_a_sound_book_has_no_fault(busy: AsyncEngine) -> None:
@@ -133,6 +136,9 @@ CHANGES = {
 }
 
 
+SMALL = 256
+"""Records in a chunk: the least."""
+
 MANY = [
     Transfer(
         id=name_id(f"many-{n}"),
@@ -221,11 +227,8 @@ async def test_a_forged_tile_is_named(
     assert ("tile", "level 0 index 1") in {(fault.table, fault.key) for fault in faults}
 
 
-async def test_a_book_that_goes_on_working_verifies(
-    busy: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_book_that_goes_on_working_verifies(busy: AsyncEngine) -> None:
     """Small chunks, so that balances, holds and the head move on behind each watermark."""
-    monkeypatch.setattr("ledger.verification.CHUNK", 16)
     keys = [("custody:w", "ETH"), ("suspense:x", "ETH")]
     await transact(busy, lambda conn: ensure_accounts(conn, 1, keys))
     working = True
@@ -242,7 +245,7 @@ async def test_a_book_that_goes_on_working_verifies(
     async def watch() -> int:
         times = 0
         while working:
-            assert await verify(busy, 1) == []
+            assert (await examine(busy, 1, chunk=SMALL)).faults == []
             times += 1
         return times
 
@@ -253,3 +256,120 @@ async def test_a_book_that_goes_on_working_verifies(
 
     assert watching.result() > 1
     assert await verify(busy, 1) == []
+
+
+@pytest.fixture
+async def long(busy: AsyncEngine) -> AsyncEngine:
+    """A busy book with 600 records more: two whole chunks and a part of a third."""
+    keys = [("custody:w", "ETH"), ("suspense:x", "ETH")]
+    await transact(busy, lambda conn: ensure_accounts(conn, 1, keys))
+    await transact(busy, lambda conn: post(conn, 1, MANY))
+    return busy
+
+
+def another(name: str) -> Transfer:
+    return replace(MANY[0], id=name_id(name))
+
+
+async def test_a_check_begins_where_the_last_one_ended(long: AsyncEngine, tmp_path: Path) -> None:
+    state = tmp_path / "verified"
+
+    first = await examine(long, 1, chunk=SMALL, state=state)
+    await transact(long, lambda conn: post(conn, 1, [another("new")]))
+    second = await examine(long, 1, chunk=SMALL, state=state)
+    more = [another(f"more-{n}") for n in range(SMALL)]
+    await transact(long, lambda conn: post(conn, 1, more))
+    third = await examine(long, 1, chunk=SMALL, state=state)
+    fourth = await examine(long, 1, chunk=SMALL, state=state)
+
+    assert [found.faults for found in (first, second, third, fourth)] == [[]] * 4
+    assert (first.since, second.since, third.since) == (0, 2 * SMALL, 2 * SMALL)
+    assert fourth.since == 3 * SMALL
+    assert second.sequence == first.sequence + 1
+
+
+OLD = {
+    "a balance": ("UPDATE ledger.balance SET credits_posted = credits_posted + 1", "balance"),
+    "a hold": ("UPDATE ledger.hold SET amount = amount + 1 WHERE state <> 'open'", "hold"),
+    "a deleted hold": ("DELETE FROM ledger.hold WHERE state <> 'open'", "hold"),
+    "a new transfer": (
+        "UPDATE ledger.transfer SET reference = 'forged' WHERE sequence = 600",
+        "block",
+    ),
+    "a new entry": (
+        "UPDATE ledger.entry SET credits_posted = credits_posted + 1 WHERE sequence = 600",
+        "entry",
+    ),
+    "the head": ("UPDATE ledger.head SET frontier = sha256('forged')", "head"),
+    "the journal's end": ("UPDATE ledger.head SET sequence = 300", "head"),
+    "a row beyond": (
+        (
+            "INSERT INTO ledger.refusal SELECT book, 9999, :id, outcome, recorded_at"
+            " FROM ledger.refusal LIMIT 1"
+        ),
+        "refusal",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+async def test_a_later_check_finds_what_is_new_and_what_may_change(
+    long: AsyncEngine, owner_engine: AsyncEngine, tmp_path: Path, name: str
+) -> None:
+    state = tmp_path / "verified"
+    assert (await examine(long, 1, chunk=SMALL, state=state)).faults == []
+    statement, table = OLD[name]
+    await tamper(owner_engine, statement)
+
+    found = await examine(long, 1, chunk=SMALL, state=state)
+
+    assert found.since == 2 * SMALL
+    assert table in {fault.table for fault in found.faults}, found.faults
+
+
+async def test_a_later_check_does_not_read_the_old_journal_again(
+    long: AsyncEngine, owner_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    """Which is what it says of itself; a check from the beginning finds it."""
+    state = tmp_path / "verified"
+    assert (await examine(long, 1, chunk=SMALL, state=state)).faults == []
+    await tamper(owner_engine, "UPDATE ledger.transfer SET reference = 'x' WHERE sequence = 100")
+
+    assert (await examine(long, 1, chunk=SMALL, state=state)).faults == []
+    assert [fault.table for fault in await verify(long, 1)] == ["transfer"]
+
+
+async def test_a_state_that_is_not_whole_is_refused(long: AsyncEngine, tmp_path: Path) -> None:
+    state = tmp_path / "verified"
+    await examine(long, 1, chunk=SMALL, state=state)
+    whole = state.read_bytes()
+    await transact(long, lambda conn: open_book(conn, 2, entity="another"))
+
+    with pytest.raises(BadInput, match="another book"):
+        await examine(long, 2, chunk=SMALL, state=state)
+    with pytest.raises(BadInput, match="chunk size"):
+        await examine(long, 1, chunk=8 * SMALL, state=state)
+    for forged in (whole.replace(b"client:a", b"client:b", 1), whole[:-200], b""):
+        state.write_bytes(forged)
+        with pytest.raises(BadInput, match="not whole"):
+            await examine(long, 1, chunk=SMALL, state=state)
+
+
+async def test_a_fault_leaves_no_state(
+    long: AsyncEngine, owner_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    state = tmp_path / "verified"
+    await tamper(owner_engine, "UPDATE ledger.transfer SET reference = 'x' WHERE sequence = 9")
+
+    assert (await examine(long, 1, chunk=SMALL, state=state)).faults
+
+    assert not state.exists()
+
+
+async def tamper(owner: AsyncEngine, statement: str) -> None:
+    """Run a statement with the triggers switched off."""
+    given = {"id": name_id("forged")} if ":id" in statement else {}
+    async with owner.begin() as conn:
+        for table in ("transfer", "entry", "hold", "balance", "head", "refusal"):
+            await conn.execute(text(f"ALTER TABLE ledger.{table} DISABLE TRIGGER USER"))
+        assert (await conn.execute(text(statement), given)).rowcount
