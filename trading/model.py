@@ -11,6 +11,7 @@ from uuid import UUID
 from kernel.errors import BadInput
 from kernel.money import Asset, Price, Rounding
 from kernel.states import StateTable
+from ledger.opaque import require_token
 from venues.lifecycle import ResolvePolicy
 from venues.model import VenueOrder
 
@@ -53,7 +54,8 @@ class DealRequest:
     """A deal agreed with a party, to be booked.
 
     Attributes:
-        client_ref: made by whoever books it; the same reference is the same deal, for ever.
+        client_ref: an opaque token of whoever books it (`ledger.opaque`); the same reference is the
+            same deal, for ever.
         base_units: what is sold or bought, in smallest units of *base*.
         price: of *base* in *quote*.
         fee_units: charged on top, in smallest units of *quote*; the party owes it to us.
@@ -76,6 +78,7 @@ class DealRequest:
     reason: str = ""
 
     def __post_init__(self) -> None:
+        require_token(self.client_ref, "client reference")
         if self.base_units <= 0 or self.fee_units < 0:
             raise BadInput("a deal needs a positive amount and a fee that is not negative")
         if (self.price.base, self.price.quote) != (self.base, self.quote):

@@ -98,7 +98,7 @@ def test_what_a_receipt_pays(
 async def owing(desk: Desk, party: str = "acme") -> Run:
     """A released run in which the party owes 30,300 USDT."""
     await desk.agree(party)
-    await desk.deal(f"sold to {party}", party=party)
+    await desk.deal(f"sold-to-{party}", party=party)
     return await desk.released()
 
 

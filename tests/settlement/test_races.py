@@ -256,7 +256,7 @@ async def test_a_step_that_dies_before_its_commit_leaves_nothing(desk: Desk, ver
         ("custody:client-pool", "client:birch", "40000", "USDT"),
         ("custody:client-pool", "equity:capital", "20", "ETH"),
     )
-    await desk.deal("to birch", party="birch")
+    await desk.deal("to-birch", party="birch")
     run, _ = await desk.calculate()
     await desk.affirm_all(run.id)
     await desk.receive(USDT.parse("30300"))

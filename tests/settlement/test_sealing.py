@@ -195,9 +195,9 @@ async def test_a_dispute_freezes_its_own_and_makes_the_next_version_of_the_rest(
 
 
 async def test_after_a_dispute_the_others_affirm_the_new_version_too(desk: Desk) -> None:
-    await desk.deal("acme's", fee="0")
+    await desk.deal("acme-s", fee="0")
     bad = await desk.deal("wrong", fee="0")
-    await desk.deal("birch's", party="birch", fee="0")
+    await desk.deal("birch-s", party="birch", fee="0")
     run, _ = await desk.calculate()
     await desk.affirm_all(run.id)
     await disputed(desk, run.id, list((await by_deal(desk, bad.id)).values()))
