@@ -12,11 +12,13 @@ from ledger import statements
 from ledger.model import BATCH_MAX
 from ledger.posting import ensure_accounts, open_book
 
+OTHERS = tuple(name for name in statements.PARTS if name not in {"posted", "standings"})
 HOT = {
-    "balances and holds are written": statements.WRITE,
+    "posted balances are written": statements.write_statement(("posted", *OTHERS)),
+    "balances and holds are written": statements.write_statement(("standings", *OTHERS)),
     "accounts are read": statements.READ_ACCOUNTS,
+    "accounts are read by number": statements.READ_ACCOUNTS_BY_NUMBER,
     "transfers are read": statements.READ_TRANSFERS,
-    "due holds are read": statements.READ_CLOCK_AND_DUE,
 }
 WHOLE_TABLE = re.compile(r"(?:Seq Scan|Bitmap Heap Scan) on \w+")
 
