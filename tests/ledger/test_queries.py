@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import transact
 from kernel.errors import BadInput
+from ledger.account_statement import page_effective_statement
 from ledger.chart import account_spec
-from ledger.coverage import Coverage, coverage
+from ledger.coverage import Coverage, coverage, page_coverage
 from ledger.errors import BookNotOpen, NotInChart
+from ledger.holds import get_position, page_open_holds
 from ledger.model import Balance, Kind, Side, transfer
-from ledger.posting import post
+from ledger.points import Point
+from ledger.posting import open_accounts, open_book, post
 from ledger.queries import (
     get_balance,
+    head,
+    list_accounts,
     list_open_holds,
+    list_periods,
     list_transfers,
     sequence_at,
     statement,
     trial_balance,
 )
 from ledger.scenarios import START, Story, name_id, play
+from ledger.search import page_transfers
+from ledger.tree import account_tree
+from ledger.views import TransferFilter
 
 DAY = """
 own custody:client client
@@ -151,6 +162,109 @@ async def test_client_holdings_cover_what_clients_are_owed(day: AsyncEngine) -> 
         [short] = await coverage(conn, 1)
         assert await coverage(conn, 1, at_time=START + 3 * HOUR) == [sound]
     assert (short.covered, short.shortfall) == (False, 2)
+
+
+async def test_a_page_looks_at_a_bounded_number_of_records_and_leads_on(
+    day: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What matches little is found all the same, over pages that are short or empty."""
+    monkeypatch.setattr("ledger.search.SCAN_MAX", 2)
+    voids = TransferFilter(kind=Kind.POST)
+    async with day.connect() as conn:
+        first = await page_transfers(conn, 1, voids)
+        assert first.items == ()
+        pages, found = 0, []
+        after = first.after
+        while after is not None:
+            page = await page_transfers(conn, 1, voids, after=after)
+            found += [item.id for item in page.items]
+            after, pages = page.after, pages + 1
+        assert found == [name_id("p")]
+        assert pages == 3
+        assert [
+            t.id for t in await list_transfers(conn, 1, path="client:b", code="story.move")
+        ] == [
+            name_id("b"),
+            name_id("c"),
+        ]
+
+
+async def test_what_would_not_be_bounded_is_refused(
+    day: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.holds.HOLD_LOOKBACK_MAX", 2)
+    monkeypatch.setattr("ledger.tree.NODES_MAX", 2)
+    monkeypatch.setattr("ledger.queries.STATEMENT_LINES_MAX", 1)
+    monkeypatch.setattr("ledger.account_statement.PAGE_MAX", 1)
+    async with day.connect() as conn:
+        last = (await get_balance(conn, 1, "client:a", "X")).sequence
+        assert (await page_open_holds(conn, 1, at_sequence=last - 2)).sequence == last - 2
+        with pytest.raises(BadInput, match="have followed"):
+            await page_open_holds(conn, 1, at_sequence=last - 3)
+        with pytest.raises(BadInput, match="have followed"):
+            await get_position(conn, 1, "client:a", "X", at_sequence=3)
+        with pytest.raises(BadInput, match="nodes"):
+            await account_tree(conn, 1)
+        with pytest.raises(BadInput, match="more than 1 lines"):
+            await statement(conn, 1, "client:a", "X", START, START + 9 * HOUR)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        {"at_sequence": 1, "at_time": START},
+        {"at_sequence": -1},
+        {"at_sequence": 2**63},
+        {"at_time": START.replace(tzinfo=None)},
+        {"effective_on": START},
+    ],
+)
+def test_a_point_without_meaning_is_refused(point: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        Point(**point)
+
+
+async def test_a_book_that_is_not_open_has_nothing(engine: AsyncEngine) -> None:
+    async with engine.connect() as conn:
+        assert await list_accounts(conn, 1) == []
+        assert await list_open_holds(conn, 1) == []
+        assert await list_transfers(conn, 1) == []
+        assert await trial_balance(conn, 1) == []
+        assert await account_tree(conn, 1) == []
+        assert await coverage(conn, 1) == []
+        assert (await page_coverage(conn, 1)).items == ()
+        assert await list_periods(conn, 1) == []
+        with pytest.raises(BookNotOpen):
+            await head(conn, 1)
+        with pytest.raises(BookNotOpen):
+            await get_position(conn, 1, "client:a", "X")
+        with pytest.raises(BookNotOpen):
+            await page_effective_statement(conn, 1, "client:a", "X", START.date(), START.date())
+
+
+async def test_periods_are_listed_in_order_and_the_head_knows_the_last(engine: AsyncEngine) -> None:
+    told = "close-period 2026-01-02\nreopen-period 2026-01-01\nclose-period 2026-01-03\n"
+    assert await play(engine, told) == told
+    async with engine.connect() as conn:
+        found = await list_periods(conn, 1)
+        assert [item.kind for item in found] == ["closed", "reopened", "closed"]
+        assert await list_periods(conn, 1, after=found[0].sequence, limit=1) == [found[1]]
+        assert (await head(conn, 1)).closed_through == found[2].through
+
+
+async def test_an_account_tells_what_it_was_opened_with(engine: AsyncEngine) -> None:
+    spec = replace(
+        account_spec("client:a", "X"), purpose="trading", metadata={"desk": "otc"}, credit_limit=5
+    )
+
+    async def work(conn: AsyncConnection) -> None:
+        await open_book(conn, 1, entity="desk", now=START)
+        await open_accounts(conn, 1, [spec], now=START)
+
+    await transact(engine, work)
+    async with engine.connect() as conn:
+        [account] = await list_accounts(conn, 1)
+    assert account.spec == spec
 
 
 def test_the_chart_has_every_path_of_the_account_book_and_no_other() -> None:
