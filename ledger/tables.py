@@ -253,7 +253,12 @@ entry = Table(
     schema=SCHEMA,
 )
 # Rows lie in the order of their sequence numbers: a range of them is a range of pages.
-Index("ix_entry_sequence", entry.c.sequence, postgresql_using="brin")
+Index(
+    "ix_entry_sequence",
+    entry.c.sequence,
+    postgresql_using="brin",
+    postgresql_with={"autosummarize": "on"},
+)
 
 # Only posted movements whose effective day is not the day on which they were recorded.
 effective_entry = Table(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -71,6 +71,9 @@ async def reading(engine: AsyncEngine, book: int) -> AsyncIterator[ChunkReader]:
         assert raw is not None
         for setting in SETTINGS:
             await raw.execute(setting)
+        with suppress(asyncpg.LockNotAvailableError, asyncpg.InsufficientPrivilegeError):
+            # It only makes ranges quicker to find: a vacuum that holds the lock does the same.
+            await raw.execute(sql.SUMMARIZE)
         try:
             yield ChunkReader(raw, book)
         finally:
