@@ -36,6 +36,19 @@ def check_id(asked: Transfer) -> Outcome | None:
 def check_form(asked: Transfer, flags: int) -> Outcome | None:
     """Return the first fault of a request, None where it is well formed."""
     kind = asked.kind
+    if (
+        kind is Kind.SINGLE
+        and not flags
+        and asked.pending_id is None
+        and asked.reverses is None
+        and asked.timeout is None
+        and asked.debit
+        and asked.credit
+        and asked.debit != asked.credit
+        and asked.asset
+        and asked.code
+    ):
+        return None
     if _flags_contradict(asked, kind, flags):
         return Outcome.FLAGS_ARE_MUTUALLY_EXCLUSIVE
     return (

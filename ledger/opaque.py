@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from kernel.errors import BadInput
@@ -20,6 +21,7 @@ TEXT_LENGTH_MAX: Final = 200
 CODE_LENGTH_MAX: Final = 64
 METADATA_LENGTH_MAX: Final = 4_000
 METADATA_DEPTH_MAX: Final = 8
+TOKENS_REMEMBERED: Final = 65_536
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._:/#+-]*")
 _IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
@@ -42,9 +44,14 @@ def require_token(text: str, name: str, length_max: int = TEXT_LENGTH_MAX) -> No
         raise BadInput(f"the {name} is an IBAN, which is personal data", remedy=_REMEDY)
 
 
-def are_tokens(*texts: str) -> bool:
-    """Tell whether all *texts* have the characters of tokens; quick, for the posting path."""
-    return _TOKEN.fullmatch("".join(texts)) is not None
+@lru_cache(maxsize=TOKENS_REMEMBERED)
+def is_short_token(text: str) -> bool:
+    """Tell whether a text is a token that is short enough for every field; quick for paths and codes."""
+    return (
+        len(text) <= CODE_LENGTH_MAX
+        and _TOKEN.fullmatch(text) is not None
+        and not (_IBAN.fullmatch(text) and is_iban(text))
+    )
 
 
 def is_iban(text: str) -> bool:

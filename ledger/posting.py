@@ -45,8 +45,8 @@ from ledger.model import (
 from ledger.opaque import (
     CODE_LENGTH_MAX,
     TEXT_LENGTH_MAX,
-    are_tokens,
     canonical_metadata,
+    is_short_token,
     metadata_hash,
     require_token,
 )
@@ -528,10 +528,7 @@ async def post(
         await store.complete(raw, snapshot, head, requests)
     decisions = decide(snapshot, requests, head.at)
     if decisions.lines:
-        records = store.finished(decisions.lines, head.at)
-        sealed = await store.seal(conn, head, [line.encode() for line in records])
-        async with driver(conn) as raw:
-            await store.write(raw, head, decisions, records, sealed)
+        await store.write(conn, head, decisions)
     return decisions.results
 
 
@@ -680,20 +677,21 @@ def prepare(item: Transfer) -> Request:
 
 
 def _require_texts(item: Transfer) -> None:
-    code, purpose, reference = item.code, item.purpose, item.reference
-    longest = max(len(item.debit), len(item.credit), len(item.asset), len(code), len(purpose))
     if (
-        longest <= CODE_LENGTH_MAX
-        and not reference
-        and are_tokens(code, purpose, item.debit, item.credit, item.asset)
+        is_short_token(item.code)
+        and is_short_token(item.debit)
+        and is_short_token(item.credit)
+        and is_short_token(item.asset)
+        and is_short_token(item.purpose)
+        and not item.reference
     ):
         return
     require_token(item.debit, "debited account")
     require_token(item.credit, "credited account")
     require_token(item.asset, "asset code", CODE_LENGTH_MAX)
-    require_token(code, "code", CODE_LENGTH_MAX)
-    require_token(purpose, "purpose", CODE_LENGTH_MAX)
-    require_token(reference, "reference")
+    require_token(item.code, "code", CODE_LENGTH_MAX)
+    require_token(item.purpose, "purpose", CODE_LENGTH_MAX)
+    require_token(item.reference, "reference")
 
 
 def _require_reason(text: str) -> None:

@@ -68,7 +68,8 @@ def _same_user_data(item: Request, row: TransferRow) -> bool:
     asked = item.transfer
     return (
         asked.purpose == row.purpose
-        and (bool(row.flags & AT_ORIGINAL) or asked.effective_at == row.effective_at)
+        # The time of one that is effective when its original was is not asked for, but found.
+        and asked.effective_at == (None if row.flags & AT_ORIGINAL else row.effective_at)
         and asked.reference == row.reference
         and asked.correlation == row.correlation
         and item.metadata_hash == row.metadata_hash

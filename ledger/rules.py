@@ -59,10 +59,9 @@ def decide_one(book: Working, item: Request) -> Outcome:
 def _answer_before(book: Working, item: Request) -> Outcome | None:
     """Return what can be said without the book's accounts: a wrong batch, a replay, bad form."""
     asked = item.transfer
-    if asked.imported is not book.imports or asked.imported:
-        refusal = _check_import(book, asked)
-        if refusal is not None:
-            return refusal
+    refusal = check_import(book, asked)
+    if refusal is not None:
+        return refusal
     if item.fault is not None:
         unusable = check_id(asked)
         if unusable is not None:
@@ -76,11 +75,14 @@ def _answer_before(book: Working, item: Request) -> Outcome | None:
     return item.fault
 
 
-def _check_import(book: Working, asked: Transfer) -> Outcome | None:
+def check_import(book: Working, asked: Transfer) -> Outcome | None:
+    """Refuse what is history among other transfers, or the other way round, or has no past time."""
     if asked.imported is not book.imports:
         if book.imports:
             return Outcome.IMPORTED_EVENT_EXPECTED
         return Outcome.IMPORTED_EVENT_NOT_EXPECTED
+    if not asked.imported:
+        return None
     if asked.effective_at is None:
         return Outcome.IMPORTED_EVENT_TIMESTAMP_OUT_OF_RANGE
     if asked.effective_at > book.at:

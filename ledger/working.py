@@ -26,6 +26,9 @@ from ledger.state import (
 
 _CREATED: Final = Outcome.CREATED
 
+HOLDING: Final = frozenset({Kind.PENDING, Kind.POST, Kind.VOID})
+"""Kinds that make or resolve a hold."""
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -282,7 +285,8 @@ class Working:
             f"\t{debit.number}\t{credit.number}\t{amount}\t{item.tail}\t{effective}\t{item.user_data}"
         )
         self._enter(debit, credit, pending, posted)
-        self.pends = self.pends or pending != 0 or asked.kind is Kind.PENDING
+        # A hold of nothing changes no pending column, but it may close or reopen an account.
+        self.pends = self.pends or asked.kind in HOLDING
         if item.metadata:
             self.metadata.append((sequence, item.metadata))
         if effective_at is not None and posted:

@@ -29,7 +29,6 @@ from ledger import store
 from ledger.carried import Carried, is_plain
 from ledger.decide import EXPIRIES_MAX, Deciding
 from ledger.model import BATCH_MAX, PostResult, Transfer
-from ledger.outcome import Outcome
 from ledger.posting import prepare
 from ledger.state import Decisions, Request, Snapshot
 
@@ -47,6 +46,11 @@ SLICE: Final = 128
 class _Submission:
     requests: list[Request]
     answer: asyncio.Future[list[PostResult]]
+
+    @property
+    def imports(self) -> bool:
+        """Tell whether this is history, which is never posted together with anything else."""
+        return self.requests[0].transfer.imported
 
 
 @dataclass(slots=True, eq=False)
@@ -138,7 +142,13 @@ class Writer:
             return []
         if transfers[-1].linked or len(transfers) > BATCH_MAX:
             raise BadInput(f"submit whole chains, at most {BATCH_MAX} transfers at once")
-        requests = [prepare(item) for item in transfers]
+        requests: list[Request] = []
+        for start in range(0, len(transfers), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            requests += [prepare(item) for item in transfers[start : start + SLICE]]
+        if self._closing:
+            raise OutsideUnavailable("the ledger's writer is closing")
         answer: asyncio.Future[list[PostResult]] = asyncio.get_running_loop().create_future()
         await self._waiting.put(_Submission(requests, answer))
         if self._ended:
@@ -194,7 +204,10 @@ class Writer:
             item = self._waiting.get_nowait()
             if item is None:
                 return _Group(submissions, requests), None, True
-            if len(requests) + len(item.requests) > self._group_max:
+            if (
+                len(requests) + len(item.requests) > self._group_max
+                or item.imports is not first.imports
+            ):
                 return _Group(submissions, requests), item, False
             submissions.append(item)
             requests += item.requests
@@ -282,22 +295,18 @@ class Writer:
             and not head.due
             and not head.spent
         )
-        async with driver(conn) as raw:
-            if not counts:
+        if not counts:
+            async with driver(conn) as raw:
                 carried = await self._decide_now(raw, head, group)
-            decisions = group.decisions
-            assert decisions is not None
-            assert carried is not None
-            self.decided_ahead += counts
-            if decisions.lines:
-                records = store.finished(decisions.lines, head.at)
-                lines = (line.encode() for line in records)
-                sealed = await store.seal(conn, head, lines, carried.open_leaves)
-                carried.open_leaves = sealed.open_leaves
-                await store.write(raw, head, decisions, records, sealed)
-        if counts:
-            return [_dated(result, head.at) for result in decisions.results]
-        return decisions.results
+        decisions = group.decisions
+        assert decisions is not None
+        assert carried is not None
+        self.decided_ahead += counts
+        if not decisions.lines:
+            return decisions.results
+        written = await store.write(conn, head, decisions, carried.open_leaves)
+        carried.open_leaves = written.open_leaves
+        return written.results
 
     async def _decide_now(
         self, raw: asyncpg.Connection, head: store.LockedHead, group: _Group
@@ -340,10 +349,3 @@ def _advance(snapshot: Snapshot, decisions: Decisions) -> None:
     snapshot.holds = {}
     snapshot.reversed_ids = set()
     snapshot.due = ()
-
-
-def _dated(result: PostResult, at: datetime) -> PostResult:
-    """Return a result that was decided before its block's time was known, with that time."""
-    if result.outcome is Outcome.CREATED or result.sequence is not None:
-        return result._replace(recorded_at=at)
-    return result
