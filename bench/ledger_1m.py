@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.ledger_book import ACCOUNTS, BATCH, books, used
+from bench.ledger_book import ACCOUNTS, BATCH, MANY, books, used
 from bench.measure import Measured, Result, Shared, alternate
 
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 BATCHES_PER_TURN: Final = 20
-MANY: Final = 1_000_000
 AT_LEAST: Final = 0.5
 
 
 def measure(shared: Shared) -> Measured:
     """Post to a million accounts and to 10,000 in turn."""
     found = shared.once(books)
-    with found.book("ledger_10k") as few, found.book("ledger_1m") as many:
-        many.runner.run(many.open(ACCOUNTS, MANY))
+    many = found.many()
+    with found.book("ledger_few") as few:
         rates = alternate(
             {
                 "many": lambda: many.writing(BATCH, BATCHES_PER_TURN),

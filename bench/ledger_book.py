@@ -11,7 +11,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ SEED: Final = 20
 BOOK: Final = 1
 ASSET: Final = "USDT"
 ACCOUNTS: Final = 10_000
+MANY: Final = 1_000_000
 FUNDS: Final = 10**15
 AMOUNT_MAX: Final = 10**6
 POOL: Final = "custody:bench"
@@ -67,6 +68,8 @@ class Books:
     def __init__(self, server: LocalPostgres) -> None:
         self.server = server
         self.settings: dict[str, str] = {}
+        self._stack = ExitStack()
+        self._many: Book | None = None
 
     async def prepare(self) -> None:
         """Make the template: migrated, its accounts open and funded."""
@@ -98,6 +101,20 @@ class Books:
                 runner.run(found.close())
                 runner.run(self.administer(f"DROP DATABASE {name}"))
 
+    def many(self) -> Book:
+        """Return the book of a million accounts, made when it is first asked for.
+
+        All were funded from `POOL`, which therefore has a million entries.
+        """
+        if self._many is None:
+            self._many = self._stack.enter_context(self.book("bench_many"))
+            self._many.runner.run(self._many.open(ACCOUNTS, MANY))
+        return self._many
+
+    def close(self) -> None:
+        """Drop what was made on the way."""
+        self._stack.close()
+
     def conditions(self, words: str) -> dict[str, str]:
         """Return what a benchmark says about its *input* and the server."""
         return {"input": words, "server": ", ".join(f"{k}={v}" for k, v in self.settings.items())}
@@ -117,7 +134,10 @@ def books() -> Iterator[Books]:
                 template = Book(found, TEMPLATE, runner)
                 runner.run(template.open(0, ACCOUNTS))
                 runner.run(template.close())
-            yield found
+            try:
+                yield found
+            finally:
+                found.close()
     finally:
         shutil.rmtree(folder)
 

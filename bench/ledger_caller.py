@@ -22,7 +22,7 @@ from bench.ledger_book import ACCOUNTS, CONNECTIONS, Book, Books, books, used
 from bench.measure import Measured, Result, Shared, Turn, alternate
 
 ROUNDS: Final = 3
-SECONDS_PER_TURN: Final = 5
+SECONDS_PER_TURN: Final = 4
 TRANSFERS_PER_TURN_MAX: Final = 20_000
 SCALES: Final = (1, 10)
 AT_LEAST: Final = 0.5
