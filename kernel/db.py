@@ -31,6 +31,8 @@ BACKOFF_MAX_S: Final = 0.5
 LOCK_TIMEOUT_MS: Final = 2_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 2_000
 POOL_SIZE_MAX: Final = 10
+INJECTED_CLOCK: Final = "causeway.injected_clock"
+"""A setting of PostgreSQL that `create_engine` makes; the ledger's revision reads it."""
 
 RETRYABLE_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialisation failure, deadlock, lock not available: rolled back for certain, safe to repeat."""
@@ -99,6 +101,7 @@ def create_engine(
     role: str | None = None,
     pool_size: int = 5,
     idle_in_transaction_timeout_ms: int = IDLE_IN_TRANSACTION_TIMEOUT_MS,
+    injected_clock: bool = False,
 ) -> AsyncEngine:
     """Return an engine with the time-outs that keep one slow worker from stopping the desk.
 
@@ -108,6 +111,8 @@ def create_engine(
         pool_size: connections kept, at most `POOL_SIZE_MAX`.
         idle_in_transaction_timeout_ms: after which PostgreSQL ends a session that holds locks and
             does nothing; longer only where nobody waits, as in a test on a busy machine.
+        injected_clock: let the ledger believe the time that it is told, for tests and simulations;
+            otherwise it reads the clock of PostgreSQL, which is one for all processes.
     """
     settings = {
         "lock_timeout": str(LOCK_TIMEOUT_MS),
@@ -119,6 +124,8 @@ def create_engine(
     }
     if role is not None:
         settings["role"] = role
+    if injected_clock:
+        settings[INJECTED_CLOCK] = "on"
     return create_async_engine(
         url,
         isolation_level="READ COMMITTED",

@@ -509,7 +509,8 @@ async def post(
         conn: the caller's READ COMMITTED transaction. Nothing is decided until it commits.
         book: the book.
         batch: at most `BATCH_MAX` transfers; accounts must exist (`ensure_accounts`).
-        now: block time, unless the last block is later; None: the database's clock.
+        now: block time for engines with an injected clock (`kernel.db.create_engine`), unless the
+            last block is later; else, and if None, it is the database's clock.
 
     Raises:
         BadInput: a request that no book could understand (too long, a float, no token).
@@ -552,7 +553,8 @@ async def post_reversal(
         reversal: as `ledger.model.reversal` makes it.
         shortfall_id: id of the transfer that covers a shortfall.
         receivable: path of the account that is owed it; opened if it does not exist.
-        now: block time, unless the last block is later; None: the database's clock.
+        now: block time for engines with an injected clock (`kernel.db.create_engine`), unless the
+            last block is later; else, and if None, it is the database's clock.
 
     Raises:
         BadInput: not a reversal.

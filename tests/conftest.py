@@ -75,7 +75,9 @@ def database(causeway_database: Database) -> Database:
 @pytest.fixture
 async def owner_engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """An engine as the role that owns the schema."""
-    engine = create_engine(database.owner_url, idle_in_transaction_timeout_ms=IDLE_MS)
+    engine = create_engine(
+        database.owner_url, idle_in_transaction_timeout_ms=IDLE_MS, injected_clock=True
+    )
     yield engine
     await engine.dispose()
 
@@ -83,6 +85,11 @@ async def owner_engine(database: Database) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """An engine as the runtime role, as production has it."""
-    engine = create_engine(database.app_url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS)
+    engine = create_engine(
+        database.app_url,
+        role=APP_ROLE,
+        idle_in_transaction_timeout_ms=IDLE_MS,
+        injected_clock=True,
+    )
     yield engine
     await engine.dispose()

@@ -75,7 +75,11 @@ BEGIN
       FROM ledger.head h WHERE h.book = wanted FOR NO KEY UPDATE;
     lock_and_read.isolation := current_setting('transaction_isolation');
     PERFORM set_config('enable_memoize', 'off', true);
-    lock_and_read.clock := coalesce(told, clock_timestamp());
+    -- One clock for all processes, unless a test or a simulation brings its own.
+    lock_and_read.clock := clock_timestamp();
+    IF current_setting('causeway.injected_clock', true) = 'on' THEN
+        lock_and_read.clock := coalesce(told, lock_and_read.clock);
+    END IF;
     lock_and_read.at := greatest(lock_and_read.block_time, lock_and_read.clock);
     IF due_max > 0 THEN
         lock_and_read.due := ARRAY(

@@ -38,7 +38,10 @@ def test_the_ledger_does_what_the_reference_does(
     examples = hypothesis.settings().max_examples
     with asyncio.Runner() as loop:
         engine = create_engine(
-            database.app_url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS
+            database.app_url,
+            role=APP_ROLE,
+            idle_in_transaction_timeout_ms=IDLE_MS,
+            injected_clock=True,
         )
         run = LedgerMachine.run = Run(loop, engine)
         try:
