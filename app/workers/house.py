@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ async def run_house(
                 **house.facts,
             }
         )
+        # What start-up has loaded is never garbage: the collector need not walk through it for ever.
+        gc.freeze()
         schedules = [window.schedule for window in house.file.windows]
         async with Ticker(house.engine, house.clock, schedules):
             await run_loops(loops, stop)
@@ -209,8 +212,7 @@ def _job_loops(house: House) -> list[Loop]:
     calculator = Calculator(engine=house.engine, clock=house.clock, book=house.file.book)
     mover = BookMover(house.engine, house.clock)
     windows: dict[str, Handler] = {
-        window.schedule.name: partial(calculator.calculate, window)
-        for window in house.file.windows
+        window.schedule.name: partial(calculator.calculate, window) for window in house.file.windows
     }
     worker = JobWorker(
         engine=house.engine,
