@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
@@ -18,9 +19,11 @@ from app.cli.common import (
     clock,
     emit,
     on_database,
+    one_of,
     read,
     run,
     show,
+    show_one,
     write,
 )
 from app.cli.operators import Approver, ApproverKey, As, Credentials, Key, credentials
@@ -41,6 +44,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to a group."""
     app.command("import")(import_)
     app.command()(imports)
+    app.command("resolve-hold")(resolve_hold)
 
 
 def import_(
@@ -122,6 +126,55 @@ def imports(*, book: Book = BOOK_DEFAULT, as_json: AsJson = False) -> None:
         for item in read(work)
     ]
     show("Imports", columns, rows, as_json=as_json)
+
+
+def resolve_hold(
+    hold: Annotated[UUID, typer.Argument(metavar="HOLD", help="Id of the hold.")],
+    end: Annotated[str, typer.Argument(help="posted or voided.")],
+    *,
+    reason: Reason,
+    as_: As,
+    key: Key,
+    approver: Approver,
+    approver_key: ApproverKey,
+    dry_run: DryRun = False,
+    book: Book = BOOK_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Post or void a hold that came with an import; other holds belong to what made them.
+
+    Example: `causeway ledger resolve-hold 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 voided --reason "paid before"
+    --as ada --key ada.key --approver ben --approver-key ben.key`
+    """
+    from ledger.imports.holds import HoldEnd
+
+    wanted = one_of(HoldEnd, end, "end of a hold")
+    first, second = credentials(as_, key), credentials(approver, approver_key)
+
+    async def work(conn: AsyncConnection) -> dict[str, str]:
+        from ledger.imports.holds import hold_bytes, resolve_imported_hold
+
+        me, other = await first.person(conn), await second.person(conn)
+        payload = hold_bytes(book, hold, wanted, reason=reason, by=me.code)
+        result = await resolve_imported_hold(
+            conn,
+            book,
+            hold,
+            wanted,
+            reason=reason,
+            by=me.code,
+            approver=other.code,
+            signature=other.sign(payload),
+            now=clock().now(),
+        )
+        return {
+            "hold": str(hold),
+            "end": str(wanted),
+            "transfer": str(result.transfer_id),
+            "sequence": str(result.sequence),
+        }
+
+    show_one("Imported hold", write(work, dry_run=dry_run), as_json=as_json, dry_run=dry_run)
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:

@@ -11,7 +11,8 @@ that follow from the file's hash and the line: so an import that was interrupted
 running it again, and one that is complete answers ``exists`` for every line.
 
 Decisions: `reading` (bytes to rows), `planning` (rows to accounts and transfers, and all checks).
-Verbs: `importing.check_import`, `importing.run_import`, `importing.rehearse_import`.
+Verbs: `importing.check_import`, `importing.run_import`, `importing.rehearse_import`;
+`holds.resolve_imported_hold`, because no machine of ours resolves a hold that came from elsewhere.
 
 An import is a proposal of one operator that another one has signed, by the hash over all files.
 """

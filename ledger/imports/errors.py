@@ -7,7 +7,8 @@
     │   └── FilesNotValid      faults in the files, each with file, line, column and what to do
     └── Refused
         ├── ImportDiffers      an import of this name has begun with other files
-        └── ImportStopped      the ledger refused a line; what was posted before it stays
+        ├── ImportStopped      the ledger refused a line; what was posted before it stays
+        └── NotImported        the hold did not come with an import
 """
 
 from __future__ import annotations
@@ -35,3 +36,7 @@ class ImportDiffers(Refused):
 
 class ImportStopped(Refused):
     """The ledger refused a line; what was posted before it stays."""
+
+
+class NotImported(Refused):
+    """The hold did not come with an import."""

@@ -83,6 +83,14 @@ async def move_import(
     return _run((await conn.execute(statement)).one())
 
 
+async def find_code(conn: AsyncConnection, book: int, transfer_id: UUID) -> str | None:
+    """Return the code of a transfer; None if the book has none of this id."""
+    rows = await run(
+        conn, "SELECT code FROM ledger.transfer WHERE book = $1 AND id = $2", book, transfer_id
+    )
+    return rows[0].code if rows else None
+
+
 async def read_known(
     conn: AsyncConnection, book: int, keys: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], Known]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import constraint_name, sqlstate
 from kernel.errors import BadInput
-from ledger.imports.errors import FilesNotValid, ImportDiffers, ImportStopped
+from kernel.events import list_history
+from kernel.ids import derive_id
+from ledger.errors import PostingRefused
+from ledger.imports.errors import FilesNotValid, ImportDiffers, ImportStopped, NotImported
+from ledger.imports.holds import HoldEnd, hold_bytes, resolve_imported_hold
 from ledger.imports.importing import (
     begin_import,
     check_import,
@@ -37,13 +42,15 @@ from ledger.imports.model import (
 )
 from ledger.imports.planning import batches, import_bytes, make_plan
 from ledger.imports.reading import read_files
+from ledger.model import PostResult
+from ledger.model import hold as make_hold
 from ledger.posting import close_period, set_frozen
 from ledger.queries import head, list_accounts, list_open_holds, list_transfers
 from ledger.testing import enforce_lock_order
 from ledger.verification import verify
 from registry.errors import NotAuthorised
 from registry.testing import ETH, USDT, operator_keypair
-from tests.ledger.by_hand import BOOK, Hand, open_house
+from tests.ledger.by_hand import BOOK, START, Hand, open_house
 
 ASSETS = {asset.code: asset for asset in (ETH, USDT)}
 
@@ -587,6 +594,72 @@ def test_the_same_files_always_make_the_same_plan() -> None:
 def test_no_bytes_at_all_make_the_reader_fail_otherwise(data: bytes, name: str) -> None:
     with suppress(FilesNotValid):
         read_files({**raw(), name: data}, ASSETS)
+
+
+async def resolve(
+    hand: Hand, hold: UUID, end: HoldEnd, *, signed: HoldEnd | None = None, approver: str = "ben"
+) -> PostResult:
+    payload = hold_bytes(BOOK, hold, signed or end, reason="known to the bank", by="eve")
+    signature = operator_keypair(approver).sign(payload)
+    now = hand.later(seconds=1)
+    return await hand.do(
+        lambda conn: resolve_imported_hold(
+            conn,
+            BOOK,
+            hold,
+            end,
+            reason="known to the bank",
+            by="eve",
+            approver=approver,
+            signature=signature,
+            now=now,
+        )
+    )
+
+
+@pytest.mark.parametrize(("end", "left"), [(HoldEnd.POSTED, "738.75"), (HoldEnd.VOIDED, "1038.75")])
+async def test_an_imported_hold_is_ended_by_two_people_once(
+    hand: Hand, end: HoldEnd, left: str
+) -> None:
+    await load(hand)
+    (held,) = await hand.do(lambda conn: list_open_holds(conn, BOOK))
+
+    other = HoldEnd.VOIDED if end is HoldEnd.POSTED else HoldEnd.POSTED
+    with pytest.raises(NotAuthorised, match="signature"):
+        await resolve(hand, held.id, end, signed=other)
+    with pytest.raises(NotAuthorised):
+        await resolve(hand, held.id, end, approver="dan")
+    with enforce_lock_order(hand.engine):
+        result = await resolve(hand, held.id, end)
+
+    assert result.amount == USDT.parse("300")
+    assert await hand.do(lambda conn: list_open_holds(conn, BOOK)) == []
+    assert await hand.balance("client:acme") == USDT.parse(left)
+    with pytest.raises(PostingRefused, match="already"):
+        await resolve(hand, held.id, end)
+    async with hand.engine.connect() as conn:
+        (event,) = await list_history(conn, "imported-hold", held.id)
+    assert (event.actor, event.reason) == ("eve", "known to the bank")
+    assert await verify(hand.engine, BOOK) == []
+
+
+async def test_a_hold_that_something_of_ours_made_is_left_to_it(hand: Hand) -> None:
+    await load(hand)
+    payout = make_hold(
+        derive_id(START, "payout"),
+        "client:acme",
+        "in-flight:bank",
+        5,
+        "USDT",
+        code="payout.reserved",
+        purpose="payout",
+    )
+    await hand.post(payout)
+
+    with pytest.raises(NotImported):
+        await resolve(hand, payout.id, HoldEnd.VOIDED)
+    with pytest.raises(NotImported):
+        await resolve(hand, derive_id(START, "none"), HoldEnd.VOIDED)
 
 
 @pytest.mark.parametrize(

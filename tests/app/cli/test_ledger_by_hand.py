@@ -285,6 +285,27 @@ async def test_a_cut_over_is_rehearsed_imported_and_found_again(
 
 
 @pytest.mark.usefixtures("house")
+def test_an_imported_hold_is_ended(cli: Cli, both: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "holds.csv").write_text(
+        "effective_at,debit,credit,amount,asset,purpose\n"
+        "2025-12-01,equity:capital,in-flight:bank,5,USDT,payout\n"
+    )
+    (tmp_path / "accounts.csv").write_text("path,asset\nequity:capital,USDT\nin-flight:bank,USDT\n")
+    (tmp_path / "totals.csv").write_text("file,asset,rows,total\nholds,USDT,1,5\n")
+    words = ("--reason", "y", *both, "--json")
+    assert cli("ledger", "import", str(tmp_path), "--name", "x", *words).code == 0
+    (held,) = cli("ledger", "holds", "--json").json
+
+    wrong = cli("ledger", "resolve-hold", held["hold"], "kept", *words)
+    done = cli("ledger", "resolve-hold", held["hold"], "voided", *words)
+    again = cli("ledger", "resolve-hold", held["hold"], "voided", *words)
+
+    assert (wrong.code, done.code, again.code) == (2, 0, 1)
+    assert "already_voided" in again.err
+    assert cli("ledger", "holds", "--json").json == []
+
+
+@pytest.mark.usefixtures("house")
 def test_a_folder_that_is_none_is_2(cli: Cli, both: tuple[str, ...], tmp_path: Path) -> None:
     words = ("--name", "x", "--reason", "y", *both)
 
