@@ -76,9 +76,11 @@ async def reading(engine: AsyncEngine, book: int) -> AsyncIterator[ChunkReader]:
             await raw.execute(sql.SUMMARIZE)
         try:
             yield ChunkReader(raw, book)
-        finally:
-            if not raw.is_closed():
-                await raw.execute(RESET)
+        except BaseException:
+            # A COPY may be under way: nobody else can use this connection.
+            await conn.invalidate()
+            raise
+        await raw.execute(RESET)
 
 
 class ChunkReader:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from kernel.db import transact
+from kernel.db import POOL_SIZE_MAX, transact
 from kernel.errors import BadInput
 from ledger.audit import Fault
 from ledger.model import Transfer, hold, post_hold
@@ -373,3 +373,25 @@ async def tamper(owner: AsyncEngine, statement: str) -> None:
         for table in ("transfer", "entry", "hold", "balance", "head", "refusal"):
             await conn.execute(text(f"ALTER TABLE ledger.{table} DISABLE TRIGGER USER"))
         assert (await conn.execute(text(statement), given)).rowcount
+
+
+async def test_a_check_that_is_broken_off_leaves_no_broken_connection(long: AsyncEngine) -> None:
+    """The next chunk is being read when it happens."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(_done: int, _of: int) -> None:
+        raise Stop
+
+    for _ in range(2 * POOL_SIZE_MAX):
+        with pytest.raises((Stop, ExceptionGroup)):
+            await examine(long, 1, chunk=SMALL, progress=stop)
+        async with asyncio.TaskGroup() as group:
+            checking = group.create_task(examine(long, 1, chunk=SMALL))
+            await asyncio.sleep(0.001)
+            checking.cancel()
+
+    assert await verify(long, 1) == []
+    async with long.connect() as conn:
+        assert await conn.scalar(text("SHOW enable_seqscan")) == "on"
