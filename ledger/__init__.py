@@ -6,8 +6,8 @@ transfers that stand or fall together are a *chain*. A reservation is an open pe
 *hold*.
 
 Verbs: `posting.open_book`, `posting.ensure_accounts`, `posting.post`, `posting.decided`,
-`posting.set_frozen`; `writer` groups submissions; `queries` and `coverage` read; `proofs` and
-`verification` prove; `scenarios` plays stories written as text. Whoever
+`posting.set_frozen`; `writer` groups submissions; `queries`, `holds`, `account_statement`, `search`,
+`trial`, `tree` and `coverage` read; `proofs` and `verification` prove; `scenarios` plays stories written as text. Whoever
 imports `ledger.posting` moves money.
 
 It is not a place for business events: it knows no deposit, payout or deal, only the paths of
