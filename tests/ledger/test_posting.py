@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -25,7 +26,14 @@ from ledger.model import (
     void_hold,
 )
 from ledger.outcome import Outcome
-from ledger.posting import decided, ensure_accounts, open_book, post, require_applied
+from ledger.posting import (
+    decided,
+    ensure_accounts,
+    open_book,
+    post,
+    post_reversal,
+    require_applied,
+)
 from ledger.queries import get_balance, head, list_accounts, list_transfers
 from ledger.scenarios import START, name_id, play
 from ledger.tables import JOURNAL_TABLES
@@ -35,6 +43,7 @@ from ledger.verification import verify
 OPENING = """
 o  move  custody:w  client:a  100 X  -> created
 p  move  custody:w  client:b  100 X  -> created
+z  move  custody:w  in-flight:evm  0 X  -> created
 """
 
 
@@ -60,6 +69,24 @@ async def rows_of(engine: AsyncEngine) -> dict[str, list[Any]]:
             )
             for name in tables.all()
         }
+
+
+async def records_of(engine: AsyncEngine, book: int) -> dict[str, list[str]]:
+    """The records of a book and what follows from them, without the book's own number."""
+    statement = (
+        "SELECT (to_jsonb(t) - 'book' - 'recorded_at')::text FROM ledger.NAME t WHERE book = :book"
+    )
+    async with engine.connect() as conn:
+        return {
+            name: sorted(await conn.scalars(text(statement.replace("NAME", name)), {"book": book}))
+            for name in ("transfer", "entry", "balance", "hold", "refusal", "transfer_metadata")
+        }
+
+
+def hold_of(name: str, amount: int) -> Transfer:
+    return hold(
+        name_id(name), "client:a", "in-flight:evm", amount, "X", code="test", purpose="payout"
+    )
 
 
 async def test_a_refused_batch_that_spends_no_id_leaves_every_row_unchanged(
@@ -298,6 +325,121 @@ async def test_require_applied_names_the_refusal_that_counts(book: AsyncEngine) 
     with pytest.raises(PostingRefused, match=f"{name_id('b')}.*exceeds_credits"):
         require_applied(results)
     require_applied(await transact(book, lambda conn: post(conn, 1, [move("a", 1), move("a", 1)])))
+
+
+def undo(name: str, original: str) -> Transfer:
+    return reversal(name_id(name), name_id(original), code="test", correlation=name_id("why"))
+
+
+async def reverse(book: AsyncEngine, name: str, original: str) -> list[Outcome]:
+    """Reverse a transfer; what is missing is owed by a receivable."""
+    results = await transact(
+        book,
+        lambda conn: post_reversal(
+            conn,
+            1,
+            undo(name, original),
+            shortfall_id=name_id(f"{name}-short"),
+            receivable="receivable:a:reorg",
+        ),
+    )
+    return [result.outcome for result in results]
+
+
+async def test_a_shortfall_becomes_a_receivable_in_the_same_chain(book: AsyncEngine) -> None:
+    await transact(
+        book, lambda conn: post(conn, 1, [move("spent", 70), hold_of("kept", 20), move("x", 0)])
+    )
+
+    assert await reverse(book, "r", "o") == [Outcome.CREATED, Outcome.CREATED]
+
+    async with book.connect() as conn:
+        owed = await get_balance(conn, 1, "receivable:a:reorg", "X")
+        short, back = (await list_transfers(conn, 1))[-2:]
+        client = await get_balance(conn, 1, "client:a", "X")
+    # 100 were credited, 70 are gone and 20 reserved: 90 are missing.
+    assert owed.posted == 90
+    assert (client.posted, client.available) == (20, 0)
+    assert (short.debit, short.amount, short.correlation) == (
+        "receivable:a:reorg",
+        90,
+        name_id("why"),
+    )
+    assert back.reverses == name_id("o")
+    assert await verify(book, 1) == []
+
+
+async def test_a_reversal_with_a_shortfall_is_made_once(book: AsyncEngine) -> None:
+    await transact(book, lambda conn: post(conn, 1, [move("spent", 70)]))
+    await reverse(book, "r", "o")
+    before = await rows_of(book)
+
+    assert await reverse(book, "r", "o") == [Outcome.EXISTS]
+    assert await rows_of(book) == before
+    again = await reverse(book, "s", "o")
+    assert again[-1] is Outcome.REVERSED_TRANSFER_ALREADY_REVERSED
+    async with book.connect() as conn:
+        assert (await get_balance(conn, 1, "receivable:a:reorg", "X")).posted == 70
+
+
+async def test_a_reversal_without_a_shortfall_is_only_a_reversal(book: AsyncEngine) -> None:
+    assert await reverse(book, "r", "o") == [Outcome.CREATED]
+    assert await reverse(book, "s", "nothing") == [Outcome.REVERSED_TRANSFER_NOT_FOUND]
+    with pytest.raises(BadInput, match="not a reversal"):
+        await transact(
+            book,
+            lambda conn: post_reversal(
+                conn, 1, move("m", 1), shortfall_id=name_id("n"), receivable="receivable:a:reorg"
+            ),
+        )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reference": "Jane Doe"},
+        {"reference": "jane@example.org"},
+        {"reference": "DE89370400440532013000"},
+        {"reference": "back\\slash"},
+        {"code": "two words"},
+        {"purpose": "zwölf"},
+        {"metadata": {"Jane Doe": 1}},
+        {"metadata": {"payee": "Jane Doe"}},
+        {"metadata": {"deep": {"er": ["GB82WEST12345698765432"]}}},
+    ],
+    ids=lambda changes: str(changes)[:40],
+)
+async def test_what_could_be_about_a_person_never_enters_the_journal(
+    book: AsyncEngine, changes: dict[str, Any]
+) -> None:
+    before = await rows_of(book)
+    batch = [move("good", 1), replace(move("bad", 1), **changes)]
+
+    with pytest.raises(BadInput):
+        await transact(book, lambda conn: post(conn, 1, batch))
+    assert await rows_of(book) == before
+
+
+async def test_a_large_batch_leaves_what_small_ones_leave(book: AsyncEngine) -> None:
+    """Large ones are COPYed, small ones bring the same rows with their statement."""
+    batch = [
+        *(move(f"m{n}", 1, "custody:w", "client:a") for n in range(90)),
+        *chain(*(hold_of(f"h{n}", 1) for n in range(40))),
+        *(post_hold(name_id(f"h{n}"), name_id(f"h{n}"), code="c") for n in range(3)),
+        *(post_hold(name_id(f"p{n}"), name_id(f"h{n}"), 0, code="c") for n in range(20)),
+        move("much", 10**40),
+    ]
+    await play(book, OPENING, book=2)
+
+    large = await transact(book, lambda conn: post(conn, 1, batch, now=START))
+    small = []
+    # The chain of the holds stays whole.
+    for part in (batch[:50], batch[50:90], batch[90:130], batch[130:]):
+        small += await transact(book, lambda conn: post(conn, 2, part, now=START))  # noqa: B023  run at once
+
+    assert large == small
+    assert await records_of(book, 1) == await records_of(book, 2)
+    assert await verify(book, 1) == await verify(book, 2) == []
 
 
 async def test_accounts_are_opened_once_and_keep_their_owner(engine: AsyncEngine) -> None:

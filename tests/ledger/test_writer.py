@@ -15,7 +15,7 @@ from kernel.db import transact
 from kernel.errors import BadInput, OutcomeUnknown, OutsideUnavailable
 from ledger.model import Kind, Transfer, chain
 from ledger.outcome import Outcome
-from ledger.posting import decided
+from ledger.posting import decided, post
 from ledger.queries import get_balance
 from ledger.scenarios import START, name_id, play
 from ledger.verification import verify
@@ -145,6 +145,56 @@ async def test_a_full_queue_holds_the_submitters_back(book: AsyncEngine) -> None
             await transaction.rollback()
 
     assert all(task.result()[0].applied for task in tasks)
+
+
+async def settle(writer: Writer, *names: str) -> list[Outcome]:
+    """Submit moves of 10 from client:a to client:b, one after the other."""
+    return [(await writer.submit(move(name, 10)))[0].outcome for name in names]
+
+
+async def test_what_others_do_in_between_counts_for_what_is_carried(book: AsyncEngine) -> None:
+    """The balances that a writer carries are its own last word, not the book's."""
+    async with Writer(book, 1) as writer:
+        assert await settle(writer, "a", "b") == [Outcome.CREATED] * 2
+        assert await play(book, "freeze client:b X\n")
+        assert await settle(writer, "c", "d") == [Outcome.CREDIT_ACCOUNT_FROZEN] * 2
+        assert await play(book, "unfreeze client:b X\n")
+        assert await settle(writer, "e") == [Outcome.CREATED]
+        [drained] = await transact(
+            book, lambda conn: post(conn, 1, [move("x", 70, credit="custody:w")])
+        )
+        assert drained.applied
+        assert await settle(writer, "f", "e", "c") == [
+            Outcome.EXCEEDS_CREDITS,
+            Outcome.EXISTS,
+            Outcome.ID_ALREADY_FAILED,
+        ]
+        assert await play(book, "limit client:a X 10\n")
+        assert await settle(writer, "g", "h") == [Outcome.CREATED, Outcome.EXCEEDS_CREDITS]
+    assert await verify(book, 1) == []
+
+
+async def test_a_hold_that_becomes_due_meanwhile_is_released_first(book: AsyncEngine) -> None:
+    clock = ManualClock(START)
+    held = replace(move("h", 100), kind=Kind.PENDING, purpose="quote", timeout=timedelta(seconds=5))
+    async with Writer(book, 1, clock=clock) as writer:
+        await writer.submit(held)
+        assert await settle(writer, "a") == [Outcome.EXCEEDS_CREDITS]
+        clock.advance(timedelta(seconds=5))
+        assert await settle(writer, "b") == [Outcome.CREATED]
+    assert await verify(book, 1) == []
+
+
+async def test_an_id_that_is_in_two_groups_at_once_is_decided_once(book: AsyncEngine) -> None:
+    """The second group is decided ahead, before the first is written."""
+    async with Writer(book, 1, group_max=2) as writer, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(writer.submit(move(f"t{n % 7}", 1))) for n in range(60)]
+
+    results = [task.result()[0] for task in tasks]
+    assert [r.outcome for r in results].count(Outcome.CREATED) == 7
+    assert {r.outcome for r in results} == {Outcome.CREATED, Outcome.EXISTS}
+    assert len({(r.transfer_id, r.sequence) for r in results}) == 7
+    assert await verify(book, 1) == []
 
 
 async def test_history_and_today_are_never_mixed_in_one_commit(book: AsyncEngine) -> None:

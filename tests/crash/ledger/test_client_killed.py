@@ -11,6 +11,7 @@ import random
 import signal
 from collections.abc import Callable
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.local.databases import Database
@@ -24,12 +25,12 @@ from tests.crash.ledger.nursery import (
     rounds,
 )
 from tests.crash.ledger.wire import Step, Wire, is_lock, wired
-from tests.crash.ledger.workload import batch, prepare_book
+from tests.crash.ledger.workload import LARGE, batch, prepare_book
 
 BATCHES = 3
 
 
-async def steps_of_a_posting(nursery: Nursery, wire: Wire) -> list[Step]:
+async def steps_of_a_posting(nursery: Nursery, wire: Wire, whole: str) -> list[Step]:
     """Return what passes in the second posting transaction of a poster that nobody kills."""
     seen: list[Step] = []
 
@@ -38,7 +39,7 @@ async def steps_of_a_posting(nursery: Nursery, wire: Wire) -> list[Step]:
         return False
 
     wire.watch = watch
-    poster = await nursery.bear(wire.url, "whole", batches=2)
+    poster = await nursery.bear(wire.url, whole, batches=2)
     await poster.gone()
     begun = [n for n, step in enumerate(seen) if step.number == 0 and not step.answered]
     committed = [
@@ -50,16 +51,19 @@ async def steps_of_a_posting(nursery: Nursery, wire: Wire) -> list[Step]:
     return steps
 
 
+@pytest.mark.parametrize("kind", ["small", LARGE])
 async def test_a_client_killed_at_every_step_loses_and_doubles_nothing(
+    kind: str,
     engine: AsyncEngine,
     database: Database,
     nursery: Nursery,
     record_property: Callable[[str, object], None],
 ) -> None:
     async with wired(database.app_url) as wire:
-        await prepare_book(engine, 1, ["whole"])
-        steps = await steps_of_a_posting(nursery, wire)
-        streams = [f"dies-{number}" for number in range(len(steps))]
+        whole = f"{kind}-whole"
+        await prepare_book(engine, 1, [whole])
+        steps = await steps_of_a_posting(nursery, wire, whole)
+        streams = [f"{kind}-{number}" for number in range(len(steps))]
         await prepare_book(engine, 1, streams)
         written: dict[str, bool] = {}
         for stream, step in zip(streams, steps, strict=True):
@@ -71,12 +75,12 @@ async def test_a_client_killed_at_every_step_loses_and_doubles_nothing(
             # Whoever comes next is not kept waiting by the dead, and goes on where it stood.
             await (await nursery.bear(database.app_url, stream, batches=BATCHES)).gone()
 
-    record_property("counts", f"clients killed at {len(steps)} points of a posting")
+    record_property("counts", f"clients killed at {len(steps)} points of a {kind} posting")
     assert len(written) == len(steps) >= 10
     # What was written without an answer is what died between the commit and its answer.
     assert [name for name, there in written.items() if there] == [steps[-1].name]
     assert await promises_hold(engine, nursery, streams) == len(streams) * BATCHES
-    await retries_double_nothing(engine, ["whole", *streams], BATCHES, clean_book=2)
+    await retries_double_nothing(engine, [whole, *streams], BATCHES, clean_book=2)
 
 
 async def kill_at(nursery: Nursery, wire: Wire, stream: str, point: Step) -> None:

@@ -13,7 +13,7 @@ from app.local.databases import Database
 from kernel.db import APP_ROLE, IDLE_IN_TRANSACTION_TIMEOUT_MS, create_engine
 from tests.crash.ledger.nursery import Nursery, Poster, promises_hold, retries_double_nothing
 from tests.crash.ledger.wire import Step, is_lock, is_written, wired
-from tests.crash.ledger.workload import EXPECTED, answers, prepare_book, send
+from tests.crash.ledger.workload import answers, expected, prepare_book, send
 
 TIMEOUT_S = IDLE_IN_TRANSACTION_TIMEOUT_MS / 1000
 BUSY_MACHINE_S = 1.5
@@ -58,7 +58,8 @@ async def post_as_in_production(database: Database, number: int) -> float:
     production = create_engine(database.app_url, role=APP_ROLE)
     started = time.monotonic()
     try:
-        assert answers(await send(production, 1, f"other-{number}", 0)) == EXPECTED
+        stream = f"other-{number}"
+        assert answers(await send(production, 1, stream, 0)) == expected(stream)
     finally:
         await production.dispose()
     return time.monotonic() - started
