@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import POOL_SIZE_MAX, transact
 from kernel.errors import BadInput
 from ledger.audit import Fault
-from ledger.model import Transfer, hold, post_hold
-from ledger.posting import ensure_accounts, open_book, post
+from ledger.model import Transfer, hold, post_hold, void_hold
+from ledger.posting import ensure_accounts, open_book, post, set_credit_limit, set_frozen
 from ledger.scenarios import name_id
 from ledger.verification import examine, verify
 
@@ -229,7 +229,8 @@ async def test_a_forged_tile_is_named(
 
 async def test_a_book_that_goes_on_working_verifies(busy: AsyncEngine) -> None:
     """Small chunks, so that balances, holds and the head move on behind each watermark."""
-    keys = [("custody:w", "ETH"), ("suspense:x", "ETH")]
+    paths = ("custody:w", "suspense:x", "suspense:y", "suspense:z")
+    keys = [(path, "ETH") for path in paths]
     await transact(busy, lambda conn: ensure_accounts(conn, 1, keys))
     working = True
 
@@ -239,8 +240,26 @@ async def test_a_book_that_goes_on_working_verifies(busy: AsyncEngine) -> None:
                 name_id(f"hold-{n}"), "custody:w", "client:a", 1, "ETH", code="c", purpose="p"
             )
             done = post_hold(name_id(f"post-{n}"), name_id(f"hold-{n - 24}"), code="c")
-            batch = [*MANY[n : n + 12], made, done]
-            await transact(busy, lambda conn: post(conn, 1, batch))  # noqa: B023  run at once
+            closing = hold(
+                name_id(f"closing-{n}"),
+                "suspense:y",
+                "custody:w",
+                0,
+                "ETH",
+                code="c",
+                purpose="close",
+                closing_debit=True,
+            )
+            reopened = void_hold(name_id(f"reopen-{n}"), name_id(f"closing-{n - 12}"), code="c")
+            batch = [*MANY[n : n + 12], made, done, reopened, closing]
+            await transact(busy, lambda conn: stand(conn, n, batch))  # noqa: B023  run at once
+
+    async def stand(conn: AsyncConnection, n: int, batch: list[Transfer]) -> None:
+        """Post, freeze or unfreeze, set another limit: everything that a balance row carries."""
+        await post(conn, 1, batch)
+        frozen = n % 24 == 0
+        await set_frozen(conn, 1, "suspense:z", "ETH", frozen=frozen, reason="test")
+        await set_credit_limit(conn, 1, "client:a", "ETH", n + 1, reason="test")
 
     async def watch() -> int:
         times = 0
