@@ -37,8 +37,9 @@ check: bootstrap ## format, lint, import contracts, types
 bench: bootstrap anvil ## run the benchmarks (BENCH=prefix for a group)
 	@$(BIN)/causeway bench $(BENCH)
 
-soak: bootstrap anvil hledger ## rounds of random tests, each with a fresh seed (SOAK_MINUTES=30)
+soak: bootstrap anvil hledger ## random tests with fresh seeds (SOAK_MINUTES=30), then SOAK_TRANSFERS in one book
 	@scripts/soak $(SOAK_MINUTES)
+	@$(BIN)/causeway bench ledger_growth --size $(SOAK_TRANSFERS)
 
 clean: ## remove what make made, but no data of the demo (.causeway)
 	@rm -rf .venv .bootstrap .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis \
