@@ -8,7 +8,7 @@ when it is the same, balances, flags, closed days and ids are as they were left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from ledger.model import Kind
@@ -31,11 +31,10 @@ class Carried:
     snapshot: Snapshot
     committed: int
     open_leaves: list[bytes] | None = None
-    accounts_max: int = field(default=ACCOUNTS_MAX)
+    accounts_max: int = ACCOUNTS_MAX
 
-    def settle(self, sequence: int) -> None:
-        """Note that everything up to *sequence* is committed, and forget what is too much."""
-        self.committed = sequence
+    def make_room(self) -> None:
+        """Forget accounts, if there are too many; only for whoever decides next, before it begins."""
         snapshot = self.snapshot
         surplus = len(snapshot.accounts) - self.accounts_max
         if surplus <= 0:
@@ -43,7 +42,7 @@ class Carried:
         # What a batch has changed that is not committed yet cannot be read again: it stays.
         # Half of the rest goes at once, so that this is done seldom.
         wanted = surplus + self.accounts_max // 2
-        settled = [a for a in snapshot.accounts.values() if a.sequence <= sequence][:wanted]
+        settled = [a for a in snapshot.accounts.values() if a.sequence <= self.committed][:wanted]
         for account in settled:
             del snapshot.accounts[account.number]
             del snapshot.by_key[account.path, account.asset]

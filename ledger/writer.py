@@ -26,7 +26,7 @@ from kernel.clock import Clock
 from kernel.db import driver, transact
 from kernel.errors import BadInput, CausewayError, OutcomeUnknown, OutsideUnavailable
 from ledger import store
-from ledger.carried import Carried, is_plain
+from ledger.carried import ACCOUNTS_MAX, Carried, is_plain
 from ledger.decide import EXPIRIES_MAX, Deciding
 from ledger.model import BATCH_MAX, PostResult, Transfer
 from ledger.posting import prepare
@@ -81,6 +81,7 @@ class Writer:
         clock: gives the block time; None: the database's clock.
         group_max: transfers per commit, at most.
         waiting_max: submissions that may wait.
+        accounts_max: accounts whose balances are carried.
     """
 
     def __init__(
@@ -91,11 +92,13 @@ class Writer:
         clock: Clock | None = None,
         group_max: int = GROUP_MAX,
         waiting_max: int = WAITING_MAX,
+        accounts_max: int = ACCOUNTS_MAX,
     ) -> None:
         self._engine = engine
         self._book = book
         self._clock = clock
         self._group_max = min(group_max, BATCH_MAX)
+        self._accounts_max = accounts_max
         self._waiting: asyncio.Queue[_Submission | None] = asyncio.Queue(waiting_max)
         # One group is written, one waits decided behind it.
         self._groups: asyncio.Queue[_Group | None] = asyncio.Queue(1)
@@ -217,6 +220,7 @@ class Writer:
         carried = self._carried
         if carried is None or not is_plain(group.requests):
             return
+        carried.make_room()
         snapshot = carried.snapshot
         missing = store.keys_of(group.requests) - snapshot.by_key.keys()
         if missing:
@@ -269,7 +273,7 @@ class Writer:
             raise
         self.commits += 1
         if group.carried is not None and group.decisions is not None:
-            group.carried.settle(group.decisions.sequence)
+            group.carried.committed = group.decisions.sequence
         start = 0
         for item in group.submissions:
             end = start + len(item.requests)
@@ -313,15 +317,21 @@ class Writer:
     ) -> Carried:
         """Decide a group under the head's lock, on what is carried if that is still true."""
         carried = self._carried
-        # What was decided ahead of its turn and does not count has spoilt the balances it stood on.
+        # Nobody decides ahead on what is being changed here. What was decided ahead of its turn and
+        # does not count has spoilt the balances it stood on.
+        self._carried = None
         spoilt = group.decisions is not None
         if carried is None or spoilt or carried.snapshot.sequence != head.sequence:
-            carried = self._carried = Carried(store.snapshot_of(head), head.sequence)
-        await store.complete(raw, carried.snapshot, head, group.requests)
-        group.base = carried.snapshot.sequence
-        group.decisions = await _decide(carried.snapshot, group.requests, head.at)
-        group.carried = carried
-        _advance(carried.snapshot, group.decisions)
+            carried = Carried(
+                store.snapshot_of(head), head.sequence, accounts_max=self._accounts_max
+            )
+        carried.make_room()
+        snapshot = carried.snapshot
+        await store.complete(raw, snapshot, head, group.requests)
+        group.base = snapshot.sequence
+        group.decisions = await _decide(snapshot, group.requests, head.at)
+        group.carried = self._carried = carried
+        _advance(snapshot, group.decisions)
         group.is_decided.set()
         return carried
 

@@ -15,7 +15,7 @@ from kernel.db import transact
 from kernel.errors import BadInput, OutcomeUnknown, OutsideUnavailable
 from ledger.model import Kind, Transfer, chain
 from ledger.outcome import Outcome
-from ledger.posting import decided, post
+from ledger.posting import decided, ensure_accounts, post
 from ledger.queries import get_balance
 from ledger.scenarios import START, name_id, play
 from ledger.verification import verify
@@ -220,3 +220,38 @@ async def test_a_closed_writer_takes_nothing_more(book: AsyncEngine) -> None:
     with pytest.raises(OutsideUnavailable):
         await writer.submit(move("late", 1))
     assert await transact(book, lambda conn: decided(conn, 1, [name_id("late")])) == {}
+
+
+async def test_more_accounts_than_are_carried_are_read_again(book: AsyncEngine) -> None:
+    """What is forgotten is what is committed: no balance is lost, no account said to be missing."""
+    paths = [f"client:c{n}" for n in range(40)]
+    await transact(
+        book, lambda conn: ensure_accounts(conn, 1, [(path, "X") for path in paths], now=START)
+    )
+    funding = [move(f"fund {path}", 20, "custody:w", path) for path in paths]
+    moves = [move(f"m{n}", 1, paths[n % 40], paths[(n * 7 + 1) % 40]) for n in range(600)]
+    moves = [item for item in moves if item.debit != item.credit]
+    async with Writer(book, 1, group_max=25, accounts_max=8) as writer:
+        await writer.submit(*funding)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(writer.submit(item)) for item in moves]
+
+    assert {task.result()[0].outcome for task in tasks} == {Outcome.CREATED}
+    assert writer.decided_ahead > 0
+    assert await verify(book, 1) == []
+
+
+async def test_a_writer_whose_book_others_write_to_decides_again(book: AsyncEngine) -> None:
+    """Groups are decided ahead, others post in between, and every balance is still the right one."""
+    async with Writer(book, 1, group_max=20) as writer, asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(writer.submit(*(move(f"w{n}.{k}", 1) for k in range(10))))
+            for n in range(40)
+        ]
+        for n in range(30):
+            other = move(f"other {n}", 1)
+            await transact(book, lambda conn, item=other: post(conn, 1, [item]))
+
+    outcomes = [result.outcome for task in tasks for result in task.result()]
+    assert outcomes.count(Outcome.CREATED) + outcomes.count(Outcome.EXCEEDS_CREDITS) == 400
+    assert await verify(book, 1) == []
