@@ -14,7 +14,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from random import Random
 from typing import Any, ClassVar, Final, TypeVar
@@ -24,14 +23,12 @@ import pytest
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.clock import ManualClock
-from kernel.db import metadata, transact
-from ledger import tables
+from kernel.db import transact
 from ledger.errors import PeriodRefused, PostingRefused
-from ledger.model import AccountSpec, Kind, PostResult, Side, Transfer
+from ledger.model import PostResult
 from ledger.outcome import AccountOutcome
 from ledger.posting import (
     close_period,
@@ -44,10 +41,10 @@ from ledger.posting import (
     set_frozen,
 )
 from ledger.queries import head, list_open_holds, trial_balance
+from ledger.store import COPIED_FROM
 from ledger.verification import verify
 from ledger.writer import Writer
-from tests.properties.ledger_aims import (
-    AIMS,
+from tests.properties.ledger_aimer import (
     CAPPED,
     FUNDING,
     GUARDED,
@@ -57,7 +54,18 @@ from tests.properties.ledger_aims import (
     UNITS,
     Aimer,
 )
+from tests.properties.ledger_aims import AIMS, aimed
 from tests.properties.ledger_reference import Book
+from tests.properties.ledger_translation import (
+    BALANCES,
+    DIGEST,
+    ELSEWHEN,
+    as_answer,
+    as_spec,
+    as_transfer,
+    day_of,
+    moment,
+)
 from tests.properties.ledger_words import DAY_US, Answer, Ask, Spec
 
 T = TypeVar("T")
@@ -77,68 +85,6 @@ POSTED_TABLES: Final = REFUSED_TABLES | {
 ACCOUNT_TABLES: Final = frozenset({"head", "block", "tile", "account", "account_event", "balance"})
 PERIOD_TABLES: Final = frozenset({"head", "block", "tile", "period_event"})
 GROUP_MAX: Final = 3
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def moment(at: int) -> datetime:
-    return EPOCH + timedelta(microseconds=at)
-
-
-def day_of(number: int) -> date:
-    return date(1970, 1, 1) + timedelta(days=number)
-
-
-def some_id(number: int | None) -> UUID | None:
-    return None if number is None else UUID(int=number)
-
-
-def as_transfer(ask: Ask) -> Transfer:
-    """Say a request in the ledger's words."""
-    return Transfer(
-        id=UUID(int=ask.id),
-        kind=Kind[ask.kind.upper()],
-        debit=ask.debit,
-        credit=ask.credit,
-        asset=ask.asset,
-        amount=ask.amount,
-        code=ask.code,
-        pending_id=some_id(ask.pending_id),
-        reverses=some_id(ask.reverses),
-        purpose=ask.purpose,
-        timeout=None if ask.timeout is None else timedelta(microseconds=ask.timeout),
-        linked=ask.linked,
-        effective_at=None if ask.effective is None else moment(ask.effective),
-        reference=ask.reference,
-        correlation=some_id(ask.correlation),
-        metadata=dict(ask.metadata),
-        **dict.fromkeys(ask.flags, True),
-    )
-
-
-def as_spec(spec: Spec) -> AccountSpec:
-    """Say an account in the ledger's words."""
-    return AccountSpec(
-        path=spec.path,
-        asset=spec.asset,
-        side=Side(spec.side),
-        owner=spec.owner,
-        debits_must_not_exceed_credits=spec.guard in {"debits", "both"},
-        credits_must_not_exceed_debits=spec.guard in {"credits", "both"},
-        purpose=spec.purpose,
-        metadata=dict(spec.metadata),
-        effective_at=None if spec.since is None else moment(spec.since),
-    )
-
-
-def as_answer(result: PostResult) -> Answer:
-    """Say an answer of the ledger in the reference's words."""
-    return Answer(
-        str(result.outcome),
-        result.sequence,
-        result.amount,
-        None if result.first is None else str(result.first),
-        result.replayed,
-    )
 
 
 @dataclass
@@ -243,6 +189,16 @@ class LedgerMachine(RuleBasedStateMachine):
             self.next_id = aimer.next_id
         self.run.do(self.post(batch))
 
+    @rule(seed=st.integers(0, 2**16), items=ITEMS)
+    def post_large(self, seed: int, items: list[tuple[str, int, bool]]) -> None:
+        """So much at once that its rows are COPYed."""
+        chance, many = Random(seed), []
+        for _ in range(COPIED_FROM):
+            aimer = Aimer(self.model, chance, self.next_id, importing=False)
+            many.append(aimer.plain())
+            self.next_id = aimer.next_id
+        self.post_aimed(items, before=many)
+
     @rule(items=ITEMS)
     def post_history(self, items: list[tuple[str, int, bool]]) -> None:
         """What comes from before the cut-over."""
@@ -266,7 +222,7 @@ class LedgerMachine(RuleBasedStateMachine):
         importing = bool(again) and "imported" in again[0].flags
         if behind_another:
             aimer = Aimer(self.model, Random(which), self.next_id, importing=not importing)
-            again = [*aimer.at("created"), *again]
+            again = [*aimed(aimer, "created"), *again]
             self.next_id = aimer.next_id
         self.post_aimed(items[:3], before=again, importing=importing)
 
@@ -355,7 +311,7 @@ class LedgerMachine(RuleBasedStateMachine):
         batch = list(before or [])
         for aim, seed, linked in items:
             aimer = Aimer(self.model, Random(seed), self.next_id, importing=importing)
-            asks = aimer.at(aim)
+            asks = aimed(aimer, aim)
             self.next_id = aimer.next_id
             if linked:
                 asks[-1] = Ask(**{**as_dict(asks[-1]), "linked": True})
@@ -540,6 +496,7 @@ def tour(machine: LedgerMachine) -> None:
         machine.freeze(path="client:b" if seed % 3 else "suspense:old", items=[])
         machine.period(day=OLD_US // DAY_US + seed, close=seed % 4 < 2, items=[])
         machine.open_some(specs=TOUR_SPECS, items=[])
+        machine.post_large(seed=seed, items=[])
     machine.teardown()
 
 
@@ -551,24 +508,3 @@ def plain(ask: Ask) -> str:
 
 def as_dict(ask: Ask) -> dict[str, Any]:
     return {name: getattr(ask, name) for name in Ask.__slots__}
-
-
-LEDGER_TABLES: Final = sorted(
-    table.name for table in metadata.tables.values() if table.schema == tables.SCHEMA
-)
-DIGEST: Final = text(
-    " UNION ALL ".join(
-        f"SELECT '{name}' AS name, coalesce(md5(string_agg(t::text, '|' ORDER BY t::text)), '')"  # noqa: S608  ours
-        f" AS digest FROM ledger.{name} t WHERE book = :book"
-        for name in LEDGER_TABLES
-    )
-)
-BALANCES: Final = text(
-    "SELECT a.path, a.asset, b.debits_pending, b.debits_posted, b.credits_pending,"
-    " b.credits_posted, b.version, b.closed::int, b.credit_limit FROM ledger.balance b"
-    " JOIN ledger.account a ON (a.book, a.number) = (b.book, b.account) WHERE a.book = :book"
-)
-ELSEWHEN: Final = text(
-    "SELECT a.path, a.asset, e.effective_on, e.debits, e.credits FROM ledger.effective_entry e"
-    " JOIN ledger.account a ON (a.book, a.number) = (e.book, e.account) WHERE a.book = :book"
-)
