@@ -35,10 +35,10 @@ from ledger.proofs import root_at
 from ledger.verification_reading import Chunk, ChunkReader, name_of, reading
 from ledger.verification_rows import RowChecks
 
-CHUNK: Final = 8_192
+CHUNK: Final = 16_384
 """Journal records read at once: a power of two, and at least a tile."""
 
-SLICE: Final = 256
+SLICE: Final = 128
 """Records replayed before the next chunk's bytes are taken from the socket."""
 
 PREFIX: Final = b"\x00transfer\t"
