@@ -37,7 +37,7 @@ from ledger.model import BATCH_MAX, AccountSpec
 from ledger.opaque import require_token
 from ledger.outcome import AccountOutcome, Outcome
 from ledger.people import require_approver, require_proposer
-from ledger.posting import decided, open_accounts, post
+from ledger.posting import open_accounts, post
 from ledger.queries import head
 from registry.queries import list_assets, list_parties
 
@@ -78,8 +78,7 @@ async def check_import(
     standing = await head(conn, book)
     done: set[UUID] = set()
     for part in batches(plan):
-        found = await decided(conn, book, [item.transfer.id for item in part])
-        done.update(key for key, result in found.items() if result.applied)
+        done.update(await store.read_posted(conn, book, [item.transfer.id for item in part]))
     check_plan(
         plan,
         rows,
@@ -348,16 +347,16 @@ async def _require_totals(conn: AsyncConnection, book: int, plan: Plan) -> None:
     """Hold what the journal has recorded against the declared totals, line by line and in sum."""
     found: dict[tuple[FileKind, str], tuple[int, int]] = {}
     for batch in batches(plan):
-        results = await decided(conn, book, [item.transfer.id for item in batch])
+        amounts = await store.read_posted(conn, book, [item.transfer.id for item in batch])
         for item in batch:
-            result = results.get(item.transfer.id)
-            if result is None or not result.applied or result.amount is None:
+            amount = amounts.get(item.transfer.id)
+            if amount is None:
                 raise ImportStopped(
                     "the journal does not have it", where=f"{item.file}.csv:{item.line}"
                 )
             key = item.file, item.transfer.asset
             rows, total = found.get(key, (0, 0))
-            found[key] = rows + 1, total + result.amount
+            found[key] = rows + 1, total + amount
     for key, (rows, total) in found.items():
         if plan.posted[key] != (rows, total):
             raise ImportStopped(
