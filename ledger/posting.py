@@ -601,6 +601,7 @@ def _shortfall(account: Standing, amount: int) -> int:
 async def decided(conn: AsyncConnection, book: int, ids: Iterable[UUID]) -> dict[UUID, PostResult]:
     """Return what was decided for those of *ids* that are spent: the answer after a lost COMMIT."""
     results: dict[UUID, PostResult] = {}
+    await store.run(conn, statements.KEYS_ONLY)
     for row in await store.run(conn, statements.READ_TRANSFERS, book, numbers(list(ids))):
         if row.id is not None:
             results[row.id] = PostResult(

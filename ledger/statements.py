@@ -27,8 +27,9 @@ h.id AS hold_id, h.sequence AS hold_sequence, h.debit AS hold_debit, h.credit AS
 h.amount::text AS held, h.state AS hold_state, h.flags AS hold_flags, h.purpose AS hold_purpose,
 h.correlation AS hold_correlation, h.expires_at, h.resolved_sequence"""
 
-# LATERAL … LIMIT 1 makes each look-up one by key, whatever the planner believes about the tables: a
-# plan that was cached while they were small would otherwise scan them when they are large.
+# LATERAL … LIMIT 1 and `book + 0` make each look-up one by key, whatever the planner believes about the
+# tables (revision 0011 says why): a plan that was cached while they were small would otherwise scan
+# them when they are large.
 
 # The holds of pending transfers, and those that posts, voids and expiries among the found resolved.
 READ_TRANSFERS: Final = """
@@ -37,16 +38,16 @@ SELECT <transfer>, <hold>, r.id AS reversed_by,
        f.recorded_at AS refused_at
   FROM unnest($2::text::uuid[]) AS asked (id)
   LEFT JOIN LATERAL (
-      SELECT * FROM ledger.transfer WHERE book = $1 AND id = asked.id LIMIT 1
+      SELECT * FROM ledger.transfer WHERE id = asked.id AND book + 0 = $1 LIMIT 1
   ) t ON true
   LEFT JOIN LATERAL (
-      SELECT * FROM ledger.refusal WHERE book = $1 AND id = asked.id LIMIT 1
+      SELECT * FROM ledger.refusal WHERE id = asked.id AND book + 0 = $1 LIMIT 1
   ) f ON true
   LEFT JOIN LATERAL (
       SELECT * FROM ledger.hold WHERE book = t.book AND id = coalesce(t.pending_id, t.id) LIMIT 1
   ) h ON true
   LEFT JOIN LATERAL (
-      SELECT id FROM ledger.transfer WHERE book = t.book AND reverses = t.id LIMIT 1
+      SELECT id FROM ledger.transfer WHERE reverses = t.id AND book + 0 = t.book LIMIT 1
   ) r ON true
  WHERE t.id IS NOT NULL OR f.id IS NOT NULL
 """.replace("<transfer>", _TRANSFER).replace("<hold>", _HOLD)
@@ -63,7 +64,7 @@ SELECT <account>
   FROM unnest($2::text::text[], $3::text::text[]) AS asked (path, asset)
   JOIN LATERAL (
       SELECT * FROM ledger.account
-       WHERE book = $1 AND path = asked.path AND asset = asked.asset LIMIT 1
+       WHERE path = asked.path AND asset = asked.asset AND book + 0 = $1 LIMIT 1
   ) a ON true
   JOIN LATERAL (
       SELECT * FROM ledger.balance WHERE book = $1 AND account = a.number LIMIT 1
@@ -342,6 +343,11 @@ SELECT position, root FROM ledger.tile
  WHERE book = $1 AND level = $2 AND position BETWEEN $3 AND $4 ORDER BY position
 """
 
+# As `ledger.lock_and_read` does, for those who look up without the lock.
+KEYS_ONLY: Final = """
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)
+"""
+
 READ_SPECS: Final = """
 SELECT a.number, a.path, a.asset, a.side, a.owner, a.debits_must_not_exceed_credits,
        a.credits_must_not_exceed_debits, a.purpose, a.metadata::text AS metadata, a.effective_at,
@@ -349,7 +355,7 @@ SELECT a.number, a.path, a.asset, a.side, a.owner, a.debits_must_not_exceed_cred
   FROM unnest($2::text::text[], $3::text::text[]) AS asked (path, asset)
   JOIN LATERAL (
       SELECT * FROM ledger.account
-       WHERE book = $1 AND path = asked.path AND asset = asked.asset LIMIT 1
+       WHERE path = asked.path AND asset = asked.asset AND book + 0 = $1 LIMIT 1
   ) a ON true
   JOIN LATERAL (
       SELECT * FROM ledger.balance WHERE book = $1 AND account = a.number LIMIT 1

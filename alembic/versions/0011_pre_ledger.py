@@ -50,10 +50,12 @@ END
 $$"""
 
 # The first exchange of every posting. Each statement of a volatile function sees what is committed
-# when it begins, so balances and the clock are read as they stand once the lock is held. LATERAL … LIMIT 1
-# makes each look-up one by key, whatever the planner believes about the tables: a plan that was cached
-# while they were small would otherwise scan them when they are large. Each key is looked up once, so
-# remembering results (memoize) only costs time, here and when the block is written.
+# when it begins, so balances and the clock are read as they stand once the lock is held. Each look-up is one
+# by key, whatever the planner believes about the tables: a plan that was cached while they were small would
+# otherwise scan them when they are large. LATERAL … LIMIT 1 sees to that, with other scans switched off until
+# the transaction ends; and `book + 0`, wherever another index begins with the book as well: of a book that is
+# newer than the last ANALYZE the planner believes that it is empty, and would walk through all of it. Each key
+# is looked up once, so remembering results (memoize) only costs time, here and when the block is written.
 LOCK_AND_READ = """\
 CREATE FUNCTION ledger.lock_and_read(
     wanted smallint, told timestamptz, due_max integer, ids text, paths text, assets text,
@@ -74,7 +76,8 @@ BEGIN
            lock_and_read.closed_through, lock_and_read.imported_through
       FROM ledger.head h WHERE h.book = wanted FOR NO KEY UPDATE;
     lock_and_read.isolation := current_setting('transaction_isolation');
-    PERFORM set_config('enable_memoize', 'off', true);
+    PERFORM set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+            set_config('enable_memoize', 'off', true);
     -- One clock for all processes, unless a test or a simulation brings its own.
     lock_and_read.clock := clock_timestamp();
     IF current_setting('causeway.injected_clock', true) = 'on' THEN
@@ -89,19 +92,19 @@ BEGIN
              ORDER BY h.expires_at, h.sequence LIMIT due_max
         );
     END IF;
-    -- Ids are ordered by time: most are newer than any that the book knows.
+    -- Ids are ordered by time: most are newer than any that is known in any book.
     IF ids <> '{}' THEN
-        SELECT t.id INTO newest FROM ledger.transfer t
-         WHERE t.book = wanted ORDER BY t.id DESC LIMIT 1;
-        SELECT r.id INTO refused FROM ledger.refusal r
-         WHERE r.book = wanted ORDER BY r.id DESC LIMIT 1;
+        SELECT t.id INTO newest FROM ledger.transfer t ORDER BY t.id DESC LIMIT 1;
+        SELECT r.id INTO refused FROM ledger.refusal r ORDER BY r.id DESC LIMIT 1;
         lock_and_read.spent := ARRAY(
             SELECT found.id FROM unnest(ids::uuid[]) AS asked (id) JOIN LATERAL (
-                SELECT t.id FROM ledger.transfer t WHERE t.book = wanted AND t.id = asked.id LIMIT 1
+                SELECT t.id FROM ledger.transfer t
+                 WHERE t.id = asked.id AND t.book + 0 = wanted LIMIT 1
             ) found ON true WHERE asked.id <= newest
         ) || ARRAY(
             SELECT found.id FROM unnest(ids::uuid[]) AS asked (id) JOIN LATERAL (
-                SELECT r.id FROM ledger.refusal r WHERE r.book = wanted AND r.id = asked.id LIMIT 1
+                SELECT r.id FROM ledger.refusal r
+                 WHERE r.id = asked.id AND r.book + 0 = wanted LIMIT 1
             ) found ON true WHERE asked.id <= refused
         );
     END IF;
@@ -115,7 +118,8 @@ BEGIN
               FROM unnest(paths::text[], assets::text[]) AS asked (path, asset)
               JOIN LATERAL (
                   SELECT * FROM ledger.account k
-                   WHERE k.book = wanted AND k.path = asked.path AND k.asset = asked.asset LIMIT 1
+                   WHERE k.path = asked.path AND k.asset = asked.asset AND k.book + 0 = wanted
+                   LIMIT 1
               ) a ON true
               JOIN LATERAL (
                   SELECT * FROM ledger.balance k
@@ -163,6 +167,7 @@ def upgrade() -> None:
     op.execute(REFUSE_OLD_RECORDS)
     alter_state()
     alter_accounts()
+    alter_keys()
     alter_transfers()
     create_effective()
     create_periods()
@@ -210,6 +215,45 @@ def alter_accounts() -> None:
     op.create_check_constraint(
         op.f("ck_account_event_credit_limit"), "account_event", EVENT_LIMIT, schema="ledger"
     )
+
+
+KEYS_BY_ID = (
+    ("transfer", "uq_transfer_book_id", "uq_transfer_id_book"),
+    ("refusal", "uq_refusal_book_id", "uq_refusal_id_book"),
+)
+
+
+def alter_keys() -> None:
+    """Ids first, books second: an id is looked up without the planner's opinion of the book."""
+    for table, before, after in KEYS_BY_ID:
+        op.drop_constraint(before, table, schema="ledger")
+        op.create_unique_constraint(after, table, ["id", "book"], schema="ledger")
+    op.drop_index("uq_transfer_reverses", "transfer", schema="ledger")
+    op.create_index(
+        "uq_transfer_reverses",
+        "transfer",
+        ["reverses", "book"],
+        schema="ledger",
+        unique=True,
+        postgresql_where=sa.text("reverses IS NOT NULL"),
+    )
+    op.create_index("ix_account_path", "account", ["path", "asset", "book"], schema="ledger")
+
+
+def restore_keys() -> None:
+    op.drop_index("ix_account_path", "account", schema="ledger")
+    op.drop_index("uq_transfer_reverses", "transfer", schema="ledger")
+    op.create_index(
+        "uq_transfer_reverses",
+        "transfer",
+        ["book", "reverses"],
+        schema="ledger",
+        unique=True,
+        postgresql_where=sa.text("reverses IS NOT NULL"),
+    )
+    for table, before, after in KEYS_BY_ID:
+        op.drop_constraint(after, table, schema="ledger")
+        op.create_unique_constraint(before, table, ["book", "id"], schema="ledger")
 
 
 def alter_transfers() -> None:
@@ -291,6 +335,7 @@ def downgrade() -> None:
     op.drop_index("ix_transfer_metadata_data", "transfer_metadata", schema="ledger")
     for name in ("ix_transfer_code", "ix_transfer_reference", "ix_transfer_correlation"):
         op.drop_index(name, "transfer", schema="ledger")
+    restore_keys()
     op.create_index(
         "ix_transfer_correlation",
         "transfer",

@@ -100,11 +100,11 @@ READS: dict[str, Read] = {
 LED_BY = {
     "balance at a time": "pk_entry",
     "balance on a date": "pk_entry",
-    "accounts": "uq_account_book_path_asset",
+    "accounts": "_account_",
     "open holds": "ix_hold_open_debit",
     "open holds of a path": "ix_hold_open_credit",
     "statement": "pk_entry",
-    "transfer": "uq_transfer_book_id",
+    "transfer": "uq_transfer_id_book",
     "transfers": "pk_transfer",
     "transfers by path": "pk_entry",
     "transfers by a client's path": "pk_entry",

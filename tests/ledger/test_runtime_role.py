@@ -228,7 +228,7 @@ REFUSED = {
         ),
         "head_moves_on",
     ),
-    "an id that is spent": (row(id=f"'{name_id('a')}'"), "uq_transfer_book_id"),
+    "an id that is spent": (row(id=f"'{name_id('a')}'"), "uq_transfer_id_book"),
     "an account on both sides": (row(credit="debit"), "ck_transfer_accounts_differ"),
     "an amount below zero": (row(amount="-1"), "ck_transfer_amount"),
     "a hold posted twice": (
