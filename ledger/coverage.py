@@ -10,6 +10,7 @@ one block never leaves clients short in between, so it is the blocks' ends that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -125,7 +126,12 @@ SELECT found.* FROM point p LEFT JOIN LATERAL (
 
 
 async def page_coverage(
-    conn: AsyncConnection, book: int, *, asset: str | None = None, after: int = 0
+    conn: AsyncConnection,
+    book: int,
+    *,
+    asset: str | None = None,
+    after: int = 0,
+    known: Mapping[str, Coverage] | None = None,
 ) -> CoveragePage:
     """Return how the coverage changed, block by block, behind block *after*.
 
@@ -134,12 +140,16 @@ async def page_coverage(
     Args:
         asset: only this one.
         after: cursor of the page before this one: a height.
+        known: coverage by asset at the end of block *after*, of a caller who has kept it; else every
+            account of clients is asked for it.
 
     Raises:
         BadInput: there is no block *after*.
     """
     start = await _end_of_block(conn, book, after)
-    held = {item.asset: item for item in await coverage(conn, book, at_sequence=start)}
+    if known is None:
+        known = {item.asset: item for item in await coverage(conn, book, at_sequence=start)}
+    held = dict(known)
     rows = await run(conn, _CHANGES, book, start, WINDOW, asset)
     if not rows:
         return CoveragePage(items=(), after=None)

@@ -45,6 +45,7 @@ PACKAGES: Final = (
     "custody",
     "trading",
     "settlement",
+    "reporting",
 )
 #: And ``books``, where the rooms within the ledger keep what moves along the edges of a machine: in
 #: the schema of the ledger itself there is nothing but the journal and its state.

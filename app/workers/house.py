@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.workers.book_mover import BookMover
 from app.workers.calculator import Calculator
+from app.workers.client_money import ClientMoneyWatch
 from app.workers.house_file import HouseFile
 from app.workers.jobs import Handler, JobWorker
 from app.workers.loops import Loop, run_loops
@@ -171,6 +172,7 @@ def _loops(house: House, watcher: Watcher) -> list[Loop]:
     engine, clock, pause = house.engine, house.clock, house.file.pause
     settlement = SettlementWorker(engine=engine, clock=clock, book=house.file.book)
     relay = RelayWorker(engine=engine, clock=clock, write=house.write)
+    money = ClientMoneyWatch(engine=engine, clock=clock, book=house.file.book)
 
     async def watch() -> Mapping[str, object]:
         turn = await watcher.turn()
@@ -200,10 +202,15 @@ def _loops(house: House, watcher: Watcher) -> list[Loop]:
     async def hand_on() -> Mapping[str, object]:
         return _nonzero({"events": await relay.turn()})
 
+    async def watch_money() -> Mapping[str, object]:
+        return _nonzero({"changes": len(await money.turn())})
+
     return [
         Loop(name="watcher", turn=watch, pause=pause, usual=frozenset({"included"})),
         Loop(name="settlement", turn=settle, pause=pause),
         Loop(name="relay", turn=hand_on, pause=pause, usual=frozenset({"events"})),
+        # Each change is a warning of its own.
+        Loop(name="client-money", turn=watch_money, pause=pause, usual=frozenset({"changes"})),
     ]
 
 
