@@ -24,9 +24,10 @@ from bench.measure import Turn, versions
 from kernel.clock import SystemClock
 from kernel.db import APP_ROLE, create_engine, transact
 from kernel.ids import derive_id
+from ledger.accounts import open_accounts
 from ledger.chart import account_spec
 from ledger.model import BATCH_MAX, PostResult, Transfer, transfer
-from ledger.posting import open_accounts, open_book, post, require_applied
+from ledger.posting import open_book, post, require_applied
 from ledger.writer import Writer
 
 SEED: Final = 20

@@ -32,8 +32,9 @@ from bench.measure import Measured, Result, Shared, versions
 from kernel.clock import SystemClock
 from kernel.db import APP_ROLE, create_engine, transact
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import Transfer, hold, post_hold, transfer
-from ledger.posting import ensure_accounts, open_book, post, require_applied
+from ledger.posting import open_book, post, require_applied
 from ledger.verification import verify
 
 SEED: Final = 20

@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody.plan import Plan
 from kernel.events import record
+from ledger.accounts import ensure_accounts
 from ledger.model import BATCH_MAX, Transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 
 
 async def apply_plan(conn: AsyncConnection, plan: Plan, *, book: int, now: datetime) -> None:

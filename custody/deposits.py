@@ -33,7 +33,8 @@ from custody.reversals import open_frozen, shut_again
 from custody.screening import Screen, nobody_blocked
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, list_history
-from ledger.posting import ensure_accounts, post
+from ledger.accounts import ensure_accounts
+from ledger.posting import post
 from ledger.queries import get_balance
 from registry.authority import require_role
 from registry.model import Role

@@ -32,8 +32,9 @@ from custody.payout_postings import accounts, released, reserved
 from kernel.errors import Refused
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import PostResult
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from ledger.queries import get_balance
 from registry.authority import require_role, verify_signature
 from registry.model import Operator, Role

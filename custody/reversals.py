@@ -21,7 +21,8 @@ from custody.payout_model import CANCELLABLE, Payout, PayoutState
 from custody.payout_postings import released
 from custody.payout_store import list_payouts, lock_payouts
 from custody.plan import Plan
-from ledger.posting import ensure_accounts, post, set_frozen
+from ledger.accounts import ensure_accounts, set_frozen
+from ledger.posting import post
 from ledger.queries import get_balance, list_accounts
 
 Frozen = tuple[str, str]

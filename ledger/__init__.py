@@ -5,8 +5,8 @@ account, one credit account, one amount of one asset, so it balances by construc
 transfers that stand or fall together are a *chain*. A reservation is an open pending transfer, a
 *hold*.
 
-Verbs: `posting.open_book`, `posting.ensure_accounts`, `posting.post`, `posting.decided`,
-`posting.set_frozen`; `writer` groups submissions; `queries`, `holds`, `account_statement`, `search`,
+Verbs: `posting.open_book`, `accounts.ensure_accounts`, `posting.post`, `posting.decided`,
+`accounts.set_frozen`; `writer` groups submissions; `queries`, `holds`, `account_statement`, `search`,
 `trial`, `tree` and `coverage` read; `proofs` and `verification` prove; `scenarios` plays stories written as text. Whoever
 imports `ledger.posting` moves money.
 

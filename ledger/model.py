@@ -173,7 +173,7 @@ class AccountSpec:
 
     Attributes:
         credit_limit: smallest units by which the flagged side may exceed the other; 0: not at all.
-            It can be set anew later (`ledger.posting.set_credit_limit`).
+            It can be set anew later (`ledger.accounts.set_credit_limit`).
         purpose: an opaque token.
         metadata: as a transfer's.
         effective_at: since when it exists for the accounts, if that is before it was recorded:

@@ -100,3 +100,13 @@ def _require_plain(value: object, depth: int) -> None:
                 _require_plain(item, depth + 1)
         case _:
             raise BadInput(f"metadata cannot hold a {type(value).__name__}")
+
+
+def require_reason(text: str) -> None:
+    """Refuse a reason that no record could hold; unlike a token it may have blanks.
+
+    Raises:
+        BadInput: empty, too long, or not printable.
+    """
+    if not text or len(text) > TEXT_LENGTH_MAX or not text.isprintable():
+        raise BadInput(f"a reason is 1 to {TEXT_LENGTH_MAX} printable characters, not {text!r}")

@@ -38,19 +38,12 @@ from kernel.db import transact
 from kernel.errors import BadInput
 from kernel.ids import derive_id
 from kernel.money import Asset
+from ledger.accounts import ensure_accounts, open_accounts, set_credit_limit, set_frozen
 from ledger.chart import account_spec
 from ledger.form import RESERVED_VERSION
 from ledger.model import ALL, Kind, PostResult, Transfer
-from ledger.posting import (
-    close_period,
-    ensure_accounts,
-    open_accounts,
-    open_book,
-    post,
-    reopen_period,
-    set_credit_limit,
-    set_frozen,
-)
+from ledger.periods import close_period, reopen_period
+from ledger.posting import open_book, post
 from ledger.queries import get_balance
 
 START: Final = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)

@@ -29,7 +29,7 @@ from ledger import store
 from ledger.carried import ACCOUNTS_MAX, Carried, is_plain
 from ledger.decide import EXPIRIES_MAX, Deciding
 from ledger.model import BATCH_MAX, PostResult, Transfer
-from ledger.posting import prepare
+from ledger.requests import prepare
 from ledger.state import Decisions, Request, Snapshot
 
 GROUP_MAX: Final = 1_000

@@ -20,8 +20,9 @@ from custody.model import client_account
 from custody.payout_coverage import count_spare
 from kernel.errors import BadInput
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import Transfer, chain, hold, post_hold, void_hold
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from ledger.queries import list_accounts
 from registry.model import Operator, Role
 from registry.queries import get_asset

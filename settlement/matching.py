@@ -27,8 +27,9 @@ from custody.deposit_model import Receipt, ReceiptState
 from custody.model import rail_account
 from custody.receipts import list_receipts, mark_matched
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import Transfer, chain, transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from settlement import instruction_store
 from settlement.model import Direction, Instruction, InstructionState, Rail, ReceiptMatch
 from settlement.steps import SYSTEM, Why, step_instruction

@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput, Refused
 from kernel.ids import derive_id, stable_id
+from ledger.accounts import ensure_accounts
 from ledger.model import Transfer, chain, transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from registry.authority import signing_bytes
 from registry.model import Operator, Role
 from settlement import instruction_store, store

@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import Transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from marketdata.prices import get_price
 from registry.queries import get_asset, get_party
 from trading import store

@@ -11,8 +11,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.money import Price, Rounding
+from ledger.accounts import ensure_accounts
 from ledger.model import Transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from marketdata.prices import latest_price
 from registry.queries import get_asset
 from trading import store

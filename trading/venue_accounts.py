@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import BadInput, Refused
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.accounts import ensure_accounts
+from ledger.posting import post, require_applied
 from ledger.queries import list_accounts
 from marketdata.model import Instrument
 from trading.errors import VenueAccountOpen

@@ -19,6 +19,7 @@ from kernel.db import transact
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
+from ledger.accounts import open_accounts
 from ledger.imports import store
 from ledger.imports.errors import ImportDiffers, ImportStopped
 from ledger.imports.model import (
@@ -37,7 +38,7 @@ from ledger.model import BATCH_MAX, AccountSpec
 from ledger.opaque import require_token
 from ledger.outcome import AccountOutcome, Outcome
 from ledger.people import require_approver, require_proposer
-from ledger.posting import open_accounts, post
+from ledger.posting import post
 from ledger.queries import head
 from registry.queries import list_assets, list_parties
 

@@ -19,6 +19,7 @@ from kernel.errors import Refused
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
 from kernel.jobs import enqueue
+from ledger.accounts import ensure_accounts
 from ledger.answers import first_refusal
 from ledger.interbook import store
 from ledger.interbook.errors import MoveNotPossible, MoveReferenceTaken
@@ -26,7 +27,7 @@ from ledger.interbook.model import JOB, NOT_COVERED, Move, MoveRequest, MoveStat
 from ledger.interbook.postings import arrived, check_request, held, move_bytes, returned, settled
 from ledger.model import Transfer
 from ledger.people import require_approver, require_proposer
-from ledger.posting import ensure_accounts, lock_book, post, require_applied
+from ledger.posting import lock_book, post, require_applied
 from ledger.queries import head
 from registry.queries import get_asset
 

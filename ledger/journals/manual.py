@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.answers import first_refusal
 from ledger.journals import store
 from ledger.journals.decisions import (
@@ -36,7 +37,7 @@ from ledger.journals.templates import (
 )
 from ledger.model import PostResult, Transfer
 from ledger.people import require_approver, require_proposer, require_rejecter, require_sha256
-from ledger.posting import ensure_accounts, lock_book, post
+from ledger.posting import lock_book, post
 from ledger.queries import get_balance, head
 from registry.queries import get_asset, get_wallet
 

@@ -25,7 +25,8 @@ from ledger.journals.errors import NotOpen
 from ledger.journals.model import JournalState, PeriodProposal, PeriodState
 from ledger.model import PeriodEventKind
 from ledger.people import require_approver, require_proposer, require_rejecter
-from ledger.posting import close_period, lock_book, reopen_period
+from ledger.periods import close_period, reopen_period
+from ledger.posting import lock_book
 from ledger.queries import head
 
 ENTITY: Final = "period"

@@ -24,7 +24,8 @@ import pytest
 
 from kernel.db import APP_ROLE, create_engine, transact
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, post
+from ledger.accounts import ensure_accounts
+from ledger.posting import post
 from kernel.ids import stable_id
 
 

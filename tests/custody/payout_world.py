@@ -29,8 +29,9 @@ from custody.testing import allow, approve, set_policy
 from kernel.clock import ManualClock
 from kernel.db import transact
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, open_book, post, require_applied
+from ledger.posting import open_book, post, require_applied
 from ledger.queries import trial_balance
 from ledger.testing import enforce_lock_order
 from registry.changes import found

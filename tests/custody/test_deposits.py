@@ -32,9 +32,10 @@ from kernel.db import constraint_name
 from kernel.errors import BadInput
 from kernel.ids import derive_id
 from kernel.states import StateTable, trigger_name, trigger_statements
+from ledger.accounts import ensure_accounts, set_frozen
 from ledger.errors import PostingRefused
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, post, require_applied, set_frozen
+from ledger.posting import post, require_applied
 from ledger.testing import enforce_lock_order
 from registry.errors import NotAuthorised
 from registry.testing import operator_keypair

@@ -22,7 +22,7 @@ from custody.ports import PayoutSigner
 from custody.signer.errors import SignerRefused
 from custody.signer.wire import Intent, SignedApproval
 from kernel.errors import OutsideUnavailable, Refused
-from ledger.posting import set_frozen
+from ledger.accounts import set_frozen
 from registry.testing import TOKEN, operator_keypair
 from tests.custody.payout_world import (
     BOOK,

@@ -12,8 +12,9 @@ from custody.addresses import assign_address
 from custody.model import AddressPurpose
 from custody.payout_model import PayoutState
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from tests.custody.payout_world import BOOK, ETH, USDT, World, make_world
 
 FEE = 21_000 * (10**9 + 10**8)

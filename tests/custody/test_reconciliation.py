@@ -11,8 +11,9 @@ from chain.model import Block
 from custody.errors import NotPossible
 from custody.reconciliation import Reconciled, held_in_custody, reconcile_chain
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import Balance, Side, transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from ledger.testing import enforce_lock_order
 from tests.custody.house import BOOK, ETHER, House
 

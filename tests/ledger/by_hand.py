@@ -14,13 +14,14 @@ from kernel.clock import ManualClock
 from kernel.db import transact
 from kernel.events import DomainEvent, list_history
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.journals.decisions import journal_bytes, period_bytes
 from ledger.journals.manual import approve_journal, get_journal, propose_journal
 from ledger.journals.model import JournalRequest, ManualJournal, PeriodProposal
 from ledger.journals.periods import approve_period, get_period
 from ledger.journals.templates import Capital, CapitalAction, Template
 from ledger.model import PostResult, Transfer, transfer
-from ledger.posting import ensure_accounts, open_book, post
+from ledger.posting import open_book, post
 from ledger.queries import get_balance
 from registry.changes import found
 from registry.model import LegalEntity, Role

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import transact
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts, set_frozen
 from ledger.model import (
     Balance,
     HoldState,
@@ -26,7 +27,7 @@ from ledger.model import (
     transfer,
     void_hold,
 )
-from ledger.posting import ensure_accounts, open_book, post, set_frozen
+from ledger.posting import open_book, post
 
 BOOK = 1
 BEGIN = datetime(2026, 3, 1, 20, 0, tzinfo=UTC)

@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.local.databases import Database
 from kernel.db import APP_ROLE, POOL_SIZE_MAX, create_engine, sqlstate, transact
 from kernel.errors import CommitUnknown
+from ledger.accounts import ensure_accounts
 from ledger.model import PostResult, Transfer, chain, transfer
 from ledger.outcome import Outcome
-from ledger.posting import decided, ensure_accounts, post
+from ledger.posting import decided, post
 from ledger.queries import head, list_transfers, trial_balance
 from ledger.scenarios import name_id, play
 from ledger.verification import verify

@@ -19,6 +19,7 @@ from kernel.db import constraint_name, sqlstate
 from kernel.errors import BadInput
 from kernel.events import list_history
 from kernel.ids import derive_id
+from ledger.accounts import set_frozen
 from ledger.errors import PostingRefused
 from ledger.imports.errors import FilesNotValid, ImportDiffers, ImportStopped, NotImported
 from ledger.imports.holds import HoldEnd, hold_bytes, resolve_imported_hold
@@ -44,7 +45,7 @@ from ledger.imports.planning import batches, import_bytes, make_plan
 from ledger.imports.reading import read_files
 from ledger.model import PostResult
 from ledger.model import hold as make_hold
-from ledger.posting import close_period, set_frozen
+from ledger.periods import close_period
 from ledger.queries import head, list_accounts, list_open_holds, list_transfers
 from ledger.testing import enforce_lock_order
 from ledger.verification import verify

@@ -19,6 +19,7 @@ from app.workers.jobs import JobWorker
 from kernel.db import constraint_name, sqlstate
 from kernel.errors import BadInput, Refused
 from kernel.jobs import claim_due
+from ledger.accounts import ensure_accounts, set_frozen
 from ledger.errors import BookNotOpen, NotInChart
 from ledger.interbook.errors import MoveNotPossible, MoveReferenceTaken, NoSuchMove
 from ledger.interbook.model import JOB, NOT_COVERED, ClearingStanding, Move, MoveRequest, MoveState
@@ -31,7 +32,6 @@ from ledger.interbook.moving import (
 )
 from ledger.interbook.postings import move_bytes
 from ledger.interbook.standing import clearing_standings
-from ledger.posting import ensure_accounts, set_frozen
 from ledger.queries import list_open_holds
 from ledger.testing import enforce_lock_order
 from ledger.verification import verify

@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from kernel.db import transact
 from kernel.errors import BadInput
 from ledger import merkle
+from ledger.accounts import ensure_accounts
 from ledger.checkpoint import Checkpoint, origin_of, parse_verifier_key, verifier_key
 from ledger.errors import BookNotOpen
 from ledger.journal_file import JournalHeader, export_journal, parse_header
 from ledger.journal_verification import JournalVerified, verify_journal
 from ledger.model import Transfer
-from ledger.posting import ensure_accounts, post
+from ledger.posting import post
 from ledger.proofs import make_checkpoint
 from ledger.queries import head
 from ledger.scenarios import name_id

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import constraint_name, sqlstate
 from kernel.errors import BadInput, Refused
+from ledger.accounts import ensure_accounts, set_frozen
 from ledger.errors import AccountDiffers
 from ledger.journals.decisions import APPROVE_JOURNAL, journal_bytes
 from ledger.journals.errors import NotOpen, NotOurs, PeriodNotClosable, ReferenceTaken
@@ -38,7 +39,7 @@ from ledger.journals.templates import (
     template_name,
     to_content,
 )
-from ledger.posting import close_period, ensure_accounts, set_frozen
+from ledger.periods import close_period
 from ledger.queries import list_transfers
 from ledger.testing import enforce_lock_order
 from ledger.verification import verify

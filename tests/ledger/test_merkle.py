@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from kernel.db import transact
 from kernel.errors import BadInput, Refused
 from ledger import checkpoint, merkle
+from ledger.accounts import ensure_accounts
 from ledger.model import Transfer
-from ledger.posting import ensure_accounts, open_book, post
+from ledger.posting import open_book, post
 from ledger.proofs import make_checkpoint, prove_consistency, prove_inclusion, root_at
 from ledger.queries import head
 from ledger.scenarios import START, name_id

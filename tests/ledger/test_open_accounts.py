@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from kernel.db import constraint_name, transact
 from kernel.errors import BadInput
 from kernel.money import AMOUNT_MAX
+from ledger.accounts import open_accounts, set_credit_limit, set_frozen
 from ledger.errors import BookNotOpen, PostingRefused
 from ledger.model import BATCH_MAX, AccountResult, AccountSpec, Side, transfer
 from ledger.outcome import AccountOutcome, Outcome
-from ledger.posting import open_accounts, open_book, post, set_credit_limit, set_frozen
+from ledger.posting import open_book, post
 from ledger.queries import head, list_accounts
 from ledger.scenarios import START, name_id, play
 from ledger.verification import verify

@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.db import transact
 from kernel.ids import derive_id
 from ledger import statements
+from ledger.accounts import ensure_accounts
 from ledger.model import BATCH_MAX, Transfer, transfer
 from ledger.outcome import Outcome
-from ledger.posting import decided, ensure_accounts, open_book, post, require_applied
+from ledger.posting import decided, open_book, post, require_applied
 from ledger.scenarios import START
 
 OTHERS = tuple(name for name in statements.PARTS if name not in {"posted", "standings"})
@@ -98,8 +99,8 @@ async def read_by_index(engine: AsyncEngine) -> dict[str, int]:
     async with engine.connect() as conn:
         await conn.exec_driver_sql("SELECT pg_stat_force_next_flush()")
         rows = await conn.exec_driver_sql(
-            "SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = 'ledger'"
+            "SELECT indexrelname AS name, idx_tup_read AS n FROM pg_stat_user_indexes WHERE schemaname = 'ledger'"
             " UNION ALL"
             " SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE schemaname = 'ledger'"
         )
-        return {row[0]: row[1] for row in rows}
+        return {row["name"]: row["n"] for row in rows.mappings()}

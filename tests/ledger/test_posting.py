@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import constraint_name, sqlstate, transact
 from kernel.errors import BadInput
+from ledger.accounts import ensure_accounts
 from ledger.errors import AccountDiffers, BookNotOpen, NotATransaction, NotInChart, PostingRefused
 from ledger.model import (
     BATCH_MAX,
@@ -26,14 +27,7 @@ from ledger.model import (
     void_hold,
 )
 from ledger.outcome import Outcome
-from ledger.posting import (
-    decided,
-    ensure_accounts,
-    open_book,
-    post,
-    post_reversal,
-    require_applied,
-)
+from ledger.posting import decided, open_book, post, post_reversal, require_applied
 from ledger.queries import get_balance, head, list_accounts, list_transfers
 from ledger.scenarios import START, name_id, play
 from ledger.tables import JOURNAL_TABLES

@@ -12,13 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.db import transact
 from kernel.errors import BadInput
 from ledger.account_statement import page_effective_statement
+from ledger.accounts import open_accounts
 from ledger.chart import account_spec
 from ledger.coverage import Coverage, coverage, page_coverage
 from ledger.errors import BookNotOpen, NotInChart
 from ledger.holds import get_position, page_open_holds
 from ledger.model import Balance, Kind, Side, transfer
 from ledger.points import Point
-from ledger.posting import open_accounts, open_book, post
+from ledger.posting import open_book, post
 from ledger.queries import (
     get_balance,
     head,

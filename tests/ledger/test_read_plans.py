@@ -15,11 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.db import transact
 from kernel.ids import derive_id
 from ledger.account_statement import page_effective_statement, page_statement
+from ledger.accounts import ensure_accounts
 from ledger.coverage import coverage, page_coverage
 from ledger.holds import get_position, page_open_holds
 from ledger.model import Kind, Transfer, hold, transfer, void_hold
 from ledger.points import Point
-from ledger.posting import ensure_accounts, open_book, post
+from ledger.posting import open_book, post
 from ledger.queries import (
     get_balance,
     list_periods,

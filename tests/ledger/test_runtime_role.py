@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import APP_ROLE, constraint_name, metadata, sqlstate, transact
+from ledger.accounts import open_accounts
 from ledger.model import AccountSpec, Side, Transfer
-from ledger.posting import open_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from ledger.scenarios import name_id
 from ledger.tables import JOURNAL_TABLES, head
 from ledger.verification import verify

@@ -19,19 +19,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import metadata, transact
 from ledger import tables
+from ledger.accounts import ensure_accounts, open_accounts, set_credit_limit, set_frozen
 from ledger.audit import Fault
 from ledger.checkpoint import Checkpoint, origin_of
 from ledger.errors import BookNotOpen
 from ledger.model import AccountSpec, Side, Transfer
-from ledger.posting import (
-    close_period,
-    ensure_accounts,
-    open_accounts,
-    post,
-    require_applied,
-    set_credit_limit,
-    set_frozen,
-)
+from ledger.periods import close_period
+from ledger.posting import post, require_applied
 from ledger.proofs import make_checkpoint
 from ledger.queries import head
 from ledger.scenarios import START, name_id, play

@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import POOL_SIZE_MAX, transact
 from kernel.errors import BadInput
+from ledger.accounts import ensure_accounts, set_credit_limit, set_frozen
 from ledger.audit import Fault
 from ledger.model import Transfer, hold, post_hold, void_hold
-from ledger.posting import ensure_accounts, open_book, post, set_credit_limit, set_frozen
+from ledger.posting import open_book, post
 from ledger.scenarios import name_id
 from ledger.verification import examine, verify
 

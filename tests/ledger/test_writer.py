@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from kernel.clock import ManualClock
 from kernel.db import transact
 from kernel.errors import BadInput, OutcomeUnknown, OutsideUnavailable
+from ledger.accounts import ensure_accounts
 from ledger.model import Kind, Transfer, chain
 from ledger.outcome import Outcome
-from ledger.posting import decided, ensure_accounts, post
+from ledger.posting import decided, post
 from ledger.queries import get_balance
 from ledger.scenarios import START, name_id, play
 from ledger.verification import verify

@@ -23,8 +23,9 @@ from custody.signer.errors import SignerRefused
 from custody.signer.wire import Intent, SignedApproval
 from kernel.errors import CausewayError, OutsideUnavailable
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from ledger.queries import list_open_holds
 from registry.queries import get_operator
 from registry.testing import operator_keypair

@@ -32,8 +32,9 @@ from kernel.db import transact
 from kernel.errors import BadInput, Refused
 from kernel.ids import derive_id
 from kernel.money import Price
+from ledger.accounts import ensure_accounts
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, open_book, post, require_applied
+from ledger.posting import open_book, post, require_applied
 from ledger.queries import trial_balance
 from registry.changes import found
 from registry.model import Operator

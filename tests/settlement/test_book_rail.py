@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import Refused
+from ledger.accounts import ensure_accounts, set_frozen
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, post, require_applied, set_frozen
+from ledger.posting import post, require_applied
 from ledger.queries import list_open_holds
 from settlement.book_rail import accept_book, cancel_book, settle_book
 from settlement.errors import NotCovered

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kernel.db import transact
 from kernel.errors import BadInput, Refused
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from ledger.queries import get_balance
 from registry.errors import NotAuthorised, UnknownRecord
 from registry.testing import USDT

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody.payout_model import PayoutState
 from custody.payouts import list_payouts
 from kernel.events import list_history
-from ledger.posting import set_frozen
+from ledger.accounts import set_frozen
 from registry.model import Role
 from registry.testing import USDT, change, operator
 from settlement.errors import NoStandingInstruction, NotCovered, NotReleasable

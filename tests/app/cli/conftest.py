@@ -17,8 +17,9 @@ from app.local.databases import Database
 from kernel.clock import SystemClock
 from kernel.db import transact
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, open_book, post, require_applied
+from ledger.posting import open_book, post, require_applied
 from registry.changes import found
 from registry.testing import DEMO_OPERATORS, ENTITY, ETH, USDT, demo_founding, operator_keypair
 

@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.clock import SystemClock
 from kernel.db import transact
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import transfer
-from ledger.posting import ensure_accounts, open_book, post, require_applied
+from ledger.posting import open_book, post, require_applied
 from ledger.queries import get_balance
 from ledger.verification import verify
 from registry.model import LegalEntity

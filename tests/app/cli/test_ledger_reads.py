@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.clock import SystemClock
 from kernel.db import transact
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import hold, post_hold, reversal, transfer
-from ledger.posting import close_period, ensure_accounts, post, require_applied
+from ledger.periods import close_period
+from ledger.posting import post, require_applied
 from ledger.queries import head
 from registry.testing import ETH
 from tests.app.cli.conftest import BOOK, Cli

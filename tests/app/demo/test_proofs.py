@@ -20,8 +20,9 @@ from custody.model import AddressPurpose
 from kernel.clock import SystemClock
 from kernel.ids import derive_id
 from kernel.settings import Secret, Settings
+from ledger.accounts import ensure_accounts
 from ledger.model import reversal, transfer
-from ledger.posting import ensure_accounts, post, require_applied
+from ledger.posting import post, require_applied
 from registry.testing import EVM
 from venues.simulator.testing import control
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import transact
 from kernel.ids import derive_id
+from ledger.accounts import ensure_accounts
 from ledger.model import (
     PostResult,
     Transfer,
@@ -26,7 +27,7 @@ from ledger.model import (
     void_hold,
 )
 from ledger.outcome import Outcome
-from ledger.posting import ensure_accounts, open_book, post
+from ledger.posting import open_book, post
 from ledger.scenarios import START
 from ledger.store import COPIED_FROM
 

@@ -14,16 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from kernel.db import transact
 from kernel.ids import derive_id
 from kernel.money import AMOUNT_MAX, Asset
+from ledger.accounts import open_accounts, set_credit_limit, set_frozen
 from ledger.chart import account_spec
 from ledger.model import ALL, Kind, Transfer, chain
-from ledger.posting import (
-    close_period,
-    open_accounts,
-    open_book,
-    post,
-    set_credit_limit,
-    set_frozen,
-)
+from ledger.periods import close_period
+from ledger.posting import open_book, post
 from ledger.trial import page_trial_balance
 
 BOOK = 1

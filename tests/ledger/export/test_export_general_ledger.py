@@ -26,7 +26,8 @@ from ledger.export.general_ledger import (
 from ledger.export.gl_exporting import export_gl
 from ledger.export.model import ExportRefused
 from ledger.model import transfer
-from ledger.posting import close_period, post, reopen_period
+from ledger.periods import close_period, reopen_period
+from ledger.posting import post
 from ledger.scenarios import name_id
 from tests.ledger.export.conftest import ASSETS, BOOK, START, names_in
 from tests.ledger.export.test_export_texts import frame
