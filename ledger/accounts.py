@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kernel.db import driver
 from kernel.errors import BadInput
 from kernel.money import AMOUNT_MAX
-from ledger import statements, store
+from ledger import blocks, statements, store
 from ledger.arrays import numbers, texts, times
 from ledger.chart import account_spec
 from ledger.errors import AccountDiffers, BookNotOpen, PostingRefused
@@ -166,7 +166,7 @@ async def _write_accounts(
         )
         for place, (spec, _) in enumerate(new, 1)
     ]
-    sealed = await store.seal(conn, head, lines)
+    sealed = await blocks.seal(conn, head, lines)
     specs = [spec for spec, _ in new]
     async with driver(conn) as raw:
         await raw.execute(
@@ -186,7 +186,7 @@ async def _write_accounts(
             times([spec.effective_at for spec in specs]),
             head.at,
         )
-        await store.write_block(
+        await blocks.write_block(
             raw,
             head,
             sealed,
@@ -313,7 +313,7 @@ async def _change_account(
             spec = replace(spec, credit_limit=limit)
     sequence = head.sequence + 1
     line = account_line(book, sequence, head.at, row["number"], kind, spec, reason)
-    sealed = await store.seal(conn, head, [line])
+    sealed = await blocks.seal(conn, head, [line])
     async with driver(conn) as raw:
         await raw.execute(
             statements.WRITE_ACCOUNT_EVENT,
@@ -327,7 +327,7 @@ async def _change_account(
             frozen,
             str(spec.credit_limit),
         )
-        await store.write_block(raw, head, sealed, records=1, closed_through=head.closed_through)
+        await blocks.write_block(raw, head, sealed, records=1, closed_through=head.closed_through)
 
 
 def _require_unused(account: Standing, limit: int) -> None:

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.db import driver
-from ledger import statements, store
+from ledger import blocks, statements, store
 from ledger.errors import PeriodRefused
 from ledger.model import PeriodEventKind
 from ledger.opaque import require_reason
@@ -75,12 +75,12 @@ async def _record_period(
     _require_period(head.closed_through, kind, through, head.at)
     sequence = head.sequence + 1
     line = period_line(book, sequence, head.at, kind, through, *said)
-    sealed = await store.seal(conn, head, [line])
+    sealed = await blocks.seal(conn, head, [line])
     async with driver(conn) as raw:
         await raw.execute(
             statements.WRITE_PERIOD_EVENT, book, sequence, kind.value, through, *said, head.at
         )
-        await store.write_block(raw, head, sealed, records=1, closed_through=through)
+        await blocks.write_block(raw, head, sealed, records=1, closed_through=through)
     return sequence
 
 

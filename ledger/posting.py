@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.db import driver
 from kernel.errors import BadInput
-from ledger import merkle, statements, store, tables
+from ledger import blocks, merkle, statements, store, tables
 from ledger.accounts import ensure_accounts
 from ledger.arrays import numbers
 from ledger.decide import EXPIRIES_MAX, decide
@@ -103,7 +103,7 @@ async def post(
         await store.complete(raw, snapshot, head, requests)
     decisions = decide(snapshot, requests, head.at)
     if decisions.lines:
-        await store.write(conn, head, decisions)
+        await blocks.write(conn, head, decisions)
     return decisions.results
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.clock import Clock
 from kernel.db import driver, transact
 from kernel.errors import BadInput, CausewayError, OutcomeUnknown, OutsideUnavailable
-from ledger import store
+from ledger import blocks, store
 from ledger.carried import ACCOUNTS_MAX, Carried, is_plain
 from ledger.decide import EXPIRIES_MAX, Deciding
 from ledger.model import BATCH_MAX, PostResult, Transfer
@@ -308,7 +308,7 @@ class Writer:
         self.decided_ahead += counts
         if not decisions.lines:
             return decisions.results
-        written = await store.write(conn, head, decisions, carried.open_leaves)
+        written = await blocks.write(conn, head, decisions, carried.open_leaves)
         carried.open_leaves = written.open_leaves
         return written.results
 

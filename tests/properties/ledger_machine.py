@@ -28,13 +28,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.clock import ManualClock
 from kernel.db import transact
 from ledger.accounts import open_accounts, set_credit_limit, set_frozen
+from ledger.blocks import COPIED_FROM
 from ledger.errors import PeriodRefused, PostingRefused
 from ledger.model import PostResult
 from ledger.outcome import AccountOutcome
 from ledger.periods import close_period, reopen_period
 from ledger.posting import decided, open_book, post
 from ledger.queries import head, list_open_holds, trial_balance
-from ledger.store import COPIED_FROM
 from ledger.verification import verify
 from ledger.writer import Writer
 from tests.properties.ledger_aimer import (

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from kernel.db import transact
 from kernel.ids import derive_id
 from ledger.accounts import ensure_accounts
+from ledger.blocks import COPIED_FROM
 from ledger.model import (
     PostResult,
     Transfer,
@@ -29,7 +30,6 @@ from ledger.model import (
 from ledger.outcome import Outcome
 from ledger.posting import open_book, post
 from ledger.scenarios import START
-from ledger.store import COPIED_FROM
 
 CODE: Final = "crash.test"
 FAR_TOO_MUCH: Final = 10**30
