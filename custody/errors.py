@@ -5,6 +5,7 @@
     kernel.errors.Refused
     ├── UnknownRow           no deposit, receipt, payout or address with that id
     ├── NotPossible          the state of the row does not allow it, or not for this wallet
+    ├── ClientsUncovered     clients would be owed more than is held for them
     └── NotOurs              an address or wallet that custody does not hold
 """
 
@@ -19,6 +20,10 @@ class UnknownRow(Refused):
 
 class NotPossible(Refused):
     """The state of the row does not allow it, or not for this wallet."""
+
+
+class ClientsUncovered(Refused):
+    """Clients would be owed more than is held for them (rule 6 of the account book)."""
 
 
 class NotOurs(Refused):

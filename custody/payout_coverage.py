@@ -9,13 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody import payout_store as store
 from ledger.queries import list_accounts
 from registry.model import HOUSE
+from registry.queries import get_wallet
 
 
 async def count_spare(conn: AsyncConnection, book: int, assets: Collection[str]) -> dict[str, int]:
     """Return by how much clients' holdings exceed what clients are owed, by asset.
 
     Payouts that are signed count as owed until their coins are gone, and so do the fees that live
-    payouts may still cost.
+    payouts may still cost. Coins on their way from clients to the house are gone already.
     """
     spare = dict.fromkeys(assets, 0)
     for prefix, sign in (("custody:", 1), ("transit:out:", 1), ("client:", -1), ("in-flight:", -1)):
@@ -26,4 +27,13 @@ async def count_spare(conn: AsyncConnection, book: int, assets: Collection[str])
     for asset, fees in (await store.sum_fee_caps(conn, book)).items():
         if asset in spare:
             spare[asset] -= fees
+    for source, target, asset, amount in await store.list_own_transfers(conn, book):
+        if asset in spare and await leaves_clients(conn, source, target):
+            spare[asset] -= amount
     return spare
+
+
+async def leaves_clients(conn: AsyncConnection, source: str, target: str) -> bool:
+    """Tell whether coins that go from one wallet of ours to another leave clients' holdings."""
+    held, kept = await get_wallet(conn, source), await get_wallet(conn, target)
+    return held.holds_client_money and not kept.holds_client_money

@@ -20,16 +20,18 @@ from chain.model import BroadcastOutcome, BroadcastReport, FeeQuote
 from chain.ports import ChainGateway
 from custody import payout_store as store
 from custody.allow_list import require_allowed
+from custody.errors import ClientsUncovered
 from custody.payout_allocation import (
     Allocation,
     BooksView,
     ChainView,
     Waiting,
     build_transaction,
+    find_uncovered,
     plan_allocation,
 )
 from custody.payout_approvals import from_document
-from custody.payout_coverage import count_spare
+from custody.payout_coverage import count_spare, leaves_clients
 from custody.payout_events import WORKER, move_attempt, step_payout
 from custody.payout_model import (
     SPENDABLE,
@@ -94,10 +96,16 @@ async def allocate(bench: Bench, payout: Payout) -> Payout | Waiting:
             # It may have been revoked since the payout was approved.
             now = bench.clock.now()
             await require_allowed(conn, claim.name, mine.chain, mine.destination, now=now)
-        planned = plan_allocation(mine, seen, await look_at_books(conn, mine, seen.next_nonce))
-        return planned if isinstance(planned, Waiting) else await _book(bench, conn, mine, planned)
+        books = await look_at_books(conn, mine, seen.next_nonce)
+        planned = plan_allocation(mine, seen, books)
+        if isinstance(planned, Waiting):
+            return planned
+        return await _book(bench, conn, mine, planned, books)
 
-    return await transact(bench.engine, write)
+    try:
+        return await transact(bench.engine, write)
+    except ClientsUncovered as error:
+        return Waiting(error.what)
 
 
 async def look_at_chain(gateway: ChainGateway, payout: Payout) -> ChainView:
@@ -145,11 +153,7 @@ async def look_at_books(conn: AsyncConnection, payout: Payout, next_nonce: int) 
     }
     wallet = await get_wallet(conn, payout.source_wallet)
     claim = payout.parsed_claim
-    leaves = (
-        claim.kind is ClaimKind.OWN
-        and wallet.holds_client_money
-        and not (await get_wallet(conn, claim.name)).holds_client_money
-    )
+    leaves = claim.kind is ClaimKind.OWN and await leaves_clients(conn, wallet.code, claim.name)
     return BooksView(
         first_nonce=first,
         nonces=nonces,
@@ -162,12 +166,15 @@ async def look_at_books(conn: AsyncConnection, payout: Payout, next_nonce: int) 
     )
 
 
-async def _book(bench: Bench, conn: AsyncConnection, payout: Payout, planned: Allocation) -> Payout:
+async def _book(
+    bench: Bench, conn: AsyncConnection, payout: Payout, planned: Allocation, books: BooksView
+) -> Payout:
     now, tx, number = bench.clock.now(), planned.unsigned, payout.attempt + 1
     await store.take_nonce(conn, payout.chain, payout.sender, planned.nonce, payout.id)
     attempt = new_attempt(payout, number, tx, now)
     await store.insert_attempt(conn, attempt)
     require_applied(await post(conn, payout.book, allocated(payout, tx.fee_max), now=now))
+    await _require_covered(conn, payout, books, tx.fee_max)
     return await step_payout(
         conn,
         payout,
@@ -181,6 +188,18 @@ async def _book(bench: Bench, conn: AsyncConnection, payout: Payout, planned: Al
         fee_cap=tx.fee_max,
         waiting_for="",
     )
+
+
+async def _require_covered(
+    conn: AsyncConnection, payout: Payout, books: BooksView, fee_cap: int
+) -> None:
+    """Look again once the ledger's head is locked: nobody else can spend the same cover now."""
+    if not books.spare:
+        return
+    spare = await count_spare(conn, payout.book, books.spare)
+    uncovered = find_uncovered(payout, replace(books, spare=spare), fee_cap)
+    if uncovered:
+        raise ClientsUncovered(uncovered, remedy="Move house coins into the wallet first")
 
 
 def new_attempt(payout: Payout, number: int, tx: UnsignedTransaction, now: datetime) -> Attempt:

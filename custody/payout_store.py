@@ -17,6 +17,8 @@ from custody.payout_model import (
     Approval,
     Attempt,
     AttemptState,
+    Claim,
+    ClaimKind,
     ForeignLeg,
     ForeignSpend,
     ForeignState,
@@ -406,17 +408,36 @@ async def sum_promised(
     return coins, gas
 
 
+_ON_ITS_WAY: Final = payout.c.state.in_(
+    [PayoutState.ALLOCATED, PayoutState.SIGNED, PayoutState.SECURITY_HOLD]
+)
+
+
 async def sum_fee_caps(conn: AsyncConnection, book: int) -> dict[str, int]:
     """Return what live payouts of a book may still cost in fees, by native asset."""
-    live = payout.c.state.in_(
-        [PayoutState.ALLOCATED, PayoutState.SIGNED, PayoutState.SECURITY_HOLD]
-    )
     rows = await conn.execute(
         select(payout.c.native_asset, func.sum(payout.c.fee_cap).label("fees"))
-        .where(payout.c.book == book, live)
+        .where(payout.c.book == book, _ON_ITS_WAY)
         .group_by(payout.c.native_asset)
     )
     return {row.native_asset: int(row.fees) for row in rows}
+
+
+async def list_own_transfers(conn: AsyncConnection, book: int) -> list[tuple[str, str, str, int]]:
+    """Return what own transfers of a book will still move: from and to wallet, asset, amount."""
+    rows = await conn.execute(
+        select(
+            payout.c.source_wallet,
+            payout.c.claim,
+            payout.c.asset,
+            func.sum(payout.c.amount).label("amount"),
+        )
+        .where(payout.c.book == book, _ON_ITS_WAY, payout.c.claim.startswith(f"{ClaimKind.OWN}:"))
+        .group_by(payout.c.source_wallet, payout.c.claim, payout.c.asset)
+    )
+    return [
+        (row.source_wallet, Claim.parse(row.claim).name, row.asset, int(row.amount)) for row in rows
+    ]
 
 
 async def lock_foreign(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -22,6 +24,7 @@ from custody.allow_list import (
     propose_destination,
     revoke_destination,
 )
+from custody.payout_allocation import Waiting
 from custody.payout_approvals import approval_bytes
 from custody.payout_events import WORKER, step_payout
 from custody.payout_model import MACHINES, NonceState, Payout, PayoutState, PolicyRule
@@ -39,6 +42,10 @@ from custody.signer.wire import Intent, SignedApproval
 from custody.testing import allow, set_policy
 from kernel.errors import CausewayError, OutsideUnavailable, Refused, StaleFence
 from kernel.states import trigger_statements
+from ledger.accounts import ensure_accounts
+from ledger.coverage import coverage
+from ledger.model import transfer
+from ledger.posting import post, require_applied
 from registry.queries import get_operator
 from registry.testing import DEMO_OPERATORS, TOKEN, demo_founding, operator_keypair
 from tests.custody.payout_world import BOOK, ETH, PAYEE, STRANGER, USDT, World, make_world
@@ -533,6 +540,43 @@ async def test_clients_money_is_not_spent_on_fees(world: World) -> None:
     report = await world.advance()
 
     assert "clients' ETH would not be covered" in report.waiting[moved.id]
+
+
+async def test_what_clients_have_to_spare_leaves_them_once(world: World) -> None:
+    """The first transfer to the house is under way and in no block yet: its coins are gone all the same."""
+    own = {"claim": "own:house-hot", "source_wallet": "client-pool"}
+    own |= {"destination": world.hot["house-hot"]}
+    first = await world.approved(**own, client_ref="out-1", amount=6 * ETH // 10)
+    await world.advance()
+    second = await world.approved(**own, client_ref="out-2", amount=6 * ETH // 10)
+
+    report = await world.advance()
+
+    assert (await world.get(first)).state is PayoutState.SIGNED
+    assert "clients' ETH would not be covered" in report.waiting[second.id]
+    await world.mine()
+    await world.advance()
+    [eth] = [c for c in await world.run(lambda c: coverage(c, BOOK)) if c.asset == "ETH"]
+    assert eth.covered
+
+
+async def test_cover_that_is_spent_meanwhile_is_not_spent_again(world: World) -> None:
+    """Whoever holds the ledger's head takes what is to spare while the payout is being decided."""
+    payout = await world.approved(amount=ETH)
+    world.clock.advance(timedelta(seconds=2))
+    places = "expense:loss", "custody:client-pool"
+    loss = transfer(UUID(int=7), *places, ETH, "ETH", code="test")
+    await world.run(lambda c: ensure_accounts(c, BOOK, [("expense:loss", "ETH")]))
+    bench = Bench(world.engine, world.gateway, world.signer, world.clock)
+    async with world.engine.connect() as other, asyncio.TaskGroup() as group:
+        require_applied(await post(other, BOOK, [loss], now=world.clock.now()))
+        deciding = group.create_task(allocate(bench, payout))
+        _, waits = await asyncio.wait([deciding], timeout=0.3)
+        assert waits
+        await other.commit()
+
+    assert isinstance(deciding.result(), Waiting)
+    assert (await world.get(payout)).nonce is None
 
 
 async def test_payouts_of_one_address_take_contiguous_nonces(world: World) -> None:
