@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ledger.interbook.errors import NoSuchMove
 from ledger.interbook.model import MOVE_STATES, ClearingStanding, Move, MoveRequest, MoveState
+from ledger.interbook.postings import PURPOSE
 from ledger.interbook.tables import book_move
 from ledger.store import run
 
@@ -100,7 +101,9 @@ async def step_move(
 async def read_cover(conn: AsyncConnection, book: int, asset: str) -> tuple[int, int]:
     """Return what is held for clients of a book in an asset and what is owed to them.
 
-    Both less what is reserved to leave; the caller holds the lock of the head.
+    Holdings less all that is reserved to leave, claims only less what leaves with other moves: what
+    a client has asked for otherwise is owed until its coins are gone. The caller holds the lock of
+    the head.
     """
     rows = await run(
         conn,
@@ -108,14 +111,20 @@ async def read_cover(conn: AsyncConnection, book: int, asset: str) -> tuple[int,
         SELECT coalesce(sum(b.debits_posted - b.credits_posted - b.credits_pending) FILTER (
                    WHERE (a.owner = 'client' OR starts_with(a.owner, 'client:'))
                      AND a.path ~ '^(custody|venue|bank|transit):'), 0)::text AS holdings,
-               coalesce(sum(b.credits_posted - b.debits_posted - b.debits_pending) FILTER (
+               coalesce(sum(b.credits_posted - b.debits_posted - coalesce(moves.amount, 0)) FILTER (
                    WHERE starts_with(a.path, 'client:')), 0)::text AS owed
           FROM ledger.account a
           JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
+          LEFT JOIN LATERAL (
+              SELECT sum(h.amount) AS amount FROM ledger.hold h
+               WHERE h.book = a.book AND h.debit = a.number AND h.state = 'open'
+                 AND h.purpose = $3
+          ) moves ON b.debits_pending > 0 AND starts_with(a.path, 'client:')
          WHERE a.book = $1 AND a.asset = $2
         """,
         book,
         asset,
+        PURPOSE,
     )
     return int(rows[0].holdings), int(rows[0].owed)
 

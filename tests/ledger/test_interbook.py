@@ -32,6 +32,8 @@ from ledger.interbook.moving import (
 )
 from ledger.interbook.postings import move_bytes
 from ledger.interbook.standing import clearing_standings
+from ledger.model import hold
+from ledger.posting import post, require_applied
 from ledger.queries import list_open_holds
 from ledger.testing import enforce_lock_order
 from ledger.verification import verify
@@ -239,6 +241,26 @@ async def test_clients_are_never_left_uncovered_in_either_book(hand: Hand) -> No
     assert held.state is MoveState.HELD
     rest = await request(hand, replace(funds, reference="mv-4", amount=1))
     assert (await advance(hand, rest)).outcome == NOT_COVERED
+
+
+async def test_what_a_client_has_asked_for_is_owed_until_its_coins_are_gone(hand: Hand) -> None:
+    """A reserved payout holds the claim long before it holds coins: it frees no funds."""
+
+    async def reserve(conn: AsyncConnection) -> None:
+        await ensure_accounts(conn, BOOK, [("in-flight:bank", "USDT")], now=hand.clock.now())
+        places = "client:acme", "in-flight:bank"
+        wanted = hold(UUID(int=7), *places, 50, "USDT", code="test", purpose="payout")
+        require_applied(await post(conn, BOOK, [wanted], now=hand.clock.now()))
+
+    await hand.do(reserve)
+    funds = replace(BOTH, claim_from="", claim_to="", amount=50)
+    refused = await advance(hand, await request(hand, funds))
+
+    assert (refused.state, refused.outcome) == (MoveState.REFUSED, NOT_COVERED)
+    # A claim that goes with its funds changes nothing about that.
+    assert (await to_the_end(hand, await request(hand, replace(BOTH, reference="b", amount=50))))[
+        -1
+    ] is MoveState.SETTLED
 
 
 async def test_each_step_is_a_transaction_that_touches_one_book(hand: Hand) -> None:
