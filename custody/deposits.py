@@ -25,8 +25,9 @@ from custody.deposit_model import (
     DepositState,
     Observation,
 )
-from custody.errors import NotPossible
+from custody.errors import ClientsUncovered, NotPossible
 from custody.model import DUST_ACCOUNT, held_account, reorg_account, unattributed_account
+from custody.payout_coverage import count_spare
 from custody.plan import Plan
 from custody.policy import ConfirmationPolicy, requirement_of
 from custody.reversals import open_frozen, shut_again
@@ -158,6 +159,7 @@ async def attribute(
         ChainHalted: the block that holds it may be gone; people have to look first.
         NotPossible: it is not unattributed, screening found something, or the wallet does not fit.
         NotAuthorised: the two are one, or may not say so, or did not sign this.
+        ClientsUncovered: clients would be owed more than is held for them.
     """
     deposit = await store.get_arrival(conn, Deposit, deposit_id, lock=True)
     await require_running(conn, deposit.chain)
@@ -199,7 +201,22 @@ async def attribute(
         arrivals.event(deposit, after, "DepositAttributed", at=now, actor=first, reason=reason)
     )
     await apply_plan(conn, plan, book=book, now=now)
+    if client is not None:
+        await _require_covered(conn, book, deposit.asset)
     return after
+
+
+async def _require_covered(conn: AsyncConnection, book: int, asset: str) -> None:
+    """Refuse to owe clients coins that have been spent on something else meanwhile.
+
+    The ledger's head is locked already: nobody else can take what is counted here.
+    """
+    spare = (await count_spare(conn, book, {asset}))[asset]
+    if spare < 0:
+        raise ClientsUncovered(
+            f"clients would be owed {-spare} {asset} (smallest units) more than is held for them",
+            remedy="Move house coins into a wallet of class client first",
+        )
 
 
 async def get_deposit(conn: AsyncConnection, deposit_id: UUID) -> Deposit:

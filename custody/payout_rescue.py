@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chain.evm.transactions import UnsignedTransaction, decode_unsigned
 from chain.ports import ChainGateway
 from custody import payout_store as store
-from custody.errors import NotPossible
+from custody.errors import ClientsUncovered, NotPossible
 from custody.payout_allocation import FEE_PER_GAS_MAX, bumped
+from custody.payout_coverage import count_spare
 from custody.payout_events import move_attempt, step_payout
 from custody.payout_model import (
     ATTEMPT_STATES,
@@ -35,7 +36,7 @@ from kernel.ids import stable_id
 from ledger.posting import post, require_applied
 from registry.authority import require_role, signing_bytes, verify_signature
 from registry.model import Operator, Role
-from registry.queries import get_operator
+from registry.queries import get_operator, get_wallet
 
 BUMPERS: Final = (Role.OPERATIONS, Role.TREASURER)
 RESUMERS: Final = (Role.ADMIN, Role.TREASURER, Role.APPROVER)
@@ -63,6 +64,7 @@ async def bump_payout(
 
     Raises:
         NotPossible: nothing of the payout waits for a block, or the fee would be out of bounds.
+        ClientsUncovered: clients' money would pay for the higher fee.
     """
     quote = await gateway.fees()
     async with engine.connect() as conn:
@@ -103,6 +105,7 @@ async def _replace(
     number = attempt.number + 1
     await store.insert_attempt(conn, new_attempt(payout, number, tx, now))
     require_applied(await post(conn, payout.book, replaced(payout, tx.fee_max), now=now))
+    await _require_covered(conn, payout, tx.fee_max - payout.fee_cap)
     return await step_payout(
         conn,
         payout,
@@ -117,6 +120,19 @@ async def _replace(
         hold_epoch=payout.hold_epoch + 1,
         run_after=now,
     )
+
+
+async def _require_covered(conn: AsyncConnection, payout: Payout, more: int) -> None:
+    """Refuse a fee that clients' money would pay; the ledger's head is locked already."""
+    if not (await get_wallet(conn, payout.source_wallet)).holds_client_money:
+        return
+    native = payout.native_asset
+    spare = (await count_spare(conn, payout.book, {native}))[native]
+    if spare < more:
+        raise ClientsUncovered(
+            f"clients' {native} would not be covered: {spare} to spare",
+            remedy="Move house coins into the wallet first",
+        )
 
 
 async def _waiting_attempt(conn: AsyncConnection, payout: Payout) -> Attempt:

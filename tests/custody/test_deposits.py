@@ -21,7 +21,7 @@ from custody import store
 from custody.allow_list import list_destinations
 from custody.attribution import attribution_bytes
 from custody.deposit_model import DEPOSIT_STATES, RECEIPT_STATES, Deposit, DepositState
-from custody.errors import NotPossible, UnknownRow
+from custody.errors import ClientsUncovered, NotPossible, UnknownRow
 from custody.model import AddressPurpose
 from custody.payout_model import Payout, PayoutRequest, PayoutState
 from custody.payouts import list_payouts, request_payout
@@ -737,6 +737,25 @@ async def test_the_houses_money_must_not_lie_with_clients_coins(house: House) ->
     house.screen = BlockedSenders(2, frozenset())
     await attribute(house, deposit, "client:acme")
     assert (await house.balances())["client:acme ETH"] == (ETHER, 0)
+
+
+async def test_coins_that_have_been_spent_meanwhile_are_not_owed_to_a_client(house: House) -> None:
+    pool = await house.assign("client-pool", AddressPurpose.HOT, None)
+    house.mine(house.pay(pool, ETHER), empty_after=2)
+    await house.catch_up()
+    (deposit,) = await house.deposits()
+    places = "expense:loss", "custody:client-pool"
+    loss = transfer(derive_id(house.now, "loss"), *places, 1, "ETH", code="test")
+
+    async def lose(conn: AsyncConnection) -> None:
+        await ensure_accounts(conn, BOOK, [("expense:loss", "ETH")], now=house.now)
+        require_applied(await post(conn, BOOK, [loss], now=house.now))
+
+    await house.do(lose)
+
+    with pytest.raises(ClientsUncovered, match="owed 1 ETH"):
+        await attribute(house, deposit, "client:acme")
+    assert await house.states() == ["unattributed"]
 
 
 async def test_an_attribution_is_reversed_with_its_block_and_has_to_be_made_again(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.evm.transactions import decode_signed
 from chain.testing import ScriptedTransaction
 from custody import payout_store as store
+from custody.errors import ClientsUncovered
 from custody.payout_model import AttemptState, Payout, PayoutState
 from custody.payout_rescue import (
     abandon_bytes,
@@ -20,9 +22,12 @@ from custody.payout_rescue import (
     resume_sender,
 )
 from kernel.errors import Refused
+from ledger.accounts import ensure_accounts
+from ledger.model import transfer
+from ledger.posting import post, require_applied
 from registry.queries import get_operator
 from registry.testing import operator_keypair
-from tests.custody.payout_world import ETH, STRANGER, World, make_world
+from tests.custody.payout_world import BOOK, ETH, STRANGER, World, make_world
 
 
 @pytest.fixture
@@ -85,6 +90,25 @@ async def test_the_older_attempt_may_be_mined_instead(world: World) -> None:
     assert states == [AttemptState.FINAL, AttemptState.SUPERSEDED]
     assert not [key for key, value in (await world.books()).items() if any(value[1:])]
     await world.assert_rule_two()
+
+
+async def test_clients_money_does_not_pay_for_a_higher_fee(world: World) -> None:
+    payout = await world.approved()
+    await world.advance()
+    fee = (await world.get(payout)).fee_cap
+    places = "expense:loss", "custody:client-pool"
+    loss = transfer(UUID(int=7), *places, ETH - fee, "ETH", code="test")
+
+    async def lose(conn: AsyncConnection) -> None:
+        await ensure_accounts(conn, BOOK, [("expense:loss", "ETH")])
+        require_applied(await post(conn, BOOK, [loss]))
+
+    await world.run(lose)
+    books = await world.books()
+
+    with pytest.raises(ClientsUncovered, match="clients' ETH would not be covered: 0 to spare"):
+        await bump(world, payout)
+    assert await world.books() == books
 
 
 async def test_only_what_waits_for_a_block_is_bumped(world: World) -> None:
