@@ -55,7 +55,8 @@ $$"""
 # otherwise scan them when they are large. LATERAL … LIMIT 1 sees to that, with other scans switched off until
 # the transaction ends; and `book + 0`, wherever another index begins with the book as well: of a book that is
 # newer than the last ANALYZE the planner believes that it is empty, and would walk through all of it. Each key
-# is looked up once, so remembering results (memoize) only costs time, here and when the block is written.
+# is looked up once, so remembering results (memoize) only costs time, here and when the block is written; and a
+# plan that does not depend on the parameters is made once for a connection.
 LOCK_AND_READ = """\
 CREATE FUNCTION ledger.lock_and_read(
     wanted smallint, told timestamptz, due_max integer, ids text, paths text, assets text,
@@ -77,7 +78,8 @@ BEGIN
       FROM ledger.head h WHERE h.book = wanted FOR NO KEY UPDATE;
     lock_and_read.isolation := current_setting('transaction_isolation');
     PERFORM set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-            set_config('enable_memoize', 'off', true);
+            set_config('enable_memoize', 'off', true),
+            set_config('plan_cache_mode', 'force_generic_plan', true);
     -- One clock for all processes, unless a test or a simulation brings its own.
     lock_and_read.clock := clock_timestamp();
     IF current_setting('causeway.injected_clock', true) = 'on' THEN
