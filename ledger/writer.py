@@ -38,7 +38,7 @@ GROUP_MAX: Final = 1_000
 WAITING_MAX: Final = 10_000
 """Submissions that may wait; the next submitter is held back until there is room."""
 
-SLICE: Final = 128
+SLICE: Final = 64
 """Transfers decided before other tasks get a turn: the batch before them is being written."""
 
 
