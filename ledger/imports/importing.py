@@ -87,6 +87,7 @@ async def check_import(
             now=now,
             known=await store.read_known(conn, book, keys_of(plan)),
             done=frozenset(done),
+            begun=await store.is_begun(conn, book, plan.digest),
             parties=frozenset(party.code for party in await list_parties(conn)),
             imported_through=standing.imported_through,
             closed_through=standing.closed_through,

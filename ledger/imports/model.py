@@ -191,12 +191,14 @@ class Standing:
     Attributes:
         known: the open accounts that the import touches.
         done: ids of its transfers that are in the journal already.
+        begun: whether an import of these very files has begun.
         imported_through: effective time of the book's last imported event.
     """
 
     now: datetime
     known: Mapping[tuple[str, str], Known] = field(default_factory=dict)
     done: frozenset[UUID] = frozenset()
+    begun: bool = False
     parties: frozenset[str] = frozenset()
     imported_through: datetime | None = None
     closed_through: date | None = None

@@ -100,7 +100,9 @@ def check_plan(plan: Plan, files: ImportFiles, standing: Standing) -> None:
         _account_faults(files, standing),
         _obligation_faults(files, standing),
         _time_faults(plan, standing),
-        _simulated(plan, files, standing),
+        _simulated(plan, standing),
+        _unsettled(plan),
+        _foreign(plan, standing),
     )
     for found in checks:
         for fault in found:
@@ -265,6 +267,17 @@ def _time_faults(plan: Plan, standing: Standing) -> Iterable[Fault]:
             )
 
 
+def _foreign(plan: Plan, standing: Standing) -> Iterable[Fault]:
+    """Tell lines that the journal has from a file which was a part of another import too."""
+    if standing.begun:
+        return
+    for item in plan.transfers:
+        if item.transfer.id in standing.done:
+            yield Fault(
+                f"{item.file}.csv", item.line, "", "came with another import", "Leave the file out"
+            )
+
+
 @dataclass(slots=True)
 class _Account:
     """An account in the simulation."""
@@ -291,20 +304,14 @@ class _Account:
         debits = self.debits_pending + self.debits_posted
         return max(debits, self.credits_pending + self.credits_posted) <= AMOUNT_MAX
 
-    @property
-    def posted(self) -> int:
-        net = self.debits_posted - self.credits_posted
-        return net if self.spec.side is Side.DEBIT else -net
 
-
-def _simulated(plan: Plan, files: ImportFiles, standing: Standing) -> Iterable[Fault]:
+def _simulated(plan: Plan, standing: Standing) -> Iterable[Fault]:
     accounts = {key: _known(known) for key, known in standing.known.items()}
     for spec in plan.accounts:
         accounts.setdefault((spec.path, spec.asset), _Account(spec, spec.effective_at))
     for item in plan.transfers:
         if item.transfer.id not in standing.done:
             yield from _simulate(accounts, item)
-    yield from _unsettled(files, accounts)
 
 
 def _known(known: Known) -> _Account:
@@ -376,29 +383,39 @@ def _move(debit: _Account, credit: _Account, item: Planned, column: str) -> Iter
 _OPEN_CLAIMS: Final = {Direction.PAY: "payable:{}:open", Direction.RECEIVE: "receivable:{}:open"}
 
 
-def _unsettled(files: ImportFiles, accounts: Mapping[Key, _Account]) -> Iterable[Fault]:
-    """Hold the obligations against the open claims that the import brings: they are the same."""
+def _unsettled(plan: Plan) -> Iterable[Fault]:
+    """Hold the obligations against what the files bring to the open claims: they are the same.
+
+    What else stands on a claim belongs to deals, and may have been settled since.
+    """
     owed: Counter[Key] = Counter()
     lines: dict[Key, int] = {}
-    for row in files.obligations:
+    for row in plan.obligations:
         key = _OPEN_CLAIMS[row.direction].format(row.party), row.asset
         owed[key] += row.amount
         lines.setdefault(key, row.line)
-    touched = {(row.path, row.asset) for row in files.balances}
-    touched |= {(path, row.asset) for row in files.transfers for path in (row.debit, row.credit)}
-    claims = {key for key in touched if key[0].startswith(("payable:", "receivable:"))}
-    for key in sorted(owed.keys() | {key for key in claims if key[0].endswith(":open")}):
-        account = accounts.get(key)
-        standing = account.posted if account is not None else 0
-        if standing != owed[key]:
+    brought = _brought(plan)
+    for key in sorted(owed.keys() | brought.keys()):
+        if brought[key] != owed[key]:
             yield Fault(
                 "obligations.csv",
                 lines.get(key, 1),
                 "amount",
-                f"{key[0]} stands at {standing} smallest units of {key[1]}, the obligations come to "
-                f"{owed[key]}",
+                f"the files bring {brought[key]} smallest units of {key[1]} to {key[0]}, the "
+                f"obligations come to {owed[key]}",
                 "Every open claim is made of obligations",
             )
+
+
+def _brought(plan: Plan) -> Counter[Key]:
+    """Return what the balances and the history come to on each open claim, on its normal side."""
+    brought: Counter[Key] = Counter()
+    for asked in (item.transfer for item in plan.transfers if item.file is not FileKind.HOLDS):
+        for path, side in ((asked.debit, Side.DEBIT), (asked.credit, Side.CREDIT)):
+            if path.startswith(("payable:", "receivable:")) and path.endswith(":open"):
+                is_normal = account_spec(path, asked.asset).side is side
+                brought[path, asked.asset] += asked.amount if is_normal else -asked.amount
+    return brought
 
 
 def keys_of(plan: Plan) -> set[Key]:

@@ -177,18 +177,17 @@ class _Line:
         value = self.cells.get(column, "")
         try:
             at = datetime.fromisoformat(value)
-        except ValueError:
+            # The first and the last day of the calendar may lie outside it in UTC.
+            moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        except (ValueError, OverflowError):
             self.fault(
                 column,
                 BadInput(f"{value!r} is not a time", remedy="Write 2026-01-31T17:00:00Z"),
             )
             return datetime(1970, 1, 1, tzinfo=UTC)
-        if at.tzinfo is None:
-            if len(value) == len("2026-01-31"):
-                return at.replace(tzinfo=UTC)
+        if at.tzinfo is None and len(value) != len("2026-01-31"):
             self.fault(column, BadInput(f"{value!r} has no zone", remedy="End it with Z for UTC"))
-            return at.replace(tzinfo=UTC)
-        return at.astimezone(UTC)
+        return moment
 
     def day(self, column: str) -> date:
         """Return a date."""

@@ -53,6 +53,12 @@ async def find_imports(conn: AsyncConnection, book: int, name: str, digest: str)
     return [_run(row) for row in await conn.execute(query.order_by(import_set.c.begun_at))]
 
 
+async def is_begun(conn: AsyncConnection, book: int, digest: str) -> bool:
+    """Tell whether an import of these files has begun."""
+    query = select(import_set.c.id).where(import_set.c.book == book, import_set.c.digest == digest)
+    return (await conn.execute(query)).first() is not None
+
+
 async def list_imports(conn: AsyncConnection, book: int, limit: int = PAGE_MAX) -> list[ImportRun]:
     """Return the imports of a book, newest first."""
     query = select(import_set).where(import_set.c.book == book)

@@ -383,6 +383,10 @@ WRONG: dict[str, tuple[dict[str, str | None], str]] = {
         {"transfers": TRANSFERS.replace("10:00:00Z", "10:00:00")},
         "transfers.csv:2 effective_at: '2025-12-15T10:00:00' has no zone",
     ),
+    "a time outside the calendar": (
+        {"transfers": TRANSFERS.replace("2025-12-15T10:00:00Z", "0001-01-01T00:00:00+05:00")},
+        "transfers.csv:2 effective_at: '0001-01-01T00:00:00+05:00' is not a time",
+    ),
     "no time": (
         {"transfers": TRANSFERS.replace("2025-12-15T10:00:00Z", "soon")},
         "transfers.csv:2 effective_at: 'soon' is not a time",
@@ -467,13 +471,13 @@ WRONG: dict[str, tuple[dict[str, str | None], str]] = {
         {"obligations": OBLIGATIONS.replace("birch", "nobody")},
         "obligations.csv:4 party: the party nobody is not registered",
     ),
-    "an obligation the books do not have": (
+    "an obligation the files do not bring": (
         {"obligations": OBLIGATIONS.replace(",20,2026-01-06", ",21,2026-01-06")},
-        "obligations.csv:2 amount: payable:acme:open stands at 30000000 smallest units of USDT",
+        "obligations.csv:2 amount: the files bring 30000000 smallest units of USDT to payable:acme",
     ),
     "an open claim without obligations": (
         {"obligations": OBLIGATIONS.replace("ob-3,birch,receive,USDT,20,2026-01-05\n", "")},
-        "obligations.csv:1 amount: receivable:birch:open stands at 20000000",
+        "obligations.csv:1 amount: the files bring 20000000 smallest units of USDT to receivable:b",
     ),
     "a direction that is none": (
         {"obligations": OBLIGATIONS.replace("receive", "take")},
@@ -577,6 +581,39 @@ async def test_an_import_counts_what_the_accounts_hold_already(hand: Hand) -> No
     more = {name: data.replace(b"738.75", b"738.76") for name, data in files.items()}
     with pytest.raises(FilesNotValid, match="would be overdrawn"):
         await check(hand, more)
+
+
+async def test_obligations_are_those_of_the_files_whatever_else_is_owed(hand: Hand) -> None:
+    """A deal or a settlement in between keeps no import from being completed, or run again."""
+    first = await load(hand)
+    assert first.run.state is ImportState.COMPLETED
+
+    for name, debit, credit, amount in (
+        ("deal", "conversion:otc", "payable:acme:open", "7"),
+        ("sealed", "payable:acme:open", "payable:acme:netted", "37"),
+    ):
+        await hand.move(name, debit, credit, USDT.parse(amount))
+        again = await load(hand)
+        assert (again.transfers_created, again.transfers_existing) == (0, 11), name
+
+
+async def test_lines_that_came_with_another_import_are_told_before_anything_is_posted(
+    hand: Hand,
+) -> None:
+    await load(hand)
+    before = await hand.do(lambda conn: head(conn, BOOK))
+    files = {
+        "holds.csv": HOLDS.encode(),
+        "transfers.csv": (
+            b"effective_at,debit,credit,amount,asset,code\n"
+            b"2026-01-04T00:00:00Z,client:acme,client:birch,1,USDT,old.transfer\n"
+        ),
+        "totals.csv": b"file,asset,rows,total\ntransfers,USDT,1,1\nholds,USDT,1,300\n",
+    }
+
+    with pytest.raises(FilesNotValid, match=r"holds.csv:2: came with another import"):
+        await check(hand, files)
+    assert await hand.do(lambda conn: head(conn, BOOK)) == before
 
 
 def test_the_same_files_always_make_the_same_plan() -> None:
