@@ -42,7 +42,8 @@ def microseconds(interval: timedelta | None) -> int | None:
 def pg_time(at: datetime) -> str:
     """Return a time as PostgreSQL prints it in UTC with DateStyle ISO."""
     utc = at.astimezone(UTC)
-    text = f"{utc:%Y-%m-%d %H:%M:%S}"
+    # strftime leaves out the zeros of early years, and PostgreSQL would read another date.
+    text = f"{utc.year:04}-{utc:%m-%d %H:%M:%S}"
     return f"{text}.{utc.microsecond:06}".rstrip("0") + "+00" if utc.microsecond else f"{text}+00"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from kernel.errors import BadInput
@@ -28,15 +28,15 @@ def prepare(item: Transfer) -> Request:
         BadInput: names the transfer's field.
     """
     amount = item.amount
-    if not isinstance(amount, int):
+    if not isinstance(amount, int) or isinstance(amount, bool):
         raise BadInput(f"transfer {item.id}: the amount {amount!r} is not an integer")
     if amount < 0 and not (amount == ALL and may_be_all(item)):
         raise BadInput(f"transfer {item.id}: the amount {amount} is negative")
     if item.timeout is not None and item.timeout < NO_TIME:
         raise BadInput(f"transfer {item.id}: the timeout {item.timeout} is negative")
     _require_texts(item)
-    if item.effective_at is not None and item.effective_at.tzinfo is None:
-        raise BadInput(f"transfer {item.id}: effective_at has no time zone")
+    if item.effective_at is not None:
+        _require_time(item, item.effective_at)
     metadata = hashed = ""
     if item.metadata:
         metadata = canonical_metadata(item.metadata)
@@ -62,6 +62,17 @@ def prepare(item: Transfer) -> Request:
         ),
         user_data_of(item.reference, item.correlation, hashed),
     )
+
+
+def _require_time(item: Transfer, effective_at: datetime) -> None:
+    if effective_at.tzinfo is None:
+        raise BadInput(f"transfer {item.id}: effective_at has no time zone")
+    try:
+        effective_at.astimezone(UTC)
+    except OverflowError as error:
+        raise BadInput(
+            f"transfer {item.id}: effective_at {effective_at.isoformat()} is no time in UTC"
+        ) from error
 
 
 def _require_texts(item: Transfer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -213,6 +213,18 @@ async def test_block_time_never_runs_backwards(book: AsyncEngine) -> None:
     async with book.connect() as conn:
         times = [t.recorded_at for t in await list_transfers(conn, 1)][-3:]
     assert [(at - START).seconds for at in times] == [10, 10, 20]
+
+
+async def test_an_effective_time_of_an_early_year_is_stored_as_it_was_given(
+    book: AsyncEngine,
+) -> None:
+    early = datetime(1, 2, 3, tzinfo=UTC)
+    item = replace(move("then", 5), effective_at=early)
+    await transact(book, lambda conn: post(conn, 1, [item], now=START))
+
+    async with book.connect() as conn:
+        assert (await list_transfers(conn, 1))[-1].effective_at == early
+    assert await verify(book, 1) == []
 
 
 async def test_the_databases_clock_is_used_where_none_is_given(book: AsyncEngine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -92,11 +92,25 @@ async def test_a_submission_that_nothing_could_understand_harms_no_other(book: A
         {"credit": "client:\ud800"},
         {"asset": "X" * 201},
         {"amount": 1.5},
+        {"amount": True},
         {"kind": Kind.PENDING, "timeout": timedelta.min},
+        {"effective_at": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))},
+        {"effective_at": datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))},
         {"reference": "\ud800"},
         {"metadata": {"note": "\ud800"}},
     ],
-    ids=["nul", "surrogate", "long", "float", "time", "reference", "metadata"],
+    ids=[
+        "nul",
+        "surrogate",
+        "long",
+        "float",
+        "bool",
+        "time",
+        "too early",
+        "too late",
+        "reference",
+        "metadata",
+    ],
 )
 async def test_what_postgresql_could_not_read_is_refused_before_it_joins_a_batch(
     book: AsyncEngine, changes: dict[str, Any]
