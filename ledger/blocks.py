@@ -25,7 +25,7 @@ COPIED_FROM: Final = 64
 COPY_CHUNK: Final = 65_536
 """Bytes given to COPY at once."""
 
-PIECE: Final = 256
+PIECE: Final = 1_024
 """Records worked at before PostgreSQL is looked after again."""
 
 
