@@ -17,7 +17,14 @@ from ledger.journals.model import (
     PeriodProposal,
     PeriodState,
 )
-from ledger.journals.templates import WriteOff, template_name, to_content
+from ledger.journals.templates import (
+    Airdrop,
+    Staking,
+    Template,
+    WriteOff,
+    template_name,
+    to_content,
+)
 from ledger.model import PeriodEventKind
 from ledger.opaque import require_token
 from registry.authority import signing_bytes
@@ -114,22 +121,31 @@ def require_open_period(item: PeriodProposal, now: datetime | None = None) -> No
     _require_young(f"period proposal {item.id}", item.proposed_at, now)
 
 
-def decide_write_off(template: WriteOff, *, owed: int) -> None:
-    """Refuse to write off more than the account shows as owed.
+def decide_taking(template: Template, *, standing: int) -> None:
+    """Refuse to write off more than is owed, or to take more from suspense than has arrived.
 
     Args:
-        template: the write-off.
-        owed: the account's balance less what is reserved to leave it.
+        template: one that has an `unguarded_source`.
+        standing: the balance of that account less what is reserved to leave it.
 
     Raises:
         NotOurs: names both amounts, in smallest units.
     """
-    if template.amount > owed:
-        raise NotOurs(
-            f"{template.account} owes {owed} units of {template.asset}, {template.amount} cannot "
-            "be written off",
-            remedy="Propose what is owed",
-        )
+    match template:
+        case WriteOff() if template.amount > standing:
+            raise NotOurs(
+                f"{template.account} owes {standing} units of {template.asset}, {template.amount} "
+                "cannot be written off",
+                remedy="Propose what is owed",
+            )
+        case Staking() | Airdrop() if template.amount > standing:
+            raise NotOurs(
+                f"{template.received_on} has {standing} units of {template.asset}, "
+                f"{template.amount} cannot be taken from it",
+                remedy="Propose what has arrived",
+            )
+        case _:
+            pass
 
 
 def decide_period(

@@ -6,7 +6,7 @@
     ├── NoSuchProposal         there is no manual journal or period proposal of that id
     ├── ReferenceTaken         the reference names a journal of other content
     ├── NotOpen                it was decided before, or is too old to be
-    ├── NotOurs                the accounts of a journal do not belong to the house, or owe less
+    ├── NotOurs                the accounts of a journal do not belong to the house, or have less
     └── PeriodNotClosable      something has to be done before the period can be closed or opened
 """
 
@@ -28,7 +28,7 @@ class NotOpen(Refused):
 
 
 class NotOurs(Refused):
-    """The accounts of the journal do not belong to the house, or owe less than is written off."""
+    """The accounts of the journal do not belong to the house, or have less than is taken."""
 
 
 class PeriodNotClosable(Refused):

@@ -19,7 +19,7 @@ from ledger.answers import first_refusal
 from ledger.journals import store
 from ledger.journals.decisions import (
     decide_request,
-    decide_write_off,
+    decide_taking,
     journal_bytes,
     require_open_journal,
     require_reason,
@@ -29,11 +29,11 @@ from ledger.journals.errors import NotOurs
 from ledger.journals.model import JournalRequest, JournalState, ManualJournal
 from ledger.journals.templates import (
     Template,
-    WriteOff,
     house_holdings,
     journal_chain,
     template_name,
     to_content,
+    unguarded_source,
 )
 from ledger.model import PostResult, Transfer
 from ledger.people import require_approver, require_proposer, require_rejecter, require_sha256
@@ -118,7 +118,8 @@ async def approve_journal(
     Raises:
         NotAuthorised: the same person, a missing role, or a signature of other content.
         NotOpen: it was decided otherwise before, or is too old.
-        NotOurs: a holding belongs to clients, or more is written off than is owed.
+        NotOurs: a holding belongs to clients, more is written off than is owed, or more taken from
+            suspense than has arrived.
     """
     item = await store.get_journal(conn, journal_id, lock=True)
     await require_approver(
@@ -188,11 +189,12 @@ async def _post(
     conn: AsyncConnection, item: ManualJournal, transfers: Sequence[Transfer], now: datetime
 ) -> list[PostResult]:
     template = item.request.template
-    if isinstance(template, WriteOff):
-        # Nothing guards receivables, because facts debit them too: a decision looks, under the lock.
+    taken_from = unguarded_source(template)
+    if taken_from is not None:
+        # Nothing guards these, because facts move them too: a decision looks, under the lock.
         await lock_book(conn, item.book)
-        owed = await get_balance(conn, item.book, template.account, template.asset)
-        decide_write_off(template, owed=owed.available)
+        standing = await get_balance(conn, item.book, taken_from, template.asset)
+        decide_taking(template, standing=standing.available)
     await ensure_accounts(
         conn,
         item.book,

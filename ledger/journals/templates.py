@@ -289,6 +289,17 @@ def house_holdings(template: Template) -> tuple[str, ...]:
     )
 
 
+def unguarded_source(template: Template) -> str | None:
+    """Return the receivable, venue or suspense account that a template takes from; else None."""
+    match template:
+        case WriteOff():
+            return template.account
+        case Staking() | Airdrop() if template.received_on.startswith("suspense:"):
+            return template.received_on
+        case _:
+            return None
+
+
 def journal_chain(
     template: Template,
     *,

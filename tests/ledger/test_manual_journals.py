@@ -420,6 +420,23 @@ async def test_nothing_is_written_off_beyond_what_is_owed(hand: Hand) -> None:
     assert await hand.balance("expense:loss") == 80
 
 
+@pytest.mark.parametrize("kind", [Staking, Airdrop])
+async def test_nothing_is_taken_from_suspense_that_has_not_arrived(
+    hand: Hand, kind: type[Staking | Airdrop]
+) -> None:
+    await hand.move("arrived", "custody:house-hot", "suspense:unattributed:evm", 5, asset="ETH")
+    template = kind(received_on="suspense:unattributed:evm", asset="ETH", amount=6)
+    too_much = await hand.propose(template)
+
+    with enforce_lock_order(hand.engine), pytest.raises(NotOurs, match="has 5"):
+        await hand.approve(too_much)
+    with enforce_lock_order(hand.engine):
+        exact = await hand.propose(replace(template, amount=5), reference="mj-2")
+        posted = await hand.approve(exact)
+    assert posted.state is JournalState.POSTED
+    assert await hand.balance("suspense:unattributed:evm", "ETH") == 0
+
+
 async def test_clients_money_is_never_moved_by_hand(hand: Hand) -> None:
     with pytest.raises(NotOurs, match="client"):
         await hand.propose(Staking(received_on="custody:client-pool", asset="ETH", amount=1))
