@@ -57,6 +57,12 @@ async def require_approver(
     return operator
 
 
+async def may_approve(conn: AsyncConnection, code: str) -> bool:
+    """Tell whether an operator who has signed before is active and has one of `APPROVERS` still."""
+    operator = await get_operator(conn, code)
+    return operator.active and not operator.roles.isdisjoint(APPROVERS)
+
+
 async def require_rejecter(conn: AsyncConnection, code: str, *, proposed_by: str) -> Operator:
     """Return who says no: an approver, or the proposer, who takes the proposal back.
 

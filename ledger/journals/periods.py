@@ -22,9 +22,9 @@ from ledger.journals.decisions import (
     require_reason,
 )
 from ledger.journals.errors import NotOpen
-from ledger.journals.model import JournalState, PeriodProposal, PeriodState
+from ledger.journals.model import PeriodProposal, PeriodState
 from ledger.model import PeriodEventKind
-from ledger.people import require_approver, require_proposer, require_rejecter
+from ledger.people import may_approve, require_approver, require_proposer, require_rejecter
 from ledger.periods import close_period, reopen_period
 from ledger.posting import lock_book
 from ledger.queries import head
@@ -68,7 +68,7 @@ async def propose_reopen(
 async def approve_period(
     conn: AsyncConnection, proposal_id: UUID, *, by: str, signature: bytes, now: datetime
 ) -> PeriodProposal:
-    """Add a signature; with the second one the journal gets its record.
+    """Add a signature; with the second one of operators who may still sign the journal gets its record.
 
     The same operator's approval again changes nothing.
 
@@ -92,7 +92,8 @@ async def approve_period(
         return item
     require_open_period(item, now)
     await store.insert_approval(conn, item, operator=by, signature=signature, at=now)
-    given = (*item.approvers, by)
+    # Who has been revoked since, or lost the role, does not count any more.
+    given = (*[code for code in item.approvers if await may_approve(conn, code)], by)
     if not approvals_complete(given):
         after = await store.get_period(conn, proposal_id)
         await _record(conn, after, item.state, by=by, name="PeriodApprovalGiven", now=now)
@@ -186,7 +187,7 @@ async def _require_in_order(
         closed_through=standing.closed_through,
         block_time=standing.block_time,
         now=now,
-        open_journals=await store.list_journals(conn, book, {JournalState.PROPOSED}),
+        open_journals=await store.list_waiting(conn, book, through, limit=store.PAGE_MAX),
         sums=await store.sum_assets(conn, book),
     )
 

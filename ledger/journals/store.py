@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -90,6 +90,23 @@ async def list_journals(
         .where(manual_journal.c.book == book, manual_journal.c.state.in_(sorted(states)))
         .order_by(manual_journal.c.proposed_at, manual_journal.c.id)
         .limit(min(limit, PAGE_MAX))
+    )
+    return [_journal(row) for row in await conn.execute(query)]
+
+
+async def list_waiting(
+    conn: AsyncConnection, book: int, through: date, *, limit: int
+) -> list[ManualJournal]:
+    """Return the undecided manual journals that count from *through* or before, oldest first."""
+    query = (
+        select(manual_journal)
+        .where(
+            manual_journal.c.book == book,
+            manual_journal.c.state == JournalState.PROPOSED,
+            manual_journal.c.effective_on <= through,
+        )
+        .order_by(manual_journal.c.proposed_at, manual_journal.c.id)
+        .limit(limit)
     )
     return [_journal(row) for row in await conn.execute(query)]
 

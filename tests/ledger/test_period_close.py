@@ -33,13 +33,15 @@ from ledger.journals.periods import (
     propose_reopen,
     reject_period,
 )
+from ledger.journals.store import PAGE_MAX
 from ledger.model import PeriodEventKind
 from ledger.outcome import Outcome
 from ledger.queries import head
 from ledger.testing import enforce_lock_order
 from ledger.verification import verify
 from registry.errors import NotAuthorised
-from registry.testing import operator_keypair
+from registry.model import Role
+from registry.testing import change, operator, operator_keypair
 from tests.ledger.by_hand import BOOK, CAPITAL, DOCUMENT, START, Hand, open_house
 
 YEAR_END = date(2025, 12, 31)
@@ -150,6 +152,21 @@ async def test_who_lacks_the_role_does_not_propose(hand: Hand, by: str) -> None:
         await close(hand, by=by)
 
 
+async def test_who_has_left_since_does_not_count(hand: Hand) -> None:
+    item = await close(hand)
+    await hand.approve_period(item, "cleo")
+    gone = operator("cleo", Role.APPROVER, Role.FINANCE, active=False)
+    now = hand.clock.now()
+    await hand.do(lambda conn: change(conn, gone, now=now))
+
+    second = await hand.approve_period(item, "ada")
+    assert (second.state, await closed_through(hand)) == (PeriodState.PROPOSED, None)
+    assert (await hand.approve_period(item, "ben")).state is PeriodState.RECORDED
+    async with hand.engine.connect() as conn:
+        signed = (await conn.execute(text("SELECT approved_by FROM ledger.period_event"))).scalar()
+    assert signed == "ada+ben"
+
+
 async def test_a_signature_of_another_day_closes_nothing(hand: Hand) -> None:
     item = await close(hand)
     key = operator_keypair("ben")
@@ -183,6 +200,24 @@ async def test_an_open_manual_journal_keeps_its_period_open(hand: Hand) -> None:
     assert await closed_through(hand) is None
     await hand.approve(late)
     assert (await hand.approve_period(item, "ada")).state is PeriodState.RECORDED
+
+
+async def test_a_journal_behind_many_others_keeps_its_period_open_too(hand: Hand) -> None:
+    waiting = await hand.propose(effective_on=YEAR_END)
+    crowd = text(
+        """
+        INSERT INTO books.manual_journal (id, book, reference, template, content, reason,
+               attachment, effective_on, state, proposed_by, proposed_at)
+        SELECT gen_random_uuid(), book, 'crowd-' || n, template, content, reason, attachment,
+               CAST(:today AS date), state, proposed_by, proposed_at - interval '1 hour'
+          FROM books.manual_journal, generate_series(1, :count) AS n WHERE id = :id
+        """
+    )
+    async with hand.engine.begin() as conn:
+        await conn.execute(crowd, {"today": START.date(), "count": PAGE_MAX, "id": waiting.id})
+
+    with pytest.raises(PeriodNotClosable, match="decision: mj-1"):
+        await close(hand)
 
 
 async def test_a_day_that_is_not_over_is_not_closed(hand: Hand) -> None:
