@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Final
 
 import asyncpg
@@ -200,7 +200,7 @@ class _Block:
         yield
         results = self.decisions.results
         for start in range(0, len(results), PIECE):
-            self.results += [_dated(item, self.head.at) for item in results[start : start + PIECE]]
+            self.results += [_dated(item, self.head) for item in results[start : start + PIECE]]
             yield
 
 
@@ -210,11 +210,11 @@ def exhaust(work: Iterator[None]) -> None:
         pass
 
 
-def _dated(result: PostResult, at: datetime) -> PostResult:
+def _dated(result: PostResult, head: LockedHead) -> PostResult:
     """Return an answer with the block's time, if this block decided it: it may not have been known."""
-    if result.sequence is None or result.replayed or result.recorded_at == at:
+    if result.sequence is None or result.sequence <= head.sequence or result.recorded_at == head.at:
         return result
-    return PostResult(result.outcome, result.transfer_id, result.sequence, at, result.amount)
+    return result._replace(recorded_at=head.at)
 
 
 async def _copy(

@@ -212,6 +212,28 @@ async def test_an_id_that_is_in_two_groups_at_once_is_decided_once(book: AsyncEn
     assert await verify(book, 1) == []
 
 
+async def test_what_is_twice_in_a_group_decided_ahead_has_the_time_of_its_block(
+    book: AsyncEngine,
+) -> None:
+    """That time is not known yet when the second of the two is answered by the first."""
+    clock = ManualClock(START)
+    async with Writer(book, 1, clock=clock) as writer:
+        await settle(writer, "a")
+        clock.advance(timedelta(seconds=9))
+        items = [move("b", 1), move("b", 1), move("c", 1_000), move("c", 1_000)]
+        results = await writer.submit(*items)
+        assert writer.decided_ahead == 1
+
+    assert [(r.outcome, r.replayed) for r in results] == [
+        (Outcome.CREATED, False),
+        (Outcome.EXISTS, True),
+        (Outcome.EXCEEDS_CREDITS, False),
+        (Outcome.ID_ALREADY_FAILED, True),
+    ]
+    assert {r.recorded_at for r in results} == {START + timedelta(seconds=9)}
+    assert results[-1].first is Outcome.EXCEEDS_CREDITS
+
+
 async def test_history_and_today_are_never_mixed_in_one_commit(book: AsyncEngine) -> None:
     """The first of a batch says whether it is history: somebody else's first is not ours."""
     await play(book, "since custody:old X 2025-12-01\nsince client:old X 2025-12-01\n")
