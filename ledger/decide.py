@@ -18,7 +18,7 @@ from uuid import UUID
 
 from ledger.model import PostResult
 from ledger.outcome import TRANSIENT, Outcome
-from ledger.rules import check_import, compare_recorded, decide_one, expire
+from ledger.rules import compare_recorded, decide_one, expire
 from ledger.state import Decisions, Request, Snapshot
 from ledger.working import Working
 
@@ -80,7 +80,7 @@ class Deciding:
 def _chain(book: Working, chain: Sequence[Request], *, is_open: bool) -> list[PostResult]:
     """Decide a chain; *is_open*: the batch ended before the chain did."""
     if not is_open and all(book.is_recorded(item.transfer.id) for item in chain):
-        return [_replay(book, item) for item in chain]
+        return [_alone(book, item) for item in chain]
     failed_at = 0
     results: list[PostResult] = []
 
@@ -143,11 +143,6 @@ def _refused(book: Working, item: Request, outcome: Outcome) -> PostResult:
     if outcome is Outcome.EXISTS:
         return _answer_recorded(book, item)
     return _plain(item, outcome)
-
-
-def _replay(book: Working, item: Request) -> PostResult:
-    refusal = check_import(book, item.transfer)
-    return _answer_recorded(book, item) if refusal is None else _plain(item, refusal)
 
 
 def _answer_recorded(book: Working, item: Request) -> PostResult:

@@ -18,6 +18,7 @@ from ledger.accounts import ensure_accounts
 from ledger.errors import AccountDiffers, BookNotOpen, NotATransaction, NotInChart, PostingRefused
 from ledger.model import (
     BATCH_MAX,
+    Kind,
     Transfer,
     chain,
     hold,
@@ -29,6 +30,7 @@ from ledger.model import (
 from ledger.outcome import Outcome
 from ledger.posting import decided, open_book, post, post_reversal, require_applied
 from ledger.queries import get_balance, head, list_accounts, list_transfers
+from ledger.rules import expiry_id
 from ledger.scenarios import START, name_id, play
 from ledger.tables import JOURNAL_TABLES
 from ledger.testing import LockOrderViolated, enforce_lock_order
@@ -323,6 +325,27 @@ async def test_due_holds_expire_before_the_callers_transfers_and_at_most_256_at_
         expired = await list_transfers(conn, 1, code="hold.expired")
     assert expired[0].pending_id == name_id("h299")
     assert await verify(book, 1) == []
+
+
+async def test_the_ledgers_own_record_is_no_callers_to_repeat(book: AsyncEngine) -> None:
+    """Neither alone nor in a chain whose every id is recorded."""
+    asked = replace(hold_of("h", 1), timeout=timedelta(seconds=5))
+    later = START + timedelta(seconds=5)
+    await transact(book, lambda conn: post(conn, 1, [asked], now=START))
+    await transact(book, lambda conn: post(conn, 1, [], now=later))
+    expiry = Transfer(
+        id=expiry_id(later, asked.id),
+        kind=Kind.EXPIRE,
+        debit=asked.debit,
+        credit=asked.credit,
+        asset="X",
+        amount=1,
+        code="hold.expired",
+        pending_id=asked.id,
+    )
+    for batch in ([asked, expiry], chain(asked, expiry)):
+        results = await transact(book, lambda conn: post(conn, 1, batch, now=later))  # noqa: B023  run at once
+        assert [result.outcome for result in results] == [Outcome.EXISTS, Outcome.RESERVED_FLAG]
 
 
 async def test_require_applied_names_the_refusal_that_counts(book: AsyncEngine) -> None:
