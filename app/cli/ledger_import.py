@@ -85,9 +85,9 @@ def import_(
         from ledger.imports.importing import rehearse_import
 
         begun = await begin(conn)
-        return await rehearse_import(conn, plan, begun, now=now, settle=_settle(begun))
+        return await rehearse_import(conn, plan, begun, now=now, settle=_settle(begun, first.code))
 
-    report = write(rehearse, dry_run=True) if dry_run else _run(plan, write(begin))
+    report = write(rehearse, dry_run=True) if dry_run else _run(plan, write(begin), first.code)
     _show(plan, report, read(Money.load), as_json=as_json, dry_run=dry_run)
 
 
@@ -226,7 +226,7 @@ async def _begin(
     )
 
 
-def _run(plan: Plan, begun: ImportRun) -> ImportReport:
+def _run(plan: Plan, begun: ImportRun, by: str) -> ImportReport:
     async def work() -> ImportReport:
         from ledger.imports.importing import run_import
 
@@ -236,7 +236,7 @@ def _run(plan: Plan, begun: ImportRun) -> ImportReport:
                 plan,
                 begun,
                 clock=clock().now,
-                settle=_settle(begun),
+                settle=_settle(begun, by),
                 progress=progress_bar("imported"),
             )
         )
@@ -244,8 +244,8 @@ def _run(plan: Plan, begun: ImportRun) -> ImportReport:
     return run(work)
 
 
-def _settle(begun: ImportRun) -> SettleObligations:
-    """Return what hands obligations to the settlement room."""
+def _settle(begun: ImportRun, by: str) -> SettleObligations:
+    """Return what hands obligations to the settlement room, as the operator who runs it now."""
 
     async def settle(conn: AsyncConnection, rows: Sequence[ObligationRow]) -> int:
         from settlement.imports import ImportedObligation, import_obligations
@@ -265,7 +265,7 @@ def _settle(begun: ImportRun) -> SettleObligations:
                 for row in rows
             ],
             book=begun.book,
-            by=begun.imported_by,
+            by=by,
             reason=f"import {begun.name}",
             now=begun.begun_at,
         )

@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.cli.ledger_import import read_folder
 from kernel.clock import SystemClock
 from kernel.db import transact
 from kernel.ids import derive_id
 from ledger.accounts import ensure_accounts
+from ledger.imports.importing import begin_import, check_import
+from ledger.imports.planning import import_bytes
 from ledger.model import transfer
 from ledger.posting import open_book, post, require_applied
 from ledger.queries import get_balance
 from ledger.verification import verify
-from registry.model import LegalEntity
-from registry.testing import USDT, change
+from registry.model import LegalEntity, Role
+from registry.testing import USDT, change, operator, operator_keypair
 from settlement.queries import list_obligations
 from tests.app.cli.conftest import BOOK, Cli
 
@@ -283,6 +286,48 @@ async def test_a_cut_over_is_rehearsed_imported_and_found_again(
     (listed,) = cli("ledger", "imports", "--json").json
     assert (listed["name"], listed["state"]) == ("cut-over", "completed")
     assert await verify(house, BOOK) == []
+
+
+async def test_who_began_an_import_may_be_gone_when_it_is_completed(
+    cli: Cli, house: AsyncEngine, both: tuple[str, ...], tmp_path: Path
+) -> None:
+    files = {
+        "accounts.csv": "path,asset\nconversion:otc,USDT\npayable:acme:open,USDT\n",
+        "transfers.csv": "effective_at,debit,credit,amount,asset,code\n"
+        "2025-12-01,conversion:otc,payable:acme:open,9,USDT,old.deal\n",
+        "obligations.csv": "reference,party,direction,asset,amount,value_date\n"
+        "ob-1,acme,pay,USDT,9,2026-01-05\n",
+        "totals.csv": "file,asset,rows,total\ntransfers,USDT,1,9\nobligations,USDT,1,9\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    now = SystemClock().now()
+
+    async def begin_and_leave(conn: AsyncConnection) -> None:
+        await change(conn, operator("eve", Role.FINANCE), now=now)
+        plan = await check_import(conn, read_folder(tmp_path), book=BOOK, now=now)
+        payload = import_bytes(BOOK, "cut-over", plan.digest, reason="old", imported_by="eve")
+        await begin_import(
+            conn,
+            plan,
+            book=BOOK,
+            name="cut-over",
+            reason="old",
+            by="eve",
+            approver="ben",
+            signature=operator_keypair("ben").sign(payload),
+            now=now,
+        )
+        await change(conn, operator("eve", Role.FINANCE, active=False), now=now)
+
+    await transact(house, begin_and_leave)
+
+    done = cli(
+        *("ledger", "import", str(tmp_path), "--name", "cut-over", "--reason", "old"),
+        *(*both, "--json"),
+    )
+    assert done.code == 0, done.err
+    assert (done.json["state"], done.json["obligations"]) == ("completed", 1)
 
 
 @pytest.mark.usefixtures("house")
