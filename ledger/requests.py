@@ -28,7 +28,7 @@ def prepare(item: Transfer) -> Request:
         BadInput: names the transfer's field.
     """
     amount = item.amount
-    if not isinstance(amount, int) or isinstance(amount, bool):
+    if type(amount) is not int:
         raise BadInput(f"transfer {item.id}: the amount {amount!r} is not an integer")
     if amount < 0 and not (amount == ALL and may_be_all(item)):
         raise BadInput(f"transfer {item.id}: the amount {amount} is negative")
