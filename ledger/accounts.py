@@ -54,22 +54,37 @@ async def ensure_accounts(
         for path, asset in sorted(set(keys))
     }
     _require_few(specs)
-    existing = {
-        (row["path"], row["asset"]): row["owner"]
-        for row in (
-            item._mapping  # noqa: SLF001  SQLAlchemy's public name for a row as a mapping
-            for item in await store.run(conn, statements.READ_SPECS, book, *_columns(specs))
-        )
+    owned = {key: spec for key, spec in specs.items() if key[0] in owners}
+    existing = await _read_owners(conn, book, specs)
+    _require_owners(owned, existing)
+    missing = [spec for key, spec in specs.items() if key not in existing]
+    if not missing:
+        return
+    results = await open_accounts(conn, book, missing, now=now)
+    if any(result.outcome is not AccountOutcome.CREATED for result in results):
+        # Somebody else has opened them while the head was waited for.
+        _require_owners(owned, await _read_owners(conn, book, owned))
+
+
+async def _read_owners(
+    conn: AsyncConnection, book: int, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Return the owner classes of those accounts that exist."""
+    return {
+        (row.path, row.asset): row.owner
+        for row in await store.run(conn, statements.READ_SPECS, book, *_columns(keys))
     }
+
+
+def _require_owners(
+    owned: Mapping[tuple[str, str], AccountSpec], existing: Mapping[tuple[str, str], str]
+) -> None:
     for key, owner in existing.items():
-        if key[0] in owners and specs[key].owner != owner:
+        if key in owned and owned[key].owner != owner:
             raise AccountDiffers(
-                f"{key[0]} {key[1]} belongs to {owner}, not to {specs[key].owner}",
+                f"{key[0]} {key[1]} belongs to {owner}, not to {owned[key].owner}",
                 remedy="An account never changes its owner; open another one",
             )
-    missing = [spec for key, spec in specs.items() if key not in existing]
-    if missing:
-        await open_accounts(conn, book, missing, now=now)
 
 
 def _require_few(items: Any) -> None:
@@ -114,7 +129,10 @@ async def open_accounts(
     new: dict[tuple[str, str], tuple[AccountSpec, AccountResult]] = {}
     for spec in specs:
         key = spec.path, spec.asset
-        if key in new:
+        if spec.debits_must_not_exceed_credits and spec.credits_must_not_exceed_debits:
+            outcome = AccountOutcome.FLAGS_ARE_MUTUALLY_EXCLUSIVE
+            results.append(AccountResult(outcome=outcome, path=key[0], asset=key[1]))
+        elif key in new:
             opened, result = new[key]
             outcome = _compare_specs(spec, opened)
             results.append(replace(result, outcome=outcome))
@@ -130,9 +148,6 @@ async def open_accounts(
                     sequence=row["sequence"],
                 )
             )
-        elif spec.debits_must_not_exceed_credits and spec.credits_must_not_exceed_debits:
-            outcome = AccountOutcome.FLAGS_ARE_MUTUALLY_EXCLUSIVE
-            results.append(AccountResult(outcome=outcome, path=key[0], asset=key[1]))
         else:
             count = len(new) + 1
             result = AccountResult(

@@ -107,6 +107,14 @@ async def test_an_account_guarded_on_both_sides_could_never_be_used(book: AsyncE
     assert await rows_of(book) == before
 
 
+async def test_what_could_never_be_used_is_said_before_what_differs(book: AsyncEngine) -> None:
+    both = replace(ACME, credits_must_not_exceed_debits=True)
+    await ask(book, ACME)
+    assert [result.outcome for result in await ask(book, both)] == [
+        AccountOutcome.FLAGS_ARE_MUTUALLY_EXCLUSIVE
+    ]
+
+
 async def test_each_of_a_call_is_answered_by_itself(book: AsyncEngine) -> None:
     other = replace(ACME, path="client:other")
     results = await ask(book, ACME, replace(ACME, purpose="else"), other, ACME)
