@@ -119,7 +119,8 @@ async def post_reversal(
     """Reverse a transfer even if that would overdraw: what is missing becomes a receivable.
 
     Where the account that the reversal debits has less available than that, the difference is first
-    posted from *receivable* to it, linked with the reversal, so both are made or neither.
+    posted from *receivable* to it, linked with the reversal, so both are made or neither. What holds
+    reserve that are due by then is available.
 
     Args:
         conn: the caller's READ COMMITTED transaction.
@@ -135,6 +136,7 @@ async def post_reversal(
     """
     if reversal.kind is not Kind.REVERSAL or reversal.reverses is None:
         raise BadInput(f"transfer {reversal.id} is not a reversal")
+    await post(conn, book, (), now=now)
     snapshot = store.snapshot_of(await store.lock(conn, book, now))
     async with driver(conn) as raw:
         ids = [reversal.id, reversal.reverses, shortfall_id]

@@ -398,6 +398,27 @@ async def test_a_shortfall_becomes_a_receivable_in_the_same_chain(book: AsyncEng
     assert await verify(book, 1) == []
 
 
+async def test_what_a_due_hold_reserves_is_not_missing(book: AsyncEngine) -> None:
+    later = START + timedelta(seconds=5)
+    kept = replace(hold_of("kept", 100), timeout=timedelta(seconds=5))
+    await transact(book, lambda conn: post(conn, 1, [kept], now=START))
+
+    results = await transact(
+        book,
+        lambda conn: post_reversal(
+            conn,
+            1,
+            undo("r", "o"),
+            shortfall_id=name_id("short"),
+            receivable="receivable:a:reorg",
+            now=later,
+        ),
+    )
+
+    assert [result.outcome for result in results] == [Outcome.CREATED]
+    assert await verify(book, 1) == []
+
+
 async def test_a_reversal_with_a_shortfall_is_made_once(book: AsyncEngine) -> None:
     await transact(book, lambda conn: post(conn, 1, [move("spent", 70)]))
     await reverse(book, "r", "o")
@@ -516,6 +537,29 @@ async def test_accounts_opened_by_two_at_once_are_opened_once(engine: AsyncEngin
     async with engine.connect() as conn:
         assert (await head(conn, 1)).account_count == 4
     assert await verify(engine, 1) == []
+
+
+async def test_whoever_opens_an_account_second_is_told_that_it_has_another_owner(
+    engine: AsyncEngine,
+) -> None:
+    """Even if it was not there yet when it was looked for."""
+    await transact(engine, lambda conn: open_book(conn, 1, entity="acme"))
+    key = ("custody:z", "X")
+
+    async def open_second() -> None:
+        with pytest.raises(AccountDiffers, match="belongs to client"):
+            await transact(
+                engine,
+                lambda conn: ensure_accounts(conn, 1, [key], owners={"custody:z": "house"}),
+            )
+
+    async with engine.connect() as first, asyncio.TaskGroup() as group:
+        transaction = await first.begin()
+        await ensure_accounts(first, 1, [key], owners={"custody:z": "client"})
+        task = group.create_task(open_second())
+        await asyncio.sleep(0.2)
+        assert not task.done()
+        await transaction.commit()
 
 
 DENIED = "permission denied"
