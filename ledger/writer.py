@@ -20,6 +20,8 @@ from types import TracebackType
 from typing import Final, Self
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.clock import Clock
@@ -225,10 +227,14 @@ class Writer:
         missing = store.keys_of(group.requests) - snapshot.by_key.keys()
         if missing:
             # Nobody but this writer may have written since; if somebody has, none of this counts.
-            async with self._engine.connect() as conn:
-                await store.begin(conn)
-                async with driver(conn) as raw:
-                    await store.read_accounts(raw, snapshot, missing)
+            try:
+                async with self._engine.connect() as conn:
+                    await store.begin(conn)
+                    async with driver(conn) as raw:
+                        await store.read_accounts(raw, snapshot, missing)
+            except (OSError, DBAPIError, PoolTimeout):
+                # Then it is decided when it is written: that is tried again, and answered if it fails.
+                return
             if carried is not self._carried:
                 return
         group.base = snapshot.sequence

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.clock import ManualClock
@@ -276,6 +277,25 @@ async def test_more_accounts_than_are_carried_are_read_again(book: AsyncEngine) 
     assert {task.result()[0].outcome for task in tasks} == {Outcome.CREATED}
     assert writer.decided_ahead > 0
     assert await verify(book, 1) == []
+
+
+LOSE_ALL = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+)
+
+
+async def test_connections_lost_while_it_decides_ahead_end_no_writer(
+    book: AsyncEngine, owner_engine: AsyncEngine
+) -> None:
+    async with Writer(book, 1) as writer:
+        assert await settle(writer, "a") == [Outcome.CREATED]
+        async with owner_engine.connect() as other:
+            await other.execute(LOSE_ALL)
+        # An account that is not carried: it would be read ahead, on a connection that is gone.
+        [result] = await writer.submit(move("b", 1, "custody:w", "client:new"))
+        assert result.outcome is Outcome.CREDIT_ACCOUNT_NOT_FOUND
+        assert await settle(writer, "c") == [Outcome.CREATED]
 
 
 async def test_a_writer_whose_book_others_write_to_decides_again(book: AsyncEngine) -> None:
