@@ -140,6 +140,8 @@ class Writer:
             CommitUnknown: the connection was lost during COMMIT: ask `ledger.posting.decided`.
             OutsideUnavailable: PostgreSQL does not answer, or the writer is closing.
             BadInput: a request that no book could understand; other submissions are unharmed.
+            DBAPIError: PostgreSQL refused the commit that this was to be a part of; nothing of it is
+                recorded.
         """
         if self._closing:
             raise OutsideUnavailable("the ledger's writer is closing")
@@ -268,7 +270,8 @@ class Writer:
 
         try:
             results = await transact(self._engine, work)
-        except CausewayError as error:
+        except (CausewayError, DBAPIError) as error:
+            # Whatever PostgreSQL refused is rolled back: those who come next are none the worse.
             self._forget(group)
             for item in group.submissions:
                 if not item.answer.done():

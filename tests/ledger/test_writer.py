@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.clock import ManualClock
@@ -296,6 +297,22 @@ async def test_connections_lost_while_it_decides_ahead_end_no_writer(
         [result] = await writer.submit(move("b", 1, "custody:w", "client:new"))
         assert result.outcome is Outcome.CREDIT_ACCOUNT_NOT_FOUND
         assert await settle(writer, "c") == [Outcome.CREATED]
+
+
+async def test_what_postgresql_refuses_is_answered_and_ends_no_writer(
+    book: AsyncEngine, owner_engine: AsyncEngine
+) -> None:
+    async with owner_engine.begin() as owner:
+        await owner.execute(
+            text("ALTER TABLE ledger.transfer ADD CONSTRAINT ck_code CHECK (code <> 'refused')")
+        )
+    async with Writer(book, 1) as writer:
+        assert await settle(writer, "a") == [Outcome.CREATED]
+        for name in ("b", "c"):
+            with pytest.raises(DBAPIError, match="ck_code"):
+                await writer.submit(replace(move(name, 10), code="refused"))
+        assert await settle(writer, "b", "c") == [Outcome.CREATED] * 2
+    assert await verify(book, 1) == []
 
 
 async def test_a_writer_whose_book_others_write_to_decides_again(book: AsyncEngine) -> None:
