@@ -25,6 +25,7 @@ from app.cli.common import (
     write,
 )
 from app.cli.explain import Story, events, postings, tell
+from app.cli.ledger_points import say_more
 from app.cli.operators import As, Key, credentials
 from app.cli.settle_rules import hash_file
 from kernel.clock import iso
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from ledger.journals.templates import Template
 
 app = typer.Typer(help="Manual journals: typed templates, two people.", no_args_is_help=True)
+
+PAGE_MAX = 500
+"""Manual journals that are listed at once, as many as the ledger reads."""
 
 JournalId = Annotated[UUID, typer.Argument(metavar="JOURNAL", help="Id of the manual journal.")]
 
@@ -180,6 +184,8 @@ def reject(
 def list_(
     *,
     state: Annotated[str | None, typer.Option("--state", help="Only those in this state.")] = None,
+    after: Annotated[UUID | None, typer.Option(help="Only behind the journal of this id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Rows at most.")] = PAGE_MAX,
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -199,7 +205,8 @@ def list_(
         from ledger.journals.manual import list_journals
 
         money = await Money.load(conn)
-        return [_facts(item, money) for item in await list_journals(conn, book, states)]
+        found = await list_journals(conn, book, states, after=after, limit=limit)
+        return [_facts(item, money) for item in found]
 
     columns = (
         *("id", "reference", "template", "fields", "state", "effective_on", "reason"),
@@ -207,6 +214,7 @@ def list_(
     )
     rows = [tuple(facts[name] for name in columns) for facts in read(work)]
     show("Manual journals", columns, rows, as_json=as_json)
+    say_more(rows[-1][0] if len(rows) == limit else None)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from app.cli.common import (
     write,
 )
 from app.cli.explain import Story, events, postings, tell
+from app.cli.ledger_points import say_more
 from app.cli.operators import Approver, ApproverKey, As, Credentials, Key, credentials
 from kernel.clock import iso
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from ledger.interbook.model import Move, MoveRequest
+
+PAGE_MAX = 500
+"""Moves that are listed at once, as many as the ledger reads."""
 
 MoveId = Annotated[UUID, typer.Argument(metavar="MOVE", help="Id of the move.")]
 
@@ -106,7 +110,12 @@ def move_between_books(
         raise typer.Exit(1)
 
 
-def moves(*, as_json: AsJson = False) -> None:
+def moves(
+    *,
+    after: Annotated[UUID | None, typer.Option(help="Only behind the move of this id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Rows at most.")] = PAGE_MAX,
+    as_json: AsJson = False,
+) -> None:
     """List the moves between books, oldest first.
 
     Example: `causeway ledger moves`
@@ -116,7 +125,7 @@ def moves(*, as_json: AsJson = False) -> None:
         from ledger.interbook.moving import list_moves
 
         money = await Money.load(conn)
-        return [_facts(item, money) for item in await list_moves(conn)]
+        return [_facts(item, money) for item in await list_moves(conn, after=after, limit=limit)]
 
     columns = (
         *("id", "reference", "state", "from_book", "to_book", "amount", "claim", "funds"),
@@ -124,6 +133,7 @@ def moves(*, as_json: AsJson = False) -> None:
     )
     rows = [tuple(facts[name] for name in columns) for facts in read(work)]
     show("Moves between books", columns, rows, as_json=as_json, right=("amount",))
+    say_more(rows[-1][0] if len(rows) == limit else None)
 
 
 def explain_move(move_id: MoveId, *, as_json: AsJson = False) -> None:

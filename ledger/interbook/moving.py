@@ -45,10 +45,19 @@ async def list_moves(
     *,
     book: int | None = None,
     states: Collection[MoveState] = tuple(MoveState),
+    after: UUID | None = None,
     limit: int = store.PAGE_MAX,
 ) -> list[Move]:
-    """Return moves in the given states, oldest first; *book*: only those from or to it."""
-    return await store.list_moves(conn, book=book, states=states, limit=limit)
+    """Return a page of the moves in the given states, oldest first.
+
+    Args:
+        conn: a connection to read with.
+        book: only those from or to this book.
+        states: only those in one of these.
+        after: id of the last one of the page before.
+        limit: how many at most; never more than `store.PAGE_MAX`.
+    """
+    return await store.list_moves(conn, book=book, states=states, after=after, limit=limit)
 
 
 def derive_move_id(request: MoveRequest, now: datetime) -> UUID:

@@ -73,13 +73,17 @@ async def list_moves(
     *,
     book: int | None = None,
     states: Collection[MoveState] = tuple(MoveState),
+    after: UUID | None = None,
     limit: int = PAGE_MAX,
 ) -> list[Move]:
     """Return moves in the given states, oldest first; *book*: only those from or to it."""
     query = select(book_move).where(book_move.c.state.in_(sorted(states)))
     if book is not None:
         query = query.where(or_(book_move.c.from_book == book, book_move.c.to_book == book))
-    query = query.order_by(book_move.c.created_at, book_move.c.id).limit(min(limit, PAGE_MAX))
+    if after is not None:
+        # Ids are in the order of time, so that one is a cursor.
+        query = query.where(book_move.c.id > after)
+    query = query.order_by(book_move.c.id).limit(min(limit, PAGE_MAX))
     return [_move(row) for row in await conn.execute(query)]
 
 

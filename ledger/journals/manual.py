@@ -51,10 +51,19 @@ async def list_journals(
     book: int,
     states: Collection[JournalState] = tuple(JournalState),
     *,
+    after: UUID | None = None,
     limit: int = store.PAGE_MAX,
 ) -> list[ManualJournal]:
-    """Return the manual journals of a book in the given states, oldest first."""
-    return await store.list_journals(conn, book, states, limit=limit)
+    """Return a page of the manual journals in the given states, oldest first.
+
+    Args:
+        conn: a connection to read with.
+        book: of which book.
+        states: only those in one of these.
+        after: id of the last one of the page before.
+        limit: how many at most; never more than `store.PAGE_MAX`.
+    """
+    return await store.list_journals(conn, book, states, after=after, limit=limit)
 
 
 async def propose_journal(

@@ -82,15 +82,17 @@ async def list_journals(
     book: int,
     states: Collection[JournalState],
     *,
+    after: UUID | None = None,
     limit: int = PAGE_MAX,
 ) -> list[ManualJournal]:
     """Return the manual journals of a book in the given states, oldest first."""
-    query = (
-        select(manual_journal)
-        .where(manual_journal.c.book == book, manual_journal.c.state.in_(sorted(states)))
-        .order_by(manual_journal.c.proposed_at, manual_journal.c.id)
-        .limit(min(limit, PAGE_MAX))
+    query = select(manual_journal).where(
+        manual_journal.c.book == book, manual_journal.c.state.in_(sorted(states))
     )
+    if after is not None:
+        # Ids are in the order of time, so that one is a cursor.
+        query = query.where(manual_journal.c.id > after)
+    query = query.order_by(manual_journal.c.id).limit(min(limit, PAGE_MAX))
     return [_journal(row) for row in await conn.execute(query)]
 
 

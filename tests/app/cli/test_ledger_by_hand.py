@@ -99,6 +99,20 @@ async def test_a_manual_journal_from_its_proposal_to_its_story(
     assert sorted(kinds) == [("event", "ada"), ("event", "ben"), ("posting", "ledger")]
 
 
+@pytest.mark.usefixtures("house")
+def test_manual_journals_are_listed_page_by_page(cli: Cli, as_: As, evidence: Path) -> None:
+    first = propose(cli, as_, evidence, *CAPITAL, ref="mj-1")
+    second = propose(cli, as_, evidence, *CAPITAL, ref="mj-2")
+
+    page = cli("ledger", "journal", "list", "--limit", "1", "--json")
+    rest = cli("ledger", "journal", "list", "--after", first, "--json")
+
+    assert [item["id"] for item in page.json] == [first]
+    assert f"there is more: --after {first}" in page.err
+    assert [item["id"] for item in rest.json] == [second]
+    assert "more" not in rest.err
+
+
 async def test_what_the_ledger_refuses_ends_with_1_and_its_outcome(
     cli: Cli, house: AsyncEngine, as_: As, evidence: Path
 ) -> None:
@@ -230,6 +244,11 @@ async def test_a_claim_and_its_funds_move_between_books(
     )
     assert (bounced.code, bounced.json["state"]) == (1, "returned")
     assert bounced.json["outcome"] == "client_money_not_covered"
+    page = cli("ledger", "moves", "--limit", "1", "--json")
+    assert ([item["reference"] for item in page.json], page.code) == (["mv-1"], 0)
+    assert f"there is more: --after {done.json['id']}" in page.err
+    rest = cli("ledger", "moves", "--after", done.json["id"], "--json")
+    assert [item["reference"] for item in rest.json] == ["mv-2"]
     for book in (BOOK, OTHER):
         assert await verify(two_books, book) == []
 
