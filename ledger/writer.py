@@ -101,7 +101,10 @@ class Writer:
         self._clock = clock
         self._group_max = min(group_max, BATCH_MAX)
         self._accounts_max = accounts_max
-        self._waiting: asyncio.Queue[_Submission | None] = asyncio.Queue(waiting_max)
+        # Bounded by what room there is; the end, which is no submission, needs none.
+        self._waiting: asyncio.Queue[_Submission | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(waiting_max)
+        self._entering = 0
         # One group is written, one waits decided behind it.
         self._groups: asyncio.Queue[_Group | None] = asyncio.Queue(1)
         self._unanswered: set[_Group] = set()
@@ -127,8 +130,7 @@ class Writer:
     ) -> None:
         """Post what still waits, then end."""
         self._closing = True
-        if error is None:
-            await self._waiting.put(None)
+        self._end_behind_the_last()
         await self._tasks.__aexit__(kind, error, trace)
 
     async def submit(self, *transfers: Transfer) -> list[PostResult]:
@@ -157,11 +159,23 @@ class Writer:
         if self._closing:
             raise OutsideUnavailable("the ledger's writer is closing")
         answer: asyncio.Future[list[PostResult]] = asyncio.get_running_loop().create_future()
-        await self._waiting.put(_Submission(requests, answer))
+        self._entering += 1
+        try:
+            await self._room.acquire()
+            self._waiting.put_nowait(_Submission(requests, answer))
+        finally:
+            self._entering -= 1
+            if self._closing:
+                self._end_behind_the_last()
         if self._ended:
             # A full queue held it back until nobody was left to empty it; this wakes the next one.
             self._abandon()
         return await answer
+
+    def _end_behind_the_last(self) -> None:
+        """Let the end follow, once nobody is held back any more who was there before the closing."""
+        if not self._entering:
+            self._waiting.put_nowait(None)
 
     def _abandon(self, *held: _Submission | None) -> None:
         """Tell everybody who is still waiting that no answer will come."""
@@ -169,7 +183,7 @@ class Writer:
         left = [item for group in self._unanswered for item in group.submissions]
         left += [item for item in held if item is not None]
         while not self._waiting.empty():
-            item = self._waiting.get_nowait()
+            item = self._next()
             if item is not None:
                 left.append(item)
         for item in left:
@@ -188,10 +202,13 @@ class Writer:
         before: _Group | None = None
         try:
             while not last:
-                first = carried or await self._waiting.get()
-                carried = None
+                first = carried
                 if first is None:
-                    break
+                    first = await self._waiting.get()
+                    if first is None:
+                        break
+                    self._room.release()
+                carried = None
                 group, carried, last = self._gather(first)
                 self._unanswered.add(group)
                 if before is not None:
@@ -208,7 +225,7 @@ class Writer:
         """Return the next group, the submission that no longer fitted, and whether it is the last."""
         submissions, requests = [first], list(first.requests)
         while len(requests) < self._group_max and not self._waiting.empty():
-            item = self._waiting.get_nowait()
+            item = self._next()
             if item is None:
                 return _Group(submissions, requests), None, True
             if (
@@ -219,6 +236,13 @@ class Writer:
             submissions.append(item)
             requests += item.requests
         return _Group(submissions, requests), None, False
+
+    def _next(self) -> _Submission | None:
+        """Take the next submission from the queue, which makes room for one; None: it was the end."""
+        item = self._waiting.get_nowait()
+        if item is not None:
+            self._room.release()
+        return item
 
     async def _decide_ahead(self, group: _Group) -> None:
         carried = self._carried

@@ -315,6 +315,53 @@ async def test_what_postgresql_refuses_is_answered_and_ends_no_writer(
     assert await verify(book, 1) == []
 
 
+async def test_who_is_held_back_when_the_writer_closes_is_still_answered(book: AsyncEngine) -> None:
+    writer = Writer(book, 1, waiting_max=1, group_max=1)
+    async with (
+        asyncio.timeout(5),
+        asyncio.TaskGroup() as group,
+        book.connect() as blocker,
+        writer,
+    ):
+        transaction = await blocker.begin()
+        await blocker.exec_driver_sql("SELECT 1 FROM ledger.head FOR UPDATE")
+        tasks = [group.create_task(writer.submit(move(f"t{n}", 1))) for n in range(9)]
+        await asyncio.sleep(0.1)
+        await transaction.rollback()
+        # Room has just been made, and who was held back has not had a turn yet.
+        while writer._waiting.qsize() > 0:  # noqa: ASYNC110  a moment that nothing announces
+            await asyncio.sleep(0)
+
+    assert {task.result()[0].outcome for task in tasks} == {Outcome.CREATED}
+
+
+async def test_a_writer_that_is_cancelled_while_it_closes_leaves_no_task_behind(
+    book: AsyncEngine,
+) -> None:
+    """Its queue is full, so that not even the end has room in it."""
+    writer = Writer(book, 1, waiting_max=1, group_max=1)
+
+    async def submit(name: str) -> None:
+        with pytest.raises(OutcomeUnknown):
+            await writer.submit(move(name, 1))
+
+    async def work() -> None:
+        async with writer:
+            await asyncio.sleep(0.1)
+
+    async with book.begin() as blocker, asyncio.timeout(5), asyncio.TaskGroup() as group:
+        await blocker.exec_driver_sql("SELECT 1 FROM ledger.head FOR UPDATE")
+        working = group.create_task(work())
+        await asyncio.sleep(0)
+        for n in range(9):
+            group.create_task(submit(f"t{n}"))
+        await asyncio.sleep(0.2)
+        assert not working.done()
+        working.cancel()
+
+    assert [t.get_name() for t in asyncio.all_tasks() if "ledger writer" in t.get_name()] == []
+
+
 async def test_a_writer_whose_book_others_write_to_decides_again(book: AsyncEngine) -> None:
     """Groups are decided ahead, others post in between, and every balance is still the right one."""
     async with Writer(book, 1, group_max=20) as writer, asyncio.TaskGroup() as group:
