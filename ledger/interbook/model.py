@@ -16,6 +16,9 @@ JOB: Final = "ledger.move-between-books"
 NOT_COVERED: Final = "client_money_not_covered"
 """The outcome of a step that would leave clients with less than they are owed."""
 
+NOT_HELD: Final = "holding_not_sufficient"
+"""The outcome of a first step whose holding has less than it would hand over."""
+
 
 class MoveState(StrEnum):
     """Where a move is."""

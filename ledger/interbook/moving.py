@@ -23,12 +23,12 @@ from ledger.accounts import ensure_accounts
 from ledger.answers import first_refusal
 from ledger.interbook import store
 from ledger.interbook.errors import MoveNotPossible, MoveReferenceTaken
-from ledger.interbook.model import JOB, NOT_COVERED, Move, MoveRequest, MoveState
+from ledger.interbook.model import JOB, NOT_COVERED, NOT_HELD, Move, MoveRequest, MoveState
 from ledger.interbook.postings import arrived, check_request, held, move_bytes, returned, settled
 from ledger.model import Transfer
 from ledger.people import require_approver, require_proposer
 from ledger.posting import lock_book, post, require_applied
-from ledger.queries import head
+from ledger.queries import get_balance, head
 from registry.queries import get_asset
 
 ENTITY: Final = "book-move"
@@ -200,11 +200,26 @@ async def _post(
     """
     asset = transfers[0].asset
     await lock_book(conn, book)
+    if not await _is_held(conn, book, asset, change):
+        return NOT_HELD
     if not await _is_covered(conn, book, asset, change):
         return NOT_COVERED
     keys = {(path, asset) for item in transfers for path in (item.debit, item.credit)}
     await ensure_accounts(conn, book, keys, now=now)
     return str(first_refusal(await post(conn, book, transfers, now=now)) or "")
+
+
+async def _is_held(
+    conn: AsyncConnection, book: int, asset: str, change: tuple[str, str, int]
+) -> bool:
+    """Tell whether a holding has what is to leave it, less what other holds have reserved.
+
+    Nothing guards holdings, because facts move them too: a decision looks, under the lock.
+    """
+    holding, _, units = change
+    if not holding or units >= 0:
+        return True
+    return (await get_balance(conn, book, holding, asset)).available + units >= 0
 
 
 async def _is_covered(

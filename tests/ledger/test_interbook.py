@@ -22,7 +22,15 @@ from kernel.jobs import claim_due
 from ledger.accounts import ensure_accounts, set_frozen
 from ledger.errors import BookNotOpen, NotInChart
 from ledger.interbook.errors import MoveNotPossible, MoveReferenceTaken, NoSuchMove
-from ledger.interbook.model import JOB, NOT_COVERED, ClearingStanding, Move, MoveRequest, MoveState
+from ledger.interbook.model import (
+    JOB,
+    NOT_COVERED,
+    NOT_HELD,
+    ClearingStanding,
+    Move,
+    MoveRequest,
+    MoveState,
+)
 from ledger.interbook.moving import (
     advance_move,
     derive_move_id,
@@ -191,6 +199,7 @@ async def test_what_something_else_wrote_to_clearing_is_a_difference(hand: Hand)
 
 
 async def test_what_the_first_book_does_not_have_never_leaves_it(hand: Hand) -> None:
+    await hand.move("c", "bank:clients", "client:birch", 1)
     move = await request(hand, replace(BOTH, amount=101))
 
     refused = await advance(hand, move)
@@ -199,6 +208,18 @@ async def test_what_the_first_book_does_not_have_never_leaves_it(hand: Hand) -> 
     assert await advance(hand, move) == refused
     assert await hand.balance("client:acme") == 100
     await proved(hand)
+
+
+async def test_no_holding_hands_over_more_than_it_has(hand: Hand) -> None:
+    """Nothing guards a bank account, because facts move it: a decision looks at what it holds."""
+    asked = replace(BOTH, claim_from="", claim_to="", amount=60)
+    house = replace(asked, funds_from="bank:house", funds_to="bank:house")
+    first = await advance(hand, await request(hand, house))
+    second = await advance(hand, await request(hand, replace(house, reference="mv-2", amount=41)))
+    exact = await advance(hand, await request(hand, replace(house, reference="mv-3", amount=40)))
+
+    assert (first.state, exact.state) == (MoveState.HELD, MoveState.HELD)
+    assert (second.state, second.outcome) == (MoveState.REFUSED, NOT_HELD)
 
 
 async def test_what_the_second_book_refuses_is_given_back_in_the_first(hand: Hand) -> None:
