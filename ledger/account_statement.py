@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kernel.errors import BadInput
 from ledger.errors import BookNotOpen
 from ledger.model import Balance, Kind, Side, StatementLine
-from ledger.points import fill, last_before, last_before_day, to_balance
+from ledger.points import account_by_number, fill, last_before, last_before_day, to_balance
 from ledger.store import run
 from ledger.views import (
     PAGE_MAX,
@@ -100,16 +100,15 @@ _LAST_ENTRY: Final = """
   ) <name> ON true
 """
 
-_TRANSFER: Final = """
+_TRANSFER: Final = fill(
+    """
       JOIN LATERAL (
           SELECT * FROM ledger.transfer t WHERE t.book = $1 AND t.sequence = e.sequence LIMIT 1
       ) t ON true
-      JOIN LATERAL (
-          SELECT o.path FROM ledger.account o
-           WHERE o.book = $1
-             AND o.number = CASE WHEN t.debit = a.number THEN t.credit ELSE t.debit END LIMIT 1
-      ) o ON true
-"""
+      JOIN LATERAL (<counterpart>) o ON true
+""",
+    counterpart=account_by_number("CASE WHEN t.debit = a.number THEN t.credit ELSE t.debit END"),
+)
 
 # $2, $3: the times; $4: what the answer may know; $7: the cursor; $8: lines.
 _RECORDED: Final = fill(
@@ -128,7 +127,7 @@ SELECT a.side, s.known,
        coalesce(prior.debits_posted, 0)::text AS before_debits,
        coalesce(prior.credits_posted, 0)::text AS before_credits,
        line.*
-  FROM span s JOIN ledger.account a ON a.book = $1 AND a.path = $5 AND a.asset = $6
+  FROM span s JOIN ledger.account a ON a.book + 0 = $1 AND a.path = $5 AND a.asset = $6
   <opened> <ended> <prior>
   LEFT JOIN LATERAL (
     SELECT e.sequence, e.debits_pending::text, e.debits_posted::text, e.credits_pending::text,
@@ -246,7 +245,7 @@ SELECT a.side, s.known,
        (coalesce(ended.debits_posted, 0) + closing.debits)::text AS closing_debits,
        (coalesce(ended.credits_posted, 0) + closing.credits)::text AS closing_credits,
        line.*
-  FROM span s JOIN ledger.account a ON a.book = $1 AND a.path = $5 AND a.asset = $6
+  FROM span s JOIN ledger.account a ON a.book + 0 = $1 AND a.path = $5 AND a.asset = $6
   <opened> <ended> <opening> <closing>
   LEFT JOIN LATERAL (
     SELECT e.effective_on, e.sequence, e.debits::text, e.credits::text,
@@ -268,11 +267,15 @@ SELECT a.side, s.known,
                       WHERE w.book = $1 AND w.account = a.number AND w.sequence < x.sequence
                       ORDER BY w.sequence DESC LIMIT 1
                  ) w ON true
+                 LEFT JOIN LATERAL (
+                     SELECT true AS differs FROM ledger.effective_entry y
+                      WHERE y.book = $1 AND y.account = a.number
+                        AND y.sequence BETWEEN x.sequence AND x.sequence
+                      ORDER BY y.sequence LIMIT 1
+                 ) y ON true
                 WHERE x.book = $1 AND x.account = a.number
                   AND x.sequence > greatest(s.low, s.past) AND x.sequence <= s.high
-                  AND NOT EXISTS (
-                      SELECT FROM ledger.effective_entry y
-                       WHERE y.book = $1 AND y.account = a.number AND y.sequence = x.sequence)
+                  AND y.differs IS NULL
                 ORDER BY x.sequence LIMIT $9)
               UNION ALL
               (SELECT y.effective_on, y.sequence, y.debits, y.credits

@@ -19,7 +19,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput
-from ledger.points import AT, Point, fill
+from ledger.points import AT, Point, account_by_number, fill
 from ledger.store import run
 
 WINDOW: Final = 100_000
@@ -212,10 +212,8 @@ WITH ends AS MATERIALIZED (
       JOIN LATERAL (
           SELECT a.asset, CASE WHEN <is_owed> THEN 0 ELSE s.net END AS holdings,
                  CASE WHEN <is_owed> THEN -s.net ELSE 0 END AS liabilities
-            FROM ledger.account a
-           WHERE a.book = $1 AND a.number = s.account AND (<is_owed> OR <is_held>)
-             AND ($4::text IS NULL OR a.asset = $4)
-           LIMIT 1
+            FROM (<account>) a
+           WHERE (<is_owed> OR <is_held>) AND ($4::text IS NULL OR a.asset = $4)
       ) x ON true
      GROUP BY b.height, x.asset
 )
@@ -227,6 +225,7 @@ SELECT ends.end_height, ends.last_height, m.height, m.asset, m.holdings::text,
   ) b ON true
  ORDER BY m.height, m.asset
 """,
+    account=account_by_number("s.account"),
     is_owed=_IS_OWED,
     is_held=_IS_HELD,
 )

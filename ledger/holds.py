@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kernel.errors import BadInput
 from ledger.errors import BookNotOpen
 from ledger.model import OpenHold
-from ledger.points import AT, Point, fill, to_balance
+from ledger.points import AT, Point, account_by_number, fill, to_balance
 from ledger.store import run
 from ledger.views import PAGE_MAX, HoldPage, Position
 
@@ -63,31 +63,31 @@ _RESOLVED_SINCE: Final = """
     SELECT h.* FROM since s
       JOIN LATERAL (
           SELECT t.pending_id FROM ledger.transfer t
-           WHERE t.book = $1 AND t.sequence = s.sequence AND t.pending_id IS NOT NULL LIMIT 1
+           WHERE t.book = $1 AND t.sequence = s.sequence LIMIT 1
       ) t ON true
       JOIN LATERAL (
           SELECT * FROM ledger.hold h WHERE h.book = $1 AND h.id = t.pending_id LIMIT 1
       ) h ON h.sequence <= p.known AND h.sequence > <after>
 """
 
-_HOLDS_AMONG: Final = """
+_HOLDS_AMONG: Final = fill(
+    """
       SELECT h.id, d.path AS debit, c.path AS credit, d.asset, h.amount::text AS amount,
              h.purpose, h.correlation, h.expires_at, h.sequence AS hold_sequence
         FROM (<among>) h
-        JOIN LATERAL (
-            SELECT * FROM ledger.account WHERE book = $1 AND number = h.debit LIMIT 1
-        ) d ON true
-        JOIN LATERAL (
-            SELECT * FROM ledger.account WHERE book = $1 AND number = h.credit LIMIT 1
-        ) c ON true
-"""
+        JOIN LATERAL (<debit>) d ON true
+        JOIN LATERAL (<credit>) c ON true
+""",
+    debit=account_by_number("h.debit"),
+    credit=account_by_number("h.credit"),
+)
 
 _POSITION: Final = fill(
     """
 <point>
 , account AS MATERIALIZED (
     SELECT a.*, p.known, <four_columns>
-      FROM point p JOIN ledger.account a ON a.book = $1 AND a.path = $5 AND a.asset = $6
+      FROM point p JOIN ledger.account a ON a.book + 0 = $1 AND a.path = $5 AND a.asset = $6
       <columns_at>
 ), since AS MATERIALIZED (
     SELECT e.sequence FROM ledger.entry e
@@ -181,7 +181,7 @@ _HOLDS_OF: Final = fill(
             SELECT h.* FROM ledger.account a CROSS JOIN LATERAL (
                 (<open_now> AND h.debit = a.number ORDER BY h.sequence LIMIT $6)
                 UNION ALL (<open_now> AND h.credit = a.number ORDER BY h.sequence LIMIT $6)
-            ) h WHERE a.book = $1 AND a.path = $8
+            ) h WHERE a.book + 0 = $1 AND a.path = $8
             UNION ALL <resolved_since>""",
     open_now=_OPEN_NOW,
     resolved_since=_RESOLVED_SINCE,

@@ -85,7 +85,7 @@ async def prove_inclusion(
     size = (await head(conn, book)).sequence if size is None else size
     rows = await run(
         conn,
-        "SELECT sequence FROM ledger.transfer WHERE book = $1 AND id = $2",
+        "SELECT sequence FROM ledger.transfer WHERE book + 0 = $1 AND id = $2",
         book,
         transfer_id,
     )

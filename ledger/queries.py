@@ -122,9 +122,11 @@ _BALANCE_NOW: Final = """
 SELECT a.side, b.debits_pending::text, b.debits_posted::text, b.credits_pending::text,
        b.credits_posted::text, h.sequence
   FROM ledger.account a
-  JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
-  JOIN ledger.head h ON h.book = a.book
- WHERE a.book = $1 AND a.path = $2 AND a.asset = $3
+  JOIN LATERAL (
+      SELECT * FROM ledger.balance WHERE book = $1 AND account = a.number LIMIT 1
+  ) b ON true
+  JOIN ledger.head h ON h.book = $1
+ WHERE a.book + 0 = $1 AND a.path = $2 AND a.asset = $3
 """
 
 _BALANCE_RECORDED: Final = fill(
@@ -134,7 +136,7 @@ SELECT a.side, p.sequence, coalesce(e.debits_pending, 0)::text AS debits_pending
        coalesce(e.debits_posted, 0)::text AS debits_posted,
        coalesce(e.credits_pending, 0)::text AS credits_pending,
        coalesce(e.credits_posted, 0)::text AS credits_posted
-  FROM known p JOIN ledger.account a ON a.book = $1 AND a.path = $4 AND a.asset = $5
+  FROM known p JOIN ledger.account a ON a.book + 0 = $1 AND a.path = $4 AND a.asset = $5
   <last_entry>
 """,
     known=KNOWN,
@@ -145,7 +147,7 @@ _BALANCE_EFFECTIVE: Final = fill(
     """
 <point>
 SELECT a.side, p.known AS sequence, <four_columns>
-  FROM point p JOIN ledger.account a ON a.book = $1 AND a.path = $5 AND a.asset = $6
+  FROM point p JOIN ledger.account a ON a.book + 0 = $1 AND a.path = $5 AND a.asset = $6
   <columns_at>
 """,
     **AT,

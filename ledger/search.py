@@ -28,7 +28,7 @@ from ledger.model import (
     Side,
 )
 from ledger.opaque import canonical_metadata
-from ledger.points import SEQUENCE_MAX, fill, last_before
+from ledger.points import SEQUENCE_MAX, account_by_number, fill, last_before
 from ledger.store import run
 from ledger.views import (
     PAGE_MAX,
@@ -190,7 +190,7 @@ _CANDIDATES: Final = {
         SELECT t.sequence FROM ledger.entry t
          WHERE t.account = a.number AND <range> ORDER BY t.sequence <direction> LIMIT $5
     ) x
-     WHERE a.book = $1 AND a.path = <path> <of_asset>
+     WHERE a.book + 0 = $1 AND a.path = <path> <of_asset>
      ORDER BY x.sequence <direction> LIMIT $5""",
     # OFFSET 0 keeps the planner from walking through all metadata in order to find the rare.
     "metadata": """
@@ -221,18 +221,18 @@ t.code, t.pending_id, t.reverses, t.purpose, t.reference, t.correlation, t.effec
 t.recorded_at, coalesce(m.data::text, '{}') AS data
 """
 
-_TIES: Final = """
-  JOIN LATERAL (
-      SELECT * FROM ledger.account WHERE book = $1 AND number = t.debit LIMIT 1
-  ) d ON true
-  JOIN LATERAL (
-      SELECT * FROM ledger.account WHERE book = $1 AND number = t.credit LIMIT 1
-  ) c ON true
+_TIES: Final = fill(
+    """
+  JOIN LATERAL (<debit>) d ON true
+  JOIN LATERAL (<credit>) c ON true
   LEFT JOIN LATERAL (
       SELECT m.data FROM ledger.transfer_metadata m
        WHERE m.book = $1 AND m.sequence = t.sequence LIMIT 1
   ) m ON true
-"""
+""",
+    debit=account_by_number("t.debit"),
+    credit=account_by_number("t.credit"),
+)
 
 _PAGE: Final = fill(
     """
@@ -319,7 +319,7 @@ async def find_transfer(
 async def find_refusal(conn: AsyncConnection, book: int, transfer_id: UUID) -> Refusal | None:
     """Return the refusal that spent an id."""
     rows = await run(
-        conn, "SELECT * FROM ledger.refusal WHERE book = $1 AND id = $2", book, transfer_id
+        conn, "SELECT * FROM ledger.refusal WHERE book + 0 = $1 AND id = $2", book, transfer_id
     )
     if not rows:
         return None
@@ -373,22 +373,22 @@ _REF_COLUMNS: Final = """
 <n>.amount::text AS <n>_amount, <n>.recorded_at AS <n>_recorded_at
 """
 _REF: Final = """
-  LEFT JOIN LATERAL (SELECT * FROM ledger.transfer WHERE book = $1 AND <key> LIMIT 1) <n> ON true
+  LEFT JOIN LATERAL (SELECT * FROM ledger.transfer WHERE <key> LIMIT 1) <n> ON true
 """
 
 _DETAIL: Final = fill(
     """
 SELECT t.flags, t.metadata_hash, b.height, h.id AS hold_id, h.state AS hold_state,
        h.amount::text AS hold_amount, h.purpose AS hold_purpose, h.expires_at, <columns>
-  FROM ledger.transfer t <ties>
+  FROM ledger.transfer t
   LEFT JOIN LATERAL (
       SELECT * FROM ledger.hold WHERE book = $1 AND id = coalesce(t.pending_id, t.id) LIMIT 1
-  ) h ON true
+  ) h ON true <ties>
   JOIN LATERAL (
       SELECT height FROM ledger.block
        WHERE book = $1 AND last_sequence >= t.sequence ORDER BY last_sequence LIMIT 1
   ) b ON true
- WHERE t.book = $1 AND t.id = $2
+ WHERE t.book + 0 = $1 AND t.id = $2
 """,
     columns=", ".join(
         [
@@ -403,10 +403,14 @@ SELECT t.flags, t.metadata_hash, b.height, h.id AS hold_id, h.state AS hold_stat
             _TIES,
             fill(_ENTRY, e="de", side="debit"),
             fill(_ENTRY, e="ce", side="credit"),
-            fill(_REF, n="pending", key="id = t.pending_id"),
-            fill(_REF, n="resolver", key="pending_id = t.id"),
-            fill(_REF, n="original", key="id = t.reverses"),
-            fill(_REF, n="reverser", key="reverses = t.id"),
+            fill(_REF, n="pending", key="id = t.pending_id AND book + 0 = $1"),
+            fill(
+                _REF,
+                n="resolver",
+                key="book = $1 AND sequence = h.resolved_sequence AND h.id = t.id",
+            ),
+            fill(_REF, n="original", key="id = t.reverses AND book + 0 = $1"),
+            fill(_REF, n="reverser", key="reverses = t.id AND book + 0 = $1"),
         ]
     ),
 )

@@ -189,7 +189,9 @@ SELECT a.number, coalesce(sum(t.amount) FILTER (WHERE t.debit = a.number), 0)::t
   FROM ledger.account a
   JOIN ledger.effective_entry x ON x.book = a.book AND x.account = a.number
    AND x.effective_on BETWEEN $4 AND $5 AND x.sequence BETWEEN $6 AND $7
-  JOIN ledger.transfer t ON t.book = x.book AND t.sequence = x.sequence
+  JOIN LATERAL (
+      SELECT * FROM ledger.transfer WHERE book = x.book AND sequence = x.sequence LIMIT 1
+  ) t ON true
  WHERE a.book = $1 AND a.number BETWEEN $2 AND $3
  GROUP BY a.number
 """

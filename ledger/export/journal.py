@@ -147,9 +147,13 @@ SELECT a.number, a.path, a.asset, a.side, a.owner, a.purpose, a.opened_at,
        WHERE book = a.book AND account = a.number AND sequence <= $2
        ORDER BY sequence DESC LIMIT 1
   ) e ON true
+  LEFT JOIN LATERAL (
+      SELECT true AS was FROM ledger.account_event v
+       WHERE v.book = a.book AND v.account BETWEEN a.number AND a.number AND v.sequence <= $2
+       ORDER BY v.account LIMIT 1
+  ) opened ON true
  WHERE a.book = $1 AND a.number > $3
-   AND EXISTS (SELECT FROM ledger.account_event v
-                WHERE v.book = a.book AND v.account = a.number AND v.sequence <= $2)
+   AND opened.was
  ORDER BY a.number LIMIT $4
 """
 
@@ -201,8 +205,13 @@ SELECT t.sequence, t.id, t.kind, t.flags, t.debit, t.credit, t.amount::text AS a
        t.pending_id, t.reverses, t.purpose, t.timeout_us, t.effective_at, t.reference,
        t.correlation, t.recorded_at, p.amount::text AS held, m.data::text AS metadata
   FROM ledger.transfer t
-  LEFT JOIN ledger.transfer p ON p.book = t.book AND p.id = t.pending_id
-  LEFT JOIN ledger.transfer_metadata m ON m.book = t.book AND m.sequence = t.sequence
+  LEFT JOIN LATERAL (
+      SELECT amount FROM ledger.transfer WHERE id = t.pending_id AND book + 0 = t.book LIMIT 1
+  ) p ON true
+  LEFT JOIN LATERAL (
+      SELECT data FROM ledger.transfer_metadata
+       WHERE book = t.book AND sequence = t.sequence LIMIT 1
+  ) m ON true
 """
 
 _TRANSFERS: Final = (
