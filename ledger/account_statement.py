@@ -176,6 +176,8 @@ async def page_effective_statement(
     """
     if last < first:
         raise BadInput("the statement ends before it starts", remedy="Give its days in order")
+    if first == date.min:
+        raise BadInput(f"there is no day before {first}", remedy="Begin a day later")
     limit = max(1, min(limit, PAGE_MAX))
     begin = (after.effective_on, after.sequence) if after else (first - DAY, 0)
     known = after.known if after else None

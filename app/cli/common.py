@@ -26,7 +26,9 @@ T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Book = Annotated[int, typer.Option("--book", help="The book of the legal entity.")]
+Book = Annotated[
+    int, typer.Option("--book", min=1, max=32_767, help="The book of the legal entity.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Do everything in a transaction, then roll it back.")
 ]

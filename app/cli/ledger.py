@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli import ledger_books, ledger_transfers
-from app.cli.common import BOOK_DEFAULT, AsJson, Book, Money, emit, parse_time, read, show
+from app.cli.common import BOOK_DEFAULT, AsJson, Book, Money, emit, read, show
 from app.cli.ledger_points import (
     AsOf,
     AtSequence,
@@ -17,6 +16,8 @@ from app.cli.ledger_points import (
     number,
     parse_day,
     parse_point,
+    parse_start,
+    parse_stop,
     say_more,
     title_at,
 )
@@ -24,8 +25,6 @@ from kernel.clock import iso
 from kernel.errors import BadInput
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from ledger.model import Balance, OpenHold, StatementLine
@@ -216,7 +215,7 @@ def statement(
     if by_effective:
         _show_effective(path, asset, since, until, book=book, as_json=as_json)
         return
-    start, end = _beginning(since), _ending(until)
+    start, end = parse_start(since), parse_stop(until)
     if end <= start:
         raise BadInput(
             "the statement ends before it starts", remedy="Give --from and --to in order"
@@ -285,17 +284,3 @@ def _cells(
         money.text(line.change, asset),
         money.text(line.balance, asset),
     )
-
-
-def _beginning(text: str) -> datetime:
-    at = parse_time(text)
-    assert at is not None
-    is_date = len(text) == len(FIRST_DAY)
-    return at.replace(hour=0, minute=0, second=0, microsecond=0) if is_date else at
-
-
-def _ending(text: str) -> datetime:
-    at = parse_time(text)
-    assert at is not None
-    # The end of a day is read as its last microsecond; the statement stops before its end.
-    return at + timedelta(microseconds=1) if len(text) == len(FIRST_DAY) else at

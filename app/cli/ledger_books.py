@@ -8,6 +8,8 @@ import typer
 
 from app.cli.common import BOOK_DEFAULT, AsJson, Book, Money, parse_time, read, show
 from app.cli.ledger_points import (
+    SEQUENCE_MAX,
+    AfterSequence,
     AsOf,
     AtSequence,
     Effective,
@@ -123,7 +125,9 @@ def coverage(
     *,
     as_of: AsOf = None,
     at_sequence: AtSequence = None,
-    block: Annotated[int | None, typer.Option(help="At the end of this block.")] = None,
+    block: Annotated[
+        int | None, typer.Option(min=0, max=SEQUENCE_MAX, help="At the end of this block.")
+    ] = None,
     history: Annotated[
         bool, typer.Option("--history", help="Each block that changed it, from the first on.")
     ] = False,
@@ -131,7 +135,10 @@ def coverage(
         bool, typer.Option("--short", help="Of the history only where clients were short.")
     ] = False,
     asset: Annotated[str | None, typer.Option(help="Of the history only this asset.")] = None,
-    after: Annotated[int, typer.Option(help="Of the history only after this block.")] = 0,
+    after: Annotated[
+        int,
+        typer.Option(min=0, max=SEQUENCE_MAX, help="Of the history only after this block."),
+    ] = 0,
     limit: Limit = 1_000,
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,
@@ -212,7 +219,7 @@ def _show_history(
 
 def periods(
     *,
-    after: Annotated[int, typer.Option(help="Only after this sequence number.")] = 0,
+    after: AfterSequence = 0,
     limit: Limit = 1_000,
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +27,11 @@ Effective = Annotated[
 AtSequence = Annotated[
     int | None, typer.Option("--at-sequence", help="As recorded up to this sequence number.")
 ]
+SEQUENCE_MAX = 2**63 - 1
+AfterSequence = Annotated[
+    int,
+    typer.Option("--after", min=0, max=SEQUENCE_MAX, help="Only after this sequence number."),
+]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="Rows at most.")]
 
 
@@ -48,6 +53,24 @@ def parse_day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise BadInput(f"{text!r} is not a date", remedy="Write 2026-01-31") from error
+
+
+def parse_start(text: str) -> datetime:
+    """Read the time at which a span begins: a date means its beginning."""
+    at = parse_time(text)
+    assert at is not None
+    is_date = len(text) == len("2026-01-31")
+    return at.replace(hour=0, minute=0, second=0, microsecond=0) if is_date else at
+
+
+def parse_stop(text: str) -> datetime:
+    """Read the time before which a span ends: a date means its end."""
+    at = parse_time(text)
+    assert at is not None
+    last = datetime.max.replace(tzinfo=at.tzinfo)
+    # The end of a day is read as its last microsecond; the span stops before its end.
+    is_date = len(text) == len("2026-01-31")
+    return at + timedelta(microseconds=1) if is_date and at < last else at
 
 
 def title_at(title: str, point: Point) -> str:

@@ -285,7 +285,7 @@ def _show_file(
 
 
 def _size(text: str) -> tuple[int, Checkpoint | None]:
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return int(text), None
     found = read_checkpoint(Path(text), None)
     return found.size, found

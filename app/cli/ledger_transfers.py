@@ -9,9 +9,17 @@ from uuid import UUID
 
 import typer
 
-from app.cli.common import BOOK_DEFAULT, AsJson, Book, Money, emit, parse_time, read, show
+from app.cli.common import BOOK_DEFAULT, AsJson, Book, Money, emit, read, show
 from app.cli.explain import Moment, Section, Story, postings, tell
-from app.cli.ledger_points import AtSequence, Limit, say_more
+from app.cli.ledger_points import (
+    SEQUENCE_MAX,
+    AfterSequence,
+    AtSequence,
+    Limit,
+    parse_start,
+    parse_stop,
+    say_more,
+)
 from kernel.clock import iso
 from kernel.errors import BadInput, Refused
 
@@ -48,16 +56,24 @@ def transfers(
         str | None, typer.Option(help='Only what contains this JSON: {"order": "o-7"}.')
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--from", help="Recorded then or later; ISO 8601, UTC.")
+        str | None,
+        typer.Option("--from", help="Recorded then or later; a date means its beginning."),
     ] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Recorded before then.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="Recorded before then; a date means its end.")
+    ] = None,
     effective_from: Annotated[
-        str | None, typer.Option(help="Effective then or later; ISO 8601, UTC.")
+        str | None, typer.Option(help="Effective then or later; a date means its beginning.")
     ] = None,
-    effective_to: Annotated[str | None, typer.Option(help="Effective before then.")] = None,
-    after: Annotated[int, typer.Option(help="Only after this sequence number.")] = 0,
+    effective_to: Annotated[
+        str | None, typer.Option(help="Effective before then; a date means its end.")
+    ] = None,
+    after: AfterSequence = 0,
     before: Annotated[
-        int | None, typer.Option(help="Instead the last ones before this sequence number.")
+        int | None,
+        typer.Option(
+            min=1, max=SEQUENCE_MAX, help="Instead the last ones before this sequence number."
+        ),
     ] = None,
     limit: Limit = 1_000,
     book: Book = BOOK_DEFAULT,
@@ -79,10 +95,10 @@ def transfers(
         correlation=None if correlation is None else _id(correlation),
         reference=reference,
         metadata=_metadata(metadata),
-        recorded_from=parse_time(since),
-        recorded_to=parse_time(until),
-        effective_from=parse_time(effective_from),
-        effective_to=parse_time(effective_to),
+        recorded_from=None if since is None else parse_start(since),
+        recorded_to=None if until is None else parse_stop(until),
+        effective_from=None if effective_from is None else parse_start(effective_from),
+        effective_to=None if effective_to is None else parse_stop(effective_to),
     )
 
     async def work(
@@ -287,7 +303,7 @@ def holds(
     *,
     path: Annotated[str | None, typer.Option(help="Only those that touch this account.")] = None,
     at_sequence: AtSequence = None,
-    after: Annotated[int, typer.Option(help="Only after this sequence number.")] = 0,
+    after: AfterSequence = 0,
     limit: Limit = 1_000,
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,

@@ -284,3 +284,61 @@ def test_a_question_without_meaning_is_2(words: tuple[str, ...], cli: Cli) -> No
     assert answer.code == 2
     assert answer.err.startswith("error: ")
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("option", ["", "effective-"])
+def test_a_date_of_transfers_means_its_beginning_and_its_end(
+    cli: Cli, books: AsyncEngine, option: str
+) -> None:
+    """What happened on a day is listed from that day to that day; to the day before, it is not."""
+    today = SystemClock().now().date()
+    first, last = ("--from", "--to") if not option else ("--effective-from", "--effective-to")
+    on_the_day = cli("ledger", "transfers", first, str(today), last, str(today), "--json").json
+    until_then = cli("ledger", "transfers", last, str(today - YESTERDAY), "--json").json
+
+    assert "fee" in {row["posting"] for row in on_the_day}
+    assert "fee" not in {row["posting"] for row in until_then}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("statement", "client:acme", "ETH", "--to", "9999-12-31"),
+        ("statement", "client:acme", "ETH", "--from", "20260101"),
+        ("transfers", "--to", "9999-12-31"),
+        ("balance", "client:acme", "ETH", "--effective", "9999-12-31"),
+        ("statement", "client:acme", "ETH", "--effective", "--to", "9999-12-31"),
+    ],
+)
+def test_a_date_at_the_end_of_the_calendar_is_an_answer(
+    cli: Cli, books: AsyncEngine, arguments: tuple[str, ...]
+) -> None:
+    answer = cli("ledger", *arguments, "--json")
+
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("transfers", "--after", str(2**63)),
+        ("transfers", "--before", str(2**63)),
+        ("transfers", "--after", "-1"),
+        ("holds", "--after", str(2**63)),
+        ("periods", "--after", str(2**63)),
+        ("coverage", "--block", str(2**63)),
+        ("coverage", "--block", "-1"),
+        ("coverage", "--history", "--after", str(2**63)),
+        ("accounts", "--book", "99999"),
+        ("checkpoint", "--key", "missing.key"),
+        ("statement", "client:acme", "ETH", "--effective", "--from", "0001-01-01"),
+        ("prove", "--between", "²", "2"),
+        ("prove", "--between", "1", str(2**63)),
+    ],
+)
+def test_a_number_out_of_range_is_bad_input(
+    cli: Cli, books: AsyncEngine, arguments: tuple[str, ...]
+) -> None:
+    answer = cli("ledger", *arguments)
+
+    assert answer.code in {1, 2}, answer.err
