@@ -71,11 +71,13 @@ SELECT <account>
   ) b ON true
 """.replace("<account>", _ACCOUNT)
 
+# A range of one, in order: only the key gives that order.
 READ_ACCOUNTS_BY_NUMBER: Final = """
 SELECT <account>
   FROM unnest($2::text::bigint[]) AS asked (number)
   JOIN LATERAL (
-      SELECT * FROM ledger.account WHERE book = $1 AND number = asked.number LIMIT 1
+      SELECT * FROM ledger.account
+       WHERE book = $1 AND number BETWEEN asked.number AND asked.number ORDER BY number LIMIT 1
   ) a ON true
   JOIN LATERAL (
       SELECT * FROM ledger.balance WHERE book = $1 AND account = a.number LIMIT 1

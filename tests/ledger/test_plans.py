@@ -13,7 +13,7 @@ from kernel.db import transact
 from kernel.ids import derive_id
 from ledger import statements
 from ledger.accounts import ensure_accounts
-from ledger.model import BATCH_MAX, Transfer, transfer
+from ledger.model import BATCH_MAX, Transfer, reversal, transfer
 from ledger.outcome import Outcome
 from ledger.posting import decided, open_book, post, require_applied
 from ledger.scenarios import START
@@ -65,6 +65,9 @@ async def test_a_book_newer_than_the_statistics_is_posted_to_by_key(
     again = [item for n in range(4) for item in batch(2, n)]
     results = await transact(engine, lambda conn: post(conn, 2, again))
     assert {result.outcome for result in results} == {Outcome.EXISTS}
+    undone = [reversal(derive_id(START, "undone", item.id), item.id, code="plan") for item in again]
+    results = await transact(engine, lambda conn: post(conn, 2, undone))
+    assert {result.outcome for result in results} == {Outcome.CREATED}
     assert len(await transact(engine, lambda conn: decided(conn, 2, [i.id for i in again]))) == 400
 
     read = {name: n - before[name] for name, n in (await read_by_index(owner_engine)).items()}
