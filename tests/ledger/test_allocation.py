@@ -83,7 +83,11 @@ def test_the_leftover_goes_to_the_largest_remainders_and_to_the_first_of_equals(
     assert lucky == order[: len(lucky)]
 
 
-@given(amounts, st.lists(st.integers(0, 10**30), min_size=1, max_size=8), st.sampled_from(["p0", "house"]))
+@given(
+    amounts,
+    st.lists(st.integers(0, 10**30), min_size=1, max_size=8),
+    st.sampled_from(["p0", "house"]),
+)
 def test_a_waterfall_adds_up_and_fills_each_tier_before_the_next(
     amount: int, limits: list[int], owner: str
 ) -> None:
