@@ -215,8 +215,8 @@ def keys_of(batch: Iterable[Request]) -> set[tuple[str, str]]:
 
 
 async def begin(conn: AsyncConnection) -> None:
-    """Begin SQLAlchemy's transaction, so that statements of the driver run inside it."""
-    await run(conn, "SELECT 1")
+    """Begin SQLAlchemy's transaction, so that statements of the driver run inside it, and by key."""
+    await run(conn, statements.KEYS_ONLY)
 
 
 async def read_history(
