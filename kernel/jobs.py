@@ -94,7 +94,8 @@ async def enqueue(
             run_after=run_after or scheduled_for,
             payload=dict(payload or {}),
         )
-        .on_conflict_do_nothing(index_elements=["name", "scheduled_for"])
+        # Whichever unique index two who tick at once meet in first: the id follows from the slot.
+        .on_conflict_do_nothing()
     )
     return (await conn.execute(statement)).rowcount == 1
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kernel.errors import BadInput
+from kernel.errors import BadInput, Refused
 from ledger import merkle
 from ledger.checkpoint import Checkpoint
 from ledger.queries import head
@@ -80,7 +80,7 @@ async def prove_inclusion(
     """Prove that a transfer is in the journal, now or as of *size* records.
 
     Raises:
-        BadInput: the transfer is not in the journal, or not among the first *size* records.
+        Refused: the transfer is not in the journal, or not among the first *size* records.
     """
     size = (await head(conn, book)).sequence if size is None else size
     rows = await run(
@@ -90,7 +90,7 @@ async def prove_inclusion(
         transfer_id,
     )
     if not rows or rows[0][0] > size:
-        raise BadInput(f"transfer {transfer_id} is not among the first {size} records")
+        raise Refused(f"transfer {transfer_id} is not among the first {size} records")
     index = rows[0][0] - 1
     record = (await read_lines(conn, book, index, index + 1))[0]
     path = await _resolve(conn, book, lambda sub: merkle.inclusion_proof(index, size, sub))

@@ -61,11 +61,11 @@ def verify(
     """Derive every balance, hold, block and root of a book again, and name what does not fit.
 
     With --since the records before the last check are not read again: that the journal still
-    begins with them, everything newer, and every row that may change, is proven. With --journal an
-    exported journal is replayed and compared with a checkpoint, without a database.
+    begins with them, everything newer, and every row that may change, is proven. With --journal FILE
+    --checkpoint FILE an exported journal is replayed and compared, without a database.
     Ends with exit code 1 where a fault is found.
 
-    Example: `causeway verify --journal book-1.journal --checkpoint today.checkpoint`
+    Example: `causeway verify --json`
     """
     if journal is not None:
         if since is not None:

@@ -72,7 +72,7 @@ def checkpoint(
 
     The text is that of C2SP tlog-checkpoint; its origin names the entity and the book.
 
-    Example: `causeway ledger checkpoint --key alice.key -o today.checkpoint`
+    Example: `causeway ledger checkpoint --key ada.key -o today.checkpoint`
     """
     from ledger.checkpoint import origin_of, sign, verifier_key
 
@@ -123,7 +123,7 @@ def prove(
 
     The proof is JSON that `causeway ledger check-proof` checks without a database.
 
-    Example: `causeway ledger prove 01890a5d-… --checkpoint today.checkpoint -o transfer.proof`
+    Example: `causeway ledger prove 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 -o transfer.proof`
     """
     import orjson
 

@@ -145,7 +145,7 @@ async def test_proofs_are_read_from_tiles_and_records(engine: AsyncEngine) -> No
             grown = await prove_consistency(conn, 1, first, now.sequence)
             assert grown.holds()
             assert grown.second_root == now.root
-        with pytest.raises(BadInput):
+        with pytest.raises(Refused):
             await prove_inclusion(conn, 1, name_id("nothing"))
         with pytest.raises(BadInput):
             await prove_consistency(conn, 1, 5, now.sequence + 1)

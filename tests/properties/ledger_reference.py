@@ -50,9 +50,9 @@ class Book:
         """Open an account, or say how it differs from the one that is there."""
         key = (spec.path, spec.asset)
         there = self.accounts.get(key)
+        if spec.guard == "both":
+            return "flags_are_mutually_exclusive"
         if there is None:
-            if spec.guard == "both":
-                return "flags_are_mutually_exclusive"
             self.length += 1
             opened = self.now if spec.since is None else spec.since
             self.accounts[key] = Account(spec, self.length, opened)

@@ -22,7 +22,7 @@ from tests.app.cli.conftest import Cli
 UNKNOWN = "0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80"
 NO_DATABASE = (
     *("bench", "demo", "simulate", "registry new-key", "up", "migrate"),
-    "ledger journal templates",
+    *("ledger journal templates", "ledger check-proof"),
 )
 """Commands that bring what they need, or need another thing first."""
 NO_JSON = ("simulate",)
