@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from coincurve import PrivateKey
 
+from custody.signer.backends.port import CURVE_ORDER, DIGEST_BYTES, Signature, low_s
 from kernel.errors import BadInput
 
 SEED_BYTES_MIN: Final = 16
@@ -19,19 +20,8 @@ SEED_BYTES_MAX: Final = 64
 DEPTH_MAX: Final = 10
 HARDENED: Final = 2**31
 XPUB_VERSION: Final = bytes.fromhex("0488b21e")
-CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-"""n of secp256k1 (SEC 2, version 2.0, section 2.4.1)."""
 
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """An ECDSA signature with the parity of R's y coordinate; s is in the lower half."""
-
-    r: int
-    s: int
-    y_parity: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -105,14 +95,11 @@ class PrivateNode:
 
     def sign(self, digest: bytes) -> Signature:
         """Sign a 32-byte hash, deterministically (RFC 6979), s in the lower half (EIP-2)."""
-        if len(digest) != 32:
+        if len(digest) != DIGEST_BYTES:
             raise BadInput("what is signed is a hash of 32 bytes")
         signed = PrivateKey(self.secret).sign_recoverable(digest, hasher=None)
         r, s = int.from_bytes(signed[:32], "big"), int.from_bytes(signed[32:64], "big")
-        parity = signed[64]
-        if s > CURVE_ORDER // 2:
-            s, parity = CURVE_ORDER - s, parity ^ 1
-        return Signature(r, s, parity)
+        return low_s(r, s, signed[64])
 
 
 def parse_path(path: str) -> tuple[int, ...]:

@@ -13,8 +13,9 @@ from embit import bip32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from custody.signer.backends.port import CURVE_ORDER
 from custody.signer.errors import KeystoreUnreadable
-from custody.signer.hd_keys import CURVE_ORDER, HARDENED, PrivateNode, parse_path
+from custody.signer.hd_keys import HARDENED, PrivateNode, parse_path
 from custody.signer.keystore import (
     read_kek,
     read_keystore,

@@ -1,0 +1,46 @@
+"""Keys derived from one seed, in this process's memory (BIP 32, BIP 44)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from custody.signer.backends.port import Signature
+from custody.signer.errors import SignerRefused
+from custody.signer.hd_keys import HARDENED, PrivateNode, parse_path
+
+ACCOUNT_DEPTH: Final = 3
+"""BIP 44: purpose, coin and account are hardened; below them only addresses."""
+ADDRESS_DEPTH: Final = ACCOUNT_DEPTH + 2
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LocalKeys:
+    """A seed's keys; implements `custody.signer.backends.port.KeyBackend`."""
+
+    key_id: str
+    root: PrivateNode
+
+    def __repr__(self) -> str:
+        return f"LocalKeys({self.key_id!r}, …)"
+
+    def account_xpub(self, path: str) -> str:
+        """Return the extended public key of an account, and of nothing below or above it."""
+        steps = parse_path(path)
+        if len(steps) != ACCOUNT_DEPTH or any(step < HARDENED for step in steps):
+            raise SignerRefused(f"{path} is not an account", remedy="Ask for m/44'/60'/0'")
+        return self.root.derive(path).xpub()
+
+    def public_key(self, path: str) -> bytes:
+        """Return the public key of the address at *path*, 65 bytes."""
+        return self._address(path).uncompressed_key
+
+    def sign_digest(self, path: str, digest: bytes) -> Signature:
+        """Sign a 32-byte hash, deterministically (RFC 6979)."""
+        return self._address(path).sign(digest)
+
+    def _address(self, path: str) -> PrivateNode:
+        steps = parse_path(path)
+        if len(steps) != ADDRESS_DEPTH or any(step < HARDENED for step in steps[:ACCOUNT_DEPTH]):
+            raise SignerRefused(f"{path} is not the path of an address")
+        return self.root.derive(path)
