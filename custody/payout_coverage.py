@@ -7,8 +7,7 @@ from collections.abc import Collection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import payout_store as store
-from ledger.queries import list_accounts
-from registry.model import HOUSE
+from ledger.coverage import count_payable_cover
 from registry.queries import get_wallet
 
 
@@ -18,12 +17,7 @@ async def count_spare(conn: AsyncConnection, book: int, assets: Collection[str])
     Payouts that are signed count as owed until their coins are gone, and so do the fees that live
     payouts may still cost. Coins on their way from clients to the house are gone already.
     """
-    spare = dict.fromkeys(assets, 0)
-    for prefix, sign in (("custody:", 1), ("transit:out:", 1), ("client:", -1), ("in-flight:", -1)):
-        for account in await list_accounts(conn, book, prefix):
-            holding = prefix == "custody:"
-            if account.asset in spare and not (holding and account.spec.owner == HOUSE):
-                spare[account.asset] += sign * account.balance.posted
+    spare = await count_payable_cover(conn, book, assets)
     for asset, fees in (await store.sum_fee_caps(conn, book)).items():
         if asset in spare:
             spare[asset] -= fees

@@ -10,7 +10,7 @@ one block never leaves clients short in between, so it is the blocks' ends that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,11 +19,20 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import BadInput
+from ledger.arrays import texts
 from ledger.points import AT, Point, account_by_number, fill
 from ledger.store import run
 
 WINDOW: Final = 100_000
 """Records that one page of the history reads, and those of the block in which it ends."""
+
+IS_OWED: Final = "starts_with(a.path, 'client:')"
+"""Account ``a`` is what a client is owed (rule 6 of the account book), in SQL."""
+
+IS_HELD: Final = """((a.owner = 'client' OR starts_with(a.owner, 'client:'))
+    AND (starts_with(a.path, 'custody:') OR starts_with(a.path, 'venue:')
+         OR starts_with(a.path, 'bank:') OR starts_with(a.path, 'transit:')))"""
+"""Account ``a`` holds what covers it, in SQL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +108,6 @@ async def _end_of_block(conn: AsyncConnection, book: int, height: int) -> int:
     return int(rows[0].last_sequence)
 
 
-# What an account is for rule 6 of the account book.
-_IS_OWED: Final = "starts_with(a.path, 'client:')"
-_IS_HELD: Final = """((a.owner = 'client' OR starts_with(a.owner, 'client:'))
-    AND (starts_with(a.path, 'custody:') OR starts_with(a.path, 'venue:')
-         OR starts_with(a.path, 'bank:') OR starts_with(a.path, 'transit:')))"""
-
 _COVERAGE: Final = fill(
     """
 <point>
@@ -119,8 +122,8 @@ SELECT found.* FROM point p LEFT JOIN LATERAL (
 ) found ON true
  ORDER BY found.asset
 """,
-    is_owed=_IS_OWED,
-    is_held=_IS_HELD,
+    is_owed=IS_OWED,
+    is_held=IS_HELD,
     **AT,
 )
 
@@ -226,23 +229,49 @@ SELECT ends.end_height, ends.last_height, m.height, m.asset, m.holdings::text,
  ORDER BY m.height, m.asset
 """,
     account=account_by_number("s.account"),
-    is_owed=_IS_OWED,
-    is_held=_IS_HELD,
+    is_owed=IS_OWED,
+    is_held=IS_HELD,
 )
 
 
-async def find_shortfall(
-    conn: AsyncConnection, book: int, asset: str, *, after: int = 0
-) -> CoverageChange | None:
-    """Return the first block behind *after* at whose end clients were short of *asset*, or None.
+async def count_payable_cover(
+    conn: AsyncConnection, book: int, assets: Collection[str]
+) -> dict[str, int]:
+    """Return by how much what wallets hold for clients exceeds what clients are owed, by asset.
 
-    It walks the history in pages; each reads a bounded number of records.
+    Unlike `coverage` it looks at what payouts may spend: wallets only, no venue and no bank. What is
+    signed and not final counts as owed until the chain calls it final, and its coins as held.
+
+    Returns:
+        Smallest units by asset, for each of *assets*; negative where clients are short.
     """
-    cursor: int | None = after
-    while cursor is not None:
-        page = await page_coverage(conn, book, asset=asset, after=cursor)
-        for item in page.items:
-            if not item.coverage.covered:
-                return item
-        cursor = page.after
-    return None
+    rows = await run(conn, _PAYABLE_COVER, book, texts(sorted(set(assets))))
+    return {row.asset: int(row.spare) for row in rows}
+
+
+# Four ranges of the index on paths. Credit-normal accounts (claims, payouts in flight) come out
+# negative by themselves: a debit is plus everywhere.
+_PAYABLE_COVER: Final = """
+SELECT asked.asset, coalesce(sum(b.debits_posted - b.credits_posted), 0)::text AS spare
+  FROM unnest($2::text::text[]) AS asked (asset)
+  LEFT JOIN LATERAL (
+      SELECT number FROM ledger.account
+       WHERE path >= 'client:' AND path < 'client;' AND asset = asked.asset AND book + 0 = $1
+      UNION ALL
+      SELECT number FROM ledger.account
+       WHERE path >= 'custody:' AND path < 'custody;' AND asset = asked.asset AND book + 0 = $1
+         AND owner <> 'house'
+      UNION ALL
+      SELECT number FROM ledger.account
+       WHERE path >= 'in-flight:' AND path < 'in-flight;' AND asset = asked.asset AND book + 0 = $1
+      UNION ALL
+      SELECT number FROM ledger.account
+       WHERE path >= 'transit:out:' AND path < 'transit:out;' AND asset = asked.asset
+         AND book + 0 = $1
+  ) a ON true
+  LEFT JOIN LATERAL (
+      SELECT debits_posted, credits_posted FROM ledger.balance
+       WHERE book = $1 AND account = a.number LIMIT 1
+  ) b ON true
+ GROUP BY asked.asset
+"""

@@ -10,10 +10,12 @@ from sqlalchemy import Row, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ledger.coverage import IS_HELD, IS_OWED
 from ledger.interbook.errors import NoSuchMove
 from ledger.interbook.model import MOVE_STATES, ClearingStanding, Move, MoveRequest, MoveState
 from ledger.interbook.postings import PURPOSE
 from ledger.interbook.tables import book_move
+from ledger.points import fill
 from ledger.store import run
 
 PAGE_MAX: Final = 500
@@ -109,28 +111,27 @@ async def read_cover(conn: AsyncConnection, book: int, asset: str) -> tuple[int,
     a client has asked for otherwise is owed until its coins are gone. The caller holds the lock of
     the head.
     """
-    rows = await run(
-        conn,
-        """
-        SELECT coalesce(sum(b.debits_posted - b.credits_posted - b.credits_pending) FILTER (
-                   WHERE (a.owner = 'client' OR starts_with(a.owner, 'client:'))
-                     AND a.path ~ '^(custody|venue|bank|transit):'), 0)::text AS holdings,
-               coalesce(sum(b.credits_posted - b.debits_posted - coalesce(moves.amount, 0)) FILTER (
-                   WHERE starts_with(a.path, 'client:')), 0)::text AS owed
-          FROM ledger.account a
-          JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
-          LEFT JOIN LATERAL (
-              SELECT sum(h.amount) AS amount FROM ledger.hold h
-               WHERE h.book = a.book AND h.debit = a.number AND h.state = 'open'
-                 AND h.purpose = $3
-          ) moves ON b.debits_pending > 0 AND starts_with(a.path, 'client:')
-         WHERE a.book = $1 AND a.asset = $2
-        """,
-        book,
-        asset,
-        PURPOSE,
-    )
+    rows = await run(conn, _COVER, book, asset, PURPOSE)
     return int(rows[0].holdings), int(rows[0].owed)
+
+
+_COVER: Final = fill(
+    """
+SELECT coalesce(sum(b.debits_posted - b.credits_posted - b.credits_pending)
+                FILTER (WHERE <is_held>), 0)::text AS holdings,
+       coalesce(sum(b.credits_posted - b.debits_posted - coalesce(moves.amount, 0))
+                FILTER (WHERE <is_owed>), 0)::text AS owed
+  FROM ledger.account a
+  JOIN ledger.balance b ON b.book = a.book AND b.account = a.number
+  LEFT JOIN LATERAL (
+      SELECT sum(h.amount) AS amount FROM ledger.hold h
+       WHERE h.book = a.book AND h.debit = a.number AND h.state = 'open' AND h.purpose = $3
+  ) moves ON b.debits_pending > 0 AND <is_owed>
+ WHERE a.book = $1 AND a.asset = $2 AND (<is_owed> OR <is_held>)
+""",
+    is_owed=IS_OWED,
+    is_held=IS_HELD,
+)
 
 
 async def find_owner(conn: AsyncConnection, book: int, path: str, asset: str) -> str | None:

@@ -14,7 +14,7 @@ from kernel.errors import BadInput
 from ledger.account_statement import page_effective_statement
 from ledger.accounts import open_accounts
 from ledger.chart import account_spec
-from ledger.coverage import Coverage, coverage, page_coverage
+from ledger.coverage import Coverage, count_payable_cover, coverage, page_coverage
 from ledger.errors import BookNotOpen, NotInChart
 from ledger.holds import get_position, page_open_holds
 from ledger.model import Balance, Kind, Side, transfer
@@ -308,3 +308,29 @@ def test_what_a_balance_says_depends_on_the_side() -> None:
 
     assert (asset.posted, asset.available, asset.incoming) == (16, 13, 1)
     assert (liability.posted, liability.available, liability.incoming) == (-16, -17, 3)
+
+
+PAYABLE = """
+own custody:omnibus client
+own custody:own house
+own venue:x/1 client
+a  move  custody:omnibus  client:a          100 X  -> created
+b  move  custody:own      equity:capital     70 X  -> created
+c  move  venue:x/1        client:b           50 X  -> created
+s  move  client:a         in-flight:evm      30 X  -> created
+m  move  transit:out:evm  custody:omnibus    30 X  -> created
+h  hold  client:b         in-flight:evm       9 X  purpose=payout reference=w1 -> created
+g  move  custody:omnibus  equity:capital      6 X  -> created
+y  move  custody:omnibus  client:a            2 Y  -> created
+"""
+
+
+async def test_payouts_may_spend_what_wallets_hold_for_clients_beyond_their_claims(
+    engine: AsyncEngine,
+) -> None:
+    """A signed payout counts as owed and its coins as held; house wallets and venues do not count."""
+    assert await play(engine, PAYABLE) == PAYABLE
+    async with engine.connect() as conn:
+        found = await count_payable_cover(conn, 1, {"X", "Y", "Z"})
+    # X: 76 in the wallet and 30 on the way, against 70 and 50 of clients and 30 in flight.
+    assert found == {"X": -44, "Y": 0, "Z": 0}
