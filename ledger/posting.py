@@ -23,6 +23,7 @@ from kernel.db import driver
 from kernel.errors import BadInput
 from ledger import blocks, merkle, statements, store, tables
 from ledger.accounts import ensure_accounts
+from ledger.answers import failing_member
 from ledger.arrays import numbers
 from ledger.decide import EXPIRIES_MAX, decide
 from ledger.errors import AccountDiffers, PostingRefused
@@ -205,8 +206,7 @@ def require_applied(results: Iterable[PostResult]) -> None:
     Raises:
         PostingRefused: names the first refusal that is not only another member's failure.
     """
-    refused = [result for result in results if not result.applied]
-    own = [r for r in refused if r.outcome is not Outcome.LINKED_EVENT_FAILED] or refused
-    if own:
-        first = f", first {own[0].first}" if own[0].first else ""
-        raise PostingRefused(f"transfer {own[0].transfer_id} was refused: {own[0].outcome}{first}")
+    failed = failing_member(results)
+    if failed is not None:
+        first = f", first {failed.first}" if failed.first else ""
+        raise PostingRefused(f"transfer {failed.transfer_id} was refused: {failed.outcome}{first}")

@@ -11,6 +11,8 @@ import re
 from functools import cache
 from typing import Final
 
+from ledger.points import account_by_number, fill
+
 # $2: the caller's time or null; $3: due holds wanted; $4: ids asked for; $5 and $6: accounts named.
 # One row, with nulls where there is no such book: see the function.
 LOCK_AND_READ: Final = """
@@ -71,18 +73,18 @@ SELECT <account>
   ) b ON true
 """.replace("<account>", _ACCOUNT)
 
-# A range of one, in order: only the key gives that order.
-READ_ACCOUNTS_BY_NUMBER: Final = """
+READ_ACCOUNTS_BY_NUMBER: Final = fill(
+    """
 SELECT <account>
   FROM unnest($2::text::bigint[]) AS asked (number)
-  JOIN LATERAL (
-      SELECT * FROM ledger.account
-       WHERE book = $1 AND number BETWEEN asked.number AND asked.number ORDER BY number LIMIT 1
-  ) a ON true
+  JOIN LATERAL (<found>) a ON true
   JOIN LATERAL (
       SELECT * FROM ledger.balance WHERE book = $1 AND account = a.number LIMIT 1
   ) b ON true
-""".replace("<account>", _ACCOUNT)
+""",
+    account=_ACCOUNT,
+    found=account_by_number("asked.number"),
+)
 
 # The parts of a block's one statement. Only those that have rows are sent: starting a part costs more
 # than a row of it. <1>, <2> … are a part's own parameters, numbered when it is put into a statement.
