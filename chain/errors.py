@@ -8,7 +8,8 @@
     │       ├── NodeUnavailable         no answer, or a refusal to serve
     │       ├── UnreadableAnswer        an answer that breaks the protocol
     │       ├── IncompleteAnswer        an answer that contradicts the block it belongs to
-    │       └── BlockGone               the block asked for is not on the node's chain (any more)
+    │       ├── BlockGone               the block asked for is not on the node's chain (any more)
+    │       └── RangeTooLarge           the node will not answer for so many blocks at once
     ├── Refused
     │   ├── WrongChain                  the node serves another chain than the one configured
     │   ├── ChainHalted                 a reorganisation deeper than policy; people must look
@@ -44,6 +45,10 @@ class IncompleteAnswer(NodeTrouble):
 
 class BlockGone(NodeTrouble):
     """The block that was asked for is not on the node's chain (any more)."""
+
+
+class RangeTooLarge(NodeTrouble):
+    """The node will not answer for so many blocks at once."""
 
 
 class WrongChain(Refused):

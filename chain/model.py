@@ -6,6 +6,7 @@ Amounts and fees are integers of the smallest unit (wei for the native asset).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -29,6 +30,22 @@ def log_position(index: int) -> str:
     return f"log:{index}"
 
 
+def trace_position(path: Sequence[int]) -> str:
+    """Return the position of the call frame at *path*: the child taken at each depth, from 0.
+
+    The top frame has the empty path and the position `TOP`; it is not an internal transfer.
+    """
+    return "trace:" + ".".join(str(step) for step in path)
+
+
+def delta_position(height: int) -> str:
+    """Return the position of what a balance says arrived by *height* and nothing explains.
+
+    No transaction is known for it, so it is only ever nobody's.
+    """
+    return f"delta:{height}"
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """One block of one chain. Its identity is the hash; a height names a block only for a while."""
@@ -48,7 +65,9 @@ class Movement:
     again in another block or at another place. It is never a block-scoped index.
 
     Attributes:
-        position: `TOP` for the transaction's own value, ``log:<n>`` for a token transfer.
+        position: `TOP` for the transaction's own value, ``log:<n>`` for a token transfer,
+            ``trace:<i.j.k>`` for native value that a contract passed on, ``delta:<height>`` for
+            what only a balance shows.
         contract: the token's contract; None for the native asset.
         amount: positive, in the smallest unit of what moved.
     """
@@ -85,11 +104,14 @@ class BlockContents:
     Attributes:
         movements: from or to a watched address, in block order.
         outcomes: of every transaction sent by a watched address, in block order.
+        traced: whether native value passed on by contracts is among the movements. Where it is not,
+            only balances show it.
     """
 
     block: Block
     movements: tuple[Movement, ...] = ()
     outcomes: tuple[TransactionOutcome, ...] = ()
+    traced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +164,50 @@ class FeeQuote:
 
     max_fee_per_gas: int
     max_priority_fee_per_gas: int
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMovement:
+    """Value that would move if a transaction in a node's pool were mined as it stands.
+
+    It proves nothing: it may be replaced, dropped, or fail. ``(sender, nonce)`` tells by what: the
+    first transaction mined with them settles the fate of all others.
+
+    Attributes:
+        recipient: the watched address that would receive.
+        contract: the token's contract; None for the native asset.
+        amount: positive, in the smallest unit of what would move.
+    """
+
+    tx_hash: str
+    sender: str
+    nonce: int
+    recipient: str
+    contract: str | None
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What a call would have done at the head, had it been a transaction.
+
+    Attributes:
+        returned: the data that it returns; empty when it fails.
+        revert: the node's words when it fails.
+    """
+
+    succeeded: bool
+    returned: bytes = b""
+    revert: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What one provider says is its newest block, or in words why it said nothing."""
+
+    provider: str
+    block: Block | None
+    trouble: str = ""
 
 
 class BlockState(StrEnum):

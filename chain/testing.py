@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from chain.errors import BadTransaction, BlockGone, CallReverted, NodeTrouble
+from chain.errors import BadTransaction, BlockGone, CallReverted, NodeTrouble, RangeTooLarge
 from chain.evm.transactions import (
     SignedTransaction,
     decode_erc20_transfer,
@@ -28,11 +28,15 @@ from chain.model import (
     BlockContents,
     BroadcastOutcome,
     BroadcastReport,
+    CallResult,
     FeeQuote,
+    Head,
     Movement,
+    PendingMovement,
     TransactionOutcome,
     WatchList,
     log_position,
+    trace_position,
 )
 
 GENESIS_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,11 +59,22 @@ class ScriptedTransfer:
     amount: int
 
 
+@dataclass(frozen=True, slots=True)
+class ScriptedCall:
+    """Native value that a contract passes on; *path* is its place among the call frames."""
+
+    path: tuple[int, ...]
+    sender: str
+    recipient: str
+    amount: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptedTransaction:
     """A transaction that does what it says.
 
     Attributes:
+        calls: value that contracts pass on; seen only by a node that traces.
         logs_before: events of no interest that its receipt has before *transfers*.
         salt: makes two otherwise equal transactions differ.
         tx_hash: given for signed bytes; otherwise derived from the content.
@@ -70,6 +85,7 @@ class ScriptedTransaction:
     nonce: int = 0
     value: int = 0
     transfers: tuple[ScriptedTransfer, ...] = ()
+    calls: tuple[ScriptedCall, ...] = ()
     succeeded: bool = True
     fee: int = SCRIPTED_FEE
     logs_before: int = 0
@@ -97,7 +113,13 @@ class ScriptedTransaction:
             )
             for n, item in enumerate(self.transfers)
         )
-        return tuple(m for m in (top, *logs) if m.amount > 0)
+        passed_on = (
+            Movement(
+                self.hash, trace_position(item.path), item.sender, item.recipient, None, item.amount
+            )
+            for item in self.calls
+        )
+        return tuple(m for m in (top, *logs, *passed_on) if m.amount > 0)
 
     def outcome(self) -> TransactionOutcome:
         """Return what became of it."""
@@ -122,6 +144,12 @@ class ScriptedGateway:
         lose_broadcasts: how many of the next broadcasts are taken but answered by a time-out.
         refuse_broadcasts: how many of the next broadcasts never arrive and are answered the same.
         tokens: contracts whose ``transfer`` signed calls are understood.
+        traces: whether the node shows value that contracts pass on.
+        quorum: how many providers must have a block; this is one node, so more is never reached.
+        codes: the code of contracts other than *tokens*.
+        simulated: what calls to an address are answered, instead of what they would do.
+        hide_logs: for how many of the next blocks read the node leaves out what it shows of events.
+        range_max: blocks that the node reads in one range.
     """
 
     chain: str = "evm"
@@ -131,6 +159,12 @@ class ScriptedGateway:
     faults: deque[NodeTrouble] = field(default_factory=deque)
     lose_broadcasts: int = 0
     refuse_broadcasts: int = 0
+    traces: bool = False
+    quorum: int = 1
+    codes: dict[str, bytes] = field(default_factory=dict)
+    simulated: dict[str, CallResult] = field(default_factory=dict)
+    hide_logs: int = 0
+    range_max: int = 10_000
     _branch: list[_Mined] = field(default_factory=list)
     _pool: dict[str, ScriptedTransaction] = field(default_factory=dict)
     _funds: dict[tuple[str, str | None], int] = field(default_factory=dict)
@@ -236,7 +270,44 @@ class ScriptedGateway:
     async def contents(self, block: Block, watch: WatchList) -> BlockContents:
         """Return what the block holds for *watch*."""
         self._stumble()
-        return watched(block, self._find(block).transactions, watch)
+        return self._contents(block, watch)
+
+    async def contents_of_range(
+        self, first: Block, last: Block, watch: WatchList
+    ) -> list[BlockContents]:
+        """Return what the blocks from *first* to *last* hold."""
+        self._stumble()
+        if last.height - first.height >= self.range_max:
+            raise RangeTooLarge(f"at most {self.range_max} blocks at once")
+        self._find(first)
+        self._find(last)
+        blocks = [mined.block for mined in self._branch[first.height : last.height + 1]]
+        return [self._contents(block, watch) for block in blocks]
+
+    async def heads(self) -> tuple[Head, ...]:
+        """Return the newest block, or the fault that is due."""
+        try:
+            return (Head(self.chain, await self.head()),)
+        except NodeTrouble as trouble:
+            return (Head(self.chain, None, trouble.what),)
+
+    async def has_block(self, block: Block) -> int:
+        """Return 1 when the block is visible at its height, else 0."""
+        found = await self.block_at(block.height)
+        return int(found is not None and found.hash == block.hash)
+
+    async def pending(self, watch: WatchList) -> tuple[PendingMovement, ...]:
+        """Return what the pool would move to watched addresses."""
+        self._stumble()
+        return tuple(
+            PendingMovement(
+                item.hash, item.sender, item.nonce, move.recipient, move.contract, move.amount
+            )
+            for item in self._pool.values()
+            for move in item.movements()
+            if move.recipient in watch.addresses
+            and (move.contract is None or move.contract in watch.contracts)
+        )
 
     async def finalized_height(self) -> int:
         """Return the height that lies `FINALITY_LAG` blocks back."""
@@ -271,6 +342,29 @@ class ScriptedGateway:
         if self._balance(sender, recipient) < decode_erc20_transfer(data).amount:
             raise CallReverted(f"{sender} has not enough of {recipient}")
         return TOKEN_GAS
+
+    async def code_at(self, address: str) -> bytes:
+        """Return some code for a token, what *codes* says for another address."""
+        self._stumble()
+        return self.codes.get(address, b"\x60" if address in self.tokens else b"")
+
+    async def simulate(
+        self, *, sender: str, recipient: str, value: int = 0, data: bytes = b""
+    ) -> CallResult:
+        """Return what *simulated* says, or what the two known calls would do."""
+        if recipient in self.simulated:
+            self._stumble()
+            return self.simulated[recipient]
+        try:
+            await self.estimate_gas(sender=sender, recipient=recipient, value=value, data=data)
+        except CallReverted as error:
+            return CallResult(succeeded=False, revert=error.what)
+        returned = (1).to_bytes(32, "big") if recipient in self.tokens else b""
+        return CallResult(succeeded=True, returned=returned)
+
+    async def broadcast_many(self, items: Sequence[tuple[bytes, str]]) -> list[BroadcastReport]:
+        """Take several into the pool, in order."""
+        return [await self.broadcast(raw, tx_hash) for raw, tx_hash in items]
 
     async def broadcast(self, raw: bytes, tx_hash: str) -> BroadcastReport:
         """Take signed bytes into the pool."""
@@ -332,6 +426,14 @@ class ScriptedGateway:
                     tx_hash=item.hash,
                 )
         return item
+
+    def _contents(self, block: Block, watch: WatchList) -> BlockContents:
+        found = watched(block, self._find(block).transactions, watch)
+        shown = [m for m in found.movements if self.traces or not m.position.startswith("trace:")]
+        if self.hide_logs:
+            self.hide_logs -= 1
+            shown = [m for m in shown if m.contract is None]
+        return BlockContents(block, tuple(shown), found.outcomes, traced=self.traces)
 
     def _stumble(self) -> None:
         if self.faults:

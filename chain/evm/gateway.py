@@ -6,8 +6,10 @@ its transactions, its filter over all logs. A height is only a way to learn a ha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from chain.errors import (
     BadTransaction,
@@ -31,7 +33,8 @@ from chain.evm.parse import (
     parse_receipt,
     parse_transaction,
 )
-from chain.evm.quantities import as_bytes, as_hash, as_int, as_list
+from chain.evm.pending import POOL_MAX, pending_of, pool_transactions
+from chain.evm.quantities import as_bytes, as_hash, as_int, as_list, as_object, get
 from chain.evm.refusals import (
     METHOD_UNKNOWN,
     SendWord,
@@ -46,7 +49,10 @@ from chain.model import (
     BlockContents,
     BroadcastOutcome,
     BroadcastReport,
+    CallResult,
     FeeQuote,
+    Head,
+    PendingMovement,
     TransactionOutcome,
     WatchList,
 )
@@ -64,12 +70,25 @@ class EvmGateway:
     connections.
     """
 
+    quorum: Final = 1
+    """One node can only agree with itself."""
+
     def __init__(
-        self, url: str, *, chain: str, network_id: int, timeout_s: float = TIMEOUT_S
+        self,
+        url: str,
+        *,
+        chain: str,
+        network_id: int,
+        timeout_s: float = TIMEOUT_S,
+        name: str | None = None,
     ) -> None:
-        """Speak to the node at *url*, which must serve *network_id*, known here as *chain*."""
+        """Speak to the node at *url*, which must serve *network_id*, known here as *chain*.
+
+        *name* is what people call the node; by default the host in *url*, which holds no secret.
+        """
         self.chain = chain
         self.network_id = network_id
+        self.name = name or urlsplit(url).netloc.rpartition("@")[2]
         self._rpc = Rpc(url, timeout_s=timeout_s)
         self._block_receipts = True
 
@@ -94,6 +113,11 @@ class EvmGateway:
     async def close(self) -> None:
         """Close the connections."""
         await self._rpc.close()
+
+    @property
+    def traces(self) -> bool:
+        """Whether the node shows native value that contracts pass on."""
+        return False
 
     async def chain_id(self) -> int:
         """Return the network id, which is the configured one.
@@ -140,6 +164,49 @@ class EvmGateway:
         check_receipts(full, receipts)
         return contents_of(full, receipts, watch)
 
+    async def contents_of_range(
+        self, first: Block, last: Block, watch: WatchList
+    ) -> list[BlockContents]:
+        """Return what the blocks from *first* to *last* hold, each asked for by its hash."""
+        blocks = [first]
+        for height in range(first.height + 1, last.height + 1):
+            block = await self.block_at(height)
+            if block is None or block.parent != blocks[-1].hash:
+                raise BlockGone(f"the node has other blocks above {blocks[-1].hash} now")
+            blocks.append(block)
+        if blocks[-1] != last:
+            raise BlockGone(f"the node has another block than {last.hash} now")
+        return [await self.contents(block, watch) for block in blocks]
+
+    async def heads(self) -> tuple[Head, ...]:
+        """Return the node's newest block, or why it says nothing."""
+        try:
+            return (Head(self.name, await self.head()),)
+        except NodeTrouble as trouble:
+            return (Head(self.name, None, trouble.what),)
+
+    async def has_block(self, block: Block) -> int:
+        """Return 1 when the node has exactly this block at its height, else 0."""
+        found = await self.block_at(block.height)
+        return int(found is not None and found.hash == block.hash)
+
+    async def pending(self, watch: WatchList) -> tuple[PendingMovement, ...]:
+        """Return what waits for watched addresses; see `chain.evm.pending`."""
+        try:
+            counts = as_object(await self._rpc.ask("txpool_status"), "the pool's status")
+            waiting = sum(as_int(get(counts, part), part) for part in ("pending", "queued"))
+            if waiting <= POOL_MAX:
+                pool = await self._rpc.ask("txpool_content")
+                return pending_of(pool_transactions(pool), watch)
+        except RpcRefusal as refusal:
+            if refusal.code != METHOD_UNKNOWN:
+                raise
+        block = await self._rpc.ask("eth_getBlockByNumber", "pending", True)
+        if block is None:
+            return ()
+        body = as_object(block, "the pending block")
+        return pending_of(as_list(get(body, "transactions"), "transactions"), watch)
+
     async def finalized_height(self) -> int:
         """Return the height of the newest finalized block; 0 while there is none."""
         answer = await self._rpc.ask("eth_getBlockByNumber", "finalized", False)
@@ -182,6 +249,27 @@ class EvmGateway:
             if says_call_fails(refusal.code, refusal.message):
                 raise CallReverted(f"{recipient} would refuse: {refusal.message}") from refusal
             raise
+
+    async def code_at(self, address: str) -> bytes:
+        """Return the code at *address* at the head."""
+        return as_bytes(await self._rpc.ask("eth_getCode", address, "latest"), "the code")
+
+    async def simulate(
+        self, *, sender: str, recipient: str, value: int = 0, data: bytes = b""
+    ) -> CallResult:
+        """Return what the call would do at the head."""
+        call = {"from": sender, "to": recipient, "value": hex(value), "data": "0x" + data.hex()}
+        try:
+            answer = await self._rpc.ask("eth_call", call, "latest")
+        except RpcRefusal as refusal:
+            if says_call_fails(refusal.code, refusal.message):
+                return CallResult(succeeded=False, revert=refusal.message)
+            raise
+        return CallResult(succeeded=True, returned=as_bytes(answer, "what the call returns"))
+
+    async def broadcast_many(self, items: Sequence[tuple[bytes, str]]) -> list[BroadcastReport]:
+        """Send several, each once, in order."""
+        return [await self.broadcast(raw, tx_hash) for raw, tx_hash in items]
 
     async def broadcast(self, raw: bytes, tx_hash: str) -> BroadcastReport:
         """Send *raw* once; classify by hash and by `chain.evm.refusals`."""
