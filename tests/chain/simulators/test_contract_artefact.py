@@ -12,8 +12,9 @@ from chain.contracts.artefact import load_artefact
 from kernel.errors import BadInput
 
 
-def test_the_artefact_was_built_from_the_source_beside_it() -> None:
-    artefact = load_artefact("TestDollar")
+@pytest.mark.parametrize("name", ["TestDollar", "OddToken", "TestProxy", "TestSplitter"])
+def test_the_artefact_was_built_from_the_source_beside_it(name: str) -> None:
+    artefact = load_artefact(name)
     source = files("chain.contracts").joinpath(artefact.source).read_bytes()
 
     assert artefact.source_sha256 == hashlib.sha256(source).hexdigest()
