@@ -35,7 +35,7 @@ class PrivateNode:
     child_number: int
 
     @classmethod
-    def from_seed(cls, seed: bytes) -> Self:
+    def from_seed(cls, seed: bytes | bytearray) -> Self:
         """Return the master node (BIP 32, "Master key generation")."""
         if not SEED_BYTES_MIN <= len(seed) <= SEED_BYTES_MAX:
             raise BadInput(f"a seed has {SEED_BYTES_MIN} to {SEED_BYTES_MAX} bytes")

@@ -1,14 +1,14 @@
 """The keystore: one seed on disk, sealed twice (envelope encryption).
 
 A random data key encrypts the seed with AES-256-GCM; the key-encryption key (KEK) encrypts the data
-key. Both seals carry the key's id, purpose and version as associated data, so a file cannot be
-passed off as another. Changing the KEK re-wraps 32 bytes and leaves the seed's ciphertext alone.
+key. Both seals carry the key's id, purpose and version as associated data, the wrap its generation
+too, so a file cannot be passed off as another. Changing the KEK re-wraps 32 bytes as the next
+generation and leaves the seed's ciphertext alone.
 """
 
 from __future__ import annotations
 
-import os
-import stat
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -18,22 +18,30 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from custody.signer.errors import KeystoreUnreadable
-from kernel.errors import Refused
+from custody.signer.private_files import read_private_file, replace_file, write_new_file
+from kernel.errors import BadInput
 
 VERSION: Final = 1
 PURPOSE: Final = "chain-seed"
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
-FILE_MODE: Final = 0o600
-FILE_BYTES_MAX: Final = 16_384
+TAG_BYTES: Final = 16
 
 
 class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The keystore's file, as JSON: byte strings in base64."""
+    """The keystore's file, as JSON: byte strings in base64.
+
+    Attributes:
+        version: of this format.
+        generation: which KEK the data key is wrapped with, counted from 1.
+        kek_id: by which people tell one KEK from another; see `kek_id_of`.
+    """
 
     key_id: str
     purpose: str
     version: int
+    generation: int
+    kek_id: str
     wrap_nonce: bytes
     wrapped_key: bytes
     nonce: bytes
@@ -52,44 +60,77 @@ def seal(seed: bytes, kek: bytes, *, key_id: str, random: Callable[[int], bytes]
         key_id=key_id,
         purpose=PURPOSE,
         version=VERSION,
+        generation=1,
+        kek_id=kek_id_of(kek),
         wrap_nonce=wrap_nonce,
-        wrapped_key=AESGCM(kek).encrypt(wrap_nonce, data_key, associated),
+        wrapped_key=AESGCM(kek).encrypt(wrap_nonce, data_key, _of_wrap(associated, 1)),
         nonce=nonce,
         ciphertext=AESGCM(data_key).encrypt(nonce, seed, associated),
     )
 
 
-def unseal(sealed: Sealed, kek: bytes) -> bytes:
-    """Return the seed.
+def unseal(sealed: Sealed, kek: bytes) -> bytearray:
+    """Return the seed, in memory that `wipe` can clear.
 
     Raises:
         KeystoreUnreadable: another KEK, another kind of keystore, or a changed byte.
     """
-    if sealed.version != VERSION or sealed.purpose != PURPOSE:
-        raise KeystoreUnreadable(f"keystore version {sealed.version} for {sealed.purpose!r}")
     associated = _associated(sealed.key_id, sealed.purpose, sealed.version)
+    data_key = _unwrap(sealed, kek, associated)
     try:
-        data_key = AESGCM(kek).decrypt(sealed.wrap_nonce, sealed.wrapped_key, associated)
-        return AESGCM(data_key).decrypt(sealed.nonce, sealed.ciphertext, associated)
-    except InvalidTag as error:
-        raise KeystoreUnreadable(
-            "the keystore does not open with this key-encryption key",
-            remedy="Give the KEK the keystore was made with, or restore the file",
-        ) from error
+        return _open(bytes(data_key), sealed.nonce, sealed.ciphertext, associated)
+    finally:
+        wipe(data_key)
+
+
+def rewrap(sealed: Sealed, old: bytes, new: bytes, *, random: Callable[[int], bytes]) -> Sealed:
+    """Return the keystore with its data key wrapped by *new*, which alone opens it.
+
+    A copy of the file from before still opens with *old*: copies are destroyed with the KEK.
+
+    Raises:
+        KeystoreUnreadable: *old* does not open it.
+        BadInput: *new* is *old*.
+    """
+    if old == new:
+        raise BadInput("the new key-encryption key is the old one", remedy="Make a fresh one")
+    associated = _associated(sealed.key_id, sealed.purpose, sealed.version)
+    data_key = _unwrap(sealed, old, associated)
+    nonce, generation = random(NONCE_BYTES), sealed.generation + 1
+    try:
+        wrapped = AESGCM(new).encrypt(nonce, bytes(data_key), _of_wrap(associated, generation))
+    finally:
+        wipe(data_key)
+    return msgspec.structs.replace(
+        sealed,
+        generation=generation,
+        kek_id=kek_id_of(new),
+        wrap_nonce=nonce,
+        wrapped_key=wrapped,
+    )
+
+
+def rotate_kek(path: Path, old: bytes, new: bytes, *, random: Callable[[int], bytes]) -> Sealed:
+    """Replace the KEK of the keystore at *path*, in one step that a crash cannot divide.
+
+    Asking again after a crash is safe: a keystore that *new* opens already is left as it is.
+
+    Raises:
+        KeystoreUnreadable: neither key opens it, or the file is not private.
+    """
+    sealed = read_keystore(path)
+    if sealed.kek_id != kek_id_of(new):
+        sealed = rewrap(sealed, old, new, random=random)
+        replace_file(path, msgspec.json.encode(sealed))
+    # What lies on disk now, read again: the old key may be destroyed when this returns.
+    written = read_keystore(path)
+    wipe(unseal(written, new))
+    return written
 
 
 def write_keystore(path: Path, sealed: Sealed) -> None:
     """Write the file with mode 0600, to disk before returning; never over an existing one."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-    except FileExistsError as error:
-        raise Refused(
-            "a keystore is there already", where=str(path), remedy="Name another file"
-        ) from error
-    with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.encode(sealed))
-        file.flush()
-        os.fsync(file.fileno())
+    write_new_file(path, msgspec.json.encode(sealed))
 
 
 def read_keystore(path: Path) -> Sealed:
@@ -104,26 +145,62 @@ def read_kek(path: Path) -> bytes:
     """Read a key-encryption key: 32 bytes as 64 hexadecimal digits, in a file of mode 0600."""
     try:
         key = bytes.fromhex(read_private_file(path).decode("ascii"))
-    except ValueError as error:
-        raise KeystoreUnreadable("a KEK file holds hexadecimal digits", where=str(path)) from error
+    except ValueError:
+        # The error's own text quotes what it read, which may be most of a key.
+        raise KeystoreUnreadable("a KEK file holds hexadecimal digits", where=str(path)) from None
     if len(key) != KEY_BYTES:
         raise KeystoreUnreadable(f"a KEK has {KEY_BYTES} bytes", where=str(path))
     return key
 
 
-def read_private_file(path: Path) -> bytes:
-    """Return the content of a file that nobody but its owner can open."""
+def kek_id_of(kek: bytes) -> str:
+    """Return eight hexadecimal digits that name a KEK and tell nothing of it.
+
+    A KEK is 32 random bytes, so its hash cannot be searched for.
+    """
+    return hashlib.sha256(b"causeway key-encryption key\n" + kek).hexdigest()[:8]
+
+
+def wipe(secret: bytearray) -> None:
+    """Overwrite a secret that is no longer needed.
+
+    The best that can be done here: copies that the interpreter and libraries made stay until their
+    memory is used again, which is why the process writes no core dumps.
+    """
+    secret[:] = bytes(len(secret))
+
+
+def _unwrap(sealed: Sealed, kek: bytes, associated: bytes) -> bytearray:
+    if sealed.version != VERSION or sealed.purpose != PURPOSE:
+        raise KeystoreUnreadable(f"keystore version {sealed.version} for {sealed.purpose!r}")
+    wrap = _of_wrap(associated, sealed.generation)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise KeystoreUnreadable(f"cannot open it: {error.strerror}", where=str(path)) from error
-    with os.fdopen(handle, "rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-            raise KeystoreUnreadable(
-                "others may read it", where=str(path), remedy=f"chmod 600 {path}"
-            )
-        return file.read(FILE_BYTES_MAX)
+        return _open(kek, sealed.wrap_nonce, sealed.wrapped_key, wrap)
+    except KeystoreUnreadable as error:
+        if sealed.kek_id == kek_id_of(kek):
+            raise
+        raise KeystoreUnreadable(
+            f"the keystore does not open with this key-encryption key: it is {kek_id_of(kek)},"
+            f" and generation {sealed.generation} is wrapped with {sealed.kek_id}",
+            remedy=error.remedy,
+        ) from None
+
+
+def _open(key: bytes, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytearray:
+    plain = bytearray(max(len(ciphertext) - TAG_BYTES, 0))
+    try:
+        AESGCM(key).decrypt_into(nonce, ciphertext, associated, plain)
+    except (InvalidTag, ValueError) as error:
+        raise KeystoreUnreadable(
+            "the keystore does not open with this key-encryption key",
+            remedy="Give the KEK the keystore was wrapped with last, or restore the file",
+        ) from error
+    return plain
 
 
 def _associated(key_id: str, purpose: str, version: int) -> bytes:
     return f"{key_id}\n{purpose}\n{version}".encode()
+
+
+def _of_wrap(associated: bytes, generation: int) -> bytes:
+    return associated + f"\ngeneration {generation}".encode()

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from custody.signer.errors import KeystoreUnreadable
-from custody.signer.keystore import read_private_file
+from custody.signer.private_files import read_private_file
 from custody.signer.rules import Rules, check_rules
 from kernel.errors import BadInput
 

@@ -16,7 +16,8 @@ import msgspec
 
 from custody.signer.errors import SignerRefused
 from custody.signer.hd_keys import PrivateNode
-from custody.signer.keystore import FILE_MODE, seal, write_keystore
+from custody.signer.keystore import seal, write_keystore
+from custody.signer.private_files import FILE_MODE
 from custody.signer.rules import AssetRule, Rules
 from custody.signer.service import Signer
 from custody.signer.store import Memory

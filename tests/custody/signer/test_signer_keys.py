@@ -1,11 +1,6 @@
-"""Private derivation and the keystore."""
+"""Private derivation."""
 
 from __future__ import annotations
-
-import stat
-from collections.abc import Callable
-from itertools import count
-from pathlib import Path
 
 import pytest
 from coincurve import PublicKey
@@ -14,18 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custody.signer.backends.port import CURVE_ORDER
-from custody.signer.errors import KeystoreUnreadable
 from custody.signer.hd_keys import HARDENED, PrivateNode, parse_path
-from custody.signer.keystore import (
-    read_kek,
-    read_keystore,
-    seal,
-    unseal,
-    write_keystore,
-)
-from kernel.errors import BadInput, Refused
-
-KEK = bytes(range(32))
+from kernel.errors import BadInput
 
 # Test vectors 1 and 2 of BIP 32.
 VECTORS = [
@@ -40,12 +25,6 @@ VECTORS = [
         "xpub6DF8uhdarytz3FWdA8TvFSvvAh8dP3283MY7p2V4SeE2wyWmG5mg5EwVvmdMVCQcoNJxGoWaU9DCWh89LojfZ537wTfunKau47EL2dhHKon",
     ),
 ]
-
-
-def randomness() -> Callable[[int], bytes]:
-    """Bytes that differ at every call and are the same in every run."""
-    numbers = count(1)
-    return lambda size: next(numbers).to_bytes(size, "big")
 
 
 @pytest.mark.parametrize(("seed", "path", "xpub"), VECTORS)
@@ -99,54 +78,3 @@ def test_a_key_never_shows_its_secret() -> None:
 
     assert node.secret.hex() not in repr(node)
     assert str(node.secret) not in f"{node} {node!r}"
-
-
-def test_a_keystore_opens_with_its_key_and_with_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "keystore"
-    write_keystore(path, seal(b"s" * 32, KEK, key_id="hot", random=randomness()))
-
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert b"ssss" not in path.read_bytes()
-    assert unseal(read_keystore(path), KEK) == b"s" * 32
-    with pytest.raises(KeystoreUnreadable, match="does not open"):
-        unseal(read_keystore(path), bytes(32))
-
-
-@pytest.mark.parametrize("field", ["key_id", "wrapped_key", "ciphertext", "nonce", "wrap_nonce"])
-def test_a_keystore_with_a_changed_field_does_not_open(tmp_path: Path, field: str) -> None:
-    sealed = seal(b"s" * 32, KEK, key_id="hot", random=randomness())
-    value = getattr(sealed, field)
-    changed = "cold" if isinstance(value, str) else bytes([value[0] ^ 1]) + value[1:]
-    fields = {name: getattr(sealed, name) for name in sealed.__struct_fields__}
-
-    with pytest.raises(KeystoreUnreadable, match="does not open"):
-        unseal(type(sealed)(**{**fields, field: changed}), KEK)
-
-
-def test_a_keystore_is_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "keystore"
-    sealed = seal(b"s" * 32, KEK, key_id="hot", random=randomness())
-    write_keystore(path, sealed)
-
-    with pytest.raises(Refused, match="is there already"):
-        write_keystore(path, sealed)
-
-
-def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "kek"
-    path.write_text(KEK.hex())
-    path.chmod(0o640)
-    with pytest.raises(KeystoreUnreadable, match="others may read it"):
-        read_kek(path)
-    path.chmod(0o600)
-    assert read_kek(path) == KEK
-
-
-@pytest.mark.parametrize("content", ["xyz", "00" * 31, ""])
-def test_a_kek_is_32_bytes_of_hexadecimal(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "kek"
-    path.write_text(content)
-    path.chmod(0o600)
-
-    with pytest.raises(KeystoreUnreadable, match="KEK"):
-        read_kek(path)
