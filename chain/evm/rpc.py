@@ -2,27 +2,46 @@
 
 web3's HTTP provider is the transport, with its own retries switched off: by default it sends
 ``eth_sendRawTransaction`` up to five times. Its session is replaced by one that keeps connections
-alive and has limits.
+alive and has limits. Batches are written here: web3 puts the answers of a batch in the order of
+arrival when their ids are missing and hopes for the best; here every answer must name its question.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
 from typing import Any, Final
 
 import aiohttp
+import orjson
 from web3 import AsyncHTTPProvider
 from web3.exceptions import Web3Exception
 from web3.types import RPCEndpoint
 
 from chain.errors import NodeUnavailable, UnreadableAnswer
 from chain.evm.quantities import as_object
+from chain.evm.rate_limit import RateLimit, TokenBucket
 
 TIMEOUT_S: Final = 10.0
 ATTEMPTS_MAX: Final = 3
 BACKOFF_BASE_S: Final = 0.1
+RETRY_AFTER_MAX_S: Final = 5.0
+"""A node that asks for more patience than this is treated as one that does not answer."""
+RATE_WAIT_MAX_MS: Final = 30_000
+"""Requests that would wait longer for their turn are refused here: the queue is bounded."""
 CONNECTIONS_MAX: Final = 16
 MESSAGE_LENGTH_MAX: Final = 300
+BATCH_MAX: Final = 100
+"""Members of one batch: providers refuse larger ones (geth's default limit is 1,000)."""
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A full block with its receipts has a few megabytes; an answer without end fills the memory."""
+TOO_MANY_REQUESTS: Final = 429
+
+Call = tuple[str, Sequence[Any]]
+"""A method and its parameters."""
 
 
 class RpcRefusal(NodeUnavailable):
@@ -35,17 +54,49 @@ class RpcRefusal(NodeUnavailable):
         super().__init__(f"the node refuses {method}: {self.message}", where=f"code {code}")
 
 
+class RateLimited(NodeUnavailable):
+    """The node answers 429: too many requests. *retry_after_s* is what it asks for, 0 if nothing."""
+
+    def __init__(self, method: str, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"the node does not answer {method}: too many requests (429)",
+            remedy="Set a rate limit for this provider that its contract allows",
+        )
+
+
 class Rpc:
     """A node's JSON-RPC endpoint."""
 
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Speak to *url*; nothing is opened yet. Call `close` in the end."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        attempts: int = ATTEMPTS_MAX,
+        limit: RateLimit | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Speak to *url*; nothing is opened yet. Call `close` in the end.
+
+        Args:
+            url: where the node listens.
+            timeout_s: for one request and its whole answer.
+            attempts: how often a question is asked; one where another provider can be asked instead.
+            limit: how many requests per second the node may be asked; None for no limit.
+            clock_s: the time, in monotonic seconds.
+        """
+        self._url = url
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._provider = AsyncHTTPProvider(
             url,
             request_kwargs={"timeout": self._timeout},
             exception_retry_configuration=None,
         )
+        self._attempts = attempts
+        self._bucket = None if limit is None else TokenBucket(limit)
+        self._clock_s = clock_s
+        self._ids = count(1)
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
 
@@ -60,40 +111,153 @@ class Rpc:
 
         Raises:
             RpcRefusal: the node answered with an error.
-            NodeUnavailable: no answer after `ATTEMPTS_MAX` attempts.
+            NodeUnavailable: no answer after all attempts (`RateLimited`: it said 429).
             UnreadableAnswer: not a JSON-RPC answer.
         """
-        attempt = 1
-        while True:
-            try:
-                return await self.ask_once(method, *params)
-            except RpcRefusal:
-                raise
-            except NodeUnavailable:
-                if attempt == ATTEMPTS_MAX:
-                    raise
-            await asyncio.sleep(BACKOFF_BASE_S * 2 ** (attempt - 1))
-            attempt += 1
+        return await self._insist(partial(self.ask_once, method, *params))
 
     async def ask_once(self, method: str, *params: Any) -> Any:
         """Return the result of a request that is sent exactly once."""
         await self._open()
+        await self._wait_turn(1, method)
         try:
             answer = await self._provider.make_request(RPCEndpoint(method), list(params))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            what = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH_MAX]
-            raise NodeUnavailable(f"the node does not answer {method}: {what}") from error
+            raise _unavailable(method, error) from error
         except (Web3Exception, ValueError) as error:
             raise UnreadableAnswer(f"the node's answer to {method} is not JSON-RPC") from error
         return _result(method, answer)
 
-    async def _open(self) -> None:
+    async def ask_many(self, calls: Sequence[Call]) -> list[Any | RpcRefusal]:
+        """Return the results of *calls*, in order, asked in batches of up to `BATCH_MAX`.
+
+        A call that the node refuses has the refusal in its place, which is not raised.
+
+        Raises:
+            RpcRefusal: the node refuses the batch as a whole.
+            NodeUnavailable: no answer after all attempts.
+            UnreadableAnswer: not a JSON-RPC answer to exactly these questions.
+        """
+        results: list[Any | RpcRefusal] = []
+        for first in range(0, len(calls), BATCH_MAX):
+            batch = calls[first : first + BATCH_MAX]
+            results += await self._insist(partial(self.ask_many_once, batch))
+        return results
+
+    async def ask_many_once(self, calls: Sequence[Call]) -> list[Any | RpcRefusal]:
+        """Return the results of up to `BATCH_MAX` calls that are sent exactly once, in one batch."""
+        if len(calls) > BATCH_MAX:
+            raise ValueError(f"a batch of {len(calls)} calls, the limit is {BATCH_MAX}")
+        if not calls:
+            return []
+        session = await self._open()
+        what = f"a batch of {len(calls)} ({calls[0][0]})"
+        await self._wait_turn(len(calls), what)
+        ids = [next(self._ids) for _ in calls]
+        body = [
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": list(params)}
+            for number, (method, params) in zip(ids, calls, strict=True)
+        ]
+        try:
+            async with session.post(
+                self._url,
+                data=orjson.dumps(body),
+                headers={"Content-Type": "application/json"},
+                timeout=self._timeout,
+            ) as response:
+                answer = orjson.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unavailable(what, error) from error
+        except ValueError as error:
+            raise UnreadableAnswer(f"the node's answer to {what} is not JSON-RPC") from error
+        return _results(what, calls, ids, answer)
+
+    async def _insist(self, attempt: Callable[[], Any]) -> Any:
+        for tried in range(1, self._attempts + 1):
+            wait_s = BACKOFF_BASE_S * 2 ** (tried - 1)
+            try:
+                return await attempt()
+            except RpcRefusal:
+                raise
+            except RateLimited as limited:
+                if tried == self._attempts or limited.retry_after_s > RETRY_AFTER_MAX_S:
+                    raise
+                wait_s = max(wait_s, limited.retry_after_s)
+            except NodeUnavailable:
+                if tried == self._attempts:
+                    raise
+            await asyncio.sleep(wait_s)
+        raise AssertionError("a question is asked at least once")
+
+    async def _wait_turn(self, requests: int, what: str) -> None:
+        if self._bucket is None:
+            return
+        wait_ms = self._bucket.take(requests, self._clock_s())
+        if wait_ms > RATE_WAIT_MAX_MS:
+            self._bucket.take(-requests, self._clock_s())
+            raise NodeUnavailable(f"{what} would wait {wait_ms} ms for its turn at the node")
+        if wait_ms > 0:
+            await asyncio.sleep(wait_ms * 0.001)
+
+    async def _open(self) -> aiohttp.ClientSession:
         async with self._opening:
             if self._session is None:
                 self._session = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX), raise_for_status=True
+                    connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+                    raise_for_status=True,
+                    response_class=_BoundedResponse,
                 )
                 await self._provider.cache_async_session(self._session)
+            return self._session
+
+
+class _BoundedResponse(aiohttp.ClientResponse):
+    """An answer that is read up to `ANSWER_BYTES_MAX` and not further."""
+
+    async def read(self) -> bytes:
+        if self._body is None:
+            parts, size = [], 0
+            async for part in self.content.iter_any():
+                size += len(part)
+                if size > ANSWER_BYTES_MAX:
+                    self.close()
+                    raise aiohttp.ClientPayloadError(f"more than {ANSWER_BYTES_MAX} bytes")
+                parts.append(part)
+            self._body = b"".join(parts)
+        return self._body
+
+
+def _unavailable(what: str, error: Exception) -> NodeUnavailable:
+    if isinstance(error, aiohttp.ClientResponseError) and error.status == TOO_MANY_REQUESTS:
+        asked = "" if error.headers is None else error.headers.get("Retry-After", "")
+        return RateLimited(what, int(asked) if asked.isascii() and asked.isdecimal() else 0)
+    # The address is left out: with many services it contains the key.
+    reason = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    status = f"{error.status} " if isinstance(error, aiohttp.ClientResponseError) else ""
+    said = f"{type(error).__name__}: {status}{reason}"[:MESSAGE_LENGTH_MAX]
+    return NodeUnavailable(f"the node does not answer {what}: {said}")
+
+
+def _results(
+    what: str, calls: Sequence[Call], ids: Sequence[int], answer: object
+) -> list[Any | RpcRefusal]:
+    if isinstance(answer, dict):
+        _result(what, answer)
+    if not isinstance(answer, list):
+        raise UnreadableAnswer(f"the answer to {what} is not a batch")
+    found = {}
+    for item in answer:
+        body = as_object(item, f"a member of the answer to {what}")
+        found[body.get("id") if isinstance(body.get("id"), int) else None] = body
+    if len(answer) != len(calls) or found.keys() != set(ids):
+        raise UnreadableAnswer(f"the answer to {what} does not answer each question once")
+    results: list[Any | RpcRefusal] = []
+    for number, (method, _) in zip(ids, calls, strict=True):
+        try:
+            results.append(_result(method, found[number]))
+        except RpcRefusal as refusal:
+            results.append(refusal)
+    return results
 
 
 def _result(method: str, answer: object) -> Any:
