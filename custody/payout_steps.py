@@ -170,7 +170,7 @@ async def _book(
     bench: Bench, conn: AsyncConnection, payout: Payout, planned: Allocation, books: BooksView
 ) -> Payout:
     now, tx, number = bench.clock.now(), planned.unsigned, payout.attempt + 1
-    await store.take_nonce(conn, payout.chain, payout.sender, planned.nonce, payout.id)
+    await store.take_nonce(conn, payout.chain, payout.sender, planned.nonce, payout.id, now)
     attempt = new_attempt(payout, number, tx, now)
     await store.insert_attempt(conn, attempt)
     require_applied(await post(conn, payout.book, allocated(payout, tx.fee_max), now=now))
@@ -238,9 +238,10 @@ async def sign(bench: Bench, payout: Payout) -> Payout | Waiting:
     async with bench.engine.connect() as conn:
         attempt = await store.get_attempt(conn, payout.id, payout.attempt)
         approvals = await store.list_approvals(conn, payout.id)
+        own_path = await _own_path(conn, payout)
     try:
         raw = await bench.signer.sign(
-            make_intent(payout, attempt),
+            make_intent(payout, attempt, own_path),
             attempt.unsigned,
             [
                 SignedApproval(
@@ -262,10 +263,27 @@ async def sign(bench: Bench, payout: Payout) -> Payout | Waiting:
     )
 
 
-def make_intent(payout: Payout, attempt: Attempt) -> Intent:
+async def _own_path(conn: AsyncConnection, payout: Payout) -> str | None:
+    """Return where the signer finds the receiving key of a move between our own wallets."""
+    if payout.parsed_claim.kind is not ClaimKind.OWN:
+        return None
+    found = await store.find_sources(conn, payout.chain, [payout.destination])
+    source = found.get(payout.destination)
+    if source is None:
+        return None
+    wallet = await get_wallet(conn, source.wallet)
+    return f"{wallet.account_path}/{source.branch}/{source.index}"
+
+
+def make_intent(payout: Payout, attempt: Attempt, own_path: str | None) -> Intent:
     """Return what the signer is told that the attempt does."""
+    claim = payout.parsed_claim
     return Intent(
         payout_id=payout.id,
+        kind="own" if claim.kind is ClaimKind.OWN else "pay",
+        wallet=payout.source_wallet,
+        client=None if claim.kind is ClaimKind.OWN else claim.name,
+        destination_path=own_path,
         chain=payout.chain,
         chain_id=payout.chain_id,
         key_path=payout.sender_path,
@@ -358,7 +376,7 @@ async def _signing_refused(
     _, event = await move_attempt(
         conn, attempt, AttemptState.SUPERSEDED, now=now, reason=refusal.what
     )
-    await store.end_nonce(conn, mine.chain, mine.sender, attempt.nonce, NonceState.RELEASED)
+    await store.end_nonce(conn, mine.chain, mine.sender, attempt.nonce, NonceState.RELEASED, now)
     require_applied(await post(conn, mine.book, released(mine), now=now))
     await record(conn, [event])
     return await step_payout(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from custody.signer.wire import Intent, SignedApproval
+from custody.control_messages import ControlMessage
+from custody.signer.wire import Accepted, Health, Intent, No, Signed, SignedApproval, SignRequest
 
 
 class PayoutSigner(Protocol):
@@ -18,10 +19,40 @@ class PayoutSigner(Protocol):
 
         Raises:
             SignerRefused: this transaction was not signed.
+            SignerPostponed: it was not signed now; ask the same again later.
             OutsideUnavailable: no answer; ask the same again.
+        """
+        ...
+
+    async def sign_many(
+        self, requests: Sequence[SignRequest], approvals: Sequence[SignedApproval]
+    ) -> list[Signed | No]:
+        """Return one answer for each of up to 100 requests, in their order.
+
+        Each request finds its own line among *approvals*. What one is refused does not touch the
+        others.
+
+        Raises:
+            OutsideUnavailable: no answer; some may have been signed, ask the same again.
         """
         ...
 
     async def account_xpub(self, path: str) -> str:
         """Return the extended public key of the account at *path*."""
+        ...
+
+
+class ControlledSigner(Protocol):
+    """Whoever takes control messages: the same signer, asked by `custody.signer_sync`."""
+
+    async def health(self) -> Health:
+        """Return which keys and which store answer."""
+        ...
+
+    async def control(self, message: ControlMessage) -> Accepted | No:
+        """Hand a control message over.
+
+        Raises:
+            OutsideUnavailable: no answer; hand the same over again.
+        """
         ...

@@ -6,26 +6,39 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from custody.signer.errors import SignerRefused
+from custody.control_messages import ControlMessage
+from custody.signer.errors import SignerPostponed, SignerRefused
 from custody.signer.frames import read_frame, write_frame
 from custody.signer.wire import (
+    REQUESTS_MAX,
+    Accepted,
     Answer,
+    AskAudit,
+    AskCheckpoint,
+    AskControl,
     AskHealth,
     AskSign,
+    AskSignMany,
+    AskState,
     AskXpub,
+    Audited,
+    Checkpointed,
     Health,
     Intent,
     No,
     Question,
     Signed,
     SignedApproval,
+    SignedMany,
+    SignRequest,
+    State,
     Xpub,
 )
-from kernel.errors import BadInput, OutsideUnavailable
+from kernel.errors import BadInput, CausewayError, OutsideUnavailable
 
 TIMEOUT_S: Final = 10.0
 
@@ -65,11 +78,51 @@ class SignerClient:
 
         Raises:
             SignerRefused: this transaction was not signed.
+            SignerPostponed: it was not signed now, and may be later.
             OutsideUnavailable: no answer; it may have been signed, ask the same again.
         """
         answer = await self._ask(AskSign(intent, unsigned, list(approvals)))
         if isinstance(answer, Signed):
             return answer.raw
+        raise self._surprise(answer)
+
+    async def sign_many(
+        self, requests: Sequence[SignRequest], approvals: Sequence[SignedApproval]
+    ) -> list[Signed | No]:
+        """Return one answer for each request, in their order; see `custody.ports.PayoutSigner`."""
+        if not 0 < len(requests) <= REQUESTS_MAX:
+            raise BadInput(f"one question asks for 1 to {REQUESTS_MAX} signatures")
+        answer = await self._ask(AskSignMany(list(requests), list(approvals)))
+        if isinstance(answer, SignedMany) and len(answer.answers) == len(requests):
+            return answer.answers
+        raise self._surprise(answer)
+
+    async def control(self, message: ControlMessage) -> Accepted | No:
+        """Hand a control message over; the same again changes nothing."""
+        answer = await self._ask(AskControl(message))
+        if isinstance(answer, Accepted | No):
+            return answer
+        raise self._surprise(answer)
+
+    async def state(self) -> dict[str, Any]:
+        """Return what is in force in the signer, as JSON values."""
+        answer = await self._ask(AskState())
+        if isinstance(answer, State):
+            return answer.document
+        raise self._surprise(answer)
+
+    async def checkpoint(self, *, since: int = 0) -> Checkpointed:
+        """Return the signer's checkpoint, and the proof that it continues its first *since* records."""
+        answer = await self._ask(AskCheckpoint(since))
+        if isinstance(answer, Checkpointed):
+            return answer
+        raise self._surprise(answer)
+
+    async def audit(self, index: int, *, size: int) -> Audited:
+        """Return a record of the signer's log with its inclusion proof in a tree of *size*."""
+        answer = await self._ask(AskAudit(index, size))
+        if isinstance(answer, Audited):
+            return answer
         raise self._surprise(answer)
 
     async def _ask(self, question: Question) -> Answer:
@@ -92,9 +145,16 @@ class SignerClient:
         finally:
             writer.close()
 
-    def _surprise(self, answer: Answer) -> SignerRefused | OutsideUnavailable:
-        if isinstance(answer, No):
-            return SignerRefused(
-                answer.what, remedy=answer.remedy, signed_before=answer.signed_before
-            )
-        return OutsideUnavailable(f"the signer answered {type(answer).__name__}")
+    def _surprise(self, answer: Answer) -> CausewayError:
+        return (
+            refusal_of(answer)
+            if isinstance(answer, No)
+            else OutsideUnavailable(f"the signer answered {type(answer).__name__}")
+        )
+
+
+def refusal_of(no: No) -> SignerRefused | SignerPostponed:
+    """Return the refusal as an error."""
+    if no.later:
+        return SignerPostponed(no.what, remedy=no.remedy)
+    return SignerRefused(no.what, remedy=no.remedy, signed_before=no.signed_before)

@@ -4,13 +4,15 @@
 
     Refused
     └── SignerRefused       this transaction was not signed
+    OutsideUnavailable
+    └── SignerPostponed     not now; the same request may be signed later
     BadInput
     └── KeystoreUnreadable  wrong key-encryption key, damaged file, or unsafe file mode
 """
 
 from __future__ import annotations
 
-from kernel.errors import BadInput, Refused
+from kernel.errors import BadInput, OutsideUnavailable, Refused
 
 
 class SignerRefused(Refused):
@@ -26,6 +28,13 @@ class SignerRefused(Refused):
     ) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.signed_before = signed_before
+
+
+class SignerPostponed(OutsideUnavailable):
+    """The signer will not sign this now and may later: ask the same again.
+
+    It is frozen, the destination cools off, a window is full, or a control message is not there yet.
+    """
 
 
 class KeystoreUnreadable(BadInput):

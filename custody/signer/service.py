@@ -27,12 +27,16 @@ from custody.signer.wire import (
     Answer,
     AskHealth,
     AskSign,
+    AskSignMany,
     AskXpub,
     Health,
     Intent,
     No,
     Question,
     Signed,
+    SignedApproval,
+    SignedMany,
+    SignRequest,
     Xpub,
 )
 from kernel.errors import CausewayError
@@ -63,15 +67,26 @@ class Signer:
                     return Health(self.key_id, self.memory.count())
                 case AskXpub(path):
                     return Xpub(self.account_xpub(path))
+                case AskSignMany(requests, approvals):
+                    return SignedMany([self._one(item, approvals) for item in requests])
                 case AskSign(intent, unsigned, approvals):
                     if len(approvals) > APPROVALS_MAX:
                         return No(f"more than {APPROVALS_MAX} approvals")
                     tx = decode_unsigned(unsigned, chain_id=intent.chain_id)
                     check_request(self.rules, intent, tx, approvals)
                     return Signed(self.sign(intent, tx))
+                case _:
+                    return No("not built yet")
         except CausewayError as error:
             before = isinstance(question, AskSign) and self.memory.knows(question.intent.payout_id)
             return No(error.what, error.remedy, before)
+
+    def _one(self, item: SignRequest, approvals: list[SignedApproval]) -> Signed | No:
+        wanted = item.intent.payout_id
+        own = [a for a in approvals if any(line.payout_id == wanted for line in a.lines)]
+        answer = self.answer(AskSign(item.intent, item.unsigned, own))
+        assert isinstance(answer, Signed | No)
+        return answer
 
     def account_xpub(self, path: str) -> str:
         """Return the extended public key of an account, and of nothing below or above it."""

@@ -21,7 +21,18 @@ from custody.signer.private_files import FILE_MODE
 from custody.signer.rules import AssetRule, Rules
 from custody.signer.service import Signer
 from custody.signer.store import Memory
-from custody.signer.wire import AskSign, AskXpub, Intent, No, Signed, SignedApproval, Xpub
+from custody.signer.wire import (
+    AskSign,
+    AskSignMany,
+    AskXpub,
+    Intent,
+    No,
+    Signed,
+    SignedApproval,
+    SignedMany,
+    SignRequest,
+    Xpub,
+)
 from registry.model import Chain, ChainAsset, Operator
 
 PHRASE: Final = "abandon " * 11 + "about"
@@ -78,6 +89,14 @@ class LocalSigner:
             return answer.raw
         assert isinstance(answer, No)
         raise SignerRefused(answer.what, remedy=answer.remedy, signed_before=answer.signed_before)
+
+    async def sign_many(
+        self, requests: Sequence[SignRequest], approvals: Sequence[SignedApproval]
+    ) -> list[Signed | No]:
+        """Return one answer for each request."""
+        answer = self.signer.answer(AskSignMany(list(requests), list(approvals)))
+        assert isinstance(answer, SignedMany)
+        return answer.answers
 
     async def account_xpub(self, path: str) -> str:
         """Return the extended public key of the account at *path*."""

@@ -5,28 +5,43 @@ Byte strings are base64; amounts are decimal text, because they exceed 64 bits.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
 
+from custody.control_messages import ControlMessage
 from custody.payout_approvals import ApprovalLine
 from kernel.errors import BadInput
 
 APPROVALS_MAX: Final = 16
+"""Most approvals of one payout."""
+REQUESTS_MAX: Final = 100
+"""Most transactions in one question."""
+APPROVALS_MANY_MAX: Final = 400
+"""Most approvals in one question: each is verified once, whatever number of requests it covers."""
 
 
 class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the transaction is meant to do, in words that the signer compares with its bytes.
 
     Attributes:
+        kind: ``pay`` to somebody's allowed address, ``own`` to an address that the signer derives
+            itself, ``cancel`` by sending nothing from the sender to the sender.
         key_path: the sending key, ``m/44'/60'/0'/1/0``; *sender* is its address.
+        wallet: code of the wallet that *key_path* belongs to.
+        client: whose allow-list has the destination; None for ``own`` and ``cancel``.
+        destination_path: the receiving key of an ``own`` transfer; None otherwise.
         asset: code of what is paid; *contract* is its token contract, None for the native coin.
         amount, fee_cap: decimal text, smallest units (the fee cap in wei).
         initiator: operator who asked for the payout.
     """
 
     payout_id: UUID
+    kind: Literal["pay", "own", "cancel"]
+    wallet: str
+    client: str | None
+    destination_path: str | None
     chain: str
     chain_id: int
     key_path: str
@@ -86,6 +101,13 @@ class SignedApproval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     lines: list[Line]
 
 
+class SignRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One transaction to be signed: *unsigned* is `chain.evm.transactions.encode_unsigned` of it."""
+
+    intent: Intent
+    unsigned: bytes
+
+
 class AskHealth(msgspec.Struct, frozen=True, tag="health"):
     """Are you there, and with which key?"""
 
@@ -97,18 +119,58 @@ class AskXpub(msgspec.Struct, frozen=True, tag="account_xpub", forbid_unknown_fi
 
 
 class AskSign(msgspec.Struct, frozen=True, tag="sign", forbid_unknown_fields=True):
-    """Sign the bytes of `chain.evm.transactions.encode_unsigned`."""
+    """Sign one transaction; all the approvals are meant for it."""
 
     intent: Intent
     unsigned: bytes
     approvals: list[SignedApproval]
 
 
+class AskSignMany(msgspec.Struct, frozen=True, tag="sign_many", forbid_unknown_fields=True):
+    """Sign up to `REQUESTS_MAX` transactions; each finds its own line in the approvals."""
+
+    requests: list[SignRequest]
+    approvals: list[SignedApproval]
+
+
+class AskControl(msgspec.Struct, frozen=True, tag="control", forbid_unknown_fields=True):
+    """Take this message into force."""
+
+    message: ControlMessage
+
+
+class AskState(msgspec.Struct, frozen=True, tag="state"):
+    """What is in force: versions, limits, people, frozen switches."""
+
+
+class AskCheckpoint(msgspec.Struct, frozen=True, tag="checkpoint", forbid_unknown_fields=True):
+    """Your signed checkpoint, and the proof that it goes on from one of *since* records."""
+
+    since: int = 0
+
+
+class AskAudit(msgspec.Struct, frozen=True, tag="audit", forbid_unknown_fields=True):
+    """The record at *index* of your log, and the proof that it is in a tree of *size* records."""
+
+    index: int
+    size: int
+
+
 class Health(msgspec.Struct, frozen=True, tag="healthy"):
-    """The signer works; *signed* counts the transactions it remembers."""
+    """The signer works.
+
+    Attributes:
+        signed: transactions it remembers.
+        records: size of its log.
+        verifier_key: public half of the key that signs its checkpoints (C2SP signed-note); it is
+            made with the store, so it tells one store from another.
+    """
 
     key_id: str
     signed: int
+    records: int = 0
+    verifier_key: str = ""
+    frozen: bool = False
 
 
 class Xpub(msgspec.Struct, frozen=True, tag="xpub"):
@@ -124,15 +186,57 @@ class Signed(msgspec.Struct, frozen=True, tag="signed"):
 
 
 class No(msgspec.Struct, frozen=True, tag="refused"):
-    """The signer will not; *signed_before*: another signature of the same payout exists."""
+    """The signer will not.
+
+    Attributes:
+        signed_before: another signature of the same payout exists.
+        later: the same request may be signed later: frozen, cooling off, a window that is full, a
+            message that was not handed over yet. Without it the answer stays no.
+    """
 
     what: str
     remedy: str = ""
     signed_before: bool = False
+    later: bool = False
 
 
-Question = AskHealth | AskXpub | AskSign
-Answer = Health | Xpub | Signed | No
+class SignedMany(msgspec.Struct, frozen=True, tag="signed_many"):
+    """One answer for each request, in their order."""
+
+    answers: list[Signed | No]
+
+
+class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+    """The message is in force, as record *index* of the log; *again*: it was in force before."""
+
+    index: int
+    again: bool = False
+
+
+class State(msgspec.Struct, frozen=True, tag="in_force"):
+    """What is in force, as JSON values."""
+
+    document: dict[str, Any]
+
+
+class Checkpointed(msgspec.Struct, frozen=True, tag="checkpointed"):
+    """A signed note (C2SP tlog-checkpoint) and a consistency proof (RFC 6962) from *since*."""
+
+    note: str
+    proof: list[bytes]
+
+
+class Audited(msgspec.Struct, frozen=True, tag="audited"):
+    """The bytes of a record of the log, and its inclusion proof (RFC 6962)."""
+
+    record: bytes
+    proof: list[bytes]
+
+
+Question = (
+    AskHealth | AskXpub | AskSign | AskSignMany | AskControl | AskState | AskCheckpoint | AskAudit
+)
+Answer = Health | Xpub | Signed | No | SignedMany | Accepted | State | Checkpointed | Audited
 
 
 def read_amount(text: str) -> int:

@@ -126,6 +126,10 @@ async def test_the_process_signs_refuses_and_ends_with_its_parent(files: Files) 
     )
     intent = Intent(
         payout_id=line.payout_id,
+        kind="pay",
+        wallet="client-pool",
+        client="acme",
+        destination_path=None,
         chain="evm",
         chain_id=31337,
         key_path=PATH,

@@ -74,6 +74,10 @@ def intent(tx: UnsignedTransaction, **changes: Any) -> Intent:
     is_token = bool(tx.data)
     values: dict[str, Any] = {
         "payout_id": PAYOUT,
+        "kind": "pay",
+        "wallet": "client-pool",
+        "client": "acme",
+        "destination_path": None,
         "chain": "evm",
         "chain_id": 31337,
         "key_path": PATH,
