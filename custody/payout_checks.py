@@ -81,6 +81,7 @@ def require_owner_class(claim: Claim, wallet: Wallet) -> None:
     """
     suits = {
         ClaimKind.CLIENT: wallet.owner in {CLIENT, f"{CLIENT}:{claim.name}"},
+        ClaimKind.HELD: wallet.owner in {CLIENT, f"{CLIENT}:{claim.name}"},
         ClaimKind.PAYABLE: not wallet.holds_client_money,
         ClaimKind.OWN: True,
     }[claim.kind]

@@ -143,7 +143,7 @@ async def _close_attempts(
         if attempt.tx_hash == payout.tx_hash:
             _, event = await move_attempt(conn, attempt, AttemptState.FINAL, now=now)
             await store.end_nonce(
-                conn, attempt.chain, attempt.sender, attempt.nonce, NonceState.SPENT
+                conn, attempt.chain, attempt.sender, attempt.nonce, NonceState.SPENT, now
             )
         elif attempt.state in SPENDABLE or attempt.state is AttemptState.BUILT:
             _, event = await move_attempt(

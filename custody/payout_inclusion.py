@@ -165,7 +165,9 @@ async def _unmined(
     )
     plan.tell(event)
     if attempt.state is AttemptState.FINAL:
-        await store.end_nonce(conn, payout.chain, payout.sender, attempt.nonce, NonceState.LIVE)
+        await store.end_nonce(
+            conn, payout.chain, payout.sender, attempt.nonce, NonceState.LIVE, now
+        )
     if payout.state is PayoutState.FAILED_ON_CHAIN:
         await _failure_unmined(conn, payout, plan, now)
         return

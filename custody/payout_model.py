@@ -1,9 +1,10 @@
 """The nouns of payments out, and their machines.
 
 A payout pays one amount of one asset from one wallet to one destination, whatever asked for it: the
-*claim* says at whose expense. ``client:<id>`` is a withdrawal, ``payable:<party>:netted`` settles an
-obligation, ``own:<wallet>`` moves the desk's coins to another (or the same) wallet of its own. An
-attempt is one signed transaction of a payout; all attempts of a payout have one nonce.
+*claim* says at whose expense. ``client:<id>`` is a withdrawal, ``client:<id>:held`` gives back what
+compliance held, ``payable:<party>:netted`` settles an obligation, ``own:<wallet>`` moves the desk's
+coins to another (or the same) wallet of its own. An attempt is one signed transaction of a payout;
+all attempts of a payout have one nonce, so at most one of them is ever on a branch of the chain.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ REASON_LENGTH_MAX: Final = 500
 
 _CLAIM = re.compile(
     r"client:(?P<client>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
+    r"|client:(?P<held>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):held"
     r"|payable:(?P<payable>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):netted"
     r"|own:(?P<own>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
 )
@@ -41,6 +43,8 @@ class PayoutState(StrEnum):
     """It has a nonce, and an attempt that is being signed."""
     SIGNED = "signed"
     """Signed bytes exist: from here on only the chain decides."""
+    CANCELLING = "cancelling"
+    """A spend of its nonce that pays nobody competes with its payment: the chain decides."""
     MINED = "mined"
     CONFIRMED = "confirmed"
     FAILED_ON_CHAIN = "failed_on_chain"
@@ -69,21 +73,33 @@ PAYOUT_STATES: Final = StateTable(
             (PayoutState.RESERVED, PayoutState.PENDING_APPROVAL),
             (PayoutState.PENDING_APPROVAL, PayoutState.APPROVED),
             (PayoutState.APPROVED, PayoutState.ALLOCATED),
+            # What only fills a gap pays nobody: nobody has to approve it.
+            (PayoutState.REQUESTED, PayoutState.ALLOCATED),
             (PayoutState.ALLOCATED, PayoutState.SIGNED),
             # The signer said no, so no signature exists and the reservation may end.
             (PayoutState.ALLOCATED, PayoutState.REJECTED),
             (PayoutState.SIGNED, PayoutState.MINED),
             # The block was orphaned: the same bytes go out again.
             (PayoutState.MINED, PayoutState.SIGNED),
+            (PayoutState.SIGNED, PayoutState.CANCELLING),
+            # The signer will not sign the other spend: the payment goes on.
+            (PayoutState.CANCELLING, PayoutState.SIGNED),
+            (PayoutState.CANCELLING, PayoutState.MINED),
+            (PayoutState.MINED, PayoutState.CANCELLING),
+            (PayoutState.MINED, PayoutState.CANCELLED),
             # A block deeper than the policy asked for may still be orphaned.
             (PayoutState.CONFIRMED, PayoutState.SIGNED),
+            (PayoutState.CONFIRMED, PayoutState.CANCELLING),
             (PayoutState.FAILED_ON_CHAIN, PayoutState.SECURITY_HOLD),
+            (PayoutState.CANCELLED, PayoutState.SECURITY_HOLD),
             (PayoutState.MINED, PayoutState.CONFIRMED),
             (PayoutState.MINED, PayoutState.FAILED_ON_CHAIN),
             (PayoutState.ALLOCATED, PayoutState.SECURITY_HOLD),
             (PayoutState.SIGNED, PayoutState.SECURITY_HOLD),
+            (PayoutState.CANCELLING, PayoutState.SECURITY_HOLD),
             # Two people looked: on with the bytes, or with asking for them.
             (PayoutState.SECURITY_HOLD, PayoutState.SIGNED),
+            (PayoutState.SECURITY_HOLD, PayoutState.CANCELLING),
             (PayoutState.SECURITY_HOLD, PayoutState.ALLOCATED),
             (PayoutState.SECURITY_HOLD, PayoutState.MINED),
             # The stranger's transaction is final, so ours can never be: the claim is paid back.
@@ -96,8 +112,16 @@ PAYOUT_STATES: Final = StateTable(
 CANCELLABLE: Final = frozenset(_BEFORE_ALLOCATION)
 """From allocation on signed bytes may exist, and only the chain can say that they will not pay."""
 
-WORKED_ON: Final = frozenset({PayoutState.APPROVED, PayoutState.ALLOCATED, PayoutState.SIGNED})
+WORKED_ON: Final = frozenset(
+    {PayoutState.APPROVED, PayoutState.ALLOCATED, PayoutState.SIGNED, PayoutState.CANCELLING}
+)
 """States in which the worker has something to do."""
+
+SENT: Final = frozenset({PayoutState.SIGNED, PayoutState.CANCELLING})
+"""States in which signed bytes wait for a block."""
+
+ON_ITS_WAY: Final = frozenset({PayoutState.ALLOCATED, *SENT, PayoutState.SECURITY_HOLD})
+"""States in which coins and fee are held for a transaction that is in no block."""
 
 
 class AttemptState(StrEnum):
@@ -145,6 +169,14 @@ SPENDABLE: Final = frozenset(
     {AttemptState.SIGNED, AttemptState.BROADCAST, AttemptState.AMBIGUOUS, AttemptState.MINED}
 )
 """Signed bytes of these attempts may still be, or are, on the chain."""
+
+
+class AttemptKind(StrEnum):
+    """What a transaction of a payout is for."""
+
+    PAY = "pay"
+    CANCEL = "cancel"
+    """It pays nobody: nothing to ourselves at the same nonce, so that no payment can have it."""
 
 
 class NonceState(StrEnum):
@@ -234,6 +266,8 @@ class ClaimKind(StrEnum):
     """At whose expense a payout is."""
 
     CLIENT = "client"
+    HELD = "held"
+    """What compliance held back from a client, on its way back to where it came from."""
     PAYABLE = "payable"
     OWN = "own"
 
@@ -247,12 +281,12 @@ class Claim:
 
     @classmethod
     def parse(cls, text: str) -> Claim:
-        """Read ``client:<id>``, ``payable:<party>:netted`` or ``own:<wallet>``."""
+        """Read ``client:<id>[:held]``, ``payable:<party>:netted`` or ``own:<wallet>``."""
         match = _CLAIM.fullmatch(text)
         if match is None:
             raise BadInput(
                 f"{text!r} is not a claim that a payout can debit",
-                remedy="Write client:<id>, payable:<party>:netted or own:<wallet>",
+                remedy="Write client:<id>[:held], payable:<party>:netted or own:<wallet>",
             )
         kind = ClaimKind(match.lastgroup or "")
         return cls(kind, match[kind])
@@ -263,6 +297,8 @@ class Claim:
         match self.kind:
             case ClaimKind.CLIENT:
                 return f"client:{self.name}"
+            case ClaimKind.HELD:
+                return f"client:{self.name}:held"
             case ClaimKind.PAYABLE:
                 return f"payable:{self.name}:netted"
             case ClaimKind.OWN:
@@ -366,6 +402,11 @@ class Payout:
         """Return the claim as a value."""
         return Claim.parse(self.claim)
 
+    @property
+    def fills_gap(self) -> bool:
+        """Tell whether it pays nobody and only spends a nonce that others wait behind."""
+        return self.amount == 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -389,6 +430,19 @@ class Attempt:
     detail: str
     built_at: datetime
     signed_at: datetime | None
+    kind: AttemptKind = AttemptKind.PAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nonce:
+    """One nonce of a sending address; *since* tells when its state last changed."""
+
+    chain: str
+    sender: str
+    nonce: int
+    payout_id: UUID
+    state: NonceState
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)

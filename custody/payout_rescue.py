@@ -258,7 +258,7 @@ async def abandon_payout(
         if ATTEMPT_STATES.allows(attempt.state, AttemptState.SUPERSEDED):
             how = AttemptState.SUPERSEDED
             events.append((await move_attempt(conn, attempt, how, now=now, reason=reason))[1])
-    await store.end_nonce(conn, payout.chain, payout.sender, payout.nonce, NonceState.SPENT)
+    await store.end_nonce(conn, payout.chain, payout.sender, payout.nonce, NonceState.SPENT, now)
     signed = any(item.raw is not None for item in attempts)
     if not payout.claim_returned:
         chain = abandoned(payout) if signed else released(payout)

@@ -16,6 +16,7 @@ from custody.model import AddressPurpose
 from custody.payout_model import (
     Approval,
     Attempt,
+    AttemptKind,
     AttemptState,
     Claim,
     ClaimKind,
@@ -57,7 +58,8 @@ def to_payout(row: Row[Any]) -> Payout:
 
 def to_attempt(row: Row[Any]) -> Attempt:
     """Return the attempt in *row*."""
-    return Attempt(**{**row._mapping, "state": AttemptState(row.state)})  # noqa: SLF001  the public name of a row's mapping
+    words = {"state": AttemptState(row.state), "kind": AttemptKind(row.kind)}
+    return Attempt(**{**row._mapping, **words})  # noqa: SLF001  the public name of a row's mapping
 
 
 async def insert_payout(conn: AsyncConnection, values: Mapping[str, Any]) -> bool:
@@ -291,19 +293,20 @@ async def load_nonces(
 
 
 async def take_nonce(
-    conn: AsyncConnection, chain: str, sender: str, nonce: int, payout_id: UUID
+    conn: AsyncConnection, chain: str, sender: str, nonce: int, payout_id: UUID, now: datetime
 ) -> None:
     """Take a nonce for a payout; the sending address is locked.
 
     Raises:
         StaleFence: it is not free.
     """
+    taken = {"payout_id": payout_id, "state": NonceState.LIVE, "since": now}
     statement = (
         pg_insert(payout_nonce)
-        .values(chain=chain, sender=sender, nonce=nonce, payout_id=payout_id, state=NonceState.LIVE)
+        .values(chain=chain, sender=sender, nonce=nonce, **taken)
         .on_conflict_do_update(
             index_elements=["chain", "sender", "nonce"],
-            set_={"payout_id": payout_id, "state": NonceState.LIVE},
+            set_=taken,
             where=payout_nonce.c.state == NonceState.RELEASED,
         )
     )
@@ -311,7 +314,7 @@ async def take_nonce(
 
 
 async def end_nonce(
-    conn: AsyncConnection, chain: str, sender: str, nonce: int, state: NonceState
+    conn: AsyncConnection, chain: str, sender: str, nonce: int, state: NonceState, now: datetime
 ) -> None:
     """Write what became of a nonce."""
     await conn.execute(
@@ -321,7 +324,7 @@ async def end_nonce(
             payout_nonce.c.sender == sender,
             payout_nonce.c.nonce == nonce,
         )
-        .values(state=state)
+        .values(state=state, since=now)
     )
 
 

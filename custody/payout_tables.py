@@ -64,7 +64,12 @@ payout = Table(
     Column("expires_at", Timestamp),
     *lease_columns(),
     UniqueConstraint("book", "claim", "client_ref"),
-    CheckConstraint("amount > 0 AND chain_amount > 0", name="amounts_positive"),
+    # Only what fills a gap between nonces pays nothing.
+    CheckConstraint(
+        "(amount > 0 AND chain_amount > 0)"
+        " OR (amount = 0 AND chain_amount = 0 AND claim LIKE 'own:%')",
+        name="amounts_positive",
+    ),
     CheckConstraint("approvals_required > 0", name="approved_by_somebody"),
     CheckConstraint(
         "(tx_hash IS NULL) = (mined_block IS NULL)"
@@ -99,7 +104,9 @@ payout_attempt = Table(
     Column("detail", Text, nullable=False),
     Column("built_at", Timestamp, nullable=False),
     Column("signed_at", Timestamp),
+    Column("kind", Text, nullable=False, server_default="pay"),
     UniqueConstraint("payout_id", "number"),
+    CheckConstraint("kind IN ('pay', 'cancel')", name="kind"),
     UniqueConstraint("chain", "tx_hash"),
     # No bytes, no broadcast: what may be sent is stored first.
     CheckConstraint(
@@ -135,6 +142,7 @@ payout_nonce = Table(
     Column("nonce", BigInteger, nullable=False),
     Column("payout_id", Uuid, ForeignKey("custody.payout.id"), nullable=False),
     Column("state", Text, nullable=False),
+    Column("since", Timestamp, nullable=False),
     PrimaryKeyConstraint("chain", "sender", "nonce"),
     CheckConstraint("nonce >= 0", name="nonce_not_negative"),
     schema=SCHEMA,
@@ -144,6 +152,13 @@ Index(
     payout_nonce.c.payout_id,
     unique=True,
     postgresql_where=payout_nonce.c.state != "released",
+)
+Index(
+    "ix_payout_nonce_open",
+    payout_nonce.c.chain,
+    payout_nonce.c.sender,
+    payout_nonce.c.nonce,
+    postgresql_where=payout_nonce.c.state != "spent",
 )
 
 payout_approval = Table(

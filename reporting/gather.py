@@ -39,6 +39,7 @@ _LIVE_PAYOUTS: Final = frozenset(
         PayoutState.APPROVED,
         PayoutState.ALLOCATED,
         PayoutState.SIGNED,
+        PayoutState.CANCELLING,
         PayoutState.SECURITY_HOLD,
         PayoutState.MINED,
     }

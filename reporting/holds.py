@@ -7,7 +7,7 @@ edge" but "what must be reserved in this state".
 from __future__ import annotations
 
 from custody.deposit_model import HOLD_OPEN, Deposit, DepositState, Receipt, ReceiptState
-from custody.payout_model import ClaimKind, Payout, PayoutState
+from custody.payout_model import ON_ITS_WAY, ClaimKind, Payout, PayoutState
 from custody.payout_postings import PURPOSE_FEE, PURPOSE_PAYOUT
 from reporting.model import ExpectedHold
 
@@ -21,7 +21,6 @@ _CLAIM_RESERVED = frozenset(
         PayoutState.ALLOCATED,
     }
 )
-_COINS_RESERVED = frozenset({PayoutState.ALLOCATED, PayoutState.SIGNED, PayoutState.SECURITY_HOLD})
 
 
 def deposit_holds(deposit: Deposit) -> list[ExpectedHold]:
@@ -48,16 +47,19 @@ def payout_holds(payout: Payout, *, is_signed: bool = True) -> list[ExpectedHold
     """
     if payout.claim_returned:
         return []
+    fee = ExpectedHold(payout.id, PURPOSE_FEE, payout.native_asset, payout.fee_cap)
+    if payout.fills_gap:
+        return [fee] if payout.state in ON_ITS_WAY else []
     amount = ExpectedHold(payout.id, PURPOSE_PAYOUT, payout.asset, payout.amount)
     held_unsigned = payout.state is PayoutState.SECURITY_HOLD and not is_signed
     held = []
     if payout.state in _CLAIM_RESERVED or held_unsigned:
         held.append(amount)
-    if payout.state in _COINS_RESERVED:
+    if payout.state in ON_ITS_WAY:
         # Of an own transfer there is one hold from the beginning, that of the coins.
         if payout.parsed_claim.kind is not ClaimKind.OWN or not held:
             held.append(amount)
-        held.append(ExpectedHold(payout.id, PURPOSE_FEE, payout.native_asset, payout.fee_cap))
+        held.append(fee)
     if payout.state is PayoutState.MINED and not payout.succeeded:
         # The transaction failed: its coins never moved, and are freed once that is final.
         held.append(amount)

@@ -128,6 +128,7 @@ def test_a_nonce_is_never_taken_twice_and_never_below_the_chain(
     ("text", "kind", "account"),
     [
         ("client:acme", ClaimKind.CLIENT, "client:acme"),
+        ("client:acme:held", ClaimKind.HELD, "client:acme:held"),
         ("payable:birch:netted", ClaimKind.PAYABLE, "payable:birch:netted"),
         ("own:house-hot", ClaimKind.OWN, None),
     ],
@@ -139,7 +140,7 @@ def test_claims_are_read(text: str, kind: ClaimKind, account: str | None) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "client:", "client:a:held", "payable:a:open", "equity:capital"]
+    "text", ["", "client:", "client:a:unapplied", "payable:a:open", "equity:capital"]
 )
 def test_what_is_no_claim_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="not a claim"):
