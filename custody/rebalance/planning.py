@@ -1,0 +1,1 @@
+"""Which coins should move between addresses of ours? Pure."""

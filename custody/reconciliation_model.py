@@ -1,0 +1,214 @@
+"""The nouns of reconciliation: figures, items, runs, open differences, and stops of signing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from chain.model import Block
+from kernel.states import StateTable
+
+SCHEMA: Final = "custody"
+WHOLE_WALLET: Final = ""
+"""In place of an asset: everything in the wallet."""
+NO_ADDRESS: Final = ""
+"""In place of an address: what the books have and no arrival, payout or spend brought there."""
+
+
+class Reason(StrEnum):
+    """What the code found that may explain a difference; a difference stays one all the same."""
+
+    UNREGISTERED_TOKEN = "unregistered_token"  # noqa: S105  the name of a reason
+    QUARANTINED = "quarantined"
+    DUST = "dust"
+    INTERNAL_TRANSFER = "internal_transfer"
+    """Native coins more than known, and the node shows no internal transfers."""
+    SILENT_TOKEN = "silent_token"  # noqa: S105  the name of a reason
+    """A token's balance moved without an event: it rebases, charges or was minted."""
+    ORPHANED = "orphaned"
+    FOREIGN_SPEND = "foreign_spend"
+    OPEN_HOLD = "open_hold"
+    POSTED_WITHOUT_COINS = "posted_without_coins"
+    BOOKED_TWICE = "booked_twice"
+    """A surplus was booked, and the transfer behind it has been found since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One finding; *amount* in the asset's units (a token's own, if it is not registered)."""
+
+    reason: Reason
+    amount: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """One wallet and asset at one block; amounts in smallest units of the asset."""
+
+    wallet: str
+    asset: str
+    ledger: int
+    chain: int
+    block: Block
+
+    @property
+    def difference(self) -> int:
+        """Return what the chain has more than the ledger; 0 where all is right."""
+        return self.chain - self.ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One address and asset where books and chain differ, or that is worth a line.
+
+    Attributes:
+        asset: "" for a token that is not registered.
+        address: `NO_ADDRESS` for what the books have and no row explains.
+        books: what arrivals, payouts and spends say that the address holds.
+        chain: what the node says.
+    """
+
+    wallet: str
+    asset: str
+    contract: str | None
+    address: str
+    books: int
+    chain: int
+    explanations: tuple[Explanation, ...] = ()
+
+    @property
+    def difference(self) -> int:
+        """Return what the chain has more; 0 for a line that only informs."""
+        return self.chain - self.books
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A recorded reconciliation.
+
+    Attributes:
+        figures: every wallet and asset.
+        items: every difference, and quarantined tokens; the differences come first.
+        addresses: how many of our addresses were asked about.
+    """
+
+    id: UUID
+    book: int
+    chain: str
+    block: Block
+    figures: tuple[Reconciled, ...]
+    items: tuple[Item, ...]
+    addresses: int
+    at: datetime
+
+    @property
+    def is_clean(self) -> bool:
+        """Tell whether nothing differs, by wallet and by address."""
+        return not any(f.difference for f in self.figures) and not self.differences
+
+    @property
+    def differences(self) -> tuple[Item, ...]:
+        """Return the items that differ."""
+        return tuple(item for item in self.items if item.difference and item.asset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A run as a list shows it."""
+
+    id: UUID
+    book: int
+    chain: str
+    height: int
+    block_hash: str
+    result: str
+    addresses: int
+    figures: tuple[Mapping[str, Any], ...]
+    at: datetime
+
+
+class DifferenceState(StrEnum):
+    """Whether a difference still stands."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    """A later run does not show it any more, or it was booked."""
+
+
+DIFFERENCE_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="difference",
+    initial=frozenset({DifferenceState.OPEN}),
+    edges=frozenset({(DifferenceState.OPEN, DifferenceState.CLOSED)}),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A difference that stood in one run or more.
+
+    Attributes:
+        amount: what the chain has more; negative: what is missing.
+        opened_at, opened_height: of the first run that showed any difference there.
+        first_height, first_block: of the first run that showed exactly *amount*.
+        last_height, last_block: of the newest.
+    """
+
+    id: UUID
+    book: int
+    chain: str
+    wallet: str
+    asset: str
+    address: str
+    amount: int
+    state: DifferenceState
+    opened_at: datetime
+    opened_height: int
+    first_height: int
+    first_block: str
+    last_height: int
+    last_block: str
+    seen_at: datetime
+    detail: str = ""
+
+
+class StopState(StrEnum):
+    """Whether a wallet's signing is stopped."""
+
+    OPEN = "open"
+    LIFTED = "lifted"
+
+
+STOP_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="signing_stop",
+    initial=frozenset({StopState.OPEN}),
+    edges=frozenset({(StopState.OPEN, StopState.LIFTED)}),
+)
+
+
+class StopCause(StrEnum):
+    """Why."""
+
+    DEFICIT = "deficit"
+    """The chain has less than the books: two people lift it."""
+    FLOAT = "float"
+    """A hot wallet holds more than its cap: it ends by itself once coins were moved away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningStop:
+    """A wallet (or one asset of it) from which nothing is signed."""
+
+    id: UUID
+    wallet: str
+    asset: str
+    cause: StopCause
+    state: StopState
+    reason: str
+    since: datetime
