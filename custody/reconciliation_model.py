@@ -13,8 +13,6 @@ from chain.model import Block
 from kernel.states import StateTable
 
 SCHEMA: Final = "custody"
-WHOLE_WALLET: Final = ""
-"""In place of an asset: everything in the wallet."""
 NO_ADDRESS: Final = ""
 """In place of an address: what the books have and no arrival, payout or spend brought there."""
 
@@ -178,7 +176,7 @@ class Difference:
 
 
 class StopState(StrEnum):
-    """Whether a wallet's signing is stopped."""
+    """Whether the signing of an asset from a wallet is stopped."""
 
     OPEN = "open"
     LIFTED = "lifted"
@@ -192,23 +190,13 @@ STOP_STATES: Final = StateTable(
 )
 
 
-class StopCause(StrEnum):
-    """Why."""
-
-    DEFICIT = "deficit"
-    """The chain has less than the books: two people lift it."""
-    FLOAT = "float"
-    """A hot wallet holds more than its cap: it ends by itself once coins were moved away."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningStop:
-    """A wallet (or one asset of it) from which nothing is signed."""
+    """A hot wallet above its cap for an asset: nothing is signed that leaves to others."""
 
     id: UUID
     wallet: str
     asset: str
-    cause: StopCause
     state: StopState
     reason: str
     since: datetime

@@ -9,7 +9,6 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    LargeBinary,
     PrimaryKeyConstraint,
     Table,
     Text,
@@ -95,21 +94,10 @@ signing_stop = Table(
     Column("id", Uuid, primary_key=True),
     Column("wallet", Text, nullable=False),
     Column("asset", Text, nullable=False),
-    Column("cause", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("since", Timestamp, nullable=False),
-    Column("first", Text),
-    Column("first_signature", LargeBinary),
-    Column("second", Text),
-    Column("second_signature", LargeBinary),
     Column("lifted_at", Timestamp),
-    CheckConstraint("first <> second", name="four_eyes"),
-    CheckConstraint(
-        "cause = 'float' OR state = 'open' OR (first_signature IS NOT NULL"
-        " AND second_signature IS NOT NULL AND first IS NOT NULL AND second IS NOT NULL)",
-        name="lifted_by_two",
-    ),
     CheckConstraint("(state = 'open') = (lifted_at IS NULL)", name="lifted_at"),
     schema=SCHEMA,
 )
@@ -117,7 +105,6 @@ Index(
     "uq_signing_stop_open",
     signing_stop.c.wallet,
     signing_stop.c.asset,
-    signing_stop.c.cause,
     unique=True,
     postgresql_where=signing_stop.c.state == "open",
 )

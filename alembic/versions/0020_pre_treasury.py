@@ -21,7 +21,7 @@ UPDATABLE = {
     "reconciliation": "",
     "reconciliation_item": "",
     "difference": "amount, state, first_height, first_block, last_height, last_block, seen_at, detail",
-    "signing_stop": "state, first, first_signature, second, second_signature, lifted_at",
+    "signing_stop": "state, lifted_at",
     "token_pin": "read_at, trouble",
 }
 
@@ -297,30 +297,20 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("wallet", sa.Text(), nullable=False),
         sa.Column("asset", sa.Text(), nullable=False),
-        sa.Column("cause", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("since", TIMESTAMP, nullable=False),
-        sa.Column("first", sa.Text(), nullable=True),
-        sa.Column("first_signature", sa.LargeBinary(), nullable=True),
-        sa.Column("second", sa.Text(), nullable=True),
-        sa.Column("second_signature", sa.LargeBinary(), nullable=True),
         sa.Column("lifted_at", TIMESTAMP, nullable=True),
         sa.CheckConstraint(
             "(state = 'open') = (lifted_at IS NULL)", name=op.f("ck_signing_stop_lifted_at")
         ),
-        sa.CheckConstraint(
-            "cause = 'float' OR state = 'open' OR (first_signature IS NOT NULL AND second_signature IS NOT NULL AND first IS NOT NULL AND second IS NOT NULL)",
-            name=op.f("ck_signing_stop_lifted_by_two"),
-        ),
-        sa.CheckConstraint("first <> second", name=op.f("ck_signing_stop_four_eyes")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_signing_stop")),
         schema="custody",
     )
     op.create_index(
         "uq_signing_stop_open",
         "signing_stop",
-        ["wallet", "asset", "cause"],
+        ["wallet", "asset"],
         unique=True,
         schema="custody",
         postgresql_where=sa.text("state = 'open'"),
