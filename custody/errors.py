@@ -6,6 +6,8 @@
     ├── UnknownRow           no deposit, receipt, payout or address with that id
     ├── NotPossible          the state of the row does not allow it, or not for this wallet
     ├── ClientsUncovered     clients would be owed more than is held for them
+    ├── Frozen               a freeze switch is closed for it: one person closes, two open
+    ├── Owing                the party owes what has to be settled before it is paid
     └── NotOurs              an address or wallet that custody does not hold
 """
 
@@ -24,6 +26,14 @@ class NotPossible(Refused):
 
 class ClientsUncovered(Refused):
     """Clients would be owed more than is held for them (rule 6 of the account book)."""
+
+
+class Frozen(Refused):
+    """A freeze switch is closed for it: one person closes, two open."""
+
+
+class Owing(Refused):
+    """The party owes what has to be settled before it is paid."""
 
 
 class NotOurs(Refused):

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody.payout_model import (
     ATTEMPT_STATES,
     PAYOUT_STATES,
+    RELEASED,
     Attempt,
     AttemptState,
     Payout,
@@ -47,6 +48,8 @@ async def move_payout(
         StaleFence: another worker has claimed the payout.
     """
     PAYOUT_STATES.require(payout.state, to)
+    if to in RELEASED and payout.released_at is None:
+        values["released_at"] = now
     await update_payout(conn, payout.id, fence=fence, state=to, **values)
     event = DomainEvent(
         entity_type=PAYOUT,

@@ -109,6 +109,9 @@ PAYOUT_STATES: Final = StateTable(
     ),
 )
 
+RELEASED: Final = frozenset({*_WITHDRAWN, PayoutState.FAILED_ON_CHAIN})
+"""It will not pay: from *released_at* on it does not count as reserved."""
+
 CANCELLABLE: Final = frozenset(_BEFORE_ALLOCATION)
 """From allocation on signed bytes may exist, and only the chain can say that they will not pay."""
 
@@ -342,6 +345,14 @@ class PayoutRequest:
             raise BadInput("a payout is requested by somebody")
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Quorum:
+    """So many distinct people of a named group."""
+
+    group: str
+    approvals: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payout:
     """A payout as it stands.
@@ -358,6 +369,12 @@ class Payout:
             nothing is held any more, and nobody may send them again.
         waiting_for: why the worker could not go on when it last tried, in words.
         run_after: when the worker looks at it again.
+        rule: number of the rule of *policy_version* that decided, from 1.
+        required: which groups have to approve it; *approvals_required* is their sum.
+        party: whose claim it is; None of an own transfer.
+        destination_id: the entry of the allow-list; None of an own transfer.
+        requested_expiry: *expires_at* as it was asked for: the policy may have made it earlier.
+        released_at: since when it does not count as reserved any more; None while it does.
     """
 
     id: UUID
@@ -396,6 +413,12 @@ class Payout:
     expires_at: datetime | None
     fence: int
     claim_returned: bool = False
+    rule: int = 0
+    required: tuple[Quorum, ...] = ()
+    party: str | None = None
+    destination_id: UUID | None = None
+    requested_expiry: datetime | None = None
+    released_at: datetime | None = None
 
     @property
     def parsed_claim(self) -> Claim:

@@ -26,6 +26,7 @@ from custody.payout_model import (
     NonceState,
     Payout,
     PayoutState,
+    Quorum,
     Source,
 )
 from custody.payout_tables import (
@@ -53,7 +54,8 @@ _LEASE: Final = frozenset({"lease_holder", "lease_until"})
 def to_payout(row: Row[Any]) -> Payout:
     """Return the payout in *row*."""
     values = {key: value for key, value in row._mapping.items() if key not in _LEASE}  # noqa: SLF001  the public name of a row's mapping
-    return Payout(**{**values, "state": PayoutState(row.state)})
+    required = tuple(Quorum(item["group"], item["approvals"]) for item in row.required)
+    return Payout(**{**values, "state": PayoutState(row.state), "required": required})
 
 
 def to_attempt(row: Row[Any]) -> Attempt:

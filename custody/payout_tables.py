@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+import custody.control_tables  # noqa: F401  an approval refers to the statement that was signed
 from kernel.db import Timestamp, Units, lease_columns, metadata
 
 SCHEMA = "custody"
@@ -62,6 +63,13 @@ payout = Table(
     Column("run_after", Timestamp, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("expires_at", Timestamp),
+    # Who may pay: what the policy said, and until when the payout counts as reserved.
+    Column("rule", Integer, nullable=False, server_default="0"),
+    Column("required", JSONB, nullable=False, server_default="[]"),
+    Column("party", Text),
+    Column("destination_id", Uuid, ForeignKey("custody.allowed_destination.id")),
+    Column("requested_expiry", Timestamp),
+    Column("released_at", Timestamp),
     *lease_columns(),
     UniqueConstraint("book", "claim", "client_ref"),
     # Only what fills a gap between nonces pays nothing.
@@ -78,7 +86,33 @@ payout = Table(
         " AND (tx_hash IS NULL) = (succeeded IS NULL)",
         name="mined_as_a_whole",
     ),
+    # What will not be paid stops counting as reserved, at a known time.
+    CheckConstraint(
+        "state NOT IN ('rejected', 'cancelled', 'expired', 'failed_on_chain')"
+        " OR released_at IS NOT NULL",
+        name="released_at_a_time",
+    ),
     schema=SCHEMA,
+)
+Index(
+    "ix_payout_velocity",
+    payout.c.book,
+    payout.c.asset,
+    payout.c.created_at,
+    postgresql_include=["amount", "claim", "released_at"],
+)
+Index(
+    "ix_payout_velocity_party",
+    payout.c.book,
+    payout.c.party,
+    payout.c.asset,
+    payout.c.created_at,
+    postgresql_include=["amount", "claim", "released_at"],
+)
+Index(
+    "ix_payout_expiry",
+    payout.c.expires_at,
+    postgresql_where=payout.c.state.in_(["requested", "reserved", "pending_approval", "approved"]),
 )
 Index("ix_payout_state", payout.c.chain, payout.c.state, payout.c.created_at)
 Index("ix_payout_sender", payout.c.chain, payout.c.sender, payout.c.state)

@@ -1,0 +1,110 @@
+"""Tables of who may pay what: freezes, decisions, signed statements, what is due. Private."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from kernel.db import Timestamp, metadata
+
+SCHEMA = "custody"
+
+freeze = Table(
+    "freeze",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("closed_by", Text, nullable=False),
+    Column("closed_signature", LargeBinary),
+    Column("closed_reason", Text, nullable=False),
+    Column("closed_at", Timestamp, nullable=False),
+    Column("opened_by", JSONB),
+    Column("opened_reason", Text),
+    Column("opened_at", Timestamp),
+    CheckConstraint("(kind = 'global') = (name = '')", name="global_has_no_name"),
+    # Only a process closes without a signature; nobody opens without two.
+    CheckConstraint(
+        "closed_signature IS NOT NULL OR closed_by LIKE 'system:%'", name="closed_by_somebody"
+    ),
+    CheckConstraint(
+        "(state = 'open') = (opened_at IS NOT NULL) AND (state = 'open') = (opened_by IS NOT NULL)"
+        " AND (state = 'open') = (opened_reason IS NOT NULL)",
+        name="opened_as_a_whole",
+    ),
+    schema=SCHEMA,
+)
+Index(
+    "uq_freeze_closed",
+    freeze.c.kind,
+    freeze.c.name,
+    unique=True,
+    postgresql_where=freeze.c.state == "closed",
+)
+
+payout_decision = Table(
+    "payout_decision",
+    metadata,
+    Column("payout_id", Uuid, ForeignKey("custody.payout.id"), primary_key=True),
+    Column("number", BigInteger, Identity(always=True), nullable=False),
+    Column("book", Integer, nullable=False),
+    Column("decided_at", Timestamp, nullable=False),
+    Column("policy_version", Integer, nullable=False),
+    Column("rule", Integer, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("required", JSONB, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("facts", JSONB, nullable=False),
+    schema=SCHEMA,
+)
+Index(
+    "ix_payout_decision_at",
+    payout_decision.c.book,
+    payout_decision.c.decided_at,
+    payout_decision.c.number,
+)
+
+approval_statement = Table(
+    "approval_statement",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("operator", Text, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("lines", JSONB, nullable=False),
+    Column("at", Timestamp, nullable=False),
+    schema=SCHEMA,
+)
+
+velocity_lane = Table(
+    "velocity_lane",
+    metadata,
+    Column("book", Integer, nullable=False),
+    Column("asset", Text, nullable=False),
+    PrimaryKeyConstraint("book", "asset"),
+    schema=SCHEMA,
+)
+
+receivable_due = Table(
+    "receivable_due",
+    metadata,
+    Column("book", Integer, nullable=False),
+    Column("party", Text, nullable=False),
+    Column("asset", Text, nullable=False),
+    Column("due_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("book", "party", "asset"),
+    schema=SCHEMA,
+)

@@ -1,0 +1,299 @@
+"""Freeze switches: one person closes, two open, and every door asks before it lets coins pass.
+
+A switch is closed for everything (global), a chain, an asset, a wallet or a client. `close` waits
+for nobody: it is one row, in force for every door that looks once it is committed. A door that had
+looked before ends as it would have without the freeze, and the next door on the way stops what it
+let in: request, allocation, signing, the sending of bytes and the crediting of deposits each look
+anew, and the signer has switches of its own that the same signatures close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, and_, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody import freeze_model
+from custody.control_messages import ScopeKind
+from custody.control_tables import freeze as freeze_table
+from custody.errors import Frozen, NotPossible, UnknownRow
+from custody.freeze_model import FREEZE_STATES, FreezeState, freeze_bytes, thaw_bytes
+from kernel.clock import iso
+from kernel.errors import BadInput, Refused
+from kernel.events import DomainEvent, record
+from kernel.ids import derive_id
+from registry.authority import require_role, verify_signature
+from registry.model import Role
+from registry.queries import get_operator
+
+Scope = freeze_model.Scope
+Freeze = freeze_model.Freeze
+
+ENTITY: Final = "freeze"
+FREEZES_MAX: Final = 1_000
+"""Switches closed at once, at most; more than that is a global freeze."""
+PAGE_MAX: Final = 500
+REASON_LENGTH_MAX: Final = 500
+OPENERS: Final = 2
+SYSTEM: Final = "system:"
+
+CLOSERS: Final = (
+    Role.OPERATIONS,
+    Role.TREASURER,
+    Role.APPROVER,
+    Role.FINANCE,
+    Role.DEALER,
+    Role.ADMIN,
+)
+MAY_OPEN: Final = (Role.TREASURER, Role.APPROVER, Role.ADMIN)
+
+
+def derive_freeze_id(scope: Scope, now: datetime) -> UUID:
+    """Return the id of the freeze that `close` makes at *now*; it is part of what is signed."""
+    return derive_id(now, ENTITY, scope.kind, scope.name)
+
+
+async def close(
+    conn: AsyncConnection,
+    scope: Scope,
+    *,
+    by: str,
+    signature: bytes,
+    reason: str,
+    now: datetime,
+) -> Freeze:
+    """Stop everything of *scope*: one person does. What is closed already is returned as it is.
+
+    Args:
+        conn: the caller's transaction.
+        scope: what to stop.
+        by: the operator.
+        signature: Ed25519 over ``freeze_bytes(derive_freeze_id(scope, now), scope, reason)``.
+        reason: why, for those who have to decide about opening it.
+        now: the time.
+
+    Raises:
+        Refused: the operator is not active, or the signature is not theirs or not of this.
+    """
+    _require_reason(reason)
+    operator = await get_operator(conn, by)
+    require_role(operator, *CLOSERS)
+    verify_signature(operator, freeze_bytes(derive_freeze_id(scope, now), scope, reason), signature)
+    return await _close(conn, scope, by=by, signature=signature, reason=reason, now=now)
+
+
+async def close_automatically(
+    conn: AsyncConnection, scope: Scope, *, by: str, reason: str, now: datetime
+) -> Freeze:
+    """Stop everything of *scope* because a process of ours (``system:…``) found it unsafe."""
+    if not by.startswith(SYSTEM):
+        raise BadInput(f"{by} is a person: a person signs", remedy="Call close")
+    _require_reason(reason)
+    return await _close(conn, scope, by=by, signature=None, reason=reason, now=now)
+
+
+async def open_again(
+    conn: AsyncConnection,
+    scope: Scope,
+    *,
+    signatures: Mapping[str, bytes],
+    reason: str,
+    now: datetime,
+) -> Freeze:
+    """Let things move again: two people each sign ``thaw_bytes(id of the freeze, reason)``.
+
+    Raises:
+        NotPossible: it is not closed.
+        Refused: not two different people, one may not, or a signature is not theirs or not of this.
+    """
+    _require_reason(reason)
+    statement = _in_force().where(
+        freeze_table.c.kind == scope.kind, freeze_table.c.name == scope.name
+    )
+    row = (await conn.execute(statement.with_for_update())).one_or_none()
+    if row is None:
+        raise NotPossible(f"{scope} is not frozen")
+    found = _to_freeze(row)
+    await _require_openers(conn, found, signatures, reason)
+    FREEZE_STATES.require(found.state, FreezeState.OPEN)
+    signed = {code: signature.hex() for code, signature in sorted(signatures.items())}
+    await conn.execute(
+        update(freeze_table)
+        .where(freeze_table.c.id == found.id)
+        .values(state=FreezeState.OPEN, opened_by=signed, opened_reason=reason, opened_at=now)
+    )
+    opened = await get_freeze(conn, found.id)
+    await record(conn, [_event(opened, 2, "FreezeOpened", " and ".join(signed), reason, now)])
+    return opened
+
+
+async def find_freeze(
+    conn: AsyncConnection, *, chain: str = "", asset: str = "", wallet: str = "", client: str = ""
+) -> Freeze | None:
+    """Return a freeze that is in force for any of these; a global one always is."""
+    named = (
+        (ScopeKind.GLOBAL, ""),
+        (ScopeKind.CHAIN, chain),
+        (ScopeKind.ASSET, asset),
+        (ScopeKind.WALLET, wallet),
+        (ScopeKind.CLIENT, client),
+    )
+    scopes = [
+        and_(freeze_table.c.kind == kind, freeze_table.c.name == name)
+        for kind, name in named
+        if name or kind is ScopeKind.GLOBAL
+    ]
+    rows = await conn.execute(
+        _in_force().where(or_(*scopes)).order_by(freeze_table.c.closed_at).limit(1)
+    )
+    row = rows.one_or_none()
+    return None if row is None else _to_freeze(row)
+
+
+async def load_freezes(conn: AsyncConnection) -> tuple[Freeze, ...]:
+    """Return every freeze in force, for a door that many pass at once (`freeze_model.find_match`)."""
+    rows = await conn.execute(_in_force().order_by(freeze_table.c.closed_at).limit(FREEZES_MAX))
+    return tuple(_to_freeze(row) for row in rows)
+
+
+async def require_open(
+    conn: AsyncConnection, *, chain: str = "", asset: str = "", wallet: str = "", client: str = ""
+) -> None:
+    """Refuse while anything of these is frozen.
+
+    Raises:
+        Frozen: says what, since when and why.
+    """
+    found = await find_freeze(conn, chain=chain, asset=asset, wallet=wallet, client=client)
+    if found is not None:
+        raise refusal(found)
+
+
+def refusal(found: Freeze) -> Frozen:
+    """Return the error that says what is frozen."""
+    return Frozen(
+        f"{found.scope} is frozen since {iso(found.closed_at)} by {found.closed_by}:"
+        f" {found.closed_reason}",
+        where=f"freeze {found.id}",
+        remedy="Two people can open it",
+    )
+
+
+async def get_freeze(conn: AsyncConnection, freeze_id: UUID) -> Freeze:
+    """Return a freeze.
+
+    Raises:
+        UnknownRow: there is none with that id.
+    """
+    row = (
+        await conn.execute(select(freeze_table).where(freeze_table.c.id == freeze_id))
+    ).one_or_none()
+    if row is None:
+        raise UnknownRow(f"there is no freeze {freeze_id}")
+    return _to_freeze(row)
+
+
+async def list_freezes(
+    conn: AsyncConnection, *, past: bool = False, limit: int = PAGE_MAX
+) -> list[Freeze]:
+    """Return the freezes in force, newest first; with *past* also those that were opened."""
+    statement = select(freeze_table) if past else _in_force()
+    ordered = statement.order_by(freeze_table.c.closed_at.desc(), freeze_table.c.id)
+    return [_to_freeze(row) for row in await conn.execute(ordered.limit(min(limit, PAGE_MAX)))]
+
+
+async def _close(
+    conn: AsyncConnection,
+    scope: Scope,
+    *,
+    by: str,
+    signature: bytes | None,
+    reason: str,
+    now: datetime,
+) -> Freeze:
+    new_id = derive_freeze_id(scope, now)
+    done = await conn.execute(
+        insert(freeze_table)
+        .values(
+            id=new_id,
+            kind=scope.kind,
+            name=scope.name,
+            state=FreezeState.CLOSED,
+            closed_by=by,
+            closed_signature=signature,
+            closed_reason=reason,
+            closed_at=now,
+        )
+        .on_conflict_do_nothing()
+    )
+    if done.rowcount != 1:
+        rows = await conn.execute(
+            _in_force().where(freeze_table.c.kind == scope.kind, freeze_table.c.name == scope.name)
+        )
+        return _to_freeze(rows.one())
+    closed = await get_freeze(conn, new_id)
+    await record(conn, [_event(closed, 1, "FreezeClosed", by, reason, now)])
+    return closed
+
+
+async def _require_openers(
+    conn: AsyncConnection, found: Freeze, signatures: Mapping[str, bytes], reason: str
+) -> None:
+    if len(signatures) < OPENERS:
+        raise Refused(
+            f"{len(signatures)} of {OPENERS} people would open {found.scope}",
+            remedy="Two people open what one has closed",
+        )
+    payload = thaw_bytes(found.id, reason)
+    for code, signature in sorted(signatures.items()):
+        operator = await get_operator(conn, code)
+        require_role(operator, *MAY_OPEN)
+        verify_signature(operator, payload, signature)
+
+
+def _require_reason(reason: str) -> None:
+    if not 0 < len(reason) <= REASON_LENGTH_MAX:
+        raise BadInput(f"a freeze has a reason of 1 to {REASON_LENGTH_MAX} characters")
+
+
+def _in_force() -> Any:
+    return select(freeze_table).where(freeze_table.c.state == FreezeState.CLOSED)
+
+
+def _event(
+    item: Freeze, version: int, name: str, by: str, reason: str, now: datetime
+) -> DomainEvent:
+    return DomainEvent(
+        entity_type=ENTITY,
+        entity_id=item.id,
+        version=version,
+        name=name,
+        at=now,
+        actor=by,
+        reason=reason,
+        from_state=None if version == 1 else FreezeState.CLOSED,
+        to_state=item.state,
+        payload={"scope": str(item.scope)},
+    )
+
+
+def _to_freeze(row: Row[Any]) -> Freeze:
+    return Freeze(
+        id=row.id,
+        scope=Scope(ScopeKind(row.kind), row.name),
+        state=FreezeState(row.state),
+        closed_by=row.closed_by,
+        closed_signature=row.closed_signature,
+        closed_reason=row.closed_reason,
+        closed_at=row.closed_at,
+        opened_by=None
+        if row.opened_by is None
+        else {code: bytes.fromhex(text) for code, text in row.opened_by.items()},
+        opened_reason=row.opened_reason,
+        opened_at=row.opened_at,
+    )

@@ -1,0 +1,188 @@
+"""Freeze switches: one closes, two open."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from custody.control_messages import ScopeKind
+from custody.errors import Frozen, NotPossible
+from custody.freeze_model import FREEZE_STATES, GLOBAL, Scope, find_match, freeze_bytes, thaw_bytes
+from custody.freezes import (
+    Freeze,
+    close,
+    close_automatically,
+    derive_freeze_id,
+    find_freeze,
+    list_freezes,
+    load_freezes,
+    open_again,
+    require_open,
+)
+from kernel.db import transact
+from kernel.errors import BadInput, Refused
+from kernel.events import list_history
+from kernel.states import trigger_statements
+from registry.changes import found
+from registry.testing import demo_founding, operator_keypair
+from tests.custody.revisions import load_revision
+
+T = TypeVar("T")
+NOW = datetime(2026, 1, 5, 9, tzinfo=UTC)
+SCOPES = [
+    pytest.param(GLOBAL, id="global"),
+    pytest.param(Scope(ScopeKind.CHAIN, "evm"), id="chain"),
+    pytest.param(Scope(ScopeKind.ASSET, "USDT"), id="asset"),
+    pytest.param(Scope(ScopeKind.WALLET, "house-hot"), id="wallet"),
+    pytest.param(Scope(ScopeKind.CLIENT, "acme"), id="client"),
+]
+UNSIGNED = """
+INSERT INTO custody.freeze (id, kind, name, state, closed_by, closed_reason, closed_at)
+VALUES (gen_random_uuid(), 'chain', 'evm', 'closed', 'dan', 'x', now())"""
+EVERYTHING = {"chain": "evm", "asset": "USDT", "wallet": "house-hot", "client": "acme"}
+OTHERS = {"chain": "evm2", "asset": "ETH", "wallet": "client-pool", "client": "birch"}
+
+
+class Desk:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        return await transact(self.engine, work)
+
+    async def close(self, scope: Scope, *, by: str = "dan", now: datetime = NOW) -> Freeze:
+        payload = freeze_bytes(derive_freeze_id(scope, now), scope, "odd traffic")
+        signature = operator_keypair(by).sign(payload)
+        return await self.run(
+            lambda conn: close(
+                conn, scope, by=by, signature=signature, reason="odd traffic", now=now
+            )
+        )
+
+    async def open(self, item: Freeze, *people: str, reason: str = "looked at") -> Freeze:
+        payload = thaw_bytes(item.id, reason)
+        signatures = {code: operator_keypair(code).sign(payload) for code in people}
+        return await self.run(
+            lambda conn: open_again(
+                conn, item.scope, signatures=signatures, reason="looked at", now=NOW
+            )
+        )
+
+
+@pytest.fixture
+async def desk(engine: AsyncEngine) -> Desk:
+    made = Desk(engine)
+    await made.run(lambda conn: found(conn, demo_founding(), now=NOW))
+    return made
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_one_person_closes_and_what_it_names_is_shut(desk: Desk, scope: Scope) -> None:
+    await desk.run(lambda conn: require_open(conn, **EVERYTHING))
+
+    closed = await desk.close(scope)
+
+    with pytest.raises(Frozen, match=r"frozen since 2026-01-05.* by dan: odd traffic"):
+        await desk.run(lambda conn: require_open(conn, **EVERYTHING))
+    assert await desk.run(load_freezes) == (closed,)
+    assert find_match([closed], **EVERYTHING) == closed
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_a_freeze_stops_nothing_else_unless_it_is_global(desk: Desk, scope: Scope) -> None:
+    closed = await desk.close(scope)
+
+    found_one = await desk.run(lambda conn: find_freeze(conn, **OTHERS))
+    nameless = await desk.run(find_freeze)
+
+    expected = closed if scope is GLOBAL else None
+    assert (found_one, nameless) == (expected, expected)
+    assert find_match([closed], **OTHERS) == expected
+    assert find_match([closed]) == expected
+
+
+async def test_two_people_open_what_one_has_closed(desk: Desk) -> None:
+    closed = await desk.close(GLOBAL)
+
+    with pytest.raises(Refused, match="1 of 2 people"):
+        await desk.open(closed, "ada")
+    with pytest.raises(Refused, match="dan is not"):
+        await desk.open(closed, "ada", "dan")
+    with pytest.raises(Refused, match="signature is not ada's"):
+        await desk.open(closed, "ada", "ben", reason="something else")
+    with pytest.raises(Frozen):
+        await desk.run(require_open)
+    opened = await desk.open(closed, "ada", "ben")
+
+    await desk.run(require_open)
+    assert set(opened.opened_by or {}) == {"ada", "ben"}
+    with pytest.raises(NotPossible, match="global is not frozen"):
+        await desk.open(closed, "ada", "ben")
+    names = [item.name for item in await desk.run(lambda c: list_history(c, "freeze", closed.id))]
+    assert names == ["FreezeClosed", "FreezeOpened"]
+
+
+async def test_signatures_of_an_earlier_opening_open_nothing_again(desk: Desk) -> None:
+    first = await desk.close(GLOBAL)
+    await desk.open(first, "ada", "ben")
+    again = await desk.close(GLOBAL, now=NOW + timedelta(hours=1))
+    old = {code: operator_keypair(code).sign(thaw_bytes(first.id, "x")) for code in ("ada", "ben")}
+
+    with pytest.raises(Refused, match="signature is not"):
+        await desk.run(lambda c: open_again(c, GLOBAL, signatures=old, reason="x", now=NOW))
+    assert await desk.run(list_freezes) == [again]
+    assert [item.id for item in await desk.run(lambda c: list_freezes(c, past=True))] == [
+        again.id,
+        first.id,
+    ]
+
+
+async def test_closing_twice_is_one_freeze(desk: Desk) -> None:
+    first = await desk.close(GLOBAL)
+
+    assert await desk.close(GLOBAL, by="ben", now=NOW + timedelta(minutes=1)) == first
+
+
+async def test_a_process_may_close_without_a_signature_and_a_person_may_not(desk: Desk) -> None:
+    with pytest.raises(BadInput, match="a person signs"):
+        await desk.run(lambda c: close_automatically(c, GLOBAL, by="dan", reason="nonce", now=NOW))
+    await desk.run(
+        lambda c: close_automatically(c, GLOBAL, by="system:payouts", reason="nonce", now=NOW)
+    )
+    with pytest.raises(Frozen, match="by system:payouts"):
+        await desk.run(require_open)
+
+
+async def test_the_database_itself_keeps_a_freeze_signed_and_opened_as_a_whole(
+    desk: Desk, owner_engine: AsyncEngine
+) -> None:
+    closed = await desk.close(GLOBAL)
+    for statement in (
+        "UPDATE custody.freeze SET state = 'open'",
+        UNSIGNED,
+    ):
+        with pytest.raises(DBAPIError, match="violates check constraint"):
+            async with owner_engine.begin() as conn:
+                await conn.execute(text(statement))
+    assert await desk.run(load_freezes) == (closed,)
+
+
+def test_a_scope_is_read_as_it_is_written() -> None:
+    for text_ in ("global", "chain:evm", "client:acme"):
+        assert str(Scope.parse(text_)) == text_
+    for wrong in ("planet:earth", "chain", "global:x", ""):
+        with pytest.raises(BadInput):
+            Scope.parse(wrong)
+
+
+def test_the_trigger_of_the_revision_is_that_of_the_machine() -> None:
+    revision = load_revision("0018_pre_payout_control")
+    written = (revision.FREEZE_FUNCTION, revision.FREEZE_TRIGGER)
+
+    assert written == trigger_statements(FREEZE_STATES)
