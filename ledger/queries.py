@@ -47,7 +47,7 @@ from ledger.points import (
 from ledger.search import page_transfers
 from ledger.store import run
 from ledger.trial import page_trial_balance
-from ledger.views import PAGE_MAX, AccountPage, PeriodEvent, TransferFilter
+from ledger.views import PAGE_MAX, AccountPage, PeriodEvent, PeriodPage, TransferFilter
 
 STATEMENT_LINES_MAX: Final = 100_000
 
@@ -285,12 +285,13 @@ async def list_open_holds(
     return found
 
 
-async def list_periods(
+async def page_periods(
     conn: AsyncConnection, book: int, *, after: int = 0, limit: int = PAGE_MAX
-) -> list[PeriodEvent]:
-    """Return the closings and reopenings of periods, oldest first, behind sequence *after*."""
-    rows = await run(conn, _PERIODS, book, after, max(1, min(limit, PAGE_MAX)))
-    return [
+) -> PeriodPage:
+    """Return a page of the closings and reopenings, oldest first, behind sequence *after*."""
+    size = max(1, min(limit, PAGE_MAX))
+    rows = await run(conn, _PERIODS, book, after, size + 1)
+    items = tuple(
         PeriodEvent(
             sequence=row.sequence,
             kind=row.kind,
@@ -300,8 +301,9 @@ async def list_periods(
             approved_by=row.approved_by,
             recorded_at=row.recorded_at.astimezone(UTC),
         )
-        for row in rows
-    ]
+        for row in rows[:size]
+    )
+    return PeriodPage(items=items, after=items[-1].sequence if len(rows) > size else None)
 
 
 _PERIODS: Final = """

@@ -275,3 +275,11 @@ class PeriodEvent:
     proposed_by: str
     approved_by: str
     recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodPage:
+    """Closings and reopenings, oldest first; *after*: the cursor of the next page, or None."""
+
+    items: tuple[PeriodEvent, ...]
+    after: int | None

@@ -154,13 +154,24 @@ def _explain_database(said: DBAPIError, error: Exception) -> None:
         raise OutsideUnavailable(f"{what}: {said.orig}", remedy=remedy) from error
 
 
-def read(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Run a read in one transaction and return what it returned."""
+def read(work: Callable[[AsyncConnection], Awaitable[T]], *, book: int | None = None) -> T:
+    """Run a read in one transaction and return what it returned.
+
+    Raises:
+        BookNotOpen: there is no *book*: an empty answer would say that it has nothing.
+    """
+
+    async def checked(conn: AsyncConnection) -> T:
+        from ledger.queries import head
+
+        if book is not None:
+            await head(conn, book)
+        return await work(conn)
 
     async def inner() -> T:
         from kernel.db import transact
 
-        return await on_database(lambda engine: transact(engine, work))
+        return await on_database(lambda engine: transact(engine, checked))
 
     return run(inner)
 

@@ -83,7 +83,7 @@ def accounts(
         )
         return page, await Money.load(conn)
 
-    page, money = read(work)
+    page, money = read(work, book=book)
     rows = [
         (
             account.path,
@@ -106,7 +106,7 @@ def _show_tree(prefix: str, point: Point, depth: int, *, book: int, as_json: boo
 
         return await account_tree(conn, book, prefix, point, depth=depth), await Money.load(conn)
 
-    nodes, money = read(work)
+    nodes, money = read(work, book=book)
     rows = [
         (
             node.path if as_json else "  " * (node.depth - 1) + node.path.rpartition(":")[2],
@@ -170,7 +170,7 @@ def balance(
         )
         return found, [], None, money
 
-    found, behind, after, money = read(work)
+    found, behind, after, money = read(work, book=book)
     facts = {
         "balance": money.text(found.posted, asset),
         "available": money.text(found.available, asset),
@@ -229,7 +229,7 @@ def statement(
         told = await query(conn, book, path, asset, start, end)
         return told.opening, list(told.lines), told.closing, money
 
-    opening, lines, closing, money = read(work)
+    opening, lines, closing, money = read(work, book=book)
     rows = [("", "opening", "", "", money.text(opening, asset))]
     rows += [_cells(iso(line.recorded_at), line, money, asset) for line in lines]
     rows.append(("", "closing", "", "", money.text(closing, asset)))
@@ -268,7 +268,7 @@ def _show_effective(
         rows.append(("", "", "closing", "", "", money.text(page.closing, asset)))
         return rows
 
-    rows = read(work)
+    rows = read(work, book=book)
     columns = ("effective", "recorded", "posting", "counterpart", "change", "balance")
     title = f"{path} in {asset} by effective date"
     show(title, columns, rows, as_json=as_json, right=columns[4:])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ledger.coverage import Coverage, CoverageChange
     from ledger.model import TrialBalanceRow
     from ledger.points import Point
-    from ledger.views import AssetTotals, PeriodEvent
+    from ledger.views import AssetTotals, PeriodPage
 
 WRONG = 1
 PAGES_MAX = 1_000
@@ -72,7 +72,7 @@ def trial_balance(
         )
         return rows, await Money.load(conn)
 
-    rows, money = read(work)
+    rows, money = read(work, book=book)
     show(
         title_at(f"Trial balance of book {book}", point),
         ("asset", "account", "debits", "credits", "balance"),
@@ -102,7 +102,7 @@ def _show_totals(point: Point, *, book: int, as_json: bool) -> None:
 
         return await sum_trial_balance(conn, book, point), await Money.load(conn)
 
-    found, money = read(work)
+    found, money = read(work, book=book)
     columns = ("asset", "accounts", "debits", "credits", "pending", "zero")
     rows = [
         (
@@ -160,7 +160,7 @@ def coverage(
         found = await query(conn, book, at_sequence=at_sequence, at_time=at, at_block=block)
         return found, await Money.load(conn)
 
-    found, money = read(work)
+    found, money = read(work, book=book)
     columns = ("asset", "held", "owed", "spare", "covered")
     rows = [(item.asset, *_cells(item, money)) for item in found]
     show("Client money", columns, rows, as_json=as_json, right=columns[1:4])
@@ -195,7 +195,7 @@ def _show_history(
             cursor = page.after
         return found, cursor, await Money.load(conn)
 
-    found, cursor, money = read(work)
+    found, cursor, money = read(work, book=book)
     if len(found) > limit:
         # Whole blocks, so that none is told in part: its height is the cursor.
         last = found[limit - 1].height
@@ -229,12 +229,12 @@ def periods(
     Example: `causeway ledger periods`
     """
 
-    async def work(conn: AsyncConnection) -> list[PeriodEvent]:
-        from ledger.queries import list_periods
+    async def work(conn: AsyncConnection) -> PeriodPage:
+        from ledger.queries import page_periods
 
-        return await list_periods(conn, book, after=after, limit=limit)
+        return await page_periods(conn, book, after=after, limit=limit)
 
-    found = read(work)
+    page = read(work, book=book)
     columns = ("sequence", "recorded", "what", "through", "reason", "proposed_by", "approved_by")
     rows = [
         (
@@ -246,7 +246,7 @@ def periods(
             item.proposed_by,
             item.approved_by,
         )
-        for item in found
+        for item in page.items
     ]
     show("Periods", columns, rows, as_json=as_json)
-    say_more(found[-1].sequence if len(found) == limit else None)
+    say_more(page.after)

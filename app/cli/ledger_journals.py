@@ -212,7 +212,7 @@ def list_(
         *("id", "reference", "template", "fields", "state", "effective_on", "reason"),
         *("proposed_by", "decided_by", "outcome"),
     )
-    rows = [tuple(facts[name] for name in columns) for facts in read(work)]
+    rows = [tuple(facts[name] for name in columns) for facts in read(work, book=book)]
     show("Manual journals", columns, rows, as_json=as_json)
     say_more(rows[-1][0] if len(rows) == limit else None)
 

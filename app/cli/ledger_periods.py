@@ -163,7 +163,7 @@ def period_proposals(*, book: Book = BOOK_DEFAULT, as_json: AsJson = False) -> N
         return [_facts(item) for item in await list_periods(conn, book)]
 
     columns = ("id", "kind", "through", "state", "reason", "proposed_by", "approved_by", "proposed")
-    rows = [tuple(facts[name] for name in columns) for facts in read(work)]
+    rows = [tuple(facts[name] for name in columns) for facts in read(work, book=book)]
     show("Proposals about periods", columns, rows, as_json=as_json)
 
 

@@ -107,7 +107,7 @@ def transfers(
         found, cursor = await _walk(conn, book, wanted, after, before, limit)
         return found, cursor, await Money.load(conn)
 
-    found, cursor, money = read(work)
+    found, cursor, money = read(work, book=book)
     _show_transfers(found, money, as_json=as_json)
     if cursor is not None:
         option = "--after" if before is None else "--before"
@@ -241,7 +241,7 @@ def explain(
         moment = Moment(refusal.recorded_at, "refusal", "ledger", refusal.outcome)
         return Story(f"Transfer {asked}: refused", facts, [moment])
 
-    tell(read(work), as_json=as_json)
+    tell(read(work, book=book), as_json=as_json)
 
 
 def _story(found: TransferDetail, money: Money) -> Story:
@@ -321,7 +321,7 @@ def holds(
         )
         return page, await Money.load(conn)
 
-    page, money = read(work)
+    page, money = read(work, book=book)
     rows = hold_rows(page.items, money)
     show("Open holds", HOLD_COLUMNS, rows, as_json=as_json, right=("amount",))
     say_more(page.after)

@@ -25,8 +25,8 @@ from ledger.queries import (
     head,
     list_accounts,
     list_open_holds,
-    list_periods,
     list_transfers,
+    page_periods,
     sequence_at,
     statement,
     trial_balance,
@@ -34,7 +34,7 @@ from ledger.queries import (
 from ledger.scenarios import START, Story, name_id, play
 from ledger.search import page_transfers
 from ledger.tree import account_tree
-from ledger.views import TransferFilter
+from ledger.views import PeriodPage, TransferFilter
 
 DAY = """
 own custody:client client
@@ -234,7 +234,7 @@ async def test_a_book_that_is_not_open_has_nothing(engine: AsyncEngine) -> None:
         assert await account_tree(conn, 1) == []
         assert await coverage(conn, 1) == []
         assert (await page_coverage(conn, 1)).items == ()
-        assert await list_periods(conn, 1) == []
+        assert (await page_periods(conn, 1)).items == ()
         with pytest.raises(BookNotOpen):
             await head(conn, 1)
         with pytest.raises(BookNotOpen):
@@ -247,9 +247,14 @@ async def test_periods_are_listed_in_order_and_the_head_knows_the_last(engine: A
     told = "close-period 2026-01-02\nreopen-period 2026-01-01\nclose-period 2026-01-03\n"
     assert await play(engine, told) == told
     async with engine.connect() as conn:
-        found = await list_periods(conn, 1)
+        found = (await page_periods(conn, 1)).items
         assert [item.kind for item in found] == ["closed", "reopened", "closed"]
-        assert await list_periods(conn, 1, after=found[0].sequence, limit=1) == [found[1]]
+        assert await page_periods(conn, 1, limit=2) == PeriodPage(
+            items=found[:2], after=found[1].sequence
+        )
+        # The last page says that it is the last, also where it is full.
+        last = await page_periods(conn, 1, after=found[1].sequence, limit=1)
+        assert last == PeriodPage(items=found[2:], after=None)
         assert (await head(conn, 1)).closed_through == found[2].through
 
 

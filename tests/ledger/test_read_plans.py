@@ -24,8 +24,8 @@ from ledger.points import Point
 from ledger.posting import open_book, post
 from ledger.queries import (
     get_balance,
-    list_periods,
     page_accounts,
+    page_periods,
     sequence_at,
 )
 from ledger.search import find_refusal, find_transfer, page_transfers
@@ -84,7 +84,7 @@ READS: dict[str, Read] = {
     ),
     "transfer": lambda conn: find_transfer(conn, 1, derive_id(START, "t", 7)),
     "refusal": lambda conn: find_refusal(conn, 1, derive_id(START, "t", 7)),
-    "periods": lambda conn: list_periods(conn, 1),
+    "periods": lambda conn: page_periods(conn, 1),
     "transfers": found(),
     "transfers by path": found(path="custody:w"),
     "transfers by a client's path": found(path="client:c7"),

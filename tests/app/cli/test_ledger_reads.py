@@ -342,3 +342,30 @@ def test_a_number_out_of_range_is_bad_input(
     answer = cli("ledger", *arguments)
 
     assert answer.code in {1, 2}, answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("accounts",),
+        ("accounts", "--tree"),
+        ("balance", "client:acme", "ETH"),
+        ("statement", "client:acme", "ETH"),
+        ("transfers",),
+        ("holds",),
+        ("trial-balance",),
+        ("trial-balance", "--totals"),
+        ("coverage",),
+        ("coverage", "--history"),
+        ("periods",),
+        ("period-proposals",),
+        ("journal", "list"),
+    ],
+    ids=" ".join,
+)
+def test_a_book_that_does_not_exist_is_2_and_no_empty_list(
+    words: tuple[str, ...], books: AsyncEngine, cli: Cli
+) -> None:
+    answer = cli("ledger", *words, "--book", "77")
+    assert (answer.code, answer.out) == (2, ""), answer.err
+    assert "there is no book 77" in answer.err
