@@ -31,7 +31,11 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes:
 
 async def write_frame(writer: asyncio.StreamWriter, message: Question | Answer) -> None:
     """Send *message* as one frame."""
-    body = msgspec.json.encode(message)
+    await write_body(writer, msgspec.json.encode(message))
+
+
+async def write_body(writer: asyncio.StreamWriter, body: bytes) -> None:
+    """Send the encoded message *body* as one frame."""
     if len(body) > FRAME_BYTES_MAX:
         raise BadInput(f"a frame of {len(body)} bytes; {FRAME_BYTES_MAX} are possible")
     writer.write(len(body).to_bytes(4, "big") + body)
