@@ -27,16 +27,20 @@ class ApprovalLine:
     Attributes:
         asset: asset code; *amount* in its smallest unit on the chain.
         initiator: operator who asked for the payout and therefore never approves it.
-        policy_version: approval policy that was in force when the payout was requested.
+        chain_id: network id of the chain (EIP-155): an approval for one never counts on a copy.
+        policy_version, rule: the approval policy that was in force when the payout was requested,
+            and its rule that decided.
     """
 
     payout_id: UUID
     chain: str
+    chain_id: int
     destination: str
     asset: str
     amount: int
     initiator: str
     policy_version: int
+    rule: int
 
 
 def approval_bytes(lines: Sequence[ApprovalLine]) -> bytes:

@@ -296,6 +296,7 @@ def make_intent(payout: Payout, attempt: Attempt, own_path: str | None) -> Inten
         fee_cap=str(attempt.gas_limit * attempt.max_fee_per_gas),
         initiator=payout.requested_by,
         policy_version=payout.policy_version,
+        rule=payout.rule,
     )
 
 

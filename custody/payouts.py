@@ -146,11 +146,13 @@ def approval_line(payout: Payout) -> ApprovalLine:
     return ApprovalLine(
         payout_id=payout.id,
         chain=payout.chain,
+        chain_id=payout.chain_id,
         destination=payout.destination,
         asset=payout.asset,
         amount=payout.chain_amount,
         initiator=payout.requested_by,
         policy_version=payout.policy_version,
+        rule=payout.rule,
     )
 
 

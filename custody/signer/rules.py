@@ -130,11 +130,13 @@ def approvers(rules: Rules, intent: Intent, approvals: Sequence[SignedApproval])
     wanted = ApprovalLine(
         payout_id=intent.payout_id,
         chain=intent.chain,
+        chain_id=intent.chain_id,
         destination=intent.destination,
         asset=intent.asset,
         amount=read_amount(intent.amount),
         initiator=intent.initiator,
         policy_version=intent.policy_version,
+        rule=intent.rule,
     )
     found: set[str] = set()
     for approval in approvals:

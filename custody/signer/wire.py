@@ -35,6 +35,7 @@ class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         asset: code of what is paid; *contract* is its token contract, None for the native coin.
         amount, fee_cap: decimal text, smallest units (the fee cap in wei).
         initiator: operator who asked for the payout.
+        rule: number of the rule of approval policy *policy_version* that decided.
     """
 
     payout_id: UUID
@@ -54,6 +55,7 @@ class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     fee_cap: str
     initiator: str
     policy_version: int
+    rule: int
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,11 +63,13 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     payout_id: UUID
     chain: str
+    chain_id: int
     destination: str
     asset: str
     amount: str
     initiator: str
     policy_version: int
+    rule: int
 
     @classmethod
     def of(cls, line: ApprovalLine) -> Line:
@@ -73,11 +77,13 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return cls(
             payout_id=line.payout_id,
             chain=line.chain,
+            chain_id=line.chain_id,
             destination=line.destination,
             asset=line.asset,
             amount=str(line.amount),
             initiator=line.initiator,
             policy_version=line.policy_version,
+            rule=line.rule,
         )
 
     def read(self) -> ApprovalLine:
@@ -85,11 +91,13 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return ApprovalLine(
             payout_id=self.payout_id,
             chain=self.chain,
+            chain_id=self.chain_id,
             destination=self.destination,
             asset=self.asset,
             amount=read_amount(self.amount),
             initiator=self.initiator,
             policy_version=self.policy_version,
+            rule=self.rule,
         )
 
 

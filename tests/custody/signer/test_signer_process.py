@@ -118,11 +118,13 @@ async def test_the_process_signs_refuses_and_ends_with_its_parent(files: Files) 
     line = ApprovalLine(
         payout_id=UUID(int=1),
         chain="evm",
+        chain_id=31337,
         destination=PAYEE,
         asset="ETH",
         amount=5,
         initiator="zoe",
         policy_version=1,
+        rule=1,
     )
     intent = Intent(
         payout_id=line.payout_id,
@@ -142,6 +144,7 @@ async def test_the_process_signs_refuses_and_ends_with_its_parent(files: Files) 
         fee_cap=str(tx.fee_max),
         initiator="zoe",
         policy_version=1,
+        rule=1,
     )
     approval = SignedApproval(
         operator="ann", signature=ANN.sign(approval_bytes([line])), lines=[Line.of(line)]

@@ -90,6 +90,7 @@ def intent(tx: UnsignedTransaction, **changes: Any) -> Intent:
         "fee_cap": str(tx.fee_max),
         "initiator": "zoe",
         "policy_version": 1,
+        "rule": 1,
     }
     return Intent(**{**values, **changes})
 
@@ -98,11 +99,13 @@ def approval(meant: Intent, who: str, *others: ApprovalLine, **changes: Any) -> 
     line = ApprovalLine(
         payout_id=meant.payout_id,
         chain=meant.chain,
+        chain_id=meant.chain_id,
         destination=meant.destination,
         asset=meant.asset,
         amount=int(meant.amount),
         initiator=meant.initiator,
         policy_version=meant.policy_version,
+        rule=meant.rule,
     )
     lines = [with_fields(line, **changes), *others]
     return SignedApproval(
@@ -238,6 +241,8 @@ def test_a_signature_of_somebody_else_is_refused(signer: Signer) -> None:
         {"amount": 1},
         {"payout_id": UUID(int=8)},
         {"policy_version": 2},
+        {"rule": 2},
+        {"chain_id": 1},
         {"asset": "USDT"},
         {"initiator": "eve"},
     ],
@@ -259,11 +264,13 @@ def test_one_signature_may_release_many_payouts(signer: Signer) -> None:
     other = ApprovalLine(
         payout_id=UUID(int=8),
         chain="evm",
+        chain_id=31337,
         destination=STRANGER,
         asset="ETH",
         amount=1,
         initiator="zoe",
         policy_version=1,
+        rule=1,
     )
 
     assert isinstance(ask(signer, tx, meant, approval(meant, "ann", other)), bytes)
