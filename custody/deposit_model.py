@@ -55,12 +55,18 @@ class DepositState(StrEnum):
     """Nothing speaks against it."""
     CREDITED = "credited"
     HELD = "held"
-    """Screening found something: on the client's held account, until somebody releases it."""
+    """Screening found something: on the client's held account, until two people decide."""
+    REFUNDING = "refunding"
+    """Two people give it back: a payout at the expense of the held account is on its way."""
+    REFUNDED = "refunded"
     DUST = "dust"
     UNATTRIBUTED = "unattributed"
     ATTRIBUTED = "attributed"
     """Two people said whose it is."""
     QUARANTINED = "quarantined"
+    """Not to be believed, or nothing arrived: nothing is posted until two people adopt it."""
+    DISMISSED = "dismissed"
+    """Somebody looked at what is quarantined, and it stays out of the books."""
     REVERSED = "reversed"
     """Its block vanished after it was posted; the posting was reversed."""
 
@@ -69,16 +75,22 @@ _OPEN: Final = (DepositState.INCLUDED, DepositState.CONFIRMED, DepositState.SCRE
 _POSTED: Final = (
     DepositState.CREDITED,
     DepositState.HELD,
+    DepositState.REFUNDING,
+    DepositState.REFUNDED,
     DepositState.DUST,
     DepositState.UNATTRIBUTED,
     DepositState.ATTRIBUTED,
 )
+_OUTSIDE: Final = (DepositState.QUARANTINED, DepositState.DISMISSED)
 
 HOLD_OPEN: Final = frozenset(_OPEN)
 """States in which the ledger has an open hold for the deposit."""
 
 POSTED: Final = frozenset(_POSTED)
 """States in which the deposit is posted: an orphaned block reverses it."""
+
+OUTSIDE: Final = frozenset(_OUTSIDE)
+"""States in which the books know nothing of the deposit."""
 
 DEPOSIT_STATES: Final = StateTable(
     schema=SCHEMA,
@@ -88,8 +100,13 @@ DEPOSIT_STATES: Final = StateTable(
         {
             *((state, DepositState.ORPHANED) for state in _OPEN),
             (DepositState.ORPHANED, DepositState.INCLUDED),
-            (DepositState.QUARANTINED, DepositState.ORPHANED),
+            *((state, DepositState.ORPHANED) for state in _OUTSIDE),
             (DepositState.ORPHANED, DepositState.QUARANTINED),
+            (DepositState.QUARANTINED, DepositState.DISMISSED),
+            # Its token was registered meanwhile: two people let it in after all.
+            *((state, DepositState.INCLUDED) for state in _OUTSIDE),
+            # The token's contract said that it came, and the balance says that nothing did.
+            (DepositState.CONFIRMED, DepositState.QUARANTINED),
             (DepositState.INCLUDED, DepositState.CONFIRMED),
             (DepositState.CONFIRMED, DepositState.SCREENED),
             (DepositState.CONFIRMED, DepositState.HELD),
@@ -97,6 +114,12 @@ DEPOSIT_STATES: Final = StateTable(
             (DepositState.CONFIRMED, DepositState.UNATTRIBUTED),
             (DepositState.SCREENED, DepositState.CREDITED),
             (DepositState.HELD, DepositState.CREDITED),
+            (DepositState.HELD, DepositState.REFUNDING),
+            # The payout that gives it back was withdrawn, or failed at depth.
+            (DepositState.REFUNDING, DepositState.HELD),
+            (DepositState.REFUNDING, DepositState.REFUNDED),
+            # A block deeper than policy asked for took the payout away: it is sent again.
+            (DepositState.REFUNDED, DepositState.REFUNDING),
             (DepositState.UNATTRIBUTED, DepositState.ATTRIBUTED),
             *((state, DepositState.REVERSED) for state in _POSTED),
             (DepositState.REVERSED, DepositState.INCLUDED),
@@ -155,6 +178,9 @@ class Arrival:
         first_seen_at: time of the first block that held it.
         depth_required, finality_required: what policy asked for when it was last looked at, or
             earlier if that was more; depth 0: not looked at yet.
+        remainder: of the chain's amount, what is less than one unit of the asset, as the chain
+            counts.
+        policy_version, policy_rule: which version and rule of it asked last; 0: none yet.
     """
 
     id: UUID
@@ -178,6 +204,8 @@ class Arrival:
     depth_required: int = 0
     finality_required: bool = False
     policy_version: int = 0
+    policy_rule: int = 0
+    remainder: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +216,10 @@ class Deposit(Arrival):
         shortfall: what the client had already spent when the deposit vanished after its credit;
             it is owed to us until the deposit is credited again.
         reason: why it is quarantined, held or attributed.
+        received: what the balances say arrived, where that is not *amount*: that is posted, to
+            nobody, whatever the token's contract said.
+        refund: the payout that gives it back.
+        waiting_for: why a confirmed deposit is not credited yet, in words; empty otherwise.
     """
 
     state: DepositState
@@ -195,6 +227,14 @@ class Deposit(Arrival):
     source: SourceClass
     shortfall: int = 0
     reason: str = ""
+    received: int | None = None
+    refund: UUID | None = None
+    waiting_for: str = ""
+
+    @property
+    def value(self) -> int:
+        """Return what is in the books for it, in units."""
+        return self.amount if self.received is None else self.received
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,3 +280,65 @@ class Attribution:
     second: str
     second_signature: bytes
     at: datetime
+
+
+class PendingState(StrEnum):
+    """What is known of a transaction that was seen in a pool and would pay one of our addresses."""
+
+    SEEN = "seen"
+    """Shown to people, never posted: it may be replaced, dropped, or fail."""
+    INCLUDED = "included"
+    """Its transaction is in a block: what arrived is a deposit or a receipt now."""
+    REPLACED = "replaced"
+    """Its sender's nonce was spent by another transaction."""
+    DROPPED = "dropped"
+    """No pool has shown it for a while."""
+
+
+PENDING_STATES: Final = StateTable(
+    schema=SCHEMA,
+    table="pending_arrival",
+    initial=frozenset({PendingState.SEEN}),
+    edges=frozenset(
+        {
+            (PendingState.SEEN, PendingState.INCLUDED),
+            (PendingState.SEEN, PendingState.REPLACED),
+            (PendingState.SEEN, PendingState.DROPPED),
+            # A reorganisation gives it another chance, and a pool that forgot it may hear it again.
+            (PendingState.INCLUDED, PendingState.SEEN),
+            (PendingState.REPLACED, PendingState.SEEN),
+            (PendingState.DROPPED, PendingState.SEEN),
+            (PendingState.REPLACED, PendingState.INCLUDED),
+            (PendingState.DROPPED, PendingState.INCLUDED),
+        }
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingArrival:
+    """Value that would arrive if a transaction in a pool were mined as it stands.
+
+    ``(chain, tx_hash, recipient, contract)`` is its identity: where the log of a token's transfer
+    stands in the receipt is not known before there is a receipt.
+
+    Attributes:
+        contract: of the token; None for the chain's own coin.
+        amount: in the chain's smallest unit of it.
+        last_seen_at: when a pool showed it last.
+        version: number of events so far.
+    """
+
+    id: UUID
+    chain: str
+    tx_hash: str
+    recipient: str
+    contract: str | None
+    sender: str
+    nonce: int
+    amount: int
+    party: str | None
+    state: PendingState
+    first_seen_at: datetime
+    last_seen_at: datetime
+    version: int = 1

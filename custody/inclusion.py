@@ -105,8 +105,8 @@ async def _arrived(
             )
         else:
             written = await _write_deposit(conn, item, block, deposits.get(identity), plan, now)
-        await store.insert_observation(
-            conn, Observation(written.id, written.epoch, block.hash, block.height, now)
+        await store.insert_observations(
+            conn, [Observation(written.id, written.epoch, block.hash, block.height, now)]
         )
         if written.credit:
             wallet = written.wallet

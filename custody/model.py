@@ -39,6 +39,8 @@ class Address:
         branch, index: below the wallet's account: ``<account_path>/<branch>/<index>``.
         party: whose deposits or payments arrive there; None for a hot address.
         reference: what it was handed out for, opaque.
+        chain_asset: what its client is told to send there; None: anything of the chain. Whatever
+            else arrives is the client's all the same.
     """
 
     chain: str
@@ -50,6 +52,7 @@ class Address:
     party: str | None
     reference: str
     assigned_at: datetime
+    chain_asset: str | None = None
 
 
 def custody_account(wallet: str) -> str:

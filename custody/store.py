@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -38,6 +38,7 @@ from custody.deposit_model import (
 )
 from custody.errors import NotPossible, UnknownRow
 from custody.model import Address, AddressPurpose
+from custody.rows import insert_rows, update_rows
 
 PAGE_MAX: Final = 500
 """Rows of arrivals read or claimed at once, at most."""
@@ -114,30 +115,51 @@ async def find_address_by_reference(
 # Deposits and receipts.
 
 
-async def insert_arrival(conn: AsyncConnection, new: Deposit | Receipt) -> None:
-    """Write a new arrival.
+async def insert_arrivals(conn: AsyncConnection, new: Sequence[Deposit | Receipt]) -> None:
+    """Write new arrivals, in one statement for each of the two kinds.
 
     Raises:
-        NotPossible: its identity is known already; whoever asked should have locked that row.
+        NotPossible: an identity is known already; whoever asked should have locked that row.
     """
-    table = _TABLES[type(new)]
-    values = _values(new)
-    result = await conn.execute(upsert(table).values(values).on_conflict_do_nothing())
-    if result.rowcount != 1:
-        raise NotPossible(f"{table.name} {new.tx_hash} {new.position} is known already")
+    for kind, table in _TABLES.items():
+        rows = [_values(item) for item in new if type(item) is kind]
+        written = await insert_rows(conn, table, rows, known="ON CONFLICT DO NOTHING")
+        if written != len(rows):
+            raise NotPossible(
+                f"{len(rows) - written} of {len(rows)} new rows of {table.name} are known already"
+            )
+
+
+async def insert_arrival(conn: AsyncConnection, new: Deposit | Receipt) -> None:
+    """Write a new arrival; see `insert_arrivals`."""
+    await insert_arrivals(conn, [new])
+
+
+async def save_arrivals(conn: AsyncConnection, changed: Sequence[Deposit | Receipt]) -> None:
+    """Write what may change of arrivals whose rows are locked, in one statement for each kind.
+
+    Each row is named once: a second state of it in one statement would be lost.
+    """
+    for kind, table in _TABLES.items():
+        rows = [
+            {"id": item.id, **_values(item, leave_out=_IDENTITY)}
+            for item in changed
+            if type(item) is kind
+        ]
+        assert len({row["id"] for row in rows}) == len(rows), "a row is named twice"
+        written = await update_rows(conn, table, rows)
+        assert written == len(rows), f"{len(rows) - written} rows of {table.name} are gone"
 
 
 async def save_arrival(conn: AsyncConnection, changed: Deposit | Receipt) -> None:
     """Write what may change of an arrival whose row is locked."""
-    table = _TABLES[type(changed)]
-    values = _values(changed, leave_out=_IDENTITY)
-    await conn.execute(update(table).where(table.c.id == changed.id).values(values))
+    await save_arrivals(conn, [changed])
 
 
-async def insert_observation(conn: AsyncConnection, seen: Observation) -> None:
-    """Write one inclusion of an arrival."""
-    values = {f.name: getattr(seen, f.name) for f in fields(Observation)}
-    await conn.execute(insert(tables.observation).values(values))
+async def insert_observations(conn: AsyncConnection, seen: Sequence[Observation]) -> None:
+    """Write inclusions of arrivals."""
+    rows = [{f.name: getattr(one, f.name) for f in fields(Observation)} for one in seen]
+    await insert_rows(conn, tables.observation, rows)
 
 
 async def list_observations(conn: AsyncConnection, arrival_id: UUID) -> list[Observation]:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 import custody.payout_tables  # noqa: F401  whoever loads this schema's tables needs those as well
 from kernel.db import Timestamp, Units, metadata
@@ -41,6 +41,7 @@ address = Table(
     Column("party", Text),
     Column("reference", Text, nullable=False),
     Column("assigned_at", Timestamp, nullable=False),
+    Column("chain_asset", Text),
     PrimaryKeyConstraint("chain", "address"),
     UniqueConstraint("wallet", "branch", "index"),
     CheckConstraint("index >= 0", name="index"),
@@ -57,6 +58,28 @@ Index(
     unique=True,
     postgresql_where=address.c.reference != "",
     postgresql_nulls_not_distinct=True,
+)
+
+# A client has one deposit address for each asset of a chain in a wallet.
+Index(
+    "uq_address_chain_asset",
+    address.c.wallet,
+    address.c.party,
+    address.c.chain_asset,
+    unique=True,
+    postgresql_where=address.c.chain_asset.is_not(None),
+)
+
+wallet_key = Table(
+    "wallet_key",
+    metadata,
+    Column("wallet", Text, primary_key=True),
+    Column("account_xpub", Text, nullable=False),
+    Column("account_path", Text, nullable=False),
+    # The known answer: what both libraries derived at 0/0 when the key was seen first.
+    Column("first_address", Text, nullable=False),
+    Column("checked_at", Timestamp, nullable=False),
+    schema=SCHEMA,
 )
 
 address_branch = Table(
@@ -94,6 +117,8 @@ def _arrival_columns() -> list[Column[Any]]:
         Column("depth_required", Integer, nullable=False),
         Column("finality_required", Boolean, nullable=False),
         Column("policy_version", Integer, nullable=False),
+        Column("policy_rule", Integer, nullable=False, server_default="0"),
+        Column("remainder", Units, nullable=False, server_default="0"),
     ]
 
 
@@ -105,16 +130,22 @@ deposit = Table(
     Column("source", Text, nullable=False),
     Column("shortfall", Units, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("received", Units),
+    Column("refund", Uuid),
+    Column("waiting_for", Text, nullable=False, server_default=""),
     UniqueConstraint("chain", "tx_hash", "position"),
     ForeignKeyConstraint(
         ["chain", "address"], ["custody.address.chain", "custody.address.address"]
     ),
     CheckConstraint("amount > 0 AND epoch > 0 AND shortfall >= 0", name="amounts"),
     CheckConstraint("(kind = 'quarantined') = (credit = '')", name="credit"),
+    CheckConstraint("received >= 0", name="received"),
+    CheckConstraint("state <> 'refunding' OR refund IS NOT NULL", name="refund"),
     schema=SCHEMA,
 )
 Index("ix_deposit_state", deposit.c.chain, deposit.c.state, deposit.c.height)
 Index("ix_deposit_block", deposit.c.block_hash)
+Index("ix_deposit_refund", deposit.c.refund, postgresql_where=deposit.c.refund.is_not(None))
 
 receipt = Table(
     "receipt",
@@ -160,5 +191,52 @@ attribution = Table(
     PrimaryKeyConstraint("deposit_id", "epoch"),
     ForeignKeyConstraint(["deposit_id"], ["custody.deposit.id"]),
     CheckConstraint("first <> second", name="four_eyes"),
+    schema=SCHEMA,
+)
+
+confirmation_policy = Table(
+    "confirmation_policy",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("content_hash", Text, nullable=False),
+    Column("content", JSONB, nullable=False),
+    Column("first_used_at", Timestamp, nullable=False),
+    CheckConstraint("version > 0", name="version"),
+    schema=SCHEMA,
+)
+
+pending_arrival = Table(
+    "pending_arrival",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("chain", Text, nullable=False),
+    Column("tx_hash", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("contract", Text),
+    Column("sender", Text, nullable=False),
+    Column("nonce", BigInteger, nullable=False),
+    Column("amount", Units, nullable=False),
+    Column("party", Text),
+    Column("state", Text, nullable=False),
+    Column("first_seen_at", Timestamp, nullable=False),
+    Column("last_seen_at", Timestamp, nullable=False),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint(
+        "chain", "tx_hash", "recipient", "contract", postgresql_nulls_not_distinct=True
+    ),
+    schema=SCHEMA,
+)
+Index("ix_pending_arrival_state", pending_arrival.c.chain, pending_arrival.c.state)
+
+remainder = Table(
+    "remainder",
+    metadata,
+    Column("wallet", Text, nullable=False),
+    Column("chain_asset", Text, nullable=False),
+    # Smallest units of the chain that no whole unit of the asset has been posted for yet.
+    Column("amount", Units, nullable=False),
+    Column("version", Integer, nullable=False),
+    PrimaryKeyConstraint("wallet", "chain_asset"),
+    CheckConstraint("amount >= 0", name="amount"),
     schema=SCHEMA,
 )
