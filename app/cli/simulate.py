@@ -23,6 +23,17 @@ def evm(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
+@app.command("evm-faults", context_settings=FORWARD, add_help_option=False)
+def evm_faults(context: typer.Context) -> None:
+    """Run a proxy before an EVM node that fails as its rules say; PUT rules to /faults.
+
+    Example: `causeway simulate evm-faults --upstream http://127.0.0.1:8545 --port 8546`
+    """
+    from chain.simulators.faults.__main__ import main
+
+    raise typer.Exit(main(context.args))
+
+
 @app.command(context_settings=FORWARD, add_help_option=False)
 def venue(context: typer.Context) -> None:
     """Run a venue that speaks Binance's spot dialect over HTTP and WebSocket.
