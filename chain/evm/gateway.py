@@ -21,6 +21,14 @@ from chain.errors import (
     WrongChain,
 )
 from chain.evm.erc20 import WORD_BYTES, balance_of_data
+from chain.evm.fee_oracle import (
+    WEI_MAX,
+    FeePolicy,
+    RecentFees,
+    next_base_fee,
+    parse_history,
+    quote,
+)
 from chain.evm.parse import (
     FullBlock,
     Receipt,
@@ -59,8 +67,6 @@ from chain.model import (
 
 NONCE_SEARCH_MAX: Final = 64
 """Blocks searched, from the head down, for the transaction that spent a nonce."""
-BASE_FEE_FACTOR: Final = 2
-"""Head-room over the present base fee: it lasts for six full blocks (12.5 % each, EIP-1559)."""
 
 
 class EvmGateway:
@@ -81,15 +87,26 @@ class EvmGateway:
         network_id: int,
         timeout_s: float = TIMEOUT_S,
         name: str | None = None,
+        fee_policy: FeePolicy | None = None,
+        rpc: Rpc | None = None,
     ) -> None:
         """Speak to the node at *url*, which must serve *network_id*, known here as *chain*.
 
-        *name* is what people call the node; by default the host in *url*, which holds no secret.
+        Args:
+            url: where the node listens.
+            chain: the chain's code in the registry.
+            network_id: the chain id that transactions are signed for.
+            timeout_s: for one request.
+            name: what people call the node; by default the host in *url*, which holds no secret.
+            fee_policy: how eager, and how generous at most, a bid is.
+            rpc: the transport, when it is not to be one with default settings.
         """
         self.chain = chain
         self.network_id = network_id
         self.name = name or urlsplit(url).netloc.rpartition("@")[2]
-        self._rpc = Rpc(url, timeout_s=timeout_s)
+        self._rpc = rpc or Rpc(url, timeout_s=timeout_s)
+        self._fee_policy = fee_policy or FeePolicy()
+        self._fee_history = True
         self._block_receipts = True
 
     async def __aenter__(self) -> Self:
@@ -230,13 +247,29 @@ class EvmGateway:
         return as_int(answer, "the transaction count")
 
     async def fees(self) -> FeeQuote:
-        """Return the node's suggested tip, and `BASE_FEE_FACTOR` base fees with it."""
+        """Return what to bid, by the fees of recent blocks; see `chain.evm.fee_oracle`."""
+        policy = self._fee_policy
+        if self._fee_history:
+            try:
+                answer = await self._rpc.ask(
+                    "eth_feeHistory", hex(policy.blocks), "latest", [policy.percentile]
+                )
+            except RpcRefusal as refusal:
+                if refusal.code != METHOD_UNKNOWN:
+                    raise
+                self._fee_history = False
+            else:
+                recent = parse_history(answer)
+                if recent.tips:
+                    return quote(recent, policy)
+                return quote(recent, policy, suggested_tip=await self._suggested_tip())
         head = await self._rpc.ask("eth_getBlockByNumber", "latest", False)
-        if not isinstance(head, dict) or "baseFeePerGas" not in head:
-            raise UnreadableAnswer("the node's chain has no base fee (EIP-1559)")
-        base = as_int(head["baseFeePerGas"], "baseFeePerGas")
-        tip = as_int(await self._rpc.ask("eth_maxPriorityFeePerGas"), "the suggested tip")
-        return FeeQuote(BASE_FEE_FACTOR * base + tip, tip)
+        recent = RecentFees(next_base_fee(head), ())
+        return quote(recent, policy, suggested_tip=await self._suggested_tip())
+
+    async def _suggested_tip(self) -> int:
+        answer = await self._rpc.ask("eth_maxPriorityFeePerGas")
+        return as_int(answer, "the suggested tip", WEI_MAX)
 
     async def estimate_gas(
         self, *, sender: str, recipient: str, value: int = 0, data: bytes = b""
