@@ -124,9 +124,14 @@ class WatchList:
 
 @dataclass(frozen=True, slots=True)
 class Included:
-    """The block has become part of the chain that we follow."""
+    """The block has become part of the chain that we follow.
+
+    Attributes:
+        late: the block was included before, and *contents* are only what that reading missed.
+    """
 
     contents: BlockContents
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,16 +261,21 @@ class FollowPolicy:
             chain until two operators resume it.
         start_height: the first block whose contents count when the chain has no cursor yet. Take
             one that is final: a reorganisation from below it halts the chain for good.
+        reread_after: a block that was read while it was not final is read once more when so many
+            blocks stand on it, and what the first reading missed is included late; 0: never.
     """
 
     reorg_depth_max: int = 64
     start_height: int = 0
+    reread_after: int = 32
 
     def __post_init__(self) -> None:
         if not 0 < self.reorg_depth_max <= REORG_DEPTH_MAX:
             raise BadInput(f"a reorganisation policy allows 1 to {REORG_DEPTH_MAX} blocks")
         if self.start_height < 0:
             raise BadInput("a chain is followed from height 0 or later")
+        if not 0 <= self.reread_after <= REORG_DEPTH_MAX:
+            raise BadInput(f"blocks are read again at most {REORG_DEPTH_MAX} blocks later")
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +297,9 @@ class FollowReport:
         head: the node's newest block when the call began, if it was asked.
         caught_up: whether the cursor is the node's head.
         state: HALTED when people must look; *reason* says why.
+        reread: blocks that were read a second time.
+        completed: how many of those held something that the first reading had missed.
+        reread_trouble: why the second reading did not get as far as it should; empty when it did.
     """
 
     included: int
@@ -296,3 +309,6 @@ class FollowReport:
     caught_up: bool
     state: FollowState = FollowState.RUNNING
     reason: str = ""
+    reread: int = 0
+    completed: int = 0
+    reread_trouble: str = ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +24,24 @@ from chain.model import (
 from chain.tables import block, cursor, following, movement, outcome
 from kernel.ids import derive_id
 
+INCLUDE_BLOCKS: Final = text(
+    """
+    WITH stored AS (
+        INSERT INTO chain.block (chain, hash, height, parent, time, state, inclusion, traced)
+        SELECT CAST(:chain AS text), b.hash, b.height, b.parent, b.time, 'canonical', 1, b.traced
+        FROM unnest(
+            CAST(:hashes AS text[]), CAST(:heights AS bigint[]), CAST(:parents AS text[]),
+            CAST(:times AS timestamptz[]), CAST(:traced AS boolean[])
+        ) AS b (hash, height, parent, time, traced)
+        ON CONFLICT (chain, hash) DO UPDATE SET
+            state = 'canonical', inclusion = block.inclusion + 1, traced = excluded.traced
+        RETURNING hash, inclusion
+    )
+    SELECT hash, inclusion FROM stored WHERE inclusion > 1
+    """
+)
+"""Arrays, so that the statement is the same, and planned once, whatever the length of the run."""
+
 
 @dataclass(frozen=True, slots=True)
 class FollowingRow:
@@ -34,6 +52,7 @@ class FollowingRow:
     state: FollowState
     reason: str
     depth_granted: int | None
+    reread: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +82,9 @@ async def load_following(
     row = (await conn.execute(query.with_for_update() if lock else query)).one_or_none()
     if row is None:
         return None
-    return FollowingRow(row.chain, row.id, FollowState(row.state), row.reason, row.depth_granted)
+    return FollowingRow(
+        row.chain, row.id, FollowState(row.state), row.reason, row.depth_granted, row.reread
+    )
 
 
 async def write_following(
@@ -82,6 +103,11 @@ async def withdraw_depth(conn: AsyncConnection, chain: str) -> None:
     await conn.execute(
         update(following).where(following.c.chain == chain).values(depth_granted=None)
     )
+
+
+async def write_reread(conn: AsyncConnection, chain: str, height: int | None) -> None:
+    """Write up to which height no block needs a second reading; the caller has locked the row."""
+    await conn.execute(update(following).where(following.c.chain == chain).values(reread=height))
 
 
 async def load_cursor(conn: AsyncConnection, chain: str) -> Cursor | None:
@@ -128,31 +154,68 @@ async def move_cursor(
     return Cursor(to, version)
 
 
-async def include_block(conn: AsyncConnection, contents: BlockContents) -> int:
-    """Store the block as canonical, and what it holds; return for the how-manieth time."""
-    item = contents.block
-    statement = postgresql.insert(block).values(
-        chain=item.chain,
-        hash=item.hash,
-        height=item.height,
-        parent=item.parent,
-        time=item.time,
-        state=BlockState.CANONICAL,
-        inclusion=1,
+async def include_blocks(conn: AsyncConnection, run: Sequence[BlockContents]) -> list[Block]:
+    """Store the blocks of one chain as canonical, and what they hold, in one statement each.
+
+    Returns:
+        Those of the blocks that had been included, and orphaned, before.
+    """
+    blocks = [contents.block for contents in run]
+    rows = await conn.execute(
+        INCLUDE_BLOCKS,
+        {
+            "chain": blocks[0].chain,
+            "hashes": [item.hash for item in blocks],
+            "heights": [item.height for item in blocks],
+            "parents": [item.parent for item in blocks],
+            "times": [item.time for item in blocks],
+            "traced": [contents.traced for contents in run],
+        },
     )
-    again = statement.on_conflict_do_update(
-        index_elements=[block.c.chain, block.c.hash],
-        set_={"state": BlockState.CANONICAL, "inclusion": block.c.inclusion + 1},
-    )
-    inclusion = int((await conn.execute(again.returning(block.c.inclusion))).scalar_one())
-    key = {"chain": item.chain, "block_hash": item.hash, "inclusion": inclusion}
-    movements = [_movement_row(m) | key | {"ordinal": i} for i, m in enumerate(contents.movements)]
-    outcomes = [_outcome_row(o) | key | {"ordinal": i} for i, o in enumerate(contents.outcomes)]
+    again = {row.hash: int(row.inclusion) for row in rows}
+    for contents in run:
+        await _insert_contents(conn, contents, again.get(contents.block.hash, 1), 0)
+    return [item for item in blocks if item.hash in again]
+
+
+async def complete_block(conn: AsyncConnection, missed: BlockContents) -> None:
+    """Append to a canonical block what a second reading found: only what is missing."""
+    at = missed.block
+    where = (block.c.chain == at.chain) & (block.c.hash == at.hash)
+    change = update(block).where(where).values(traced=block.c.traced | missed.traced)
+    inclusion = int((await conn.execute(change.returning(block.c.inclusion))).scalar_one())
+    taken = [
+        select(func.max(table.c.ordinal))
+        .where(
+            table.c.chain == at.chain,
+            table.c.block_hash == at.hash,
+            table.c.inclusion == inclusion,
+        )
+        .scalar_subquery()
+        for table in (movement, outcome)
+    ]
+    last = (await conn.execute(select(func.coalesce(func.greatest(*taken), -1)))).scalar_one()
+    await _insert_contents(conn, missed, inclusion, int(last) + 1)
+
+
+async def _insert_contents(
+    conn: AsyncConnection, contents: BlockContents, inclusion: int, first: int
+) -> None:
+    key = {
+        "chain": contents.block.chain,
+        "block_hash": contents.block.hash,
+        "inclusion": inclusion,
+    }
+    movements = [
+        _movement_row(m) | key | {"ordinal": i} for i, m in enumerate(contents.movements, first)
+    ]
+    outcomes = [
+        _outcome_row(o) | key | {"ordinal": i} for i, o in enumerate(contents.outcomes, first)
+    ]
     if movements:
         await conn.execute(insert(movement), movements)
     if outcomes:
         await conn.execute(insert(outcome), outcomes)
-    return inclusion
 
 
 async def orphan_block(conn: AsyncConnection, orphan: Block) -> None:
@@ -162,12 +225,9 @@ async def orphan_block(conn: AsyncConnection, orphan: Block) -> None:
 
 
 async def load_contents(conn: AsyncConnection, item: Block) -> BlockContents:
-    """Return what was stored when the block was included last."""
-    inclusion = (
-        select(block.c.inclusion)
-        .where(block.c.chain == item.chain, block.c.hash == item.hash)
-        .scalar_subquery()
-    )
+    """Return what was stored when the block was included last, and completed since."""
+    where = (block.c.chain == item.chain) & (block.c.hash == item.hash)
+    row = (await conn.execute(select(block.c.inclusion, block.c.traced).where(where))).one()
 
     def contents_of(table: Any) -> Select[Any]:
         return (
@@ -175,7 +235,7 @@ async def load_contents(conn: AsyncConnection, item: Block) -> BlockContents:
             .where(
                 table.c.chain == item.chain,
                 table.c.block_hash == item.hash,
-                table.c.inclusion == inclusion,
+                table.c.inclusion == row.inclusion,
             )
             .order_by(table.c.ordinal)
         )
@@ -183,7 +243,10 @@ async def load_contents(conn: AsyncConnection, item: Block) -> BlockContents:
     movements = (await conn.execute(contents_of(movement))).all()
     outcomes = (await conn.execute(contents_of(outcome))).all()
     return BlockContents(
-        item, tuple(_movement(row) for row in movements), tuple(_outcome(row) for row in outcomes)
+        item,
+        tuple(_movement(row) for row in movements),
+        tuple(_outcome(row) for row in outcomes),
+        traced=bool(row.traced),
     )
 
 
@@ -199,6 +262,23 @@ async def load_canonical_below(
     """Return canonical blocks from *height* downwards, highest first, at most *limit*."""
     query = _canonical(chain).where(block.c.height <= height)
     rows = await conn.execute(query.order_by(block.c.height.desc()).limit(limit))
+    return [_block(row) for row in rows]
+
+
+async def load_canonical_between(
+    conn: AsyncConnection, chain: str, first: int, last: int
+) -> Sequence[Block]:
+    """Return the canonical blocks from height *first* to *last*, lowest first."""
+    query = _canonical(chain).where(block.c.height.between(first, last))
+    return [_block(row) for row in await conn.execute(query.order_by(block.c.height))]
+
+
+async def load_untraced(
+    conn: AsyncConnection, chain: str, first: int, last: int, limit: int
+) -> Sequence[Block]:
+    """Return canonical blocks between the heights that were read without traces, lowest first."""
+    query = _canonical(chain).where(block.c.height.between(first, last), ~block.c.traced)
+    rows = await conn.execute(query.order_by(block.c.height).limit(limit))
     return [_block(row) for row in rows]
 
 

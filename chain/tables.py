@@ -1,7 +1,8 @@
 """Tables of the chain schema: blocks and their contents, the cursor, and whether a chain is followed.
 
 A block that was orphaned and comes back is included once more: its contents are read again (the
-watch list may have grown) and stored under the next ``inclusion``. Nothing is ever deleted.
+watch list may have grown) and stored under the next ``inclusion``. What a second reading of a
+canonical block finds beyond the first is appended to its present inclusion. Nothing is ever deleted.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ block = Table(
     Column("time", Timestamp, nullable=False),
     Column("state", Text, nullable=False),
     Column("inclusion", Integer, nullable=False),
+    # Whether value that contracts pass on is among the movements: else only balances show it.
+    Column("traced", Boolean, nullable=False),
     PrimaryKeyConstraint("chain", "hash"),
     CheckConstraint("height >= 0", name="height"),
     CheckConstraint("hash <> parent", name="parent"),
@@ -103,6 +106,8 @@ following = Table(
     Column("reason", Text, nullable=False),
     # How deep the next walk-back may go, granted by the two people who resumed the chain.
     Column("depth_granted", Integer),
+    # Canonical blocks up to this height need no second reading; none: nothing was read again yet.
+    Column("reread", BigInteger),
     schema=SCHEMA,
 )
 

@@ -23,11 +23,10 @@ from chain.follow import (
     get_block,
     get_cursor,
     get_following,
-    halt,
     is_canonical,
     require_running,
-    resume,
 )
+from chain.halts import halt, resume, resume_request
 from chain.model import (
     Block,
     BlockContents,
@@ -43,6 +42,9 @@ from chain.testing import ScriptedGateway, ScriptedTransaction, ScriptedTransfer
 from kernel.db import transact
 from kernel.errors import Refused
 from kernel.events import DomainEvent, list_history
+from registry.errors import NotAuthorised
+from registry.changes import found
+from registry.testing import demo_founding, operator_keypair
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 OURS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -138,6 +140,17 @@ async def books(engine: AsyncEngine, database: Database, owner_engine: AsyncEngi
         )
         await conn.execute(text("GRANT SELECT, INSERT ON log TO causeway_app"))
     return Books(engine, ScriptedGateway())
+
+
+async def enrol(books: Books) -> None:
+    """Let ada, ben, cleo and dan be operators."""
+    await transact(books.engine, lambda conn: found(conn, demo_founding(), now=NOW))
+
+
+async def signed(conn: AsyncConnection, *people: str, reason: str, depth: int) -> dict[str, bytes]:
+    """Return the people's signatures of what would resume the chain now."""
+    request = await resume_request(conn, "evm", reason=reason, depth=depth)
+    return {code: operator_keypair(code).sign(request.payload()) for code in people}
 
 
 def pay(nonce: int, amount: int = 5, **other: Any) -> ScriptedTransaction:
@@ -414,8 +427,11 @@ async def test_two_operators_resume_a_halted_chain_as_deep_as_they_say_and_only_
     books.gateway.reorg(9, [[]] * 9)
     await books.run()
 
-    async def allow(conn: AsyncConnection, depth: int = 9) -> None:
-        await resume(conn, "evm", by=("ann", "bob"), reason="fork seen", depth=depth, now=NOW)
+    await enrol(books)
+
+    async def allow(conn: AsyncConnection) -> None:
+        signatures = await signed(conn, "ada", "dan", reason="fork seen", depth=9)
+        await resume(conn, "evm", signatures=signatures, reason="fork seen", depth=9, now=NOW)
 
     await transact(books.engine, allow)
     report = await books.run()
@@ -427,17 +443,59 @@ async def test_two_operators_resume_a_halted_chain_as_deep_as_they_say_and_only_
     events = await books.events()
     names = [event.name for event in events]
     assert names == ["ChainHalted", "ChainResumed", *["BlockOrphaned"] * 9, "ChainHalted"]
-    assert (events[1].actor, events[1].reason) == ("ann", "fork seen")
-    assert events[1].payload == {"chain": "evm", "approved_by": "bob", "depth": 9}
+    assert (events[1].actor, events[1].reason) == ("ada", "fork seen")
+    assert events[1].payload is not None
+    assert (events[1].payload["approved_by"], events[1].payload["depth"]) == ("dan", 9)
 
 
-@pytest.mark.parametrize("by", [("ann", "ann"), ("ann", "")])
-async def test_one_operator_cannot_resume_a_chain(books: Books, by: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("people", "problem"),
+    [
+        (("ada",), "two different"),
+        (("ada", "cleo"), "cleo is not"),
+        (("ada", "dan", "ben"), "two different"),
+    ],
+)
+async def test_a_chain_is_resumed_by_two_people_who_may(
+    books: Books, people: tuple[str, ...], problem: str
+) -> None:
+    await enrol(books)
+
     async def work(conn: AsyncConnection) -> None:
-        await halt(conn, "evm", by="ann", reason="looks odd", now=NOW)
-        await resume(conn, "evm", by=by, reason="fine", depth=0, now=NOW)
+        await halt(conn, "evm", by="ada", reason="looks odd", now=NOW)
+        signatures = await signed(conn, *people, reason="fine", depth=0)
+        await resume(conn, "evm", signatures=signatures, reason="fine", depth=0, now=NOW)
 
-    with pytest.raises(Refused, match="two different"):
+    with pytest.raises(Refused, match=problem):
+        await transact(books.engine, work)
+
+
+@pytest.mark.parametrize(("depth", "reason"), [(1, "fine"), (0, "other")])
+async def test_a_signature_covers_the_depth_and_the_reason(
+    books: Books, depth: int, reason: str
+) -> None:
+    await enrol(books)
+
+    async def work(conn: AsyncConnection) -> None:
+        await halt(conn, "evm", by="ada", reason="looks odd", now=NOW)
+        signatures = await signed(conn, "ada", "dan", reason="fine", depth=0)
+        await resume(conn, "evm", signatures=signatures, reason=reason, depth=depth, now=NOW)
+
+    with pytest.raises(NotAuthorised):
+        await transact(books.engine, work)
+
+
+async def test_signatures_for_one_halt_do_not_end_the_next_one(books: Books) -> None:
+    await enrol(books)
+
+    async def work(conn: AsyncConnection) -> None:
+        await halt(conn, "evm", by="ada", reason="looks odd", now=NOW)
+        signatures = await signed(conn, "ada", "dan", reason="fine", depth=0)
+        await resume(conn, "evm", signatures=signatures, reason="fine", depth=0, now=NOW)
+        await halt(conn, "evm", by="ada", reason="looks odd", now=NOW)
+        await resume(conn, "evm", signatures=signatures, reason="fine", depth=0, now=NOW)
+
+    with pytest.raises(NotAuthorised):
         await transact(books.engine, work)
 
 
@@ -445,7 +503,9 @@ async def test_a_chain_that_is_not_halted_cannot_be_resumed(books: Books) -> Non
     with pytest.raises(Refused, match="not halted"):
         await transact(
             books.engine,
-            lambda conn: resume(conn, "evm", by=("a", "b"), reason="x", depth=0, now=NOW),
+            lambda conn: resume(
+                conn, "evm", signatures={"a": b"", "b": b""}, reason="x", depth=0, now=NOW
+            ),
         )
 
 

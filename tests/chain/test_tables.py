@@ -25,6 +25,7 @@ ROW = {
     "time": NOW,
     "state": "canonical",
     "inclusion": 1,
+    "traced": False,
 }
 
 

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.errors import ChainHalted
-from chain.follow import get_cursor, halt
+from chain.follow import get_cursor
+from chain.halts import halt
 from chain.testing import ScriptedTransaction
 from custody import deposits as verbs
 from custody import store

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.errors import ChainHalted
-from chain.follow import halt
+from chain.halts import halt
 from custody import receipts as verbs
 from custody.deposit_model import Receipt, ReceiptState
 from custody.errors import NotPossible, UnknownRow
