@@ -21,7 +21,15 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from custody.rebalance.model import Band, RebalanceRules, SweepRule, Tier
+from custody.rebalance.model import (
+    LIFETIME,
+    TRANSFERS,
+    WINDOW,
+    Band,
+    RebalanceRules,
+    SweepRule,
+    Tier,
+)
 from kernel.errors import BadInput
 from kernel.money import Asset
 
@@ -113,14 +121,13 @@ def _read(
     sweeps = [
         _sweep(n, item, units, native) for n, item in enumerate(_list(document, "sweeps"), start=1)
     ]
-    defaults = RebalanceRules.__dataclass_fields__
     return RebalanceRules(
         version=version,
         bands=tuple(bands),
         sweeps=tuple(sweeps),
-        window=_seconds(document, "window_s", defaults["window"].default),
-        lifetime=_seconds(document, "lifetime_s", defaults["lifetime"].default),
-        transfers_max=_whole(document, "transfers_max", defaults["transfers_max"].default),
+        window=_seconds(document, "window_s", WINDOW),
+        lifetime=_seconds(document, "lifetime_s", LIFETIME),
+        transfers_max=_whole(document, "transfers_max", TRANSFERS),
     )
 
 

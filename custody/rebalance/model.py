@@ -19,6 +19,9 @@ BANDS_MAX: Final = 500
 SWEEPS_MAX: Final = 500
 TRANSFERS_MAX: Final = 500
 """Transfers that one window may propose, at most."""
+WINDOW: Final = timedelta(hours=1)
+LIFETIME: Final = timedelta(hours=12)
+TRANSFERS: Final = 100
 WINDOW_MIN: Final = timedelta(minutes=1)
 WINDOW_MAX: Final = timedelta(days=7)
 
@@ -102,9 +105,9 @@ class RebalanceRules:
     version: int
     bands: tuple[Band, ...]
     sweeps: tuple[SweepRule, ...] = ()
-    window: timedelta = timedelta(hours=1)
-    lifetime: timedelta = timedelta(hours=12)
-    transfers_max: int = 100
+    window: timedelta = WINDOW
+    lifetime: timedelta = LIFETIME
+    transfers_max: int = TRANSFERS
 
     def __post_init__(self) -> None:
         if self.version < 1:
@@ -230,7 +233,11 @@ class AddressView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTransfer:
-    """An own transfer that is under way, whoever asked for it."""
+    """An own transfer that is under way, whoever asked for it.
+
+    Attributes:
+        reserved: the books hold its coins already; a proposal that people carry out has no hold.
+    """
 
     wallet: str
     address: str
@@ -238,6 +245,7 @@ class OpenTransfer:
     to_address: str
     asset: str
     amount: int
+    reserved: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

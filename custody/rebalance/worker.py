@@ -1,0 +1,313 @@
+"""The job that keeps coins where they should lie: one plan for each window, then its requests.
+
+A window is planned once for each version of the rules: the row of the window and its proposals are
+one transaction. Each proposal becomes a payout in a transaction of its own, so a crash anywhere
+leaves proposals that the next turn turns into payouts, each once. What moves coins is the payout,
+with the approvals that it needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chain.model import Block
+from chain.ports import ChainGateway
+from custody.payout_model import ClaimKind, Payout, PayoutRequest, PayoutState
+from custody.payouts import request_payout
+from custody.rebalance import store
+from custody.rebalance.model import (
+    PROPOSAL_STATES,
+    OwnTransfer,
+    Proposal,
+    ProposalState,
+    RebalanceReport,
+    RebalanceRules,
+    TreasuryPlan,
+)
+from custody.rebalance.planning import plan
+from custody.rebalance.view import look
+from custody.signing_stops import watch_float
+from kernel.clock import Clock
+from kernel.db import transact
+from kernel.errors import Refused
+from kernel.events import DomainEvent, next_version, record
+from kernel.ids import derive_id, stable_id
+
+WORKER: Final = "system:rebalance"
+ENTITY: Final = "rebalance_proposal"
+ALARM: Final = "rebalance_alarm"
+DETAIL_LENGTH_MAX: Final = 500
+REQUESTS_MAX: Final = 500
+"""Proposals turned into payouts in one turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    engine: AsyncEngine
+    chain: str
+    book: int
+    clock: Clock
+    by: str
+
+
+async def advance_rebalance(
+    engine: AsyncEngine,
+    gateway: ChainGateway,
+    *,
+    chain: str,
+    book: int,
+    clock: Clock,
+    by: str = WORKER,
+) -> RebalanceReport:
+    """Plan the present window unless it is planned, and ask for what is proposed.
+
+    Args:
+        engine: the database, as the runtime role.
+        gateway: the node of *chain*.
+        chain: the chain's code.
+        book: the book.
+        clock: the time.
+        by: who asks for the payouts, and can then not approve them.
+
+    Raises:
+        ChainHalted: nothing moves on a chain that people have to look at.
+        NodeTrouble: the node cannot be relied on now; call again.
+    """
+    turn, report = _Turn(engine, chain, book, clock, by), RebalanceReport()
+    rules = await transact(engine, store.find_active_rules)
+    if rules is None:
+        report.waiting = "no rebalancing rules are in force"
+        return report
+    report.window = rules.window_start(clock.now())
+    await _plan_window(turn, gateway, rules, report)
+    await _request_all(turn, report)
+    return report
+
+
+async def preview(
+    engine: AsyncEngine, gateway: ChainGateway, *, chain: str, book: int
+) -> TreasuryPlan:
+    """Return what a window that began now would propose; nothing is written."""
+    rules = await transact(engine, store.find_active_rules)
+    if rules is None:
+        return TreasuryPlan()
+    view, _ = await look(engine, gateway, rules, chain=chain, book=book)
+    return plan(rules, view)
+
+
+# The window.
+
+
+async def _plan_window(
+    turn: _Turn, gateway: ChainGateway, rules: RebalanceRules, report: RebalanceReport
+) -> None:
+    window = rules.window_start(turn.clock.now())
+    known = await transact(
+        turn.engine,
+        lambda conn: store.has_window(conn, turn.book, turn.chain, rules.version, window),
+    )
+    if known:
+        return
+    view, block = await look(turn.engine, gateway, rules, chain=turn.chain, book=turn.book)
+    made = plan(rules, view)
+
+    async def write(conn: AsyncConnection) -> list[Proposal]:
+        return await _write_window(conn, turn, rules, window, block, made)
+
+    proposals = await transact(turn.engine, write)
+    report.planned = True
+    report.proposed = [item.id for item in proposals]
+    report.alarms = list(made.alarms)
+    report.left_over = made.left_over
+
+
+async def _write_window(
+    conn: AsyncConnection,
+    turn: _Turn,
+    rules: RebalanceRules,
+    window: datetime,
+    block: Block,
+    made: TreasuryPlan,
+) -> list[Proposal]:
+    """Write the window, what it proposes and its alarms; nothing if another turn was first."""
+    now = turn.clock.now()
+    is_first = await store.insert_window(
+        conn,
+        book=turn.book,
+        chain=turn.chain,
+        version=rules.version,
+        window=window,
+        height=block.height,
+        block_hash=block.hash,
+        left_over=made.left_over,
+        now=now,
+    )
+    if not is_first:
+        return []
+    proposals = [_propose(turn, rules, window, move) for move in made.transfers]
+    await store.insert_proposals(conn, proposals)
+    events = [_event(item, None, 1, now) for item in proposals]
+    for alarm in made.alarms:
+        entity = stable_id(ALARM, turn.book, turn.chain, alarm.name, alarm.wallet, alarm.asset)
+        events.append(
+            DomainEvent(
+                entity_type=ALARM,
+                entity_id=entity,
+                version=await next_version(conn, ALARM, entity),
+                name=alarm.name,
+                at=now,
+                actor=WORKER,
+                reason=alarm.reason,
+                payload={"wallet": alarm.wallet, "asset": alarm.asset, "chain": turn.chain},
+            )
+        )
+    for band in rules.bands:
+        if band.cap is not None:
+            await watch_float(conn, band.wallet, band.asset, book=turn.book, now=now)
+    await record(conn, events)
+    return proposals
+
+
+def _propose(turn: _Turn, rules: RebalanceRules, window: datetime, move: OwnTransfer) -> Proposal:
+    """Return the row of a transfer; its id follows from the window, so it is made once."""
+    parts = (turn.book, turn.chain, rules.version, move.kind, move.asset)
+    return Proposal(
+        id=derive_id(window, ENTITY, *parts, move.address, move.to_address),
+        book=turn.book,
+        chain=turn.chain,
+        rules_version=rules.version,
+        window=window,
+        transfer=move,
+        state=ProposalState.PROPOSED,
+        expires_at=window + rules.lifetime,
+    )
+
+
+# Its requests.
+
+
+async def _request_all(turn: _Turn, report: RebalanceReport) -> None:
+    async def waiting(conn: AsyncConnection) -> list[Proposal]:
+        return await store.list_proposals(
+            conn,
+            book=turn.book,
+            chain=turn.chain,
+            states=[ProposalState.PROPOSED],
+            by_hand=False,
+            limit=REQUESTS_MAX,
+        )
+
+    for proposal in await transact(turn.engine, waiting):
+        try:
+            await _request(turn, proposal.id, report)
+        except Refused as refusal:
+            # Its transaction is rolled back: that it was refused is written in another.
+            await _refuse(turn, proposal.id, refusal.render(), report)
+
+
+async def _request(turn: _Turn, proposal_id: UUID, report: RebalanceReport) -> None:
+    """Turn a proposal into a payout, in one transaction; the row is locked before all else."""
+
+    async def write(conn: AsyncConnection) -> Proposal:
+        proposal = await store.get_proposal(conn, proposal_id, lock=True)
+        if proposal.state is not ProposalState.PROPOSED:
+            return proposal
+        now = turn.clock.now()
+        if proposal.expires_at <= now:
+            return await end_proposal(
+                conn, proposal, ProposalState.LAPSED, now, "its time was over"
+            )
+        payout = await request_payout(
+            conn, make_request(proposal, turn.by), book=turn.book, now=now
+        )
+        if payout.state is PayoutState.REJECTED:
+            reason = "the payout was rejected: the wallet has not the coins available"
+            return await end_proposal(conn, proposal, ProposalState.REFUSED, now, reason)
+        return await end_proposal(conn, proposal, ProposalState.REQUESTED, now, payout=payout)
+
+    after = await transact(turn.engine, write)
+    if after.state is ProposalState.REQUESTED:
+        report.requested.append(after.id)
+    elif after.state is ProposalState.LAPSED:
+        report.lapsed.append(after.id)
+    elif after.state is ProposalState.REFUSED:
+        report.refused[after.id] = after.detail
+
+
+async def _refuse(turn: _Turn, proposal_id: UUID, reason: str, report: RebalanceReport) -> None:
+    async def write(conn: AsyncConnection) -> None:
+        proposal = await store.get_proposal(conn, proposal_id, lock=True)
+        if proposal.state is ProposalState.PROPOSED:
+            await end_proposal(conn, proposal, ProposalState.REFUSED, turn.clock.now(), reason)
+            report.refused[proposal_id] = reason
+
+    await transact(turn.engine, write)
+
+
+def make_request(proposal: Proposal, by: str) -> PayoutRequest:
+    """Return the payout that a proposal asks for; the same proposal always asks for the same."""
+    move = proposal.transfer
+    return PayoutRequest(
+        client_ref=f"rebalance:{proposal.id}",
+        claim=f"{ClaimKind.OWN}:{move.to_wallet}",
+        source_wallet=move.wallet,
+        source_address=move.address,
+        asset=move.asset,
+        amount=move.amount,
+        destination=move.to_address,
+        requested_by=by,
+        reason=f"{move.kind}: {move.reason}"[:DETAIL_LENGTH_MAX],
+        expires_at=proposal.expires_at,
+    )
+
+
+async def end_proposal(
+    conn: AsyncConnection,
+    proposal: Proposal,
+    to: ProposalState,
+    now: datetime,
+    detail: str = "",
+    *,
+    payout: Payout | None = None,
+    by: str = WORKER,
+) -> Proposal:
+    """Write the end of a proposal whose row is locked."""
+    PROPOSAL_STATES.require(proposal.state, to)
+    detail = detail[:DETAIL_LENGTH_MAX]
+    await store.write_proposal(
+        conn, proposal.id, to, payout_id=payout.id if payout else None, detail=detail
+    )
+    after = await store.get_proposal(conn, proposal.id)
+    await record(conn, [_event(after, proposal, 2, now, by)])
+    return after
+
+
+def _event(
+    after: Proposal, before: Proposal | None, version: int, now: datetime, by: str = WORKER
+) -> DomainEvent:
+    move = after.transfer
+    return DomainEvent(
+        entity_type=ENTITY,
+        entity_id=after.id,
+        version=version,
+        name=f"Rebalance{''.join(word.capitalize() for word in after.state.split('_'))}",
+        at=now,
+        actor=by,
+        reason=after.detail or move.reason,
+        from_state=None if before is None else before.state,
+        to_state=after.state,
+        payload={
+            "kind": str(move.kind),
+            "asset": move.asset,
+            "amount": str(move.amount),
+            "from": move.address,
+            "to": move.to_address,
+            "by_hand": move.by_hand,
+            "payout": None if after.payout_id is None else str(after.payout_id),
+        },
+    )
