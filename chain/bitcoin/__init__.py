@@ -1,0 +1,10 @@
+"""Bitcoin as exact bytes: addresses, scripts, transactions, what is signed, which coins are spent.
+
+- ``networks``: what tells one network's addresses from another's;
+- ``bech32``, ``scripts``, ``addresses``: an address becomes the script that it pays, and back;
+- ``transactions``: read strictly, written again byte for byte; ids and sizes come from the bytes;
+- ``digests``: what a signature of a version 0 witness program signs;
+- ``fees``, ``selection``: what weight costs, what is too small to be worth it, which coins pay.
+
+All of it is pure. It holds no private key and asks no node.
+"""
