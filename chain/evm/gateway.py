@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from chain.errors import (
     BadTransaction,
-    BlockGone,
     CallReverted,
     IncompleteAnswer,
     NodeTrouble,
@@ -30,19 +29,14 @@ from chain.evm.fee_oracle import (
     quote,
 )
 from chain.evm.parse import (
-    FullBlock,
-    Receipt,
-    check_receipts,
-    contents_of,
-    needs_receipts,
     outcome_of,
     parse_block,
-    parse_full_block,
     parse_receipt,
     parse_transaction,
 )
 from chain.evm.pending import POOL_MAX, pending_of, pool_transactions
 from chain.evm.quantities import as_bytes, as_hash, as_int, as_list, as_object, get
+from chain.evm.reading import Reading
 from chain.evm.refusals import (
     METHOD_UNKNOWN,
     SendWord,
@@ -89,6 +83,7 @@ class EvmGateway:
         name: str | None = None,
         fee_policy: FeePolicy | None = None,
         rpc: Rpc | None = None,
+        trace: bool = True,
     ) -> None:
         """Speak to the node at *url*, which must serve *network_id*, known here as *chain*.
 
@@ -100,6 +95,7 @@ class EvmGateway:
             name: what people call the node; by default the host in *url*, which holds no secret.
             fee_policy: how eager, and how generous at most, a bid is.
             rpc: the transport, when it is not to be one with default settings.
+            trace: see what contracts pass on, if the node shows call frames; False: do not ask.
         """
         self.chain = chain
         self.network_id = network_id
@@ -107,12 +103,13 @@ class EvmGateway:
         self._rpc = rpc or Rpc(url, timeout_s=timeout_s)
         self._fee_policy = fee_policy or FeePolicy()
         self._fee_history = True
-        self._block_receipts = True
+        self._reading = Reading(self._rpc, chain, trace=trace)
 
     async def __aenter__(self) -> Self:
-        """Assert the chain id."""
+        """Assert the chain id, and learn whether the node traces."""
         try:
             await self.chain_id()
+            await self._reading.find_tracer()
         except BaseException:
             await self.close()
             raise
@@ -133,8 +130,8 @@ class EvmGateway:
 
     @property
     def traces(self) -> bool:
-        """Whether the node shows native value that contracts pass on."""
-        return False
+        """Whether the node shows native value that contracts pass on; known once it was asked."""
+        return self._reading.tracer is not None
 
     async def chain_id(self) -> int:
         """Return the network id, which is the configured one.
@@ -171,29 +168,14 @@ class EvmGateway:
         return block
 
     async def contents(self, block: Block, watch: WatchList) -> BlockContents:
-        """Return what exactly this block holds for *watch*; see `chain.evm.parse`."""
-        full = await self._full_block(block.hash)
-        if full.block != block:
-            raise IncompleteAnswer(f"the node tells another story of block {block.hash}")
-        if not needs_receipts(full, watch):
-            return BlockContents(block)
-        receipts = await self._receipts(full)
-        check_receipts(full, receipts)
-        return contents_of(full, receipts, watch)
+        """Return what exactly this block holds for *watch*; see `chain.evm.reading`."""
+        return await self._reading.contents(block, watch)
 
     async def contents_of_range(
         self, first: Block, last: Block, watch: WatchList
     ) -> list[BlockContents]:
-        """Return what the blocks from *first* to *last* hold, each asked for by its hash."""
-        blocks = [first]
-        for height in range(first.height + 1, last.height + 1):
-            block = await self.block_at(height)
-            if block is None or block.parent != blocks[-1].hash:
-                raise BlockGone(f"the node has other blocks above {blocks[-1].hash} now")
-            blocks.append(block)
-        if blocks[-1] != last:
-            raise BlockGone(f"the node has another block than {last.hash} now")
-        return [await self.contents(block, watch) for block in blocks]
+        """Return what the blocks from *first* to *last* hold; see `chain.evm.reading`."""
+        return await self._reading.contents_of_range(first, last, watch)
 
     async def heads(self) -> tuple[Head, ...]:
         """Return the node's newest block, or why it says nothing."""
@@ -233,10 +215,12 @@ class EvmGateway:
         """Return what *address* holds after the block *at*, asked for by hash (EIP-1898)."""
         place = {"blockHash": at.hash, "requireCanonical": True}
         if contract is None:
-            answer = await self._ask_at(at, "eth_getBalance", address, place)
+            answer = await self._reading.ask_at(at, "eth_getBalance", address, place)
             return as_int(answer, "the balance")
         call = {"to": contract, "data": "0x" + balance_of_data(address).hex()}
-        word = as_bytes(await self._ask_at(at, "eth_call", call, place), "the token balance")
+        word = as_bytes(
+            await self._reading.ask_at(at, "eth_call", call, place), "the token balance"
+        )
         if len(word) != WORD_BYTES:
             raise UnreadableAnswer(f"{contract} does not answer balanceOf: is it a token?")
         return int.from_bytes(word, "big")
@@ -339,46 +323,6 @@ class EvmGateway:
             raise IncompleteAnswer(f"asked for {tx_hash}, the node gave {transaction.tx_hash}")
         return outcome_of(transaction, receipt)
 
-    async def _full_block(self, block_hash: str) -> FullBlock:
-        answer = await self._rpc.ask("eth_getBlockByHash", block_hash, True)
-        if answer is None:
-            raise BlockGone(f"the node does not have block {block_hash}")
-        full = parse_full_block(answer, self.chain)
-        if full.block.hash != block_hash:
-            raise IncompleteAnswer(f"asked for {block_hash}, the node gave {full.block.hash}")
-        return full
-
-    async def _receipts(self, full: FullBlock) -> list[Receipt]:
-        """Return the block's receipts in one answer, or one by one where a node cannot."""
-        if self._block_receipts:
-            try:
-                answer = await self._ask_at(full.block, "eth_getBlockReceipts", full.block.hash)
-            except RpcRefusal as refusal:
-                if refusal.code != METHOD_UNKNOWN:
-                    raise
-                self._block_receipts = False
-            else:
-                if answer is None:
-                    raise BlockGone(f"the node has no receipts of block {full.block.hash}")
-                return [parse_receipt(item) for item in as_list(answer, "the receipts")]
-        return [await self._receipt(item.tx_hash) for item in full.transactions]
-
-    async def _receipt(self, tx_hash: str) -> Receipt:
-        answer = await self._rpc.ask("eth_getTransactionReceipt", tx_hash)
-        if answer is None:
-            raise BlockGone(f"the node has no receipt of {tx_hash}")
-        return parse_receipt(answer)
-
-    async def _ask_at(self, block: Block, method: str, *params: Any) -> Any:
-        try:
-            return await self._rpc.ask(method, *params)
-        except RpcRefusal as refusal:
-            if says_block_gone(refusal.code, refusal.message):
-                raise BlockGone(
-                    f"the node does not have block {block.hash}, or its state"
-                ) from refusal
-            raise
-
     async def _explain(self, refusal: RpcRefusal, signed: SignedTransaction) -> BroadcastReport:
         """Say what a refusal to take the bytes proves."""
         match read_refusal(refusal.message):
@@ -422,7 +366,7 @@ class EvmGateway:
         """
         block_hash = (await self.head()).hash
         for _ in range(NONCE_SEARCH_MAX):
-            full = await self._full_block(block_hash)
+            full = await self._reading.full_block(block_hash)
             for item in full.transactions:
                 if (item.sender, item.nonce) == (sender, nonce):
                     return item.tx_hash

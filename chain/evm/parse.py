@@ -9,12 +9,13 @@ What counts as a movement, and why:
 - nothing of zero: it moves nothing, and address poisoning is made of it.
 
 Call data is never believed: a token may return false and stay silent. Value that contracts pass on
-among themselves has no event; the reconciliation of balances shows it.
+among themselves has no event: `chain.evm.traces` finds it where a node traces, elsewhere only
+balances show it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -189,8 +190,18 @@ def check_receipts(full: FullBlock, receipts: Sequence[Receipt]) -> None:
         )
 
 
-def contents_of(full: FullBlock, receipts: Sequence[Receipt], watch: WatchList) -> BlockContents:
-    """Return what the block holds for *watch*; *receipts* have passed `check_receipts`."""
+def contents_of(
+    full: FullBlock,
+    receipts: Sequence[Receipt],
+    watch: WatchList,
+    moves: Mapping[str, Sequence[Movement]] | None = None,
+) -> BlockContents:
+    """Return what the block holds for *watch*.
+
+    Args:
+        receipts: have passed `check_receipts`.
+        moves: what contracts passed on, by transaction (`chain.evm.traces`); None: not traced.
+    """
     movements: list[Movement] = []
     outcomes: list[TransactionOutcome] = []
     for item, receipt in zip(full.transactions, receipts, strict=True):
@@ -198,10 +209,13 @@ def contents_of(full: FullBlock, receipts: Sequence[Receipt], watch: WatchList) 
             outcomes.append(outcome_of(item, receipt))
         movements += (
             m
-            for m in movements_of(item, receipt, watch.contracts)
+            for m in (
+                *movements_of(item, receipt, watch.contracts),
+                *(moves.get(item.tx_hash, ()) if moves and receipt.succeeded else ()),
+            )
             if m.sender in watch.addresses or m.recipient in watch.addresses
         )
-    return BlockContents(full.block, tuple(movements), tuple(outcomes))
+    return BlockContents(full.block, tuple(movements), tuple(outcomes), traced=moves is not None)
 
 
 def outcome_of(item: Transaction, receipt: Receipt) -> TransactionOutcome:

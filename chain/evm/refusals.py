@@ -17,7 +17,7 @@ Sources of the wordings:
 - geth ``eth/api_backend.go`` ("header for hash not found", "hash is not currently canonical"),
   ``trie/errors.go`` ("missing trie node"), ``core/vm/errors.go`` ("execution reverted"),
   ``eth/gasestimator`` ("gas required exceeds allowance"), ``internal/ethapi/errors.go`` (code 3);
-- EIP-1474: code -32001, "Resource not found"; JSON-RPC 2.0: code -32601.
+- EIP-1474: codes -32001 "Resource not found", -32005 "Limit exceeded"; JSON-RPC 2.0: -32601.
 
 Matching ignores case: nodes and services in front of them spell the same words differently.
 """
@@ -59,6 +59,7 @@ WORDINGS: Final[tuple[tuple[str, SendWord], ...]] = (
 
 
 METHOD_UNKNOWN: Final = -32601
+LIMIT_EXCEEDED: Final = -32005
 RESOURCE_NOT_FOUND: Final = -32001
 REVERT_CODE: Final = 3
 
@@ -79,6 +80,22 @@ CALL_FAILS: Final = (
 )
 
 
+UNTRACEABLE: Final = ("genesis is not traceable",)
+"""geth ``eth/tracers/api.go``."""
+RANGE_TOO_LARGE: Final = (
+    "block range",
+    "range too large",
+    "range is too large",
+    "exceed maximum block range",
+    "query returned more than",
+    "too many results",
+    "response size",
+    "query timeout",
+    "limit exceeded",
+)
+"""As the providers spell it: Infura, Alchemy, QuickNode, Ankr, Chainstack, geth's query limits."""
+
+
 def read_refusal(message: str) -> SendWord:
     """Return what a node's error message proves about the bytes that were sent."""
     lowered = message.lower()
@@ -91,6 +108,16 @@ def read_refusal(message: str) -> SendWord:
 def says_block_gone(code: int, message: str) -> bool:
     """Tell whether the node refuses because it does not have the block, or not its state."""
     return code == RESOURCE_NOT_FOUND or _mentions(message, BLOCK_GONE)
+
+
+def says_untraceable(message: str) -> bool:
+    """Tell whether a node that traces refuses only because it was asked for the first block."""
+    return _mentions(message, UNTRACEABLE)
+
+
+def says_range_too_large(code: int, message: str) -> bool:
+    """Tell whether the node would answer for fewer blocks."""
+    return code == LIMIT_EXCEEDED or _mentions(message, RANGE_TOO_LARGE)
 
 
 def says_call_fails(code: int, message: str) -> bool:

@@ -221,6 +221,7 @@ async def test_questions_are_asked_again_when_the_way_to_the_node_fails(
 
 async def test_questions_are_not_asked_for_ever(proxy: Proxy, gateway: EvmGateway) -> None:
     proxy.handlers["eth_getBlockByNumber"] = plain("down", 503)
+    proxy.calls.clear()
 
     with pytest.raises(NodeUnavailable):
         await gateway.head()

@@ -1,0 +1,146 @@
+"""Native value that contracts pass on, read from the call frames of a block. Pure.
+
+A frame moves value if its transaction succeeded, it succeeded itself, *and so did every frame around
+it*: what a frame that reverted had passed on went back. Only calls, creations and destructions move value: a
+DELEGATECALL shows the value of the frame around it and a CALLCODE pays itself.
+
+Two forms are understood and give the same positions: the nested frames of geth's ``callTracer``
+(``debug_traceBlockByHash``; geth ``eth/tracers/native/call.go``) and the flat list of
+``trace_block`` (OpenEthereum's trace module, also Erigon, Nethermind, reth and anvil).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from chain.errors import IncompleteAnswer
+from chain.evm.quantities import Json, as_address, as_hash, as_int, as_list, as_object, get
+from chain.model import Movement, trace_position
+
+MOVING: Final = frozenset({"CALL", "CREATE", "CREATE2", "SELFDESTRUCT"})
+"""Types of frames of ``callTracer`` whose value leaves the sender."""
+FLAT_MOVING: Final = frozenset({"call", "create", "suicide"})
+DEPTH_MAX: Final = 1_024
+"""Calls inside calls, at most (Ethereum yellow paper, section 9.4.2)."""
+PLAIN_GAS: Final = 21_000
+"""The gas of a plain payment: a transaction that may use no more runs no code."""
+
+Path = tuple[int, ...]
+Moves = dict[str, list[Movement]]
+"""Movements by the hash of their transaction, in the order in which they happened."""
+
+
+def moves_of_frames(block_hash: str, hashes: Sequence[str], answer: object) -> Moves:
+    """Return what the frames of ``debug_traceBlockByHash`` with ``callTracer`` moved.
+
+    *hashes* are those of the block's transactions, in order.
+
+    Raises:
+        IncompleteAnswer: the answer is not one trace for each transaction of the block.
+    """
+    traces = as_list(answer, "the traces")
+    _require_count(block_hash, hashes, len(traces))
+    moves: Moves = {}
+    for tx_hash, trace in zip(hashes, traces, strict=True):
+        body = as_object(trace, "a trace")
+        if "result" not in body:
+            raise IncompleteAnswer(f"the node could not trace {tx_hash}")
+        # Not every node says whose trace it is; where it does, it must be the right one's.
+        if body.get("txHash") and as_hash(body["txHash"], "txHash") != tx_hash:
+            raise IncompleteAnswer(f"the trace given for {tx_hash} is another one's")
+        moves[tx_hash] = list(_frames(tx_hash, as_object(body["result"], "a frame")))
+    return moves
+
+
+def moves_of_flat(block_hash: str, hashes: Sequence[str], answer: object) -> Moves:
+    """Return what the frames of ``trace_block`` moved.
+
+    The method takes a height, so every frame must name the block that was meant.
+
+    Raises:
+        IncompleteAnswer: frames of another block, or of an unknown transaction, or without the one
+            around them.
+    """
+    frames: dict[str, list[tuple[Path, Json]]] = {tx_hash: [] for tx_hash in hashes}
+    for entry in as_list(answer, "the traces"):
+        body = as_object(entry, "a frame")
+        if as_hash(get(body, "blockHash"), "blockHash") != block_hash:
+            raise IncompleteAnswer(f"traces of another block than {block_hash}")
+        if body.get("type") == "reward":
+            continue
+        owner = as_hash(get(body, "transactionHash"), "transactionHash")
+        if owner not in frames:
+            raise IncompleteAnswer(f"a trace of {owner}, which is not in block {block_hash}")
+        path = tuple(as_list(get(body, "traceAddress"), "traceAddress"))
+        frames[owner].append((path, body))
+    _require_count(block_hash, hashes, sum(bool(found) for found in frames.values()))
+    return {tx_hash: list(_flat(tx_hash, found)) for tx_hash, found in frames.items()}
+
+
+def _require_count(block_hash: str, hashes: Sequence[str], count: int) -> None:
+    if count != len(hashes):
+        raise IncompleteAnswer(
+            f"block {block_hash} has {len(hashes)} transactions, the node traced {count}"
+        )
+
+
+def _frames(tx_hash: str, root: Json) -> Iterator[Movement]:
+    """Yield what the frames below *root* moved, depth first, skipping all inside a failed one."""
+    waiting: list[tuple[Path, Json]] = [((), root)]
+    while waiting:
+        path, frame = waiting.pop()
+        if frame.get("error") is not None:
+            continue
+        if path and frame.get("type") in MOVING:
+            yield from _movement(
+                tx_hash, path, get(frame, "from"), frame.get("to"), frame.get("value")
+            )
+        inner = as_list(frame.get("calls") or [], "calls")
+        if inner and len(path) >= DEPTH_MAX:
+            raise IncompleteAnswer(f"the trace of {tx_hash} is deeper than calls can be")
+        waiting += [
+            ((*path, place), as_object(call, "a frame")) for place, call in enumerate(inner)
+        ][::-1]
+
+
+def _flat(tx_hash: str, found: Sequence[tuple[Path, Json]]) -> Iterator[Movement]:
+    """Yield what flat frames moved; a frame stands after the one around it."""
+    alive: dict[Path, bool] = {}
+    for path, body in found:
+        around = path[:-1]
+        if path and around not in alive:
+            raise IncompleteAnswer(f"a frame of {tx_hash} comes without the one around it")
+        alive[path] = body.get("error") is None and (not path or alive[around])
+        if path and alive[path] and body.get("type") in FLAT_MOVING:
+            yield from _flat_movement(tx_hash, path, body)
+
+
+def _flat_movement(tx_hash: str, path: Path, body: Json) -> Iterator[Movement]:
+    action = as_object(get(body, "action"), "an action")
+    kind = body["type"]
+    if kind == "suicide":
+        sender, recipient, value = (
+            get(action, "address"),
+            get(action, "refundAddress"),
+            get(action, "balance"),
+        )
+    elif kind == "create":
+        made = as_object(get(body, "result"), "a result")
+        sender, recipient, value = get(action, "from"), get(made, "address"), get(action, "value")
+    elif action.get("callType") != "call":
+        return
+    else:
+        sender, recipient, value = get(action, "from"), get(action, "to"), get(action, "value")
+    yield from _movement(tx_hash, path, sender, recipient, value)
+
+
+def _movement(
+    tx_hash: str, path: Path, sender: object, recipient: object, value: Any
+) -> Iterator[Movement]:
+    amount = 0 if value is None else as_int(value, "value")
+    if not amount:
+        return
+    payer, payee = as_address(sender, "from"), as_address(recipient, "to")
+    if payer != payee:
+        yield Movement(tx_hash, trace_position(path), payer, payee, None, amount)
