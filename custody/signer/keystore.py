@@ -9,7 +9,7 @@ generation and leaves the seed's ciphertext alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         version: of this format.
+        accounts: numbers of the BIP 44 accounts that this seed is for; empty: all of them.
         generation: which KEK the data key is wrapped with, counted from 1.
         kek_id: by which people tell one KEK from another; see `kek_id_of`.
     """
@@ -40,6 +41,7 @@ class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_id: str
     purpose: str
     version: int
+    accounts: list[int]
     generation: int
     kek_id: str
     wrap_nonce: bytes
@@ -48,24 +50,34 @@ class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ciphertext: bytes
 
 
-def seal(seed: bytes, kek: bytes, *, key_id: str, random: Callable[[int], bytes]) -> Sealed:
+def seal(
+    seed: bytes | bytearray,
+    kek: bytes,
+    *,
+    key_id: str,
+    random: Callable[[int], bytes],
+    accounts: Collection[int] = (),
+) -> Sealed:
     """Return *seed* encrypted under a fresh data key that is wrapped by *kek*.
 
     Args:
+        accounts: numbers of the BIP 44 accounts that the seed is for; empty: all of them.
         random: gives that many bytes nobody can guess; called for the key and both nonces.
     """
     data_key, wrap_nonce, nonce = random(KEY_BYTES), random(NONCE_BYTES), random(NONCE_BYTES)
-    associated = _associated(key_id, PURPOSE, VERSION)
+    numbers = sorted(set(accounts))
+    associated = _associated(key_id, PURPOSE, VERSION, numbers)
     return Sealed(
         key_id=key_id,
         purpose=PURPOSE,
         version=VERSION,
+        accounts=numbers,
         generation=1,
         kek_id=kek_id_of(kek),
         wrap_nonce=wrap_nonce,
         wrapped_key=AESGCM(kek).encrypt(wrap_nonce, data_key, _of_wrap(associated, 1)),
         nonce=nonce,
-        ciphertext=AESGCM(data_key).encrypt(nonce, seed, associated),
+        ciphertext=AESGCM(data_key).encrypt(nonce, bytes(seed), associated),
     )
 
 
@@ -75,7 +87,7 @@ def unseal(sealed: Sealed, kek: bytes) -> bytearray:
     Raises:
         KeystoreUnreadable: another KEK, another kind of keystore, or a changed byte.
     """
-    associated = _associated(sealed.key_id, sealed.purpose, sealed.version)
+    associated = _associated_with(sealed)
     data_key = _unwrap(sealed, kek, associated)
     try:
         return _open(bytes(data_key), sealed.nonce, sealed.ciphertext, associated)
@@ -94,7 +106,7 @@ def rewrap(sealed: Sealed, old: bytes, new: bytes, *, random: Callable[[int], by
     """
     if old == new:
         raise BadInput("the new key-encryption key is the old one", remedy="Make a fresh one")
-    associated = _associated(sealed.key_id, sealed.purpose, sealed.version)
+    associated = _associated_with(sealed)
     data_key = _unwrap(sealed, old, associated)
     nonce, generation = random(NONCE_BYTES), sealed.generation + 1
     try:
@@ -198,8 +210,12 @@ def _open(key: bytes, nonce: bytes, ciphertext: bytes, associated: bytes) -> byt
     return plain
 
 
-def _associated(key_id: str, purpose: str, version: int) -> bytes:
-    return f"{key_id}\n{purpose}\n{version}".encode()
+def _associated_with(sealed: Sealed) -> bytes:
+    return _associated(sealed.key_id, sealed.purpose, sealed.version, sealed.accounts)
+
+
+def _associated(key_id: str, purpose: str, version: int, accounts: list[int]) -> bytes:
+    return f"{key_id}\n{purpose}\n{version}\n{accounts}".encode()
 
 
 def _of_wrap(associated: bytes, generation: int) -> bytes:

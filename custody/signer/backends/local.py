@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from custody.signer.backends.port import Signature
@@ -16,19 +16,34 @@ ADDRESS_DEPTH: Final = ACCOUNT_DEPTH + 2
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LocalKeys:
-    """A seed's keys; implements `custody.signer.backends.port.KeyBackend`."""
+    """A seed's keys; implements `custody.signer.backends.port.KeyBackend`.
+
+    Attributes:
+        accounts: numbers of the BIP 44 accounts that the seed is for; empty: all of them.
+    """
 
     key_id: str
     root: PrivateNode
+    accounts: frozenset[int] = field(default_factory=frozenset)
 
     def __repr__(self) -> str:
         return f"LocalKeys({self.key_id!r}, …)"
+
+    def serves(self, path: str) -> bool:
+        """Tell whether *path* names a key of this seed."""
+        if not path.startswith("m/"):
+            return False
+        steps = parse_path(path)
+        if len(steps) < ACCOUNT_DEPTH:
+            return False
+        return not self.accounts or steps[ACCOUNT_DEPTH - 1] - HARDENED in self.accounts
 
     def account_xpub(self, path: str) -> str:
         """Return the extended public key of an account, and of nothing below or above it."""
         steps = parse_path(path)
         if len(steps) != ACCOUNT_DEPTH or any(step < HARDENED for step in steps):
             raise SignerRefused(f"{path} is not an account", remedy="Ask for m/44'/60'/0'")
+        self._require_served(path)
         return self.root.derive(path).xpub()
 
     def public_key(self, path: str) -> bytes:
@@ -43,4 +58,9 @@ class LocalKeys:
         steps = parse_path(path)
         if len(steps) != ADDRESS_DEPTH or any(step < HARDENED for step in steps[:ACCOUNT_DEPTH]):
             raise SignerRefused(f"{path} is not the path of an address")
+        self._require_served(path)
         return self.root.derive(path)
+
+    def _require_served(self, path: str) -> None:
+        if not self.serves(path):
+            raise SignerRefused(f"the seed of {self.key_id} is not for {path}")

@@ -136,6 +136,10 @@ class TokenKeys:
         """The token's label."""
         return self.token
 
+    def serves(self, path: str) -> bool:
+        """Tell whether *path* can be the label of a key, not a path of derivation."""
+        return not path.startswith("m/")
+
     def account_xpub(self, path: str) -> str:
         """Refuse: a token holds single keys."""
         raise SignerRefused(
@@ -161,6 +165,8 @@ class TokenKeys:
         """Make a key on the token and return its public key, 65 bytes."""
         if not 0 < len(label) <= LABEL_LENGTH_MAX or not label.isprintable():
             raise BadInput(f"a label has 1 to {LABEL_LENGTH_MAX} printable letters")
+        if not self.serves(label):
+            raise BadInput(f"{label} would be taken for a path of derivation")
         if label in self.labels():
             raise Refused(f"{label} is there already", where=f"token {self.token}")
         with (
