@@ -216,15 +216,21 @@ class _BoundedResponse(aiohttp.ClientResponse):
 
     async def read(self) -> bytes:
         if self._body is None:
-            parts, size = [], 0
-            async for part in self.content.iter_any():
-                size += len(part)
-                if size > ANSWER_BYTES_MAX:
-                    self.close()
-                    raise aiohttp.ClientPayloadError(f"more than {ANSWER_BYTES_MAX} bytes")
-                parts.append(part)
-            self._body = b"".join(parts)
+            try:
+                self._body = await self._read_bounded()
+            except BaseException:
+                self.close()
+                raise
         return self._body
+
+    async def _read_bounded(self) -> bytes:
+        parts, size = [], 0
+        async for part in self.content.iter_any():
+            size += len(part)
+            if size > ANSWER_BYTES_MAX:
+                raise aiohttp.ClientPayloadError(f"more than {ANSWER_BYTES_MAX} bytes")
+            parts.append(part)
+        return b"".join(parts)
 
 
 def _unavailable(what: str, error: Exception) -> NodeUnavailable:
