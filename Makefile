@@ -2,7 +2,7 @@
 # installed into .venv (and .bootstrap, where uv is missing) by the first target that is run.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check bench soak clean bootstrap anvil hledger softhsm
+.PHONY: help demo up test check bench soak clean bootstrap anvil hledger bitcoind softhsm
 
 BIN := .venv/bin
 # Two workers: measured, a third only waits for the database server.
@@ -22,7 +22,7 @@ demo: bootstrap ## carry real value through the whole bridge, then prove the boo
 up: bootstrap ## run the bridge with embedded components until Ctrl-C
 	@$(BIN)/causeway up
 
-test: bootstrap anvil hledger softhsm ## run every test on real PostgreSQL
+test: bootstrap anvil hledger bitcoind softhsm ## run every test on real PostgreSQL
 	@$(BIN)/pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
 
 # Each of the four says what it has to say, also after another one has failed.
@@ -37,7 +37,7 @@ check: bootstrap ## format, lint, import contracts, types
 bench: bootstrap anvil ## run the benchmarks (BENCH=prefix for a group)
 	@$(BIN)/causeway bench $(BENCH)
 
-soak: bootstrap anvil hledger softhsm ## random tests with fresh seeds (SOAK_MINUTES=30), then SOAK_TRANSFERS in one book
+soak: bootstrap anvil hledger bitcoind softhsm ## random tests with fresh seeds (SOAK_MINUTES=30), then SOAK_TRANSFERS in one book
 	@scripts/soak $(SOAK_MINUTES)
 	@$(BIN)/causeway bench ledger_growth --size $(SOAK_TRANSFERS)
 
@@ -57,3 +57,6 @@ hledger:
 
 softhsm:
 	@scripts/fetch-softhsm
+
+bitcoind:
+	@scripts/fetch-bitcoind
