@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from chain.errors import (
@@ -16,6 +16,7 @@ from chain.errors import (
     CallReverted,
     IncompleteAnswer,
     NodeTrouble,
+    NodeUnavailable,
     UnreadableAnswer,
     WrongChain,
 )
@@ -44,7 +45,7 @@ from chain.evm.refusals import (
     says_block_gone,
     says_call_fails,
 )
-from chain.evm.rpc import TIMEOUT_S, Rpc, RpcRefusal
+from chain.evm.rpc import BATCH_MAX, TIMEOUT_S, Rpc, RpcRefusal
 from chain.evm.transactions import SignedTransaction, decode_signed
 from chain.model import (
     Block,
@@ -285,28 +286,77 @@ class EvmGateway:
         return CallResult(succeeded=True, returned=as_bytes(answer, "what the call returns"))
 
     async def broadcast_many(self, items: Sequence[tuple[bytes, str]]) -> list[BroadcastReport]:
-        """Send several, each once, in order."""
-        return [await self.broadcast(raw, tx_hash) for raw, tx_hash in items]
+        """Send several, each once and in order, in batches of up to `BATCH_MAX`."""
+        reports: list[BroadcastReport] = []
+        for first in range(0, len(items), BATCH_MAX):
+            reports += await self._broadcast(items[first : first + BATCH_MAX])
+        return reports
 
     async def broadcast(self, raw: bytes, tx_hash: str) -> BroadcastReport:
         """Send *raw* once; classify by hash and by `chain.evm.refusals`."""
+        (report,) = await self._broadcast([(raw, tx_hash)])
+        return report
+
+    async def _broadcast(self, items: Sequence[tuple[bytes, str]]) -> list[BroadcastReport]:
+        """Send what can be sent in one request, after the chain id was asserted."""
+        read = [self._read_signed(raw, tx_hash) for raw, tx_hash in items]
+        signed = [item for item in read if isinstance(item, SignedTransaction)]
+        said = iter(await self._send([raw for raw, _ in items], read) if signed else [])
+        return [
+            item if isinstance(item, BroadcastReport) else await self._judge(next(said), item)
+            for item in read
+        ]
+
+    def _read_signed(self, raw: bytes, tx_hash: str) -> SignedTransaction | BroadcastReport:
         try:
             signed = decode_signed(raw, chain_id=self.network_id)
         except BadTransaction as error:
             return BroadcastReport(BroadcastOutcome.REJECTED, error.what)
         if signed.tx_hash != tx_hash:
             return BroadcastReport(BroadcastOutcome.REJECTED, f"the bytes are {signed.tx_hash}")
+        return signed
+
+    async def _send(
+        self, raws: Sequence[bytes], read: Sequence[SignedTransaction | BroadcastReport]
+    ) -> list[Any]:
+        """Return what the node says to each that is to be sent: a hash, a refusal or trouble."""
+        calls = [
+            ("eth_sendRawTransaction", ("0x" + raw.hex(),))
+            for raw, item in zip(raws, read, strict=True)
+            if isinstance(item, SignedTransaction)
+        ]
         try:
             await self.chain_id()
-            said = as_hash(
-                await self._rpc.ask_once("eth_sendRawTransaction", "0x" + raw.hex()), "the hash"
-            )
-        except RpcRefusal as refusal:
-            return await self._explain(refusal, signed)
         except NodeTrouble as trouble:
+            return [NodeUnavailable(trouble.what)] * len(calls)
+        try:
+            if len(calls) > 1:
+                return await self._rpc.ask_many_once(calls)
+        except RpcRefusal:
+            # A batch that is refused as a whole was not looked into: one after the other, then.
+            pass
+        except NodeTrouble as trouble:
+            return [trouble] * len(calls)
+        return [await self._send_one(method, *params) for method, params in calls]
+
+    async def _send_one(self, method: str, *params: Any) -> Any:
+        try:
+            return await self._rpc.ask_once(method, *params)
+        except NodeTrouble as trouble:
+            return trouble
+
+    async def _judge(self, said: Any, signed: SignedTransaction) -> BroadcastReport:
+        """Say what is known after the node said a hash, a refusal, or nothing."""
+        if isinstance(said, RpcRefusal):
+            return await self._explain(said, signed)
+        if isinstance(said, NodeTrouble):
+            return BroadcastReport(BroadcastOutcome.UNKNOWN, said.what)
+        try:
+            found = as_hash(said, "the hash")
+        except UnreadableAnswer as trouble:
             return BroadcastReport(BroadcastOutcome.UNKNOWN, trouble.what)
-        if said != tx_hash:
-            return BroadcastReport(BroadcastOutcome.UNKNOWN, f"the node answered {said}")
+        if found != signed.tx_hash:
+            return BroadcastReport(BroadcastOutcome.UNKNOWN, f"the node answered {found}")
         return BroadcastReport(BroadcastOutcome.ACCEPTED)
 
     async def find_transaction(self, tx_hash: str) -> TransactionOutcome | None:

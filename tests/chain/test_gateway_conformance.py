@@ -8,7 +8,15 @@ import pytest
 
 from chain.errors import BlockGone, CallReverted
 from chain.evm.transactions import erc20_transfer_data, transaction_hash
-from chain.model import Block, BroadcastOutcome, BroadcastReport, Movement, WatchList
+from chain.model import (
+    Block,
+    BroadcastOutcome,
+    BroadcastReport,
+    CallResult,
+    Movement,
+    PendingMovement,
+    WatchList,
+)
 from chain.simulators.testing import dev_account, sign_transaction, transfer_token
 from tests.chain.conftest import ETHER, TOKENS, Stage
 
@@ -273,3 +281,93 @@ async def test_finality_lies_at_or_below_the_head(stage: Stage) -> None:
 
 async def test_the_chain_id_is_the_configured_one(stage: Stage) -> None:
     assert await stage.gateway.chain_id() == 31337
+
+
+async def test_a_range_holds_what_its_blocks_hold_one_by_one(stage: Stage) -> None:
+    first = await mine(stage, sign_transaction(ANN, 0, to=CAROL.address, value=3))
+    await stage.mine()
+    await mine(stage, transfer_token(BOB, 0, stage.token, to=CAROL.address, amount=4))
+    await mine(stage, transfer_token(BOB, 1, stage.token, to=ANN.address, amount=5))
+    last = await mine(stage, sign_transaction(BOB, 2, to=ANN.address, value=6))
+    ours = watch(stage, CAROL.address, BOB.address)
+
+    run = await stage.gateway.contents_of_range(first, last, ours)
+
+    assert [contents.block for contents in (run[0], run[-1])] == [first, last]
+    assert run == [await stage.gateway.contents(item.block, ours) for item in run]
+    assert [sum(m.amount for m in item.movements) for item in run] == [3, 0, 4, 5, 6]
+    assert [len(item.outcomes) for item in run] == [0, 0, 1, 1, 1]
+
+
+async def test_a_range_that_ends_on_a_block_that_is_gone_is_trouble(stage: Stage) -> None:
+    first = await mine(stage)
+    last = await mine(stage, sign_transaction(ANN, 0, to=CAROL.address, value=1))
+    await stage.reorg(1)
+
+    with pytest.raises(BlockGone):
+        await stage.gateway.contents_of_range(first, last, watch(stage))
+
+
+async def test_what_waits_for_us_is_shown_and_says_what_would_replace_it(stage: Stage) -> None:
+    native = sign_transaction(ANN, 0, to=CAROL.address, value=3)
+    token = transfer_token(BOB, 0, stage.token, to=CAROL.address, amount=4)
+    other = transfer_token(BOB, 1, stage.token, to=ANN.address, amount=5)
+    for raw in (native, token, other):
+        await send(stage, raw)
+
+    found = await stage.gateway.pending(watch(stage))
+
+    assert sorted(found, key=lambda item: item.amount) == [
+        PendingMovement(hash_of(native), ANN.address, 0, CAROL.address, None, 3),
+        PendingMovement(hash_of(token), BOB.address, 0, CAROL.address, stage.token, 4),
+    ]
+    await stage.mine()
+    assert await stage.gateway.pending(watch(stage)) == ()
+
+
+async def test_several_are_sent_at_once_and_each_has_its_own_answer(stage: Stage) -> None:
+    good = [sign_transaction(ANN, nonce, to=CAROL.address, value=1) for nonce in range(3)]
+    foreign = sign_transaction(ANN, 3, to=CAROL.address, value=1, chain_id=1)
+    poor = sign_transaction(BOB, 0, to=CAROL.address, value=1_000_000 * ETHER)
+    items = [(bytes.fromhex(raw[2:]), hash_of(raw)) for raw in (good[0], foreign, good[1], poor)]
+    last = [(bytes.fromhex(good[2][2:]), hash_of(good[2]))]
+
+    reports = await stage.gateway.broadcast_many([*items, *items[:1], *last])
+    await stage.mine()
+
+    accepted, rejected, unknown = (
+        BroadcastOutcome.ACCEPTED,
+        BroadcastOutcome.REJECTED,
+        BroadcastOutcome.UNKNOWN,
+    )
+    found = [report.outcome for report in reports]
+    assert found == [accepted, rejected, accepted, unknown, accepted, accepted]
+    assert await stage.gateway.next_nonce(ANN.address) == 3
+
+
+async def test_code_is_where_contracts_are(stage: Stage) -> None:
+    assert await stage.gateway.code_at(stage.token)
+    assert await stage.gateway.code_at(CAROL.address) == b""
+
+
+async def test_a_call_is_tried_out_without_being_sent(stage: Stage) -> None:
+    async def transfer(sender: str) -> CallResult:
+        return await stage.gateway.simulate(
+            sender=sender, recipient=stage.token, data=erc20_transfer_data(ANN.address, 5)
+        )
+
+    assert await transfer(BOB.address) == CallResult(True, (1).to_bytes(32, "big"))
+    refused = await transfer(CAROL.address)
+    assert (refused.succeeded, refused.returned) == (False, b"")
+    assert refused.revert
+
+
+async def test_one_node_counts_for_itself_and_only_for_the_blocks_it_has(stage: Stage) -> None:
+    block = await mine(stage, sign_transaction(ANN, 0, to=CAROL.address, value=1))
+    (head,) = await stage.gateway.heads()
+
+    assert (head.block, head.trouble) == (block, "")
+    assert stage.gateway.quorum == 1
+    assert await stage.gateway.has_block(block) == 1
+    await stage.reorg(1)
+    assert await stage.gateway.has_block(block) == 0
