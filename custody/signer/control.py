@@ -1,0 +1,322 @@
+"""What is in force in the signer: people, limits, policy, wallets, destinations, freezes. Pure.
+
+It begins with the rules of the first start (genesis) and changes only by control messages, each
+checked against what was in force when it came. The log keeps every message, so `apply_control` over
+the log gives the same state again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from chain.evm.addresses import parse_address
+from custody.control_messages import (
+    BODY_ITEMS_MAX,
+    ONE_PERSON,
+    SIGNATURES_MAX,
+    Body,
+    ControlKind,
+    ControlMessage,
+    DestinationAllowed,
+    DestinationRevoked,
+    Frozen,
+    LimitsInForce,
+    OperatorsInForce,
+    PayoutDead,
+    PolicyInForce,
+    ScopeKind,
+    Thawed,
+    WalletPinned,
+    read_body,
+)
+from custody.signer.errors import SignerRefused
+from custody.signer.rules import Rules, check_limits, check_operators
+from kernel.clock import to_unix_ms
+from kernel.errors import BadInput, CausewayError
+from registry.authority import verify_signature
+from registry.model import Operator
+
+BODIES: Final[Mapping[ControlKind, type[Body]]] = {
+    ControlKind.OPERATORS: OperatorsInForce,
+    ControlKind.LIMITS: LimitsInForce,
+    ControlKind.POLICY: PolicyInForce,
+    ControlKind.WALLET: WalletPinned,
+    ControlKind.DESTINATION_ALLOW: DestinationAllowed,
+    ControlKind.DESTINATION_REVOKE: DestinationRevoked,
+    ControlKind.FREEZE: Frozen,
+    ControlKind.THAW: Thawed,
+    ControlKind.PAYOUT_DEAD: PayoutDead,
+}
+ADMINISTRATIVE: Final = frozenset(
+    {ControlKind.OPERATORS, ControlKind.LIMITS, ControlKind.POLICY, ControlKind.WALLET}
+)
+COOLING_OFF_S_MAX: Final = 366 * 86_400
+FREEZES_MAX: Final = 1_000
+MS: Final = 1_000
+
+PlaceKey = tuple[str, int, str]
+"""(party, network id, address)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where coins of a party may go, from *usable_ms* on (milliseconds since 1970)."""
+
+    id: UUID
+    usable_ms: int
+
+
+@dataclass(slots=True)
+class InForce:
+    """Everything that the signer goes by."""
+
+    operators: OperatorsInForce
+    limits: LimitsInForce
+    policy_version: int | None = None
+    policies_ended: dict[int, int] = field(default_factory=dict)
+    """When a policy version was replaced, in milliseconds."""
+    wallets: dict[str, WalletPinned] = field(default_factory=dict)
+    destinations: dict[PlaceKey, Destination] = field(default_factory=dict)
+    places: dict[UUID, PlaceKey] = field(default_factory=dict)
+    revoked: set[UUID] = field(default_factory=set)
+    freezes: dict[UUID, Frozen] = field(default_factory=dict)
+    thawed: set[UUID] = field(default_factory=set)
+    messages: dict[str, int] = field(default_factory=dict)
+    """Record numbers of the messages taken, by their digests."""
+
+    @classmethod
+    def of(cls, rules: Rules) -> InForce:
+        """Return what the rules of the first start put in force."""
+        return cls(
+            operators=rules.operators_in_force(),
+            limits=rules.limits_in_force(),
+            policy_version=rules.policy_version,
+            wallets={item.wallet: item for item in rules.wallets},
+        )
+
+    def operator(self, code: str) -> Operator:
+        """Return the pinned operator."""
+        key = self.operators.operators.get(code)
+        if key is None:
+            raise SignerRefused(f"{code} is not an approver that the signer knows")
+        return Operator(code=code, public_key=bytes.fromhex(key), roles=frozenset())
+
+    def find_freeze(self, scopes: Mapping[ScopeKind, set[str]]) -> Frozen | None:
+        """Return a closed switch for any of these names; a global one always is for all."""
+        for item in self.freezes.values():
+            if item.scope is ScopeKind.GLOBAL or item.name in scopes.get(item.scope, set()):
+                return item
+        return None
+
+
+def check_control(state: InForce, message: ControlMessage) -> Body:
+    """Return the message's body if it may come into force now.
+
+    Raises:
+        SignerRefused: too few signatures, one that is false, a version out of order, an id that is
+            spent, or a content that makes no sense.
+    """
+    try:
+        body = read_body(message.kind, message.body, BODIES[message.kind])
+        _check_quorum(state, message)
+        _CHECKS[message.kind](state, body)
+    except SignerRefused:
+        raise
+    except (CausewayError, ValueError) as error:
+        what = error.what if isinstance(error, CausewayError) else str(error)
+        raise SignerRefused(what) from error
+    return body
+
+
+def apply_control(
+    state: InForce, kind: ControlKind, body: Body, *, digest: str, index: int, at_ms: int
+) -> None:
+    """Put a checked message in force; it stands in the log as record *index* since *at_ms*."""
+    state.messages[digest] = index
+    change = _CHANGES.get(kind)
+    if change is not None:
+        change(state, body, at_ms)
+
+
+def _put_operators(state: InForce, body: Any, _: int) -> None:
+    state.operators = body
+
+
+def _put_limits(state: InForce, body: Any, _: int) -> None:
+    state.limits = body
+
+
+def _put_policy(state: InForce, body: Any, at_ms: int) -> None:
+    if state.policy_version is not None:
+        state.policies_ended[state.policy_version] = at_ms
+    state.policy_version = body.version
+
+
+def _put_wallet(state: InForce, body: Any, _: int) -> None:
+    state.wallets[body.wallet] = body
+
+
+def _revoke(state: InForce, body: Any, _: int) -> None:
+    state.revoked.add(body.id)
+    place = state.places.get(body.id)
+    if place is None:
+        return
+    found = state.destinations.get(place)
+    if found is not None and found.id == body.id:
+        del state.destinations[place]
+
+
+def _freeze(state: InForce, body: Any, _: int) -> None:
+    state.freezes[body.id] = body
+
+
+def _thaw(state: InForce, body: Any, _: int) -> None:
+    state.thawed.add(body.id)
+    state.freezes.pop(body.id, None)
+
+
+def _allow(state: InForce, body: Any, at_ms: int) -> None:
+    proposed = to_unix_ms(datetime.fromisoformat(body.proposed_at))
+    cooling_s = max(body.cooling_off_s, state.limits.cooling_off_s_min)
+    place = (body.party, body.chain_id, body.address)
+    state.places[body.id] = place
+    # Allowed anew by two people: the newer terms hold, and it cools off once more.
+    state.destinations[place] = Destination(body.id, max(proposed, at_ms) + cooling_s * MS)
+
+
+def _check_quorum(state: InForce, message: ControlMessage) -> None:
+    people = state.operators
+    if len(message.signatures) > SIGNATURES_MAX:
+        raise SignerRefused(f"more than {SIGNATURES_MAX} signatures")
+    needed = 1 if message.kind in ONE_PERSON else people.quorum
+    signed, payload = set(), message.signed_bytes()
+    for item in message.signatures:
+        if item.operator in people.services:
+            raise SignerRefused(f"{item.operator} is a service, not a person")
+        if message.kind in ADMINISTRATIVE and people.administrators:
+            _require_administrator(people, item.operator)
+        verify_signature(state.operator(item.operator), payload, item.signature)
+        signed.add(item.operator)
+    if len(signed) < needed:
+        raise SignerRefused(
+            f"{len(signed)} of {needed} people have signed this {message.kind} message",
+            remedy="Have more operators that the signer knows sign the same bytes",
+        )
+
+
+def _require_administrator(people: OperatorsInForce, code: str) -> None:
+    if code not in people.administrators:
+        raise SignerRefused(f"{code} does not administer the signer")
+
+
+def _check_operators(state: InForce, body: Any) -> None:
+    _require_next("operators", state.operators.version, body.version)
+    check_operators(body)
+
+
+def _check_limits(state: InForce, body: Any) -> None:
+    _require_next("limits", state.limits.version, body.version)
+    check_limits(body)
+
+
+def _check_policy(state: InForce, body: Any) -> None:
+    # The numbers of proposals that nobody approved are left out, so they grow and may jump.
+    now = state.policy_version
+    if body.version < 1 or (now is not None and body.version <= now):
+        raise SignerRefused(f"policy {body.version} does not come after {now}")
+
+
+def _check_wallet(state: InForce, body: Any) -> None:
+    before = state.wallets.get(body.wallet)
+    _require_next(f"wallet {body.wallet}", 0 if before is None else before.version, body.version)
+    if len(state.wallets) >= BODY_ITEMS_MAX and before is None:
+        raise SignerRefused(f"more than {BODY_ITEMS_MAX} wallets")
+    for other in state.wallets.values():
+        if other.wallet != body.wallet and not other.ended and not body.ended:
+            require_apart(other, body)
+
+
+def require_apart(first: WalletPinned, second: WalletPinned) -> None:
+    """Refuse two wallets of which one has the other's keys."""
+    paths = sorted((f"{first.account_path}/", f"{second.account_path}/"), key=len)
+    if first.chain == second.chain and paths[1].startswith(paths[0]):
+        raise SignerRefused(f"{first.wallet} and {second.wallet} would have the same keys")
+
+
+def _check_allow(state: InForce, body: Any) -> None:
+    if body.id in state.revoked:
+        raise SignerRefused(f"destination {body.id} was revoked and does not come back")
+    if body.id in state.places:
+        raise SignerRefused(f"destination {body.id} was allowed with other terms")
+    if state.limits.chains.get(body.chain) != body.chain_id:
+        raise SignerRefused(f"{body.chain} with chain id {body.chain_id} is not signed for")
+    if parse_address(body.address) != body.address:
+        raise SignerRefused(f"{body.address} is not in its one spelling (EIP-55)")
+    if not 0 <= body.cooling_off_s <= COOLING_OFF_S_MAX:
+        raise SignerRefused(f"a cooling-off of {body.cooling_off_s} s")
+    to_unix_ms(datetime.fromisoformat(body.proposed_at))
+
+
+def _check_revoke(state: InForce, body: Any) -> None:
+    # An id that was never allowed may be revoked, too: then it never will be.
+    if body.id in state.revoked:
+        raise SignerRefused(f"destination {body.id} is revoked already")
+
+
+def _check_freeze(state: InForce, body: Any) -> None:
+    if body.id in state.thawed:
+        raise SignerRefused(f"freeze {body.id} was opened and does not come back")
+    if body.id in state.freezes:
+        raise SignerRefused(f"freeze {body.id} stands with other words")
+    if (body.scope is ScopeKind.GLOBAL) is not (body.name == ""):
+        raise SignerRefused("a global freeze has no name, and every other one has")
+    if len(state.freezes) >= FREEZES_MAX:
+        raise SignerRefused(f"{FREEZES_MAX} switches are closed", remedy="Freeze globally")
+
+
+def _check_thaw(state: InForce, body: Any) -> None:
+    # A freeze that never came here may be opened, too: then it never closes anything.
+    if body.id in state.thawed:
+        raise SignerRefused(f"freeze {body.id} is open already")
+
+
+def _check_dead(_: InForce, body: Any) -> None:
+    parse_address(body.sender)
+    digits = body.spent_by.removeprefix("0x")
+    if len(digits) != 64 or body.spent_by != f"0x{digits.lower()}":
+        raise BadInput(f"{body.spent_by} is not the hash of a transaction")
+    int(digits, 16)
+
+
+def _require_next(what: str, now: int, version: int) -> None:
+    if version != now + 1:
+        raise SignerRefused(f"{what} is at version {now}; {version} is not the next")
+
+
+_CHECKS: Final[Mapping[ControlKind, Callable[[InForce, Any], None]]] = {
+    ControlKind.OPERATORS: _check_operators,
+    ControlKind.LIMITS: _check_limits,
+    ControlKind.POLICY: _check_policy,
+    ControlKind.WALLET: _check_wallet,
+    ControlKind.DESTINATION_ALLOW: _check_allow,
+    ControlKind.DESTINATION_REVOKE: _check_revoke,
+    ControlKind.FREEZE: _check_freeze,
+    ControlKind.THAW: _check_thaw,
+    ControlKind.PAYOUT_DEAD: _check_dead,
+}
+
+_CHANGES: Final[Mapping[ControlKind, Callable[[InForce, Any, int], None]]] = {
+    ControlKind.OPERATORS: _put_operators,
+    ControlKind.LIMITS: _put_limits,
+    ControlKind.POLICY: _put_policy,
+    ControlKind.WALLET: _put_wallet,
+    ControlKind.DESTINATION_ALLOW: _allow,
+    ControlKind.DESTINATION_REVOKE: _revoke,
+    ControlKind.FREEZE: _freeze,
+    ControlKind.THAW: _thaw,
+}
+"""A dead payout changes the memory of what was signed, not what is in force."""
