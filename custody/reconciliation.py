@@ -2,47 +2,63 @@
 
 At the block where the cursor stands, for every wallet and asset: debits (posted and pending) less
 credits posted of ``custody:<wallet>`` equal what the node says its addresses hold after that block.
-There is no tolerance.
+There is no tolerance. `reconcile_chain` compares; `reconcile` also says where exactly they differ,
+records the run, ages what stays open, and freezes a wallet whose coins are missing.
+
+The books are read in one snapshot; the node is asked afterwards, outside any transaction, about
+exactly that block. So a block that arrives meanwhile disturbs nothing, and a block that the node
+has lost is `BlockGone`, not a difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
+from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import get_cursor
 from chain.model import Block
 from chain.ports import ChainGateway
-from custody import store
+from custody import reconciliation_model, store, tables
+from custody import reconciliation_store as runs
+from custody.address_books import list_holdings
+from custody.balance_reading import Progress, Wanted, read_balances
+from custody.control_messages import ScopeKind
+from custody.deposit_model import Deposit, DepositState
 from custody.errors import NotPossible
-from custody.model import Address, custody_account
-from kernel.money import rescale
+from custody.freezes import Scope, close_automatically
+from custody.model import Address, AddressPurpose, custody_account
+from custody.payout_model import ForeignState
+from custody.payout_tables import foreign_spend
+from custody.reconciliation_items import Arrived, Known, Place, age, itemise
+from custody.reconciliation_model import Difference, Item, Reason, Run, RunRow
+from custody.surplus import DELTA, book_surpluses, reverse_explained
+from kernel.db import transact
+from kernel.events import DomainEvent, next_version, record
+from kernel.ids import derive_id
+from kernel.money import Rounding, rescale
 from ledger.model import Balance
 from ledger.queries import list_accounts
 from registry.model import ChainAsset
 from registry.queries import get_asset, list_chain_assets, list_wallets
 
-ADDRESSES_MAX: Final = 10_000
+Reconciled = reconciliation_model.Reconciled
+
+ADDRESSES_MAX: Final = 250_000
 """Addresses asked about in one reconciliation, at most."""
+ENTITY: Final = "difference"
+ACTOR: Final = "system:reconciliation"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciled:
-    """One wallet and asset at one block; amounts in smallest units of the asset."""
-
-    wallet: str
-    asset: str
-    ledger: int
-    chain: int
-    block: Block
-
-    @property
-    def difference(self) -> int:
-        """Return what the chain has more than the ledger; 0 where all is right."""
-        return self.chain - self.ledger
+get_run = runs.get_run
+list_runs = runs.list_runs
+list_items = runs.list_items
+list_differences = runs.list_differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,43 +69,105 @@ class _Books:
     wallets: tuple[str, ...]
     addresses: tuple[Address, ...]
     assets: tuple[tuple[ChainAsset, int], ...]
-    held: Mapping[tuple[str, str], int]
+    balances: Mapping[tuple[str, str], Balance]
+    rows: Mapping[tuple[str, str], int]
+    arrived: tuple[Arrived, ...]
+    spends: Mapping[tuple[str, str], int]
+    booked: Mapping[tuple[str, str], int]
+
+    def held(self, wallet: str, asset: str) -> int:
+        """Return what the ledger says a wallet holds on the chain."""
+        balance = self.balances.get((custody_account(wallet), asset))
+        return 0 if balance is None else held_in_custody(balance)
 
 
 async def reconcile_chain(
-    engine: AsyncEngine, gateway: ChainGateway, chain: str, *, book: int
+    engine: AsyncEngine,
+    gateway: ChainGateway,
+    chain: str,
+    *,
+    book: int,
+    progress: Progress | None = None,
 ) -> list[Reconciled]:
     """Compare every wallet and registered asset of a chain; by wallet and asset.
-
-    The books are read in one snapshot; the node is asked afterwards, outside any transaction, about
-    exactly that block.
 
     Raises:
         NotPossible: no block was ever read, or too many addresses.
         BlockGone: the node has lost the block meanwhile; ask again.
     """
-    async with engine.connect() as plain:
-        # Cursor and balances must be of one moment, or a block committed between would show.
-        conn = await plain.execution_options(isolation_level="REPEATABLE READ")
-        async with conn.begin():
-            books = await _read_books(conn, chain, book=book)
-    result = []
-    for wallet in books.wallets:
-        mine = [item.address for item in books.addresses if item.wallet == wallet]
-        for on_chain, scale in books.assets:
-            total = 0
-            for address in mine:
-                total += await gateway.balance(address, on_chain.contract, at=books.block)
-            result.append(
-                Reconciled(
-                    wallet=wallet,
-                    asset=on_chain.asset,
-                    ledger=books.held.get((custody_account(wallet), on_chain.asset), 0),
-                    chain=rescale(total, on_chain.decimals, scale),
-                    block=books.block,
-                )
-            )
-    return result
+    books = await _read_books(engine, chain, book=book)
+    return _figures(books, await _ask(gateway, books, progress))
+
+
+async def reconcile(
+    engine: AsyncEngine,
+    gateway: ChainGateway,
+    chain: str,
+    *,
+    book: int,
+    now: datetime,
+    dust: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Compare, say where and why, and record it; a wallet whose coins are missing is frozen.
+
+    What was booked as a surplus and has been explained since is reversed first.
+
+    Args:
+        engine: the database, as the runtime role.
+        gateway: the node of *chain*.
+        chain: the chain's code.
+        book: the book.
+        now: the time of the run.
+        dust: smallest amounts worth anything, by asset.
+        progress: told how many balances were read.
+
+    Raises:
+        NotPossible: no block was ever read, or too many addresses.
+        BlockGone: the node has lost the block meanwhile; ask again.
+    """
+    await transact(engine, lambda conn: reverse_explained(conn, chain, book=book, now=now))
+    books = await _read_books(engine, chain, book=book)
+    on_chain = await _ask(gateway, books, progress)
+    figures = _figures(books, on_chain)
+    places = [
+        Place(item.address, item.wallet, item.purpose is AddressPurpose.HOT)
+        for item in books.addresses
+    ]
+    known = _known(books, traces=getattr(gateway, "traces", False), dust=dust or {})
+    items = itemise(figures, places, books.rows, on_chain, known)
+    run = Run(
+        id=derive_id(now, "reconciliation", book, chain, books.block.hash),
+        book=book,
+        chain=chain,
+        block=books.block,
+        figures=tuple(figures),
+        items=tuple(items),
+        addresses=len(books.addresses),
+        at=now,
+    )
+    await transact(engine, lambda conn: _record(conn, run))
+    return run
+
+
+async def reconcile_turn(
+    engine: AsyncEngine,
+    gateway: ChainGateway,
+    chain: str,
+    *,
+    book: int,
+    now: datetime,
+    dust: Mapping[str, int] | None = None,
+) -> tuple[Run, list[Deposit]]:
+    """Do what the scheduled job does: reconcile, then book what two runs show and nobody explains.
+
+    Raises:
+        NotPossible: no block was ever read, or too many addresses.
+        ChainHalted: nothing is booked on a chain that people have to look at.
+        BlockGone: the node has lost the block meanwhile; call again.
+    """
+    run = await reconcile(engine, gateway, chain, book=book, now=now, dust=dust)
+    return run, await book_surpluses(engine, gateway, chain, book=book, now=now)
 
 
 def held_in_custody(balance: Balance) -> int:
@@ -97,7 +175,23 @@ def held_in_custody(balance: Balance) -> int:
     return balance.debits_posted + balance.debits_pending - balance.credits_posted
 
 
-async def _read_books(conn: AsyncConnection, chain: str, *, book: int) -> _Books:
+async def explain_run(conn: AsyncConnection, run_id: UUID) -> tuple[RunRow, list[Item]]:
+    """Return a run and its items, as they were when it was made."""
+    return await runs.get_run(conn, run_id), await runs.list_items(conn, run_id)
+
+
+# The books.
+
+
+async def _read_books(engine: AsyncEngine, chain: str, *, book: int) -> _Books:
+    async with engine.connect() as plain:
+        # Cursor and balances must be of one moment, or a block committed between would show.
+        conn = await plain.execution_options(isolation_level="REPEATABLE READ")
+        async with conn.begin():
+            return await _gather(conn, chain, book)
+
+
+async def _gather(conn: AsyncConnection, chain: str, book: int) -> _Books:
     block = await get_cursor(conn, chain)
     if block is None:
         raise NotPossible(f"no block of {chain} was read yet", remedy="Follow the chain first")
@@ -105,17 +199,187 @@ async def _read_books(conn: AsyncConnection, chain: str, *, book: int) -> _Books
     if len(addresses) > ADDRESSES_MAX:
         raise NotPossible(f"{len(addresses)} addresses are more than {ADDRESSES_MAX}")
     wallets = await list_wallets(conn, chain)
-    assets = [
-        (item, (await get_asset(conn, item.asset)).scale)
-        for item in await list_chain_assets(conn, chain)
-    ]
+    arrived, booked = await _arrivals(conn, chain)
     return _Books(
         block=block,
         wallets=tuple(wallet.code for wallet in wallets),
         addresses=tuple(addresses),
-        assets=tuple(assets),
-        held={
-            (account.path, account.asset): held_in_custody(account.balance)
+        assets=tuple(
+            [
+                (item, (await get_asset(conn, item.asset)).scale)
+                for item in await list_chain_assets(conn, chain)
+            ]
+        ),
+        balances={
+            (account.path, account.asset): account.balance
             for account in await list_accounts(conn, book, "custody:")
+        },
+        rows=await list_holdings(conn, chain, book),
+        arrived=tuple(arrived),
+        spends=await _spends(conn, chain),
+        booked=booked,
+    )
+
+
+async def _arrivals(
+    conn: AsyncConnection, chain: str
+) -> tuple[list[Arrived], dict[tuple[str, str], int]]:
+    """Return what arrived and does not count, and what was booked as a surplus."""
+    table = tables.deposit
+    outside = (DepositState.QUARANTINED, DepositState.ORPHANED)
+    rows = await conn.execute(
+        select(table).where(
+            table.c.chain == chain,
+            table.c.state.in_([str(s) for s in outside]) | table.c.position.startswith(DELTA),
+        )
+    )
+    arrived, booked = [], defaultdict[tuple[str, str], int](int)
+    for row in rows:
+        if row.state not in outside:
+            booked[row.address, row.asset] += int(row.amount)
+            continue
+        reason = Reason.ORPHANED if row.state == DepositState.ORPHANED else Reason.QUARANTINED
+        if not row.asset:
+            reason = Reason.UNREGISTERED_TOKEN
+        if reason is Reason.UNREGISTERED_TOKEN and row.state == DepositState.ORPHANED:
+            continue
+        arrived.append(
+            Arrived(
+                wallet=row.wallet,
+                address=row.address,
+                asset=row.asset,
+                contract=row.contract,
+                amount=int(row.amount),
+                tx_hash=row.tx_hash,
+                reason=reason,
+            )
+        )
+    return arrived, dict(booked)
+
+
+async def _spends(conn: AsyncConnection, chain: str) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    query = select(foreign_spend.c.legs).where(
+        foreign_spend.c.chain == chain, foreign_spend.c.state == ForeignState.INCLUDED
+    )
+    for (legs,) in await conn.execute(query):
+        for leg in legs:
+            found[leg["wallet"], leg["asset"]] += int(leg["amount"])
+    return dict(found)
+
+
+# The node.
+
+
+async def _ask(
+    gateway: ChainGateway, books: _Books, progress: Progress | None
+) -> dict[tuple[str, str], int]:
+    """Return what each address holds of each registered asset, in the asset's units."""
+    wanted: list[Wanted] = [
+        (item.address, token.contract) for token, _ in books.assets for item in books.addresses
+    ]
+    found = await read_balances(gateway, wanted, at=books.block, progress=progress)
+    return {
+        (item.address, token.asset): rescale(
+            found[item.address, token.contract], token.decimals, scale, Rounding.DOWN
+        )
+        for token, scale in books.assets
+        for item in books.addresses
+    }
+
+
+def _figures(books: _Books, on_chain: Mapping[tuple[str, str], int]) -> list[Reconciled]:
+    totals: dict[tuple[str, str], int] = defaultdict(int)
+    wallet_of = {item.address: item.wallet for item in books.addresses}
+    for (address, asset), amount in on_chain.items():
+        totals[wallet_of[address], asset] += amount
+    return [
+        Reconciled(
+            wallet=wallet,
+            asset=token.asset,
+            ledger=books.held(wallet, token.asset),
+            chain=totals[wallet, token.asset],
+            block=books.block,
+        )
+        for wallet in books.wallets
+        for token, _ in books.assets
+    ]
+
+
+def _known(books: _Books, *, traces: bool, dust: Mapping[str, int]) -> Known:
+    return Known(
+        traces=traces,
+        contracts={token.asset: token.contract for token, _ in books.assets},
+        dust=dust,
+        arrived=books.arrived,
+        spends=books.spends,
+        holds={
+            (path.removeprefix(custody_account("")), asset): (b.debits_pending, b.credits_pending)
+            for (path, asset), b in books.balances.items()
+        },
+        booked=books.booked,
+    )
+
+
+# The record.
+
+
+async def _record(conn: AsyncConnection, run: Run) -> None:
+    """Write the run, age the differences, and freeze wallets whose coins are missing."""
+    standing = await runs.list_differences(conn, book=run.book, chain=run.chain, lock=True)
+    aged = age(standing, run)
+    await runs.insert_run(conn, run)
+    await runs.insert_differences(conn, aged.new)
+    for item in (*aged.seen_again, *aged.closed):
+        await runs.write_difference(conn, item)
+    changed = [(item, "DifferenceFound") for item in aged.new]
+    changed += [(item, "DifferenceClosed") for item in aged.closed]
+    before = {item.id: item for item in standing}
+    changed += [
+        (item, "DifferenceChanged")
+        for item in aged.seen_again
+        if item.amount != before[item.id].amount
+    ]
+    await record(conn, [await _event(conn, item, name, run) for item, name in changed])
+    await _freeze(conn, run, (*aged.new, *aged.seen_again))
+
+
+async def _freeze(conn: AsyncConnection, run: Run, standing: Sequence[Difference]) -> None:
+    """Stop whatever spends from a wallet that lacks coins; two people open it again.
+
+    A difference that two people opened the wallet for is not frozen for again: only one that is
+    new, or that grew, says something that they did not know.
+    """
+    for wallet in sorted({item.wallet for item in standing if _is_news(item, run)}):
+        lacking = [i for i in standing if i.wallet == wallet and _is_news(i, run)]
+        words = ", ".join(f"{-i.amount} {i.asset}" for i in lacking)
+        reason = f"the chain has less than the books at block {run.block.height}: {words}"
+        await close_automatically(
+            conn, Scope(ScopeKind.WALLET, wallet), by=ACTOR, reason=reason[:500], now=run.at
+        )
+
+
+def _is_news(item: Difference, run: Run) -> bool:
+    return item.amount < 0 and item.first_block == run.block.hash
+
+
+async def _event(conn: AsyncConnection, item: Difference, name: str, run: Run) -> DomainEvent:
+    return DomainEvent(
+        entity_type=ENTITY,
+        entity_id=item.id,
+        version=await next_version(conn, ENTITY, item.id),
+        name=name,
+        at=run.at,
+        actor=ACTOR,
+        reason=item.detail,
+        to_state=item.state,
+        payload={
+            "wallet": item.wallet,
+            "asset": item.asset,
+            "address": item.address,
+            "amount": str(item.amount),
+            "height": run.block.height,
+            "block": run.block.hash,
+            "run": str(run.id),
         },
     )
