@@ -121,3 +121,16 @@ cursor = Table(
     ForeignKeyConstraint(["chain", "hash"], [block.c.chain, block.c.hash]),
     schema=SCHEMA,
 )
+
+agreement = Table(
+    "agreement",
+    metadata,
+    Column("chain", Text, primary_key=True),
+    Column("id", Uuid, nullable=False, unique=True),
+    Column("tip_height", BigInteger),
+    Column("disputed_since", Timestamp),
+    Column("alarmed", Boolean, nullable=False),
+    Column("detail", Text, nullable=False),
+    CheckConstraint("NOT alarmed OR disputed_since IS NOT NULL", name="alarmed_about_something"),
+    schema=SCHEMA,
+)
