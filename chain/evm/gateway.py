@@ -272,6 +272,11 @@ class EvmGateway:
         """Return the code at *address* at the head."""
         return as_bytes(await self._rpc.ask("eth_getCode", address, "latest"), "the code")
 
+    async def storage_at(self, address: str, slot: int) -> bytes:
+        """Return the 32 bytes of a contract's storage slot at the head."""
+        answer = await self._rpc.ask("eth_getStorageAt", address, hex(slot), "latest")
+        return as_bytes(answer, "the storage").rjust(WORD_BYTES, b"\0")
+
     async def simulate(
         self, *, sender: str, recipient: str, value: int = 0, data: bytes = b""
     ) -> CallResult:

@@ -42,8 +42,8 @@ from chain.testing import ScriptedGateway, ScriptedTransaction, ScriptedTransfer
 from kernel.db import transact
 from kernel.errors import Refused
 from kernel.events import DomainEvent, list_history
-from registry.errors import NotAuthorised
 from registry.changes import found
+from registry.errors import NotAuthorised
 from registry.testing import demo_founding, operator_keypair
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)

@@ -1,0 +1,112 @@
+"""Ether that contracts pass on, on real nodes: traced where the node traces, never guessed elsewhere."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from chain.evm.gateway import EvmGateway
+from chain.model import BlockContents, WatchList
+from chain.received import balance_delta, received_delta
+from chain.simulators.testing import dev_account
+from tests.chain.conftest import CHAIN_ID, NodeStage
+from tests.chain.test_tokens import OWNER, Sender
+
+PAID, LOST = (dev_account(index).address for index in (5, 6))
+WATCH: Final = WatchList(frozenset({PAID, LOST}), frozenset())
+
+
+async def read(evm: NodeStage) -> BlockContents:
+    """Read the head block, by its hash and as a range, and return what both say."""
+    head = await evm.gateway.head()
+    contents = await evm.gateway.contents(head, WATCH)
+    assert await evm.gateway.contents_of_range(head, head, WATCH) == [contents]
+    return contents
+
+
+@pytest.fixture
+async def splitter(evm: NodeStage) -> tuple[Sender, str]:
+    sender = Sender(evm)
+    return sender, await sender.deploy("TestSplitter", [])
+
+
+async def test_ether_passed_on_is_seen_where_the_node_traces_and_nothing_is_guessed_elsewhere(
+    splitter: tuple[Sender, str],
+) -> None:
+    sender, contract = splitter
+    await sender.call(contract, "split(address[])", [PAID, LOST], value=1_000)
+
+    contents = await read(sender.evm)
+
+    gateway = sender.evm.gateway
+    delta = await balance_delta(gateway, PAID, None, block=contents.block)
+    assert delta == 500
+    assert contents.traced is gateway.traces
+    seen = [(m.position, m.sender, m.recipient, m.amount) for m in contents.movements]
+    if gateway.traces:
+        assert seen == [("trace:0", contract, PAID, 500), ("trace:1", contract, LOST, 500)]
+        assert await received_delta(gateway, contents.movements[0], contents) == 500
+    else:
+        assert seen == []
+
+
+async def test_a_reverted_internal_transfer_is_never_credited(
+    splitter: tuple[Sender, str],
+) -> None:
+    # Failure 1 of the catalogue: the transaction succeeds, a part of it was taken back.
+    sender, contract = splitter
+    receipt = await sender.call(
+        contract, "splitWithRevertedPart(address,address)", PAID, LOST, value=1_000
+    )
+
+    contents = await read(sender.evm)
+
+    gateway = sender.evm.gateway
+    assert int(receipt["status"], 16) == 1
+    assert [m.recipient for m in contents.movements] == ([PAID] if gateway.traces else [])
+    assert await balance_delta(gateway, LOST, None, block=contents.block) == 0
+
+
+async def test_a_failed_transaction_passes_nothing_on(splitter: tuple[Sender, str]) -> None:
+    sender, contract = splitter
+    receipt = await sender.call(contract, "splitAndRevert(address[])", [PAID, LOST], value=1_000)
+
+    assert int(receipt["status"], 16) == 0
+    assert (await read(sender.evm)).movements == ()
+
+
+async def test_ether_of_a_contract_that_destroys_itself_is_passed_on(
+    splitter: tuple[Sender, str],
+) -> None:
+    sender, contract = splitter
+    await sender.call(contract, "payByDestruction(address)", PAID, value=700)
+
+    contents = await read(sender.evm)
+
+    assert await balance_delta(sender.evm.gateway, PAID, None, block=contents.block) == 700
+    if sender.evm.gateway.traces:
+        assert [(m.position, m.amount) for m in contents.movements] == [("trace:0.0", 700)]
+
+
+async def test_a_plain_payment_stays_what_it_was(evm: NodeStage) -> None:
+    sender = Sender(evm)
+    await sender.send(PAID, b"", value=5)
+
+    contents = await read(evm)
+
+    assert [(m.position, m.sender, m.amount) for m in contents.movements] == [
+        ("top", OWNER.address, 5)
+    ]
+
+
+async def test_a_gateway_told_not_to_trace_says_so_of_every_block(
+    splitter: tuple[Sender, str],
+) -> None:
+    sender, contract = splitter
+    await sender.call(contract, "split(address[])", [PAID], value=1_000)
+    url = sender.evm.rpc.url
+    async with EvmGateway(url, chain="evm", network_id=CHAIN_ID, trace=False) as gateway:
+        contents = await gateway.contents(await gateway.head(), WATCH)
+
+    assert (gateway.traces, contents.traced, contents.movements) == (False, False, ())
