@@ -1,13 +1,16 @@
 """Where a party's coins may go: proposed by one operator, allowed by another, then a cooling-off.
 
-A destination is (party, chain, address). The second operator signs exactly that, so an address that
-is swapped in between is refused. There is no other way for coins to leave to somebody else.
+A destination is (party, chain, address, kind). Both operators sign exactly that, the network id and
+the cooling-off; the pair of signatures is the message that the signer takes. There is no other way
+for coins to leave to somebody else, and an entry of one chain never counts on another: a contract has
+to be there on that very chain (`record_code`) and to have sent something back (`record_return`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,24 +19,93 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.evm.addresses import parse_address
+from custody import control_store
+from custody.control_messages import (
+    ControlKind,
+    DestinationAllowed,
+    DestinationRevoked,
+    control_bytes,
+    message_of,
+)
+from custody.destinations import (
+    find_look_alikes,
+    is_contract,
+    look_of,
+    require_acknowledged,
+    require_payable,
+)
 from custody.errors import NotPossible, UnknownRow
-from custody.payout_model import DESTINATION_STATES, AllowedDestination, ControlState
+from custody.payout_control import find_active_policy
+from custody.payout_model import (
+    DESTINATION_STATES,
+    AllowedDestination,
+    ControlState,
+    DestinationKind,
+)
 from custody.payout_tables import allowed_destination
+from custody.signer_sync import queue_control
+from kernel.clock import iso
 from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
-from registry.authority import require_role, signing_bytes, verify_signature
+from registry.authority import require_role, verify_signature
 from registry.model import Role
 from registry.queries import get_chain, get_operator, get_party
 
 ENTITY: Final = "allowed_destination"
-ALLOW_VERB: Final = "destination.allow"
 COOLING_OFF_MAX: Final = timedelta(days=30)
 LABEL_LENGTH_MAX: Final = 120
+ACKNOWLEDGED_MAX: Final = 20
 PAGE_MAX: Final = 500
 
 PROPOSERS: Final = (Role.OPERATIONS, Role.TREASURER, Role.ADMIN)
 APPROVERS: Final = (Role.APPROVER, Role.TREASURER, Role.ADMIN)
+KINDS: Final = frozenset({DestinationKind.EOA, DestinationKind.CONTRACT})
+
+
+async def draft_destination(
+    conn: AsyncConnection,
+    *,
+    party: str,
+    chain: str,
+    address: str,
+    label: str,
+    by: str,
+    now: datetime,
+    cooling_off: timedelta = timedelta(0),
+    kind: DestinationKind = DestinationKind.EOA,
+    acknowledged: Sequence[str] = (),
+) -> AllowedDestination:
+    """Return the destination that a proposal at *now* would make, for its proposer to sign.
+
+    Raises:
+        Refused: it must never be paid, could be mistaken for another address that the proposer
+            does not name, or cools off for less than the policy asks.
+        BadAddress: the address is mistyped.
+    """
+    await get_party(conn, party)
+    network = (await get_chain(conn, chain)).network_id
+    _require_form(kind, label, cooling_off, acknowledged)
+    await _require_cooling_off(conn, cooling_off)
+    right = parse_address(address)
+    known = await control_store.list_known_addresses(conn, look_of(right))
+    ours, contracts = await control_store.find_ours_and_contracts(conn, right)
+    require_payable(right, ours=ours, contracts=contracts)
+    require_acknowledged(right, find_look_alikes(right, known), acknowledged)
+    return AllowedDestination(
+        id=derive_id(now, "destination", party, chain, right),
+        party=party,
+        chain=chain,
+        chain_id=network,
+        address=right,
+        kind=kind,
+        label=label,
+        state=ControlState.PROPOSED,
+        proposed_by=by,
+        proposed_at=now,
+        cooling_off_s=int(cooling_off.total_seconds()),
+        acknowledged=tuple(acknowledged),
+    )
 
 
 async def propose_destination(
@@ -44,55 +116,134 @@ async def propose_destination(
     address: str,
     label: str,
     by: str,
+    signature: bytes,
     now: datetime,
     cooling_off: timedelta = timedelta(0),
+    kind: DestinationKind = DestinationKind.EOA,
+    acknowledged: Sequence[str] = (),
 ) -> AllowedDestination:
     """Propose that coins of *party* may go to *address*; nothing is allowed yet.
 
+    Args:
+        conn: the caller's transaction.
+        party, chain: codes.
+        address: in EIP-55.
+        label: what people call it.
+        by: the operator.
+        signature: Ed25519 over `destination_bytes` of `draft_destination` of the same at *now*.
+        now: the time.
+        cooling_off: from the approval to the first use; at least what the policy asks.
+        kind: ``eoa`` or ``contract``; a contract is proved before it is approved.
+        acknowledged: known addresses that begin and end like this one, named by the proposer.
+
     Raises:
-        Refused: it is proposed or allowed already, or the operator may not propose.
-        BadAddress: the address is mistyped.
+        Refused: see `draft_destination`; or it is proposed or allowed already, the operator may not
+            propose, or the signature is not theirs or not of this.
     """
-    require_role(await get_operator(conn, by), *PROPOSERS)
-    await get_party(conn, party)
-    await get_chain(conn, chain)
-    if not timedelta(0) <= cooling_off <= COOLING_OFF_MAX or len(label) > LABEL_LENGTH_MAX:
-        raise BadInput(
-            f"a cooling-off of {cooling_off} and a label of {len(label)} characters",
-            remedy=f"At most {COOLING_OFF_MAX} and {LABEL_LENGTH_MAX}",
-        )
-    new_id = derive_id(now, "destination", party, chain, address)
+    operator = await get_operator(conn, by)
+    require_role(operator, *PROPOSERS)
+    draft = await draft_destination(
+        conn,
+        party=party,
+        chain=chain,
+        address=address,
+        label=label,
+        by=by,
+        now=now,
+        cooling_off=cooling_off,
+        kind=kind,
+        acknowledged=acknowledged,
+    )
+    verify_signature(operator, destination_bytes(draft), signature)
     values = {
-        "id": new_id,
+        "id": draft.id,
         "party": party,
         "chain": chain,
-        "address": parse_address(address),
+        "chain_id": draft.chain_id,
+        "address": draft.address,
+        "kind": kind,
+        "look": look_of(draft.address),
+        "acknowledged": list(acknowledged),
         "label": label,
         "state": ControlState.PROPOSED,
         "proposed_by": by,
         "proposed_at": now,
-        "cooling_off_s": int(cooling_off.total_seconds()),
+        "proposal_signature": signature,
+        "cooling_off_s": draft.cooling_off_s,
     }
     done = await conn.execute(insert(allowed_destination).values(**values).on_conflict_do_nothing())
     if done.rowcount != 1:
         raise Refused(f"{address} on {chain} is proposed or allowed for {party} already")
-    proposed = await get_destination(conn, new_id)
+    proposed = await get_destination(conn, draft.id)
     await _tell(conn, proposed, None, by, now, "DestinationProposed")
     return proposed
 
 
 def destination_bytes(destination: AllowedDestination) -> bytes:
-    """Return what the second operator signs."""
-    return signing_bytes(
-        ALLOW_VERB,
-        {
-            "id": destination.id,
-            "party": destination.party,
-            "chain": destination.chain,
-            "address": destination.address,
-            "cooling_off_s": destination.cooling_off_s,
-        },
+    """Return what both operators sign; the signer takes the same bytes."""
+    return control_bytes(ControlKind.DESTINATION_ALLOW, _terms(destination).plain())
+
+
+def _terms(destination: AllowedDestination) -> DestinationAllowed:
+    return DestinationAllowed(
+        id=destination.id,
+        party=destination.party,
+        chain=destination.chain,
+        chain_id=destination.chain_id,
+        address=destination.address,
+        kind=str(destination.kind),
+        cooling_off_s=destination.cooling_off_s,
+        proposed_at=iso(destination.proposed_at),
     )
+
+
+def revocation_bytes(destination_id: UUID) -> bytes:
+    """Return what the one who revokes signs; the signer takes the same bytes."""
+    body = DestinationRevoked(id=destination_id)
+    return control_bytes(ControlKind.DESTINATION_REVOKE, body.plain())
+
+
+async def record_code(
+    conn: AsyncConnection, destination_id: UUID, code: bytes, *, now: datetime
+) -> AllowedDestination:
+    """Store what is at a proposed destination: *code* as a gateway of its chain has just said.
+
+    The question is asked outside any transaction (`chain.ports.ChainGateway.code_at`).
+
+    Raises:
+        NotPossible: a contract without code on this chain, a plain address with code, or decided.
+    """
+    found = await _lock_proposed(conn, destination_id)
+    if is_contract(code) != (found.kind is DestinationKind.CONTRACT):
+        there = f"code of {len(code)} bytes" if code else "no code"
+        raise NotPossible(
+            f"there is {there} at {found.address} on {found.chain}, so it is no {found.kind}",
+            remedy="Reject it, and propose it as what it is on this chain",
+        )
+    digest = sha256(code).hexdigest()
+    await _write(conn, found, code_hash=digest, code_checked_at=now)
+    return await get_destination(conn, destination_id)
+
+
+async def record_return(
+    conn: AsyncConnection, destination_id: UUID, tx_hash: str, *, now: datetime
+) -> AllowedDestination:
+    """Store that a proposed contract has sent something back to us in transaction *tx_hash*.
+
+    What it sent is a deposit, receipt or unattributed arrival whose sender is that contract on that
+    chain: only who controls it there can have signed that.
+
+    Raises:
+        NotPossible: no such arrival is in a block, or the destination is decided.
+    """
+    found = await _lock_proposed(conn, destination_id)
+    if not await control_store.has_arrived_from(conn, found.chain, found.address, tx_hash):
+        raise NotPossible(
+            f"nothing has come from {found.address} on {found.chain} in {tx_hash}",
+            remedy="Have the contract itself send a small amount to one of our addresses there",
+        )
+    await _write(conn, found, return_tx=tx_hash, returned_at=now)
+    return await get_destination(conn, destination_id)
 
 
 async def approve_destination(
@@ -101,7 +252,8 @@ async def approve_destination(
     """Allow the destination; it can be paid to once its cooling-off is over.
 
     Raises:
-        Refused: the same operator proposed it, the signature is wrong, or it was decided already.
+        Refused: the same operator proposed it, the signature is wrong, it was decided already, or
+            a contract has not been proved to be there and to answer.
     """
     found = await get_destination(conn, destination_id, lock=True)
     operator = await get_operator(conn, by)
@@ -111,16 +263,27 @@ async def approve_destination(
             f"{by} proposed this destination", remedy="Ask another operator to approve it"
         )
     verify_signature(operator, destination_bytes(found), signature)
-    return await _decide(
+    proved = found.code_hash is not None and found.return_tx is not None
+    if found.kind is DestinationKind.CONTRACT and not proved:
+        raise NotPossible(
+            f"contract {found.address} is not proved to be on {found.chain} and to send back",
+            remedy="Record its code and a transaction in which it has paid us",
+        )
+    allowed = await _decide(
         conn,
         found,
         ControlState.ACTIVE,
         by,
         now,
         approved_by=by,
+        approved_at=now,
         signature=signature,
         usable_from=now + timedelta(seconds=found.cooling_off_s),
     )
+    signatures = {found.proposed_by: found.proposal_signature, by: signature}
+    message = message_of(ControlKind.DESTINATION_ALLOW, _terms(found), signatures)
+    await queue_control(conn, message, now=now)
+    return allowed
 
 
 async def reject_destination(
@@ -133,12 +296,42 @@ async def reject_destination(
 
 
 async def revoke_destination(
-    conn: AsyncConnection, destination_id: UUID, *, by: str, reason: str, now: datetime
+    conn: AsyncConnection,
+    destination_id: UUID,
+    *,
+    by: str,
+    signature: bytes,
+    reason: str,
+    now: datetime,
 ) -> AllowedDestination:
-    """Take the permission back, at once and by one person: it only makes things safer."""
-    require_role(await get_operator(conn, by), *PROPOSERS, *APPROVERS)
+    """Take the permission back, at once and by one person: it only makes things safer.
+
+    Args:
+        conn: the caller's transaction.
+        destination_id: the entry; its id never comes back.
+        by: the operator.
+        signature: Ed25519 over ``revocation_bytes(destination_id)``.
+        reason: why.
+        now: the time.
+    """
+    operator = await get_operator(conn, by)
+    require_role(operator, *PROPOSERS, *APPROVERS)
     found = await get_destination(conn, destination_id, lock=True)
-    return await _decide(conn, found, ControlState.REVOKED, by, now, reason=reason)
+    verify_signature(operator, revocation_bytes(destination_id), signature)
+    revoked = await _decide(
+        conn,
+        found,
+        ControlState.REVOKED,
+        by,
+        now,
+        reason=reason,
+        revoked_by=by,
+        revoke_signature=signature,
+    )
+    body = DestinationRevoked(id=destination_id)
+    message = message_of(ControlKind.DESTINATION_REVOKE, body, {by: signature})
+    await queue_control(conn, message, now=now)
+    return revoked
 
 
 async def get_destination(
@@ -169,33 +362,87 @@ async def list_destinations(
     return [_to_destination(row) for row in rows]
 
 
+Place = tuple[str, str, str]
+"""(party, chain, address)."""
+
+
+async def find_allowed(
+    conn: AsyncConnection, places: Collection[Place]
+) -> dict[Place, AllowedDestination]:
+    """Return the entries in force among (party, chain, address), cooling off or not."""
+    if not places:
+        return {}
+    wanted = {address for _, _, address in places}
+    rows = await conn.execute(
+        select(allowed_destination).where(
+            allowed_destination.c.address.in_(wanted),
+            allowed_destination.c.party.in_({party for party, _, _ in places}),
+            allowed_destination.c.state == ControlState.ACTIVE,
+        )
+    )
+    found = {(row.party, row.chain, row.address): _to_destination(row) for row in rows}
+    return {place: item for place, item in found.items() if place in places}
+
+
 async def require_allowed(
     conn: AsyncConnection, party: str, chain: str, address: str, *, now: datetime
-) -> None:
-    """Refuse unless coins of *party* may go to *address* now.
+) -> AllowedDestination:
+    """Refuse unless coins of *party* may go to *address* now; return the entry that says so.
 
     Raises:
-        NotPossible: it was never allowed, was revoked, or is still cooling off.
+        NotPossible: it was never allowed on this chain, was revoked, or is still cooling off.
     """
-    row = (
-        await conn.execute(
-            select(allowed_destination.c.usable_from).where(
-                allowed_destination.c.party == party,
-                allowed_destination.c.chain == chain,
-                allowed_destination.c.address == address,
-                allowed_destination.c.state == ControlState.ACTIVE,
-            )
-        )
-    ).one_or_none()
-    if row is None:
+    place = (party, chain, address)
+    return require_usable((await find_allowed(conn, [place])).get(place), place, now=now)
+
+
+def require_usable(
+    found: AllowedDestination | None, place: Place, *, now: datetime
+) -> AllowedDestination:
+    """Refuse unless there is an entry that has cooled off."""
+    party, chain, address = place
+    if found is None or found.usable_from is None:
         raise NotPossible(
             f"{address} on {chain} is not an allowed destination of {party}",
             remedy="Have two operators allow it first",
         )
-    if row.usable_from > now:
+    if found.usable_from > now:
         raise NotPossible(
-            f"{address} cools off until {row.usable_from.isoformat()}", remedy="Wait until then"
+            f"{address} cools off until {found.usable_from.isoformat()}", remedy="Wait until then"
         )
+    return found
+
+
+def _require_form(
+    kind: DestinationKind, label: str, cooling_off: timedelta, acknowledged: Sequence[str]
+) -> None:
+    if kind not in KINDS:
+        raise BadInput(f"a destination is an eoa or a contract, not {kind}")
+    if not timedelta(0) <= cooling_off <= COOLING_OFF_MAX or len(label) > LABEL_LENGTH_MAX:
+        raise BadInput(
+            f"a cooling-off of {cooling_off} and a label of {len(label)} characters",
+            remedy=f"At most {COOLING_OFF_MAX} and {LABEL_LENGTH_MAX}",
+        )
+    if len(acknowledged) > ACKNOWLEDGED_MAX:
+        raise BadInput(f"at most {ACKNOWLEDGED_MAX} similar addresses are acknowledged")
+
+
+async def _require_cooling_off(conn: AsyncConnection, cooling_off: timedelta) -> None:
+    policy = await find_active_policy(conn)
+    asked = 0 if policy is None else policy.document.cooling_off_min_s
+    if cooling_off.total_seconds() < asked:
+        raise Refused(
+            f"a cooling-off of {cooling_off} is shorter than the {timedelta(seconds=asked)}"
+            " of the approval policy",
+            remedy="Propose it with a longer one",
+        )
+
+
+async def _lock_proposed(conn: AsyncConnection, destination_id: UUID) -> AllowedDestination:
+    found = await get_destination(conn, destination_id, lock=True)
+    if found.state is not ControlState.PROPOSED:
+        raise NotPossible(f"destination {destination_id} is {found.state} already")
+    return found
 
 
 async def _decide(
@@ -211,14 +458,16 @@ async def _decide(
     DESTINATION_STATES.require(found.state, to)
     if found.state is to:
         raise NotPossible(f"destination {found.id} is {to} already")
-    await conn.execute(
-        update(allowed_destination)
-        .where(allowed_destination.c.id == found.id)
-        .values(state=to, **values)
-    )
+    await _write(conn, found, state=to, **values)
     decided = await get_destination(conn, found.id)
     await _tell(conn, decided, found.state, by, now, f"Destination{to.capitalize()}", reason)
     return decided
+
+
+async def _write(conn: AsyncConnection, found: AllowedDestination, **values: Any) -> None:
+    await conn.execute(
+        update(allowed_destination).where(allowed_destination.c.id == found.id).values(**values)
+    )
 
 
 async def _tell(
@@ -234,7 +483,9 @@ async def _tell(
         "party": item.party,
         "chain": item.chain,
         "address": item.address,
+        "kind": item.kind,
         "cooling_off_s": item.cooling_off_s,
+        "acknowledged": list(item.acknowledged),
     }
     event = DomainEvent(
         entity_type=ENTITY,
@@ -252,5 +503,12 @@ async def _tell(
 
 
 def _to_destination(row: Row[Any]) -> AllowedDestination:
-    values = {key: value for key, value in row._mapping.items() if key != "signature"}  # noqa: SLF001  the public name of a row's mapping
-    return AllowedDestination(**{**values, "state": ControlState(row.state)})
+    values = {key: value for key, value in row._mapping.items() if key != "look"}  # noqa: SLF001  the public name of a row's mapping
+    return AllowedDestination(
+        **{
+            **values,
+            "state": ControlState(row.state),
+            "kind": DestinationKind(row.kind),
+            "acknowledged": tuple(row.acknowledged),
+        }
+    )

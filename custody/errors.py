@@ -7,7 +7,6 @@
     ├── NotPossible          the state of the row does not allow it, or not for this wallet
     ├── ClientsUncovered     clients would be owed more than is held for them
     ├── Frozen               a freeze switch is closed for it: one person closes, two open
-    ├── Owing                the party owes what has to be settled before it is paid
     └── NotOurs              an address or wallet that custody does not hold
 """
 
@@ -30,10 +29,6 @@ class ClientsUncovered(Refused):
 
 class Frozen(Refused):
     """A freeze switch is closed for it: one person closes, two open."""
-
-
-class Owing(Refused):
-    """The party owes what has to be settled before it is paid."""
 
 
 class NotOurs(Refused):

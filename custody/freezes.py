@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import Row, and_, or_, select, update
@@ -31,8 +31,8 @@ from registry.authority import require_role, verify_signature
 from registry.model import Role
 from registry.queries import get_operator
 
-Scope = freeze_model.Scope
-Freeze = freeze_model.Freeze
+Scope: TypeAlias = freeze_model.Scope
+Freeze: TypeAlias = freeze_model.Freeze
 
 ENTITY: Final = "freeze"
 FREEZES_MAX: Final = 1_000
@@ -202,7 +202,9 @@ async def list_freezes(
     conn: AsyncConnection, *, past: bool = False, limit: int = PAGE_MAX
 ) -> list[Freeze]:
     """Return the freezes in force, newest first; with *past* also those that were opened."""
-    statement = select(freeze_table) if past else _in_force()
+    statement = select(freeze_table)
+    if not past:
+        statement = statement.where(freeze_table.c.state == FreezeState.CLOSED)
     ordered = statement.order_by(freeze_table.c.closed_at.desc(), freeze_table.c.id)
     return [_to_freeze(row) for row in await conn.execute(ordered.limit(min(limit, PAGE_MAX)))]
 

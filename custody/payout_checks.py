@@ -1,76 +1,205 @@
-"""What a request for a payout must satisfy before anything is reserved."""
+"""What requests for payouts must satisfy before anything is reserved.
+
+Everything that many requests have in common is read once (`load_desk`); each request is then judged
+by itself, and pure.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.evm.addresses import parse_address
-from custody.allow_list import require_allowed
+from custody.allow_list import Place, find_allowed, require_usable
 from custody.errors import NotOurs, NotPossible
+from custody.freeze_model import Freeze, find_match
+from custody.freezes import load_freezes, refusal
 from custody.payout_control import get_active_policy
-from custody.payout_model import Claim, ClaimKind, Payout, PayoutRequest, Source
-from custody.payout_policy import approvals_required
+from custody.payout_model import (
+    AllowedDestination,
+    Claim,
+    ClaimKind,
+    DestinationKind,
+    Payout,
+    PayoutRequest,
+    Source,
+)
+from custody.payout_policy import decide, find_windows
 from custody.payout_store import find_hot_source, find_sources
+from custody.policy_model import ApprovalPolicy, Decision, RequestFacts, Window
+from custody.velocity import Reserved
 from kernel.errors import BadInput, Refused
-from kernel.money import rescale
+from kernel.money import Asset, rescale
 from registry.model import CLIENT, Chain, ChainAsset, Wallet
 from registry.queries import get_asset, get_chain, get_chain_asset, get_wallet
 
-COMPARED: Final = ("rail", "source_wallet", "asset", "amount", "destination", "expires_at")
-"""What must be the same when a reference is used again."""
+COMPARED: Final = {
+    "claim": "claim",
+    "rail": "rail",
+    "source_wallet": "source_wallet",
+    "asset": "asset",
+    "amount": "amount",
+    "destination": "destination",
+    "reason": "reason",
+    "expires_at": "requested_expiry",
+}
+"""What must be the same when a reference is used again: fields of the request and of the payout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the registry, the allow-list, the policy and the switches say now.
+
+    Attributes:
+        ours: our addresses among destinations and sources, by (chain, address).
+        hot: the first hot address of each wallet that has one.
+        allowed: entries in force, cooling off or not.
+    """
+
+    now: datetime
+    wallets: Mapping[str, Wallet]
+    chains: Mapping[str, Chain]
+    chain_assets: Mapping[tuple[str, str], ChainAsset]
+    assets: Mapping[str, Asset]
+    ours: Mapping[tuple[str, str], Source]
+    hot: Mapping[str, Source]
+    allowed: Mapping[Place, AllowedDestination]
+    policy: ApprovalPolicy
+    freezes: Sequence[Freeze]
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the request means, as the registry and the policy have it now."""
+    """A request with what it means; *destination* is None of an own transfer."""
 
+    request: PayoutRequest
+    claim: Claim
     chain: Chain
     chain_asset: ChainAsset
     chain_amount: int
-    wallet: Wallet
     source: Source
     source_path: str
-    policy_version: int
-    approvals_required: int
-    owners: dict[str, str]
+    destination: AllowedDestination | None
+    owners: Mapping[str, str]
+    facts: RequestFacts
+
+    @property
+    def party(self) -> str | None:
+        """Return whose claim it is; None of an own transfer."""
+        return None if self.claim.kind is ClaimKind.OWN else self.claim.name
 
 
-async def check_request(conn: AsyncConnection, request: PayoutRequest, *, now: datetime) -> Checked:
-    """Return what is needed to make the payout's row.
+async def load_desk(
+    conn: AsyncConnection, requests: Sequence[PayoutRequest], *, now: datetime
+) -> Desk:
+    """Read once what these requests are checked against.
 
     Raises:
-        Refused: the wallet may not pay for this claim, the destination is not allowed, no policy
-            covers it, or the wallet has no such sending address.
+        Refused: a code that the registry does not know, or no policy is in force.
     """
-    claim = Claim.parse(request.claim)
-    wallet = await get_wallet(conn, request.source_wallet)
+    claims = [Claim.parse(item.claim) for item in requests]
+    own = {claim.name for claim in claims if claim.kind is ClaimKind.OWN}
+    codes = sorted({item.source_wallet for item in requests} | own)
+    wallets = {code: await get_wallet(conn, code) for code in codes}
+    chains = {code: await get_chain(conn, code) for code in {w.chain for w in wallets.values()}}
+    on_chain = {(wallets[item.source_wallet].chain, item.asset) for item in requests}
+    addresses = {parse_address(item.destination) for item in requests}
+    addresses |= {item.source_address for item in requests if item.source_address is not None}
+    places = {
+        (claim.name, wallets[item.source_wallet].chain, item.destination)
+        for claim, item in zip(claims, requests, strict=True)
+    }
+    ours = {
+        (code, text): source
+        for code in chains
+        for text, source in (await find_sources(conn, code, addresses)).items()
+    }
+    hot = {code: await find_hot_source(conn, code) for code in {r.source_wallet for r in requests}}
+    return Desk(
+        now=now,
+        wallets=wallets,
+        chains=chains,
+        chain_assets={key: await get_chain_asset(conn, *key) for key in sorted(on_chain)},
+        assets={code: await get_asset(conn, code) for code in {item.asset for item in requests}},
+        ours=ours,
+        hot={code: source for code, source in hot.items() if source is not None},
+        allowed=await find_allowed(conn, places),
+        policy=await get_active_policy(conn),
+        freezes=await load_freezes(conn),
+    )
+
+
+def check_request(desk: Desk, request: PayoutRequest) -> Checked:
+    """Return what the request means, and the facts that the policy decides on. Pure.
+
+    Raises:
+        Refused: the wallet may not pay for this claim, the destination is not allowed, something
+            of it is frozen, or the wallet has no such sending address.
+    """
+    claim, wallet = Claim.parse(request.claim), desk.wallets[request.source_wallet]
     require_owner_class(claim, wallet)
-    chain = await get_chain(conn, wallet.chain)
-    chain_asset = await get_chain_asset(conn, chain.code, request.asset)
-    asset = await get_asset(conn, request.asset)
-    if request.expires_at is not None and request.expires_at <= now:
+    chain = desk.chains[wallet.chain]
+    party = None if claim.kind is ClaimKind.OWN else claim.name
+    _require_open(desk, request, chain, party)
+    chain_asset = desk.chain_assets[chain.code, request.asset]
+    if request.expires_at is not None and request.expires_at <= desk.now:
         raise BadInput("the payout would have lapsed before it began")
-    receiving = await _check_destination(conn, request, claim, chain, now)
-    policy = await get_active_policy(conn)
-    source = await _find_source(conn, request, wallet)
+    receiving = _find_receiving(desk, request, claim, chain)
+    entry = _find_entry(desk, request, claim, chain)
+    source = _find_source(desk, request, wallet)
     if source.address == request.destination:
         raise Refused("the payout would pay the address it comes from")
-    owners = {f"custody:{w.code}": w.owner for w in (wallet, receiving) if w is not None}
     return Checked(
+        request=request,
+        claim=claim,
         chain=chain,
         chain_asset=chain_asset,
-        chain_amount=rescale(request.amount, asset.scale, chain_asset.decimals),
-        wallet=wallet,
+        chain_amount=rescale(
+            request.amount, desk.assets[request.asset].scale, chain_asset.decimals
+        ),
         source=source,
         source_path=f"{wallet.account_path}/{source.branch}/{source.index}",
-        policy_version=policy.version,
-        approvals_required=approvals_required(policy, claim, request.asset, request.amount),
-        owners=owners,
+        destination=entry,
+        owners={f"custody:{w.code}": w.owner for w in (wallet, receiving) if w is not None},
+        facts=RequestFacts(
+            initiator=request.requested_by,
+            claim=claim.kind,
+            party=party,
+            chain=chain.code,
+            asset=request.asset,
+            wallet=wallet.code,
+            destination=request.destination,
+            destination_kind=DestinationKind.OWN if entry is None else entry.kind,
+            destination_age_s=_age(desk, entry),
+            amount=request.amount,
+        ),
     )
+
+
+def list_windows(desk: Desk, checked: Sequence[Checked]) -> set[Window]:
+    """Return what has to be added up before these requests can be decided. Pure."""
+    return {window for item in checked for window in find_windows(desk.policy.document, item.facts)}
+
+
+def decide_request(
+    policy: ApprovalPolicy, checked: Checked, reserved: Reserved
+) -> tuple[RequestFacts, Decision]:
+    """Return the facts with what is reserved by now, and what the policy says to them. Pure."""
+    windows = find_windows(policy.document, checked.facts)
+    facts = replace(checked.facts, reserved=reserved.of(windows))
+    return facts, decide(policy, facts)
+
+
+def expiry_of(request: PayoutRequest, decision: Decision, now: datetime) -> datetime | None:
+    """Return when the payout lapses: as it was asked, or earlier if its rule says so."""
+    if decision.expires_s is None:
+        return request.expires_at
+    ruled = now + timedelta(seconds=decision.expires_s)
+    return ruled if request.expires_at is None else min(ruled, request.expires_at)
 
 
 def require_owner_class(claim: Claim, wallet: Wallet) -> None:
@@ -94,53 +223,82 @@ def require_owner_class(claim: Claim, wallet: Wallet) -> None:
 
 def require_same(request: PayoutRequest, known: Payout) -> None:
     """Refuse a reference that was used for another payout; names the first field that differs."""
-    for name in COMPARED:
-        if getattr(request, name) != getattr(known, name):
-            raise Refused(
-                f"reference {request.client_ref!r} was used with another {name}",
-                where=f"payout {known.id}",
-                remedy="Use a new reference for a new payout",
-            )
+    differs = [
+        asked for asked, kept in COMPARED.items() if getattr(request, asked) != getattr(known, kept)
+    ]
     if request.source_address not in {None, known.sender}:
+        differs.append("source_address")
+    if differs:
         raise Refused(
-            f"reference {request.client_ref!r} was used with another source_address",
+            f"reference {request.client_ref!r} was used with another {differs[0]}",
             where=f"payout {known.id}",
+            remedy="Use a new reference for a new payout",
         )
 
 
-async def _check_destination(
-    conn: AsyncConnection, request: PayoutRequest, claim: Claim, chain: Chain, now: datetime
+def _require_open(desk: Desk, request: PayoutRequest, chain: Chain, party: str | None) -> None:
+    found = find_match(
+        desk.freezes,
+        chain=chain.code,
+        asset=request.asset,
+        wallet=request.source_wallet,
+        client=party or "",
+    )
+    if found is not None:
+        raise refusal(found)
+
+
+def _find_entry(
+    desk: Desk, request: PayoutRequest, claim: Claim, chain: Chain
+) -> AllowedDestination | None:
+    """Return the entry that lets coins go there; an entry of another chain never counts."""
+    if claim.kind is ClaimKind.OWN:
+        return None
+    place = (claim.name, chain.code, request.destination)
+    entry = require_usable(desk.allowed.get(place), place, now=desk.now)
+    if (chain.code, request.destination) in desk.ours:
+        raise NotPossible(
+            f"{request.destination} is our own address", remedy="Ask for an own transfer instead"
+        )
+    if entry.chain_id != chain.network_id:
+        raise NotPossible(
+            f"{request.destination} is allowed on network {entry.chain_id},"
+            f" and {chain.code} is {chain.network_id}"
+        )
+    return entry
+
+
+def _find_receiving(
+    desk: Desk, request: PayoutRequest, claim: Claim, chain: Chain
 ) -> Wallet | None:
     """Return the receiving wallet of an own transfer; None for a payment to others."""
-    destination = parse_address(request.destination)
-    ours = (await find_sources(conn, chain.code, [destination])).get(destination)
     if claim.kind is not ClaimKind.OWN:
-        await require_allowed(conn, claim.name, chain.code, destination, now=now)
-        if ours is not None:
-            raise NotPossible(
-                f"{destination} is our own address", remedy="Ask for an own transfer instead"
-            )
         return None
+    ours = desk.ours.get((chain.code, request.destination))
     if ours is None or ours.wallet != claim.name:
-        raise NotOurs(f"{destination} is not an address of our wallet {claim.name}")
-    receiving = await get_wallet(conn, claim.name)
+        raise NotOurs(f"{request.destination} is not an address of our wallet {claim.name}")
+    receiving = desk.wallets[claim.name]
     if receiving.chain != chain.code:
         raise NotPossible(f"wallet {receiving.code} is on {receiving.chain}, not on {chain.code}")
     return receiving
 
 
-async def _find_source(conn: AsyncConnection, request: PayoutRequest, wallet: Wallet) -> Source:
+def _find_source(desk: Desk, request: PayoutRequest, wallet: Wallet) -> Source:
     if request.source_address is None:
-        source = await find_hot_source(conn, wallet.code)
+        source = desk.hot.get(wallet.code)
         if source is None:
             raise NotOurs(
                 f"wallet {wallet.code} has no hot address",
                 remedy='Assign one: assign_address(..., purpose="hot")',
             )
         return source
-    found = (await find_sources(conn, wallet.chain, [request.source_address])).get(
-        request.source_address
-    )
+    found = desk.ours.get((wallet.chain, request.source_address))
     if found is None or found.wallet != wallet.code:
         raise NotOurs(f"{request.source_address} is not an address of wallet {wallet.code}")
     return found
+
+
+def _age(desk: Desk, entry: AllowedDestination | None) -> int:
+    if entry is None or entry.approved_at is None:
+        return 0
+    return int((desk.now - entry.approved_at).total_seconds())

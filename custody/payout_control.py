@@ -1,55 +1,107 @@
-"""The approval policy as two people make it: proposed by one, put in force by another."""
+"""The approval policy as two people make it: proposed by one, put in force by another.
+
+Both sign the same bytes, which are the message that the signer takes: so the pair of signatures is all
+that is needed to tell it which policy is in force.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from custody.control_messages import ControlKind, PolicyInForce, control_bytes, message_of
 from custody.errors import NotPossible, UnknownRow
-from custody.payout_model import POLICY_STATES, ApprovalPolicy, ControlState, PolicyRule
-from custody.payout_policy import check_rules, from_document, to_document
+from custody.payout_model import POLICY_STATES, ControlState
+from custody.payout_policy import check_document, with_block_all
 from custody.payout_tables import payout_policy
+from custody.policy_documents import from_document, to_document
+from custody.policy_model import ApprovalPolicy, PolicyDocument
+from custody.signer_sync import queue_control
 from kernel.errors import Refused
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
-from registry.authority import require_role, signing_bytes, verify_signature
+from registry.authority import require_role, verify_signature
 from registry.model import Role
 from registry.queries import get_operator
 
 ENTITY: Final = "payout_policy"
-POLICY_VERB: Final = "payout_policy.approve"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-async def propose_policy(
-    conn: AsyncConnection, rules: tuple[PolicyRule, ...], *, by: str, now: datetime
+async def draft_policy(
+    conn: AsyncConnection, document: PolicyDocument, *, by: str, now: datetime
 ) -> ApprovalPolicy:
-    """Propose the next version of the approval policy; the one in force stays in force."""
-    require_role(await get_operator(conn, by), Role.ADMIN)
-    check_rules(rules)
+    """Return the next version with its last rule in place, for its proposer to sign; stores nothing.
+
+    Raises:
+        BadInput: the document lets something pass that nobody could mean.
+    """
+    document = with_block_all(document)
+    check_document(document)
     last = await conn.scalar(select(func.max(payout_policy.c.version)))
-    version = int(last or 0) + 1
-    await conn.execute(
-        insert(payout_policy).values(
-            version=version,
-            rules=to_document(rules),
+    return ApprovalPolicy(
+        version=int(last or 0) + 1,
+        document=document,
+        state=ControlState.PROPOSED,
+        proposed_by=by,
+        proposed_at=now,
+    )
+
+
+async def propose_policy(
+    conn: AsyncConnection, document: PolicyDocument, *, by: str, signature: bytes, now: datetime
+) -> ApprovalPolicy:
+    """Propose the next version of the approval policy; the one in force stays in force.
+
+    Args:
+        conn: the caller's transaction.
+        document: the rules; the one that blocks everything is added where it is missing.
+        by: an administrator.
+        signature: of `policy_bytes` of `draft_policy` of the same.
+        now: the time.
+
+    Raises:
+        Refused: the operator is no administrator, the signature is wrong, or somebody else took
+            the version meanwhile.
+    """
+    operator = await get_operator(conn, by)
+    require_role(operator, Role.ADMIN)
+    draft = await draft_policy(conn, document, by=by, now=now)
+    verify_signature(operator, policy_bytes(draft), signature)
+    done = await conn.execute(
+        insert(payout_policy)
+        .values(
+            version=draft.version,
+            document=to_document(draft.document),
             state=ControlState.PROPOSED,
             proposed_by=by,
             proposed_at=now,
+            proposal_signature=signature,
         )
+        .on_conflict_do_nothing()
     )
-    policy = await get_policy(conn, version)
+    if done.rowcount != 1:
+        raise Refused(
+            f"approval policy {draft.version} was proposed by somebody else just now",
+            remedy="Look at it, then propose the next one",
+        )
+    policy = await get_policy(conn, draft.version)
     await _tell(conn, policy, None, by, now)
     return policy
 
 
 def policy_bytes(policy: ApprovalPolicy) -> bytes:
-    """Return what the second administrator signs."""
-    fields = {"version": policy.version, "rules": to_document(policy.rules)}
-    return signing_bytes(POLICY_VERB, fields)
+    """Return what both administrators sign; the signer takes the same bytes."""
+    return control_bytes(ControlKind.POLICY, _in_force(policy).plain())
+
+
+def _in_force(policy: ApprovalPolicy) -> PolicyInForce:
+    return PolicyInForce(version=policy.version, document=to_document(policy.document))
 
 
 async def approve_policy(
@@ -69,9 +121,18 @@ async def approve_policy(
         raise NotPossible(f"approval policy {version} is {policy.state} already")
     verify_signature(operator, policy_bytes(policy), signature)
     before = await find_active_policy(conn, lock=True)
+    if before is not None and before.version > version:
+        raise NotPossible(
+            f"approval policy {before.version} is in force, {version} is older",
+            remedy="Propose it again: versions only grow",
+        )
     if before is not None:
         await _write(conn, before, ControlState.REVOKED, by, now)
-    return await _write(conn, policy, ControlState.ACTIVE, by, now, signature=signature)
+    active = await _write(conn, policy, ControlState.ACTIVE, by, now, signature=signature)
+    signatures = {policy.proposed_by: policy.proposal_signature, by: signature}
+    message = message_of(ControlKind.POLICY, _in_force(policy), signatures)
+    await queue_control(conn, message, now=now)
+    return active
 
 
 async def get_policy(conn: AsyncConnection, version: int, *, lock: bool = False) -> ApprovalPolicy:
@@ -81,6 +142,14 @@ async def get_policy(conn: AsyncConnection, version: int, *, lock: bool = False)
     if row is None:
         raise UnknownRow(f"there is no approval policy {version}")
     return _to_policy(row)
+
+
+async def load_policies(
+    conn: AsyncConnection, versions: Collection[int]
+) -> dict[int, ApprovalPolicy]:
+    """Return versions of the policy by number."""
+    rows = await conn.execute(select(payout_policy).where(payout_policy.c.version.in_(versions)))
+    return {row.version: _to_policy(row) for row in rows}
 
 
 async def find_active_policy(conn: AsyncConnection, *, lock: bool = False) -> ApprovalPolicy | None:
@@ -143,7 +212,7 @@ async def _tell(
         actor=by,
         from_state=before,
         to_state=policy.state,
-        payload={"version": policy.version, "rules": to_document(policy.rules)},
+        payload={"version": policy.version, "document": to_document(policy.document)},
     )
     await record(conn, [event])
 
@@ -151,8 +220,11 @@ async def _tell(
 def _to_policy(row: Row[Any]) -> ApprovalPolicy:
     return ApprovalPolicy(
         version=row.version,
-        rules=from_document(row.rules),
+        document=from_document(row.document),
         state=ControlState(row.state),
         proposed_by=row.proposed_by,
+        proposed_at=row.proposed_at,
+        proposal_signature=row.proposal_signature,
         approved_by=row.approved_by,
+        signature=row.signature,
     )

@@ -275,6 +275,15 @@ class ClaimKind(StrEnum):
     OWN = "own"
 
 
+class DestinationKind(StrEnum):
+    """What is at the receiving address."""
+
+    EOA = "eoa"
+    CONTRACT = "contract"
+    OWN = "own"
+    """An address of ours: only an own transfer goes there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The claim that a payout debits; *name* is the party, or the receiving wallet of our own."""
@@ -480,57 +489,54 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """An operator's signature under a payout, as it is handed to the signer."""
+    """An operator's signature under a payout, as it is handed to the signer.
+
+    *statement_id* is the same for all payouts that were approved under one signature.
+    """
 
     payout_id: UUID
     operator: str
     signature: bytes
     lines: tuple[dict[str, str | int], ...]
     at: datetime
+    statement_id: UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowedDestination:
-    """Where a party's coins may go. Usable from *usable_from* on (a cooling-off time)."""
+    """Where a party's coins may go. Usable from *usable_from* on (a cooling-off time).
+
+    Attributes:
+        chain_id: network id of *chain* (EIP-155).
+        acknowledged: known addresses that begin and end like it, as its proposer named them.
+        code_hash: SHA-256 of the code that was found there; *return_tx* is a transaction in which
+            a contract has paid us.
+        proposal_signature, signature: of the same bytes, by who proposed and who approved.
+    """
 
     id: UUID
     party: str
     chain: str
+    chain_id: int
     address: str
+    kind: DestinationKind
     label: str
     state: ControlState
     proposed_by: str
     proposed_at: datetime
     cooling_off_s: int
-    approved_by: str | None
-    usable_from: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyRule:
-    """One line of an approval policy; ``*`` matches everything.
-
-    Attributes:
-        claim: ``client``, ``payable``, ``own`` or ``*``.
-        amount_max: the rule covers up to this many smallest units; None: any amount.
-        approvals: distinct approvers needed, at least one, the initiator not counted.
-    """
-
-    claim: str = "*"
-    asset: str = "*"
-    amount_max: int | None = None
-    approvals: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalPolicy:
-    """Rules in order: the first that matches decides; where none does, the answer is no."""
-
-    version: int
-    rules: tuple[PolicyRule, ...]
-    state: ControlState
-    proposed_by: str
-    approved_by: str | None
+    acknowledged: tuple[str, ...] = ()
+    proposal_signature: bytes = b""
+    code_hash: str | None = None
+    code_checked_at: datetime | None = None
+    return_tx: str | None = None
+    returned_at: datetime | None = None
+    approved_by: str | None = None
+    approved_at: datetime | None = None
+    signature: bytes | None = None
+    usable_from: datetime | None = None
+    revoked_by: str | None = None
+    revoke_signature: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

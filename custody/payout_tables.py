@@ -94,6 +94,15 @@ payout = Table(
     ),
     schema=SCHEMA,
 )
+# A client's reference is of one payout, whatever the claim.
+Index(
+    "uq_payout_party_ref",
+    payout.c.book,
+    payout.c.party,
+    payout.c.client_ref,
+    unique=True,
+    postgresql_where=payout.c.party.is_not(None),
+)
 Index(
     "ix_payout_velocity",
     payout.c.book,
@@ -200,8 +209,7 @@ payout_approval = Table(
     metadata,
     Column("payout_id", Uuid, ForeignKey("custody.payout.id"), nullable=False),
     Column("operator", Text, nullable=False),
-    Column("signature", LargeBinary, nullable=False),
-    Column("lines", JSONB, nullable=False),
+    Column("statement_id", Uuid, ForeignKey("custody.approval_statement.id"), nullable=False),
     Column("at", Timestamp, nullable=False),
     PrimaryKeyConstraint("payout_id", "operator"),
     schema=SCHEMA,
@@ -211,10 +219,11 @@ payout_policy = Table(
     "payout_policy",
     metadata,
     Column("version", Integer, primary_key=True, autoincrement=False),
-    Column("rules", JSONB, nullable=False),
+    Column("document", JSONB, nullable=False),
     Column("state", Text, nullable=False),
     Column("proposed_by", Text, nullable=False),
     Column("proposed_at", Timestamp, nullable=False),
+    Column("proposal_signature", LargeBinary, nullable=False),
     Column("approved_by", Text),
     Column("signature", LargeBinary),
     CheckConstraint("approved_by <> proposed_by", name="four_eyes"),
@@ -243,9 +252,30 @@ allowed_destination = Table(
     Column("proposed_by", Text, nullable=False),
     Column("proposed_at", Timestamp, nullable=False),
     Column("cooling_off_s", Integer, nullable=False),
+    Column("chain_id", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("look", Text, nullable=False),
+    Column("acknowledged", JSONB, nullable=False),
+    Column("proposal_signature", LargeBinary, nullable=False),
+    Column("code_hash", Text),
+    Column("code_checked_at", Timestamp),
+    Column("return_tx", Text),
+    Column("returned_at", Timestamp),
     Column("approved_by", Text),
+    Column("approved_at", Timestamp),
     Column("signature", LargeBinary),
     Column("usable_from", Timestamp),
+    Column("revoked_by", Text),
+    Column("revoke_signature", LargeBinary),
+    CheckConstraint("kind IN ('eoa', 'contract')", name="kind"),
+    CheckConstraint(
+        "state <> 'active' OR kind = 'eoa' OR (code_hash IS NOT NULL AND return_tx IS NOT NULL)",
+        name="contract_proved",
+    ),
+    CheckConstraint(
+        "state <> 'revoked' OR (revoked_by IS NOT NULL AND revoke_signature IS NOT NULL)",
+        name="revoked_by_somebody",
+    ),
     CheckConstraint("approved_by <> proposed_by", name="four_eyes"),
     CheckConstraint(
         "state IN ('proposed', 'rejected') OR (approved_by IS NOT NULL"
@@ -262,6 +292,8 @@ Index(
     unique=True,
     postgresql_where=allowed_destination.c.state.in_(["proposed", "active"]),
 )
+
+Index("ix_allowed_destination_look", allowed_destination.c.look)
 
 foreign_spend = Table(
     "foreign_spend",

@@ -7,82 +7,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from custody import payout_explain
+from custody import control_store, payout_explain, payout_requests, payout_rows
 from custody import payout_store as store
 from custody.errors import NotPossible
 from custody.payout_approvals import ApprovalLine, approval_bytes, to_document
-from custody.payout_checks import Checked, check_request, require_same
-from custody.payout_events import PAYOUT, WORKER, event_name, step_payout
-from custody.payout_model import (
-    CANCELLABLE,
-    Approval,
-    ClaimKind,
-    Payout,
-    PayoutRequest,
-    PayoutState,
-)
-from custody.payout_postings import accounts, released, reserved
+from custody.payout_control import load_policies
+from custody.payout_events import WORKER
+from custody.payout_model import CANCELLABLE, Payout, PayoutState
+from custody.payout_moves import Move, move_payouts
+from custody.payout_policy import APPROVER_ROLES, groups_of, is_complete
+from custody.payout_postings import released
+from custody.policy_model import APPROVERS, SERVICES, ApprovalPolicy
 from kernel.errors import Refused
-from kernel.events import DomainEvent, record
+from kernel.events import record
 from kernel.ids import derive_id
-from ledger.accounts import ensure_accounts
-from ledger.model import PostResult
 from ledger.posting import post, require_applied
-from ledger.queries import get_balance
 from registry.authority import require_role, verify_signature
 from registry.model import Operator, Role
 from registry.queries import get_operator
 
-APPROVERS: Final = (Role.APPROVER, Role.TREASURER)
 CANCELLERS: Final = (Role.APPROVER, Role.TREASURER, Role.OPERATIONS)
 
+request_payout = payout_requests.request_payout
+request_payouts = payout_requests.request_payouts
+derive_payout_id = payout_requests.derive_payout_id
 get_payout = store.get_payout
 list_payouts = store.list_payouts
 every_payout = store.every_payout
 explain = payout_explain.explain
 
 
-def derive_payout_id(request: PayoutRequest, *, book: int, now: datetime) -> UUID:
-    """Return the id that the payout gets when it is requested at *now*."""
-    return derive_id(now, PAYOUT, book, request.claim, request.client_ref)
-
-
 async def has_signed_bytes(conn: AsyncConnection, payout_id: UUID) -> bool:
     """Tell whether signed bytes of the payout are stored, so that its claim has been debited."""
     return any(item.raw is not None for item in await store.list_attempts(conn, payout_id))
-
-
-async def request_payout(
-    conn: AsyncConnection, request: PayoutRequest, *, book: int, now: datetime
-) -> Payout:
-    """Reserve the claim and put the payout before its approvers.
-
-    The same claim and reference again returns the payout as it stands. A claim that cannot cover
-    the amount leaves a payout that is REJECTED, with the reason in its history.
-
-    Raises:
-        Refused: the reference was used for another payout, the destination is not allowed, the
-            wallet may not pay for the claim, or no policy covers it.
-    """
-    known = await store.find_payout_by_reference(conn, book, request.claim, request.client_ref)
-    if known is None:
-        checked = await check_request(conn, request, now=now)
-        values = _row(request, checked, book=book, now=now)
-        if await store.insert_payout(conn, values):
-            payout = await get_payout(conn, values["id"], lock=True)
-            return await _reserve(conn, payout, checked.owners, now)
-        # Another transaction was first; it has committed, so its row can be read now.
-        known = await store.find_payout_by_reference(conn, book, request.claim, request.client_ref)
-        assert known is not None
-    require_same(request, known)
-    return known
 
 
 async def approve_payout(
@@ -127,18 +91,39 @@ async def approve_payouts(
     This is how the release of a settlement run approves what it pays: all or none.
     """
     operator = await get_operator(conn, by.code)
-    require_role(operator, *APPROVERS)
-    locked = await store.lock_payouts(conn, payout_ids)
-    payouts = [locked[key] for key in payout_ids if key in locked]
-    if len(payouts) != len(payout_ids):
-        raise NotPossible(f"{len(payout_ids) - len(payouts)} of the payouts do not exist")
+    payouts = await _lock_in_order(conn, payout_ids, book)
+    policies = await load_policies(conn, {payout.policy_version for payout in payouts})
+    for payout in payouts:
+        _require_counted(payout, policies[payout.policy_version], operator, now)
     lines = [approval_line(payout) for payout in payouts]
     verify_signature(operator, approval_bytes(lines), signature)
-    documents = tuple(to_document(line) for line in lines)
-    return [
-        await _approve(conn, payout, operator.code, signature, documents, book, now)
-        for payout in payouts
-    ]
+    given = await control_store.list_approvers(conn, payout_ids)
+    new = [payout for payout in payouts if operator.code not in given[payout.id]]
+    for payout in new:
+        if payout.state is not PayoutState.PENDING_APPROVAL:
+            raise NotPossible(f"payout {payout.id} is {payout.state}, not waiting for approval")
+    if not new:
+        return payouts
+    await control_store.insert_statement(
+        conn,
+        statement_id=derive_id(now, "approval", operator.code, signature),
+        operator=operator.code,
+        signature=signature,
+        lines=[to_document(line) for line in lines],
+        payout_ids=[payout.id for payout in new],
+        at=now,
+    )
+    people = await _load_people(conn, {code for payout in new for code in given[payout.id]})
+    people[operator.code] = operator
+    moves = []
+    for payout in new:
+        document = policies[payout.policy_version].document
+        codes = [*given[payout.id], operator.code]
+        approvers = {code: groups_of(document, people[code]) for code in codes}
+        moves.append(_approval(payout, approvers, operator.code))
+    moved, events = await move_payouts(conn, moves, now=now)
+    await record(conn, events)
+    return [moved.get(payout.id, payout) for payout in payouts]
 
 
 def approval_line(payout: Payout) -> ApprovalLine:
@@ -166,7 +151,7 @@ async def reject_payout(
     now: datetime,
 ) -> Payout:
     """Say no: the reservation is given back."""
-    require_role(await get_operator(conn, by.code), *APPROVERS)
+    require_role(await get_operator(conn, by.code), *APPROVER_ROLES)
     return await _withdraw(conn, payout_id, PayoutState.REJECTED, by.code, reason, book, now)
 
 
@@ -199,69 +184,52 @@ async def expire_payouts(conn: AsyncConnection, *, book: int, now: datetime) -> 
     return await _give_back(conn, over, PayoutState.EXPIRED, WORKER, "its time is over", now)
 
 
-async def _reserve(
-    conn: AsyncConnection, payout: Payout, owners: dict[str, str], now: datetime
-) -> Payout:
-    refusal = ""
-    if payout.parsed_claim.kind is ClaimKind.OWN:
-        await store.lock_sender(conn, payout.chain, payout.sender, payout.source_wallet)
-    await ensure_accounts(conn, payout.book, accounts(payout), owners=owners, now=now)
-    if payout.parsed_claim.kind is ClaimKind.OWN:
-        refusal = await _missing_coins(conn, payout)
-    if not refusal:
-        refusal = _refusal(await post(conn, payout.book, reserved(payout), now=now))
-    by = payout.requested_by
-    await record(conn, [_requested(payout, now)])
-    if refusal:
-        return await step_payout(
-            conn, payout, PayoutState.REJECTED, actor=WORKER, reason=refusal, now=now
-        )
-    payout = await step_payout(conn, payout, PayoutState.RESERVED, actor=by, now=now)
-    return await step_payout(conn, payout, PayoutState.PENDING_APPROVAL, actor=by, now=now)
+async def _lock_in_order(
+    conn: AsyncConnection, payout_ids: Sequence[UUID], book: int
+) -> list[Payout]:
+    locked = await payout_rows.lock_many(conn, payout_ids)
+    payouts = [locked[key] for key in payout_ids if key in locked]
+    if len(payouts) != len(payout_ids):
+        raise NotPossible(f"{len(payout_ids) - len(payouts)} of the payouts do not exist")
+    for payout in payouts:
+        _require_book(payout, book)
+    return payouts
 
 
-async def _missing_coins(conn: AsyncConnection, payout: Payout) -> str:
-    # Custody accounts have no overdraft flag, because blocks are facts; a decision looks first.
-    # The sending addresses of the wallet are locked, and whoever promises coins locks them.
-    path = f"custody:{payout.source_wallet}"
-    available = (await get_balance(conn, payout.book, path, payout.asset)).available
-    return "" if available >= payout.amount else f"{path} has {available} available"
-
-
-async def _approve(
-    conn: AsyncConnection,
-    payout: Payout,
-    by: str,
-    signature: bytes,
-    lines: tuple[dict[str, Any], ...],
-    book: int,
-    now: datetime,
-) -> Payout:
-    _require_book(payout, book)
-    if by == payout.requested_by:
+def _require_counted(
+    payout: Payout, policy: ApprovalPolicy, operator: Operator, now: datetime
+) -> None:
+    """Refuse whose approval would not count for this payout."""
+    if operator.code == payout.requested_by:
         raise Refused(
-            f"{by} requested payout {payout.id} and cannot approve it",
+            f"{operator.code} requested payout {payout.id} and cannot approve it",
             remedy="Ask another operator",
         )
-    approvals = await store.list_approvals(conn, payout.id)
-    if by in {item.operator for item in approvals}:
-        return payout
-    if payout.state is not PayoutState.PENDING_APPROVAL:
-        raise NotPossible(f"payout {payout.id} is {payout.state}, not waiting for approval")
-    await store.insert_approval(
-        conn,
-        Approval(payout_id=payout.id, operator=by, signature=signature, lines=lines, at=now),
-    )
-    given = len(approvals) + 1
-    complete = given >= payout.approvals_required
-    return await step_payout(
-        conn,
-        payout,
-        PayoutState.APPROVED if complete else PayoutState.PENDING_APPROVAL,
+    groups = {quorum.group for quorum in payout.required}
+    if not groups & groups_of(policy.document, operator):
+        if groups <= {APPROVERS, SERVICES} and operator.code not in policy.document.services:
+            require_role(operator, *APPROVER_ROLES)
+        raise Refused(
+            f"{operator.code} is in none of the groups that approve payout {payout.id}:"
+            f" {', '.join(sorted(groups))}",
+            remedy="Ask somebody of these",
+        )
+    if payout.expires_at is not None and payout.expires_at <= now:
+        raise NotPossible(f"the time of payout {payout.id} is over", remedy="Request it anew")
+
+
+async def _load_people(conn: AsyncConnection, codes: Collection[str]) -> dict[str, Operator]:
+    return {code: await get_operator(conn, code) for code in sorted(codes)}
+
+
+def _approval(payout: Payout, approvers: Mapping[str, frozenset[str]], by: str) -> Move:
+    complete = is_complete(payout.required, approvers)
+    return Move(
+        payout=payout,
+        to=PayoutState.APPROVED if complete else PayoutState.PENDING_APPROVAL,
         actor=by,
-        now=now,
         name="PayoutApproved" if complete else "PayoutApprovalGiven",
-        payload={"approvals": given, "required": payout.approvals_required},
+        payload={"approvals": len(approvers), "required": payout.approvals_required},
     )
 
 
@@ -298,74 +266,14 @@ async def _give_back(
     """Void the reservations of locked payouts of one book, and write their end."""
     if not payouts:
         return []
+    moves = [Move(payout=payout, to=to, actor=by, reason=reason) for payout in payouts]
     batch = [item for payout in payouts for item in released(payout)]
     require_applied(await post(conn, payouts[0].book, batch, now=now))
-    return [
-        await step_payout(conn, payout, to, actor=by, reason=reason, now=now) for payout in payouts
-    ]
+    moved, events = await move_payouts(conn, moves, now=now)
+    await record(conn, events)
+    return [moved[payout.id] for payout in payouts]
 
 
 def _require_book(payout: Payout, book: int) -> None:
     if payout.book != book:
         raise NotPossible(f"payout {payout.id} is in book {payout.book}, not {book}")
-
-
-def _refusal(results: Sequence[PostResult]) -> str:
-    for result in results:
-        if not result.applied:
-            return f"the ledger refused the reservation: {result.outcome}"
-    return ""
-
-
-def _requested(payout: Payout, now: datetime) -> DomainEvent:
-    return DomainEvent(
-        entity_type=PAYOUT,
-        entity_id=payout.id,
-        version=1,
-        name=event_name("Payout", PayoutState.REQUESTED),
-        at=now,
-        actor=payout.requested_by,
-        reason=payout.reason,
-        to_state=PayoutState.REQUESTED,
-        payload={
-            "claim": payout.claim,
-            "asset": payout.asset,
-            "amount": str(payout.amount),
-            "destination": payout.destination,
-            "source_wallet": payout.source_wallet,
-            "approvals_required": payout.approvals_required,
-        },
-    )
-
-
-def _row(request: PayoutRequest, checked: Checked, *, book: int, now: datetime) -> dict[str, Any]:
-    return {
-        "id": derive_payout_id(request, book=book, now=now),
-        "book": book,
-        "client_ref": request.client_ref,
-        "claim": request.claim,
-        "rail": request.rail,
-        "chain": checked.chain.code,
-        "chain_id": checked.chain.network_id,
-        "source_wallet": request.source_wallet,
-        "sender": checked.source.address,
-        "sender_path": checked.source_path,
-        "asset": request.asset,
-        "amount": request.amount,
-        "contract": checked.chain_asset.contract,
-        "chain_amount": checked.chain_amount,
-        "native_asset": checked.chain.native_asset,
-        "destination": request.destination,
-        "requested_by": request.requested_by,
-        "reason": request.reason,
-        "policy_version": checked.policy_version,
-        "approvals_required": checked.approvals_required,
-        "state": PayoutState.REQUESTED,
-        "hold_epoch": 0,
-        "attempt": 0,
-        "fee_cap": 0,
-        "waiting_for": "",
-        "run_after": now,
-        "created_at": now,
-        "expires_at": request.expires_at,
-    }

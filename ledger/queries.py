@@ -10,6 +10,7 @@ at one instant too. What is read by page in other modules has its walk here: `tr
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import UTC, date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kernel.errors import BadInput
 from ledger import merkle
 from ledger.account_statement import page_statement
+from ledger.arrays import texts
 from ledger.errors import BookNotOpen
 from ledger.holds import page_open_holds
 from ledger.model import (
@@ -152,6 +154,33 @@ SELECT a.side, p.known AS sequence, <four_columns>
 """,
     **AT,
 )
+
+
+async def get_balances(
+    conn: AsyncConnection, book: int, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Balance]:
+    """Return the balances of those (path, asset) that are open accounts, as of one instant."""
+    if not keys:
+        return {}
+    pairs = sorted(keys)
+    asked = texts([path for path, _ in pairs]), texts([asset for _, asset in pairs])
+    rows = await run(conn, _BALANCES_NOW, book, *asked)
+    return {(row.path, row.asset): to_balance(row) for row in rows}
+
+
+_BALANCES_NOW: Final = """
+SELECT a.path, a.asset, a.side, b.debits_pending::text, b.debits_posted::text,
+       b.credits_pending::text, b.credits_posted::text, h.sequence
+  FROM unnest($2::text::text[], $3::text::text[]) AS asked (path, asset)
+  JOIN LATERAL (
+      SELECT * FROM ledger.account
+       WHERE path = asked.path AND asset = asked.asset AND book + 0 = $1 LIMIT 1
+  ) a ON true
+  JOIN LATERAL (
+      SELECT * FROM ledger.balance WHERE book = $1 AND account = a.number LIMIT 1
+  ) b ON true
+  JOIN ledger.head h ON h.book = $1
+"""
 
 
 async def page_accounts(

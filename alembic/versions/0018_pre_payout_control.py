@@ -182,6 +182,14 @@ def widen_payouts() -> None:
         " OR released_at IS NOT NULL",
         schema=SCHEMA,
     )
+    op.create_index(
+        "uq_payout_party_ref",
+        "payout",
+        ["book", "party", "client_ref"],
+        unique=True,
+        schema=SCHEMA,
+        postgresql_where=sa.text("party IS NOT NULL"),
+    )
     for name, columns in (
         ("ix_payout_velocity", ["book", "asset", "created_at"]),
         ("ix_payout_velocity_party", ["book", "party", "asset", "created_at"]),
@@ -204,17 +212,80 @@ def widen_payouts() -> None:
     )
 
 
+def split_approvals() -> None:
+    op.drop_column("payout_approval", "signature", schema=SCHEMA)
+    op.drop_column("payout_approval", "lines", schema=SCHEMA)
+    op.add_column(
+        "payout_approval", sa.Column("statement_id", sa.Uuid, nullable=False), schema=SCHEMA
+    )
+    op.create_foreign_key(
+        "fk_payout_approval_statement_id_approval_statement",
+        "payout_approval",
+        "approval_statement",
+        ["statement_id"],
+        ["id"],
+        source_schema=SCHEMA,
+        referent_schema=SCHEMA,
+    )
+
+
+def widen_rules() -> None:
+    op.alter_column("payout_policy", "rules", new_column_name="document", schema=SCHEMA)
+    op.add_column(
+        "payout_policy",
+        sa.Column("proposal_signature", sa.LargeBinary, nullable=False),
+        schema=SCHEMA,
+    )
+    for column in (
+        sa.Column("chain_id", sa.BigInteger, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("look", sa.Text, nullable=False),
+        sa.Column("acknowledged", postgresql.JSONB, nullable=False),
+        sa.Column("proposal_signature", sa.LargeBinary, nullable=False),
+        sa.Column("code_hash", sa.Text),
+        sa.Column("code_checked_at", TIMESTAMP),
+        sa.Column("return_tx", sa.Text),
+        sa.Column("returned_at", TIMESTAMP),
+        sa.Column("approved_at", TIMESTAMP),
+        sa.Column("revoked_by", sa.Text),
+        sa.Column("revoke_signature", sa.LargeBinary),
+    ):
+        op.add_column("allowed_destination", column, schema=SCHEMA)
+    for name, condition in (
+        ("kind", "kind IN ('eoa', 'contract')"),
+        (
+            "contract_proved",
+            "state <> 'active' OR kind = 'eoa'"
+            " OR (code_hash IS NOT NULL AND return_tx IS NOT NULL)",
+        ),
+        (
+            "revoked_by_somebody",
+            "state <> 'revoked' OR (revoked_by IS NOT NULL AND revoke_signature IS NOT NULL)",
+        ),
+    ):
+        op.create_check_constraint(
+            op.f(f"ck_allowed_destination_{name}"), "allowed_destination", condition, schema=SCHEMA
+        )
+    op.create_index("ix_allowed_destination_look", "allowed_destination", ["look"], schema=SCHEMA)
+
+
 def grant() -> None:
     for table, columns in UPDATABLE.items():
         op.execute(f"GRANT SELECT, INSERT ON custody.{table} TO causeway_app")
         if columns:
             op.execute(f"GRANT UPDATE ({columns}) ON custody.{table} TO causeway_app")
     op.execute("GRANT UPDATE (released_at) ON custody.payout TO causeway_app")
+    op.execute(
+        "GRANT UPDATE (code_hash, code_checked_at, return_tx, returned_at, approved_at,"
+        " revoked_by, revoke_signature) ON custody.allowed_destination TO causeway_app"
+    )
 
 
 def upgrade() -> None:
     create_control()
     widen_payouts()
+    split_approvals()
+    widen_rules()
     for statement in (FREEZE_FUNCTION, FREEZE_TRIGGER, OWN_APPROVAL, OWN_APPROVAL_TRIGGER):
         op.execute(statement)
     for table in KEPT:
@@ -228,8 +299,31 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP TRIGGER payout_approval_four_eyes ON custody.payout_approval")
     op.execute("DROP FUNCTION custody.refuse_own_approval()")
+    op.drop_index("ix_allowed_destination_look", "allowed_destination", schema=SCHEMA)
+    for name in ("kind", "contract_proved", "revoked_by_somebody"):
+        op.drop_constraint(
+            op.f(f"ck_allowed_destination_{name}"), "allowed_destination", schema=SCHEMA
+        )
+    for column in (
+        *("chain_id", "kind", "look", "acknowledged", "proposal_signature", "code_hash"),
+        *("code_checked_at", "return_tx", "returned_at", "approved_at"),
+        *("revoked_by", "revoke_signature"),
+    ):
+        op.drop_column("allowed_destination", column, schema=SCHEMA)
+    op.drop_column("payout_policy", "proposal_signature", schema=SCHEMA)
+    op.alter_column("payout_policy", "document", new_column_name="rules", schema=SCHEMA)
+    op.drop_column("payout_approval", "statement_id", schema=SCHEMA)
+    op.add_column(
+        "payout_approval", sa.Column("signature", sa.LargeBinary, nullable=False), schema=SCHEMA
+    )
+    op.add_column(
+        "payout_approval", sa.Column("lines", postgresql.JSONB, nullable=False), schema=SCHEMA
+    )
     op.drop_constraint(op.f("ck_payout_released_at_a_time"), "payout", schema=SCHEMA)
-    for name in ("ix_payout_velocity", "ix_payout_velocity_party", "ix_payout_expiry"):
+    for name in (
+        *("uq_payout_party_ref", "ix_payout_velocity"),
+        *("ix_payout_velocity_party", "ix_payout_expiry"),
+    ):
         op.drop_index(name, "payout", schema=SCHEMA)
     for column in (
         *("rule", "required", "party", "destination_id", "requested_expiry", "released_at"),

@@ -10,15 +10,17 @@ from app.workers.watcher import Watcher
 from chain.evm.gateway import EvmGateway
 from chain.model import FollowPolicy
 from custody.attribution import attribution_bytes
+from custody.control_messages import AssetRule
 from custody.deposit_model import Deposit, DepositState
 from custody.deposits import attribute, list_deposits
 from custody.model import AddressPurpose
-from custody.payout_control import approve_policy, policy_bytes, propose_policy
-from custody.payout_model import PayoutRequest, PolicyRule
+from custody.payout_control import approve_policy, draft_policy, policy_bytes, propose_policy
+from custody.payout_model import PayoutRequest
 from custody.policy import ConfirmationPolicy, Requirement
+from custody.policy_model import PolicyDocument, PolicyRule
 from custody.screening import BlockedSenders
 from custody.signer.client import SignerClient
-from custody.signer.rules import AssetRule, Rules
+from custody.signer.rules import Rules
 from ledger.posting import open_book
 from registry.changes import found
 from registry.testing import (
@@ -131,11 +133,14 @@ def signer_rules(chain_id: int, token: str) -> Rules:
 
 async def _approval_policy(stage: Stage) -> None:
     now = stage.clock.now()
-    rules = (PolicyRule(claim="*", asset="*", approvals=1),)
-    policy = await stage.do(lambda conn: propose_policy(conn, rules, by="ada", now=now))
-    signature = operator_keypair("ben").sign(policy_bytes(policy))
+    document = PolicyDocument(rules=(PolicyRule(approvals=1),))
+    draft = await stage.do(lambda conn: draft_policy(conn, document, by="ada", now=now))
+    by_ada, by_ben = (operator_keypair(code).sign(policy_bytes(draft)) for code in ("ada", "ben"))
+    policy = await stage.do(
+        lambda conn: propose_policy(conn, document, by="ada", signature=by_ada, now=now)
+    )
     await stage.do(
-        lambda conn: approve_policy(conn, policy.version, by="ben", signature=signature, now=now)
+        lambda conn: approve_policy(conn, policy.version, by="ben", signature=by_ben, now=now)
     )
     stage.note("approval policy 1: every payout needs one approver besides whoever asked for it")
 

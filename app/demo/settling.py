@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from app.demo.deposits import ACME, ACME_WALLET, BIRCH, BIRCH_WALLET
 from app.demo.founding import CLIENT_POOL, HOT, SETTLEMENT
 from app.demo.stage import BOOK, Stage
-from custody.allow_list import approve_destination, destination_bytes, propose_destination
+from custody.allow_list import (
+    approve_destination,
+    destination_bytes,
+    draft_destination,
+    propose_destination,
+)
 from custody.model import AddressPurpose
 from custody.payout_model import PayoutRequest
 from custody.payouts import get_payout
@@ -113,25 +118,19 @@ async def _agree(stage: Stage) -> None:
 
 async def _allow(stage: Stage, party: str, address: str) -> None:
     now = stage.clock.now()
-    proposed = await stage.do(
-        partial(
-            propose_destination,
-            party=party,
-            chain=EVM,
-            address=address,
-            label="own wallet",
-            by="dan",
-            now=now,
-            cooling_off=timedelta(0),
-        )
-    )
-    signature = operator_keypair("ben").sign(destination_bytes(proposed))
+    given: dict[str, Any] = {
+        "party": party, "chain": EVM, "address": address, "label": "own wallet",
+        "by": "dan", "now": now, "cooling_off": timedelta(0),
+    }
+    signed = destination_bytes(await stage.do(partial(draft_destination, **given)))
+    signature = operator_keypair("dan").sign(signed)
+    proposed = await stage.do(partial(propose_destination, signature=signature, **given))
     await stage.do(
         partial(
             approve_destination,
             destination_id=proposed.id,
             by="ben",
-            signature=signature,
+            signature=operator_keypair("ben").sign(signed),
             now=stage.clock.now(),
         )
     )

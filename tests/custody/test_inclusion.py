@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.model import TOP, Block, BlockContents, Included, Movement, Orphaned
 from chain.testing import ScriptedTransaction
-from custody.allow_list import approve_destination, destination_bytes, propose_destination
-from custody.arrivals import Token, guarded_client, judge, split_shortfalls
+from custody.arrivals import Token, guarded, judge, split_shortfalls
 from custody.books import in_batches
 from custody.deposit_model import (
     PLAUSIBLE_AMOUNT_MAX,
@@ -25,12 +24,13 @@ from custody.inclusion import apply_step
 from custody.model import Address, AddressPurpose
 from custody.plan import Plan
 from custody.policy import ConfirmationPolicy
+from custody.testing import allow
 from kernel.ids import derive_id
 from kernel.money import Asset
 from ledger.model import transfer
 from ledger.testing import enforce_lock_order
 from registry.model import ChainAsset
-from registry.testing import TOKEN, operator_keypair
+from registry.testing import TOKEN
 from tests.custody.house import BOOK, ETHER, FAKE_TOKEN, STRANGER, House
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -205,19 +205,7 @@ async def test_a_refused_step_leaves_no_row_behind(house: House) -> None:
 
 
 async def test_a_sender_whom_two_people_allowed_is_known(house: House) -> None:
-    async def allow(conn: AsyncConnection) -> None:
-        proposed = await propose_destination(
-            conn, party="acme", chain="evm", address=STRANGER, label="own", by="ada", now=house.now
-        )
-        await approve_destination(
-            conn,
-            proposed.id,
-            by="ben",
-            signature=operator_keypair("ben").sign(destination_bytes(proposed)),
-            now=house.now,
-        )
-
-    await house.do(allow)
+    await house.do(lambda conn: allow(conn, "acme", STRANGER, now=house.now))
     await step(house, move(house.acme, 10, tx="0xa"), move(house.birch, 10, tx="0xb"))
 
     sources = {d.party: d.source for d in await house.deposits()}
@@ -233,7 +221,7 @@ async def test_shortfalls_are_counted_one_after_the_other(house: House) -> None:
     )
     await house.catch_up()
     credited = await house.deposits()
-    assert {guarded_client(d) for d in credited} == {"acme", "birch"}
+    assert {found.party for d in credited if (found := guarded(d))} == {"acme", "birch"}
 
     split = split_shortfalls(
         sorted(credited, key=lambda d: -d.amount),

@@ -14,13 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chain.model import BroadcastReport
 from chain.testing import ScriptedGateway
 from custody import payout_store as store
-from custody.payout_model import AttemptState, PayoutState, PolicyRule
+from custody.payout_model import AttemptState, PayoutState
+from custody.policy_model import PolicyRule
 from custody.payout_worker import LEASE
 from custody.payouts import explain
 from custody.ports import PayoutSigner
 from custody.signer.wire import Intent, SignedApproval
 from custody.testing import set_policy
-from tests.custody.payout_world import ETH, World, make_world
+from tests.custody.payout_world import ETH, OneByOne, World, make_world
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ async def test_two_workers_at_once_share_the_work_and_pay_each_once(world: World
 
 
 @dataclass
-class SleepySigner:
+class SleepySigner(OneByOne):
     """Signs, and while its caller sleeps on the answer another worker does everything."""
 
     signer: PayoutSigner
