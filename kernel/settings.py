@@ -53,8 +53,10 @@ class Settings:
     )
     anvil: Path | None = _setting("an anvil binary to use as the local EVM chain")
     evm_url: str | None = _setting(
-        "JSON-RPC endpoint of the EVM chain; unset: the demo and a trial house start a local one"
+        "JSON-RPC endpoints of the EVM chain, separated by blanks; unset: the demo and a trial house"
+        " start a local one"
     )
+    evm_quorum: int = _setting("how many of them must agree (0: more than half)", 0)
     evm_port: int = _setting("port of the local EVM chain (0: any free one)", 0)
     venue_port: int = _setting("port of the local venue simulator (0: any free one)", 0)
     log_level: str = _setting("debug, info, warning or error", "info")

@@ -76,6 +76,7 @@ async def _run(found: Settings, file: HouseFile | None) -> None:
         stack.push_async_callback(engine.dispose)
         house = House(
             engine=engine,
+            settings=found,
             evm_url=evm_url,
             file=file,
             clock=clock(),

@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.nodes import evm_providers
 from app.workers.book_mover import BookMover
 from app.workers.calculator import Calculator
 from app.workers.client_money import ClientMoneyWatch
@@ -24,14 +25,16 @@ from app.workers.relay import RelayWorker
 from app.workers.scheduler import Ticker
 from app.workers.settlement import SettlementWorker
 from app.workers.watcher import Watcher
-from chain.evm.gateway import EvmGateway
 from chain.model import FollowPolicy
+from chain.ports import ChainGateway
+from custody.compliance.address_list import NOBODY_LISTED, AddressList
+from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
 from custody.policy import ConfirmationPolicy, Requirement
-from custody.screening import BlockedSenders, Screen, nobody_blocked
 from custody.signer.client import SignerClient
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import BadInput, OutsideUnavailable, Refused
+from kernel.settings import Settings
 from ledger.interbook.model import JOB as MOVE_BETWEEN_BOOKS
 from ledger.queries import head
 from registry.model import Chain
@@ -52,6 +55,7 @@ class House:
     """
 
     engine: AsyncEngine
+    settings: Settings
     evm_url: str
     file: HouseFile
     clock: Clock
@@ -69,12 +73,13 @@ async def run_house(
         OutsideUnavailable: the node does not answer. (Later it may come and go.)
     """
     chain, policy = await transact(house.engine, lambda conn: _configured(conn, house.file))
-    screen = _screen(house.file)
+    screening = _screening(house.file)
+    travel_rule = await transact(house.engine, lambda conn: _travel_rule(conn, house.file))
     signer = SignerClient(house.file.signer_socket)
     await _greet(signer)
-    async with EvmGateway(house.evm_url, chain=chain.code, network_id=chain.network_id) as gateway:
+    async with evm_providers(house.settings, chain, house.evm_url) as gateway:
         loops = [
-            *_loops(house, _watcher(house, gateway, signer, policy, screen)),
+            *_loops(house, _watcher(house, gateway, signer, policy, screening, travel_rule)),
             *_job_loops(house),
         ]
         ready(
@@ -120,11 +125,18 @@ async def _configured(conn: AsyncConnection, file: HouseFile) -> tuple[Chain, Co
     return chain, ConfirmationPolicy.parse(text, assets)
 
 
-def _screen(file: HouseFile) -> Screen:
-    if file.blocked_senders is None:
-        log.warning("no list of blocked senders is named: deposits are not screened")
-        return nobody_blocked
-    return BlockedSenders.parse(_read(file.blocked_senders, "list of blocked senders"))
+def _screening(file: HouseFile) -> AddressList:
+    if file.address_list is None:
+        log.warning("no address list is named: nothing is screened")
+        return NOBODY_LISTED
+    return AddressList.parse(_read(file.address_list, "address list"))
+
+
+async def _travel_rule(conn: AsyncConnection, file: HouseFile) -> TravelRule:
+    if file.travel_rule is None:
+        return NO_TRAVEL_RULE
+    assets = {asset.code: asset for asset in await list_assets(conn)}
+    return TravelRule.parse(_read(file.travel_rule, "travel rule"), assets)
 
 
 def _read(path: Path, what: str) -> str:
@@ -146,10 +158,11 @@ async def _greet(signer: SignerClient) -> None:
 
 def _watcher(
     house: House,
-    gateway: EvmGateway,
+    gateway: ChainGateway,
     signer: SignerClient,
     policy: ConfirmationPolicy,
-    screen: Screen,
+    screening: AddressList,
+    travel_rule: TravelRule,
 ) -> Watcher:
     file = house.file
     return Watcher(
@@ -161,7 +174,8 @@ def _watcher(
         book=file.book,
         policy=policy,
         payout_requirement=Requirement(file.payout_depth, file.payout_finalized),
-        screen=screen,
+        screening=screening,
+        travel_rule=travel_rule,
         follow_policy=FollowPolicy(
             reorg_depth_max=file.reorg_depth_max, start_height=file.start_height
         ),

@@ -1,0 +1,63 @@
+"""Which providers the settings name, and how many must agree."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.nodes import evm_providers, read_providers
+from chain.evm.providers import Provider
+from chain.evm.rate_limit import RateLimit
+from kernel.errors import BadInput
+from kernel.settings import Settings
+from registry.model import Chain
+
+CHAIN = Chain("evm", "evm", 31337, "ETH")
+
+
+def test_addresses_are_separated_by_blanks_and_say_more_behind_a_hash() -> None:
+    text = """
+        https://a.example/v3/KEY#name=alpha&per_second=25&burst=50
+        http://10.0.0.5:8545#per_second=7
+        http://[::1]:8545
+    """
+    assert read_providers(text) == [
+        Provider("https://a.example/v3/KEY", "alpha", RateLimit(25, 50)),
+        Provider("http://10.0.0.5:8545", None, RateLimit(7, 7)),
+        Provider("http://[::1]:8545"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "asked", "quorum"), [(1, 0, 1), (2, 0, 2), (3, 0, 2), (4, 0, 3), (3, 3, 3), (3, 1, 1)]
+)
+def test_more_than_half_agree_unless_it_is_set(count: int, asked: int, quorum: int) -> None:
+    url = " ".join(f"http://node-{number}" for number in range(count))
+    assert evm_providers(Settings(evm_quorum=asked), CHAIN, url).quorum == quorum
+
+
+def test_more_than_there_are_cannot_agree() -> None:
+    with pytest.raises(BadInput, match="CAUSEWAY_EVM_QUORUM is 3, and CAUSEWAY_EVM_URL names 2"):
+        evm_providers(Settings(evm_quorum=3), CHAIN, "http://a http://b")
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("node:8545", "provider 2 is not an address"),
+        ("ws://secret:key@node", "provider 2 is not an address"),
+        ("http://", "provider 2 is not an address"),
+        ("http://[secret", "provider 2 is not an address"),
+        ("http://node/secret#color=red", "provider 2 has an unknown option"),
+        ("http://node/secret#name=a&name=b", "provider 2 has an unknown option, or one twice"),
+        ("http://node/secret#name", "provider 2 has options that cannot be read"),
+        ("http://node/secret#per_second=many", "provider 2 has per_second 'many'"),
+        ("http://node/secret#per_second=0", "rate limit"),
+        ("http://node/secret#burst=5", "provider 2 has a burst and no per_second"),
+    ],
+)
+def test_a_provider_that_cannot_be_read_is_named_by_number_and_its_key_is_not_shown(
+    word: str, words: str
+) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        read_providers(f"http://fine {word}")
+    assert "secret" not in str(caught.value)
