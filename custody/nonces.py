@@ -6,9 +6,10 @@ goes up leaves gaps behind every failure, and one gap stops everything after it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-from custody.payout_model import NonceState
+from custody.payout_model import Nonce, NonceState
 
 
 def choose_nonce(on_chain_next: int, first: int, rows: Mapping[int, NonceState]) -> int:
@@ -26,3 +27,38 @@ def choose_nonce(on_chain_next: int, first: int, rows: Mapping[int, NonceState])
     while rows.get(nonce, NonceState.RELEASED) is not NonceState.RELEASED:
         nonce += 1
     return nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """The line of a sending address does not move: everything behind *nonce* waits for it."""
+
+    chain: str
+    sender: str
+    nonce: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The open nonces of a sending address.
+
+    Attributes:
+        head: the lowest that a payment keeps; None when none does.
+        gaps: those given back that a payment waits behind, lowest first.
+    """
+
+    head: Nonce | None
+    gaps: tuple[Nonce, ...]
+
+
+def read_line(rows: Collection[Nonce]) -> Line:
+    """Return the line that the open nonces of one sending address form."""
+    live = [row for row in rows if row.state is NonceState.LIVE]
+    if not live:
+        return Line(None, ())
+    last = max(row.nonce for row in live)
+    gaps = (row for row in rows if row.state is NonceState.RELEASED and row.nonce < last)
+    return Line(
+        min(live, key=lambda row: row.nonce), tuple(sorted(gaps, key=lambda row: row.nonce))
+    )

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from chain.evm.transactions import UnsignedTransaction, erc20_transfer_data
-from chain.model import FeeQuote
+from chain.model import CallResult, FeeQuote
 from custody.nonces import choose_nonce
-from custody.payout_model import ClaimKind, NonceState, Payout
+from custody.payout_model import AttemptKind, ClaimKind, NonceState, Payout
 
 GAS_TRANSFER: Final = 21_000
 GAS_MARGIN_PERCENT: Final = 20
@@ -67,6 +67,12 @@ class Allocation:
 
     nonce: int
     unsigned: UnsignedTransaction
+    kind: AttemptKind = AttemptKind.PAY
+
+    @property
+    def fee_cap(self) -> int:
+        """Return the most that the network may take for it, in wei."""
+        return self.unsigned.fee_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,33 @@ def build_transaction(payout: Payout, nonce: int, fees: FeeQuote, gas: int) -> U
         value=payout.chain_amount if native else 0,
         data=b"" if native else erc20_transfer_data(payout.destination, payout.chain_amount),
     )
+
+
+def self_spend(payout: Payout, nonce: int, fees: FeeQuote) -> UnsignedTransaction:
+    """Return the transaction that only uses the nonce up: nothing, from the sender to itself."""
+    return UnsignedTransaction(
+        chain_id=payout.chain_id,
+        nonce=nonce,
+        max_priority_fee_per_gas=fees.max_priority_fee_per_gas,
+        max_fee_per_gas=fees.max_fee_per_gas,
+        gas_limit=GAS_TRANSFER,
+        recipient=payout.sender,
+        value=0,
+        data=b"",
+    )
+
+
+def find_token_refusal(result: CallResult, *, has_code: bool) -> str:
+    """Return why a token's ``transfer`` would move nothing, in words; "" when it would.
+
+    Old tokens return nothing when they succeed; that is believed only of an address with code,
+    because a call of an address without any succeeds too. Some return false and do not revert.
+    """
+    if not result.succeeded:
+        return result.revert or "the call reverts"
+    if not result.returned:
+        return "" if has_code else "there is no contract"
+    return "" if int.from_bytes(result.returned, "big") == 1 else "the token returns false"
 
 
 def gas_limit(estimate: int) -> int:

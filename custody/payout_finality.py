@@ -13,7 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chain.model import Block
 from custody import payout_store as store
 from custody.payout_events import WORKER, move_attempt, move_payout
-from custody.payout_model import SPENDABLE, AttemptState, NonceState, Payout, PayoutState
+from custody.payout_model import (
+    SPENDABLE,
+    AttemptKind,
+    AttemptState,
+    NonceState,
+    Payout,
+    PayoutState,
+)
 from custody.payout_postings import confirmed, failed
 from custody.policy import Requirement
 from kernel.events import DomainEvent, record
@@ -81,8 +88,9 @@ async def confirm_payouts(
             # A frozen account, say: the others go on, and people see why this one does not.
             await store.update_payout(conn, payout.id, waiting_for=refused[payout.id])
             continue
-        events += await _close_attempts(conn, payout, now)
-        state = PayoutState.CONFIRMED if payout.succeeded else PayoutState.FAILED_ON_CHAIN
+        final, closed = await _close_attempts(conn, payout, now)
+        events += closed
+        state = _end(payout, final)
         ended, event = await move_payout(
             conn,
             payout,
@@ -135,12 +143,22 @@ def _still_over(payout: Payout, at: Depth, requirement: Requirement) -> bool:
     return payout.state is PayoutState.MINED and is_over(payout, at, requirement)
 
 
+def _end(payout: Payout, final: AttemptKind) -> PayoutState:
+    if payout.succeeded:
+        return PayoutState.CONFIRMED
+    # Its nonce is spent for good by what pays nobody, so no payment of it can ever be mined.
+    cancelled = final is AttemptKind.CANCEL
+    return PayoutState.CANCELLED if cancelled else PayoutState.FAILED_ON_CHAIN
+
+
 async def _close_attempts(
     conn: AsyncConnection, payout: Payout, now: datetime
-) -> list[DomainEvent]:
-    events = []
+) -> tuple[AttemptKind, list[DomainEvent]]:
+    """Write which attempt the chain has for good; return what it was for, and the events."""
+    events, final = [], AttemptKind.PAY
     for attempt in await store.list_attempts(conn, payout.id):
         if attempt.tx_hash == payout.tx_hash:
+            final = attempt.kind
             _, event = await move_attempt(conn, attempt, AttemptState.FINAL, now=now)
             await store.end_nonce(
                 conn, attempt.chain, attempt.sender, attempt.nonce, NonceState.SPENT, now
@@ -156,4 +174,4 @@ async def _close_attempts(
         else:
             continue
         events.append(event)
-    return events
+    return final, events

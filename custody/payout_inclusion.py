@@ -20,7 +20,9 @@ from custody.payout_events import WORKER, move_attempt, move_payout
 from custody.payout_matching import AssetView, ForeignMined, OursMined, match_block
 from custody.payout_model import (
     FOREIGN_STATES,
+    SENT,
     Attempt,
+    AttemptKind,
     AttemptState,
     ForeignSpend,
     ForeignState,
@@ -42,7 +44,9 @@ from kernel.ids import derive_id
 from registry.queries import get_asset, list_chain_assets, list_wallets
 
 FOREIGN: Final = "foreign_spend"
-MAY_BE_HELD: Final = frozenset({PayoutState.ALLOCATED, PayoutState.SIGNED})
+MAY_BE_HELD: Final = frozenset({PayoutState.ALLOCATED, *SENT})
+PAID_BACK: Final = frozenset({PayoutState.FAILED_ON_CHAIN, PayoutState.CANCELLED})
+"""Ends at which the claim got its money back."""
 NOT_MINED: Final = {
     "fee_paid": None,
     "succeeded": None,
@@ -94,7 +98,7 @@ async def payouts_orphaned(
 ) -> Plan:
     """Write what follows from a block that is gone; return what is to be posted.
 
-    A mined payout is SIGNED again and the same bytes go out again.
+    A mined payout is SIGNED (or CANCELLING) again and the same bytes go out again.
     """
     plan, chain, block = Plan(), contents.block.chain, contents.block
     touched = {item.tx_hash for item in contents.outcomes}
@@ -168,14 +172,14 @@ async def _unmined(
         await store.end_nonce(
             conn, payout.chain, payout.sender, attempt.nonce, NonceState.LIVE, now
         )
-    if payout.state is PayoutState.FAILED_ON_CHAIN:
+    if payout.state in PAID_BACK:
         await _failure_unmined(conn, payout, plan, now)
         return
     plan.post(*orphaned(payout))
     _, told = await move_payout(
         conn,
         payout,
-        PayoutState.SIGNED,
+        await _waits_as(conn, payout),
         actor=WORKER,
         now=now,
         name="PayoutOrphaned",
@@ -187,10 +191,17 @@ async def _unmined(
     plan.tell(told)
 
 
+async def _waits_as(conn: AsyncConnection, payout: Payout) -> PayoutState:
+    """Return in which state a payout waits for a block: its newest attempt pays, or cancels it."""
+    newest = await store.get_attempt(conn, payout.id, payout.attempt)
+    cancels = newest.kind is AttemptKind.CANCEL and not payout.fills_gap
+    return PayoutState.CANCELLING if cancels else PayoutState.SIGNED
+
+
 async def _failure_unmined(
     conn: AsyncConnection, payout: Payout, plan: Plan, now: datetime
 ) -> None:
-    """Take the fee back of a failure that was final and whose block is gone all the same.
+    """Take the fee back of a failure, or cancellation, that was final and whose block is gone.
 
     The claim has its money back, so nothing is held and nobody may send the bytes again. Should a
     block have them once more, that is a spend like a stranger's (`match_block`).

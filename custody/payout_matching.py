@@ -8,11 +8,11 @@ from typing import Final
 
 from chain.model import BlockContents, Movement, TransactionOutcome
 from custody.model import custody_account, unattributed_account
-from custody.payout_model import Attempt, ForeignLeg, Payout, PayoutState, Source
+from custody.payout_model import SENT, Attempt, ForeignLeg, Payout, PayoutState, Source
 from custody.payout_postings import NETWORK_FEE
 from kernel.money import Rounding, rescale
 
-PAYABLE_IN: Final = frozenset({PayoutState.SIGNED, PayoutState.SECURITY_HOLD})
+PAYABLE_IN: Final = frozenset({*SENT, PayoutState.SECURITY_HOLD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,11 @@ def did_pay(payout: Payout, movements: list[Movement]) -> bool | None:
     """Tell whether exactly the payout's coins left: True; nothing left: False; else: None.
 
     A token may split what leaves between the payee and itself; a token that returns false without
-    reverting moves nothing although its transaction succeeded.
+    reverting moves nothing although its transaction succeeded. What only fills a gap between
+    nonces has nothing to move.
     """
     if not movements:
-        return False
+        return payout.fills_gap
     right = all(m.sender == payout.sender and m.contract == payout.contract for m in movements)
     paid = any(m.recipient == payout.destination for m in movements)
     exact = sum(m.amount for m in movements) == payout.chain_amount

@@ -50,7 +50,7 @@ def reserved(payout: Payout) -> tuple[Transfer, ...]:
     """Reserve the claim; of an own transfer, which has none, reserve the coins at once."""
     account = payout.parsed_claim.account
     if account is None:
-        return (_hold_coins(payout, 0),)
+        return _hold_coins(payout, 0)
     return (
         hold(
             _id(payout, "reserved"),
@@ -70,17 +70,17 @@ def allocated(payout: Payout, fee_cap: int) -> tuple[Transfer, ...]:
     fee = _hold_fee(payout, payout.hold_epoch, fee_cap)
     if payout.parsed_claim.kind is ClaimKind.OWN:
         return (fee,)
-    return chain(_hold_coins(payout, payout.hold_epoch), fee)
+    return chain(*_hold_coins(payout, payout.hold_epoch), fee)
 
 
 def released(payout: Payout) -> tuple[Transfer, ...]:
     """Give back what is reserved for a payout that will never be signed."""
-    undone = []
+    undone: list[Transfer] = []
     own = payout.parsed_claim.kind is ClaimKind.OWN
     if not own:
         undone.append(_void(payout, "reserved"))
     if own or payout.attempt:
-        undone.append(_void(payout, "coins", payout.hold_epoch))
+        undone += _free_coins(payout, payout.hold_epoch)
     if payout.attempt:
         undone.append(_void(payout, "fee", payout.hold_epoch))
     return chain(*undone)
@@ -104,9 +104,9 @@ def replaced(payout: Payout, fee_cap: int) -> tuple[Transfer, ...]:
     """Hold coins and fee anew for a replacement, in one chain: nothing is free in between."""
     old, new = payout.hold_epoch, payout.hold_epoch + 1
     return chain(
-        _void(payout, "coins", old),
+        *_free_coins(payout, old),
         _void(payout, "fee", old),
-        _hold_coins(payout, new),
+        *_hold_coins(payout, new),
         _hold_fee(payout, new, fee_cap),
     )
 
@@ -142,7 +142,7 @@ def orphaned(payout: Payout) -> tuple[Transfer, ...]:
     """Take back what `mined` posted, and hold again: the same bytes may be mined once more."""
     old, new = payout.hold_epoch, payout.hold_epoch + 1
     fee = payout.fee_paid or 0
-    undone = []
+    undone: list[Transfer] = []
     if payout.state is PayoutState.CONFIRMED and payout.parsed_claim.account is not None:
         undone.append(_reverse(payout, "confirmed", old))
     if min(fee, payout.fee_cap):
@@ -150,10 +150,10 @@ def orphaned(payout: Payout) -> tuple[Transfer, ...]:
     if fee > payout.fee_cap:
         undone.append(_reverse(payout, "fee-above", old))
     if not payout.succeeded:
-        undone.append(_void(payout, "coins", old))
+        undone += _free_coins(payout, old)
     elif not is_within_wallet(payout):
         undone.append(_reverse(payout, "coins-mined", old))
-    return chain(*undone, _hold_coins(payout, new), _hold_fee(payout, new, payout.fee_cap))
+    return chain(*undone, *_hold_coins(payout, new), _hold_fee(payout, new, payout.fee_cap))
 
 
 def failure_orphaned(payout: Payout) -> tuple[Transfer, ...]:
@@ -188,9 +188,9 @@ def confirmed(payout: Payout) -> tuple[Transfer, ...]:
 def failed(payout: Payout) -> tuple[Transfer, ...]:
     """Free the coins that never moved and give the claim back; the fee is gone with its block."""
     account = payout.parsed_claim.account
-    freed = _void(payout, "coins", payout.hold_epoch)
+    freed = _free_coins(payout, payout.hold_epoch)
     if account is None:
-        return (freed,)
+        return freed
     returned = transfer(
         _id(payout, "failed"),
         in_flight_account(payout.rail),
@@ -200,7 +200,7 @@ def failed(payout: Payout) -> tuple[Transfer, ...]:
         code="payout.failed",
         correlation=payout.id,
     )
-    return chain(freed, returned)
+    return chain(*freed, returned)
 
 
 def abandoned(payout: Payout) -> tuple[Transfer, ...]:
@@ -258,9 +258,9 @@ def _coins_out(payout: Payout) -> tuple[Transfer, ...]:
                 correlation=payout.id,
             ),
         )
-    freed = _void(payout, "coins", epoch)
+    freed = _free_coins(payout, epoch)
     if is_within_wallet(payout):
-        return (freed,)
+        return freed
     moved = transfer(
         _id(payout, "coins-mined", epoch),
         custody_account(claim.name),
@@ -270,11 +270,13 @@ def _coins_out(payout: Payout) -> tuple[Transfer, ...]:
         code="own-transfer.mined",
         correlation=payout.id,
     )
-    return (freed, moved)
+    return (*freed, moved)
 
 
-def _hold_coins(payout: Payout, epoch: int) -> Transfer:
-    return hold(
+def _hold_coins(payout: Payout, epoch: int) -> tuple[Transfer, ...]:
+    if payout.fills_gap:
+        return ()  # it moves no coins: only its fee is held
+    held = hold(
         _id(payout, "coins", epoch),
         transit_account(payout.chain),
         custody_account(payout.source_wallet),
@@ -284,6 +286,11 @@ def _hold_coins(payout: Payout, epoch: int) -> Transfer:
         purpose=PURPOSE_PAYOUT,
         correlation=payout.id,
     )
+    return (held,)
+
+
+def _free_coins(payout: Payout, epoch: int) -> tuple[Transfer, ...]:
+    return () if payout.fills_gap else (_void(payout, "coins", epoch),)
 
 
 def _hold_fee(payout: Payout, epoch: int, cap: int) -> Transfer:

@@ -1,147 +1,39 @@
-"""What people do for a payout that is stuck: pay more for its block, or end a security hold."""
+"""What two people do about a security hold: go on with the same bytes, or give the payout up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chain.evm.transactions import UnsignedTransaction, decode_unsigned
-from chain.ports import ChainGateway
 from custody import payout_store as store
-from custody.errors import ClientsUncovered, NotPossible
-from custody.payout_allocation import FEE_PER_GAS_MAX, bumped
-from custody.payout_coverage import count_spare
+from custody.errors import NotPossible
 from custody.payout_events import move_attempt, step_payout
 from custody.payout_model import (
     ATTEMPT_STATES,
     Attempt,
+    AttemptKind,
     AttemptState,
     ForeignSpend,
     NonceState,
     Payout,
     PayoutState,
 )
-from custody.payout_postings import NETWORK_FEE, abandoned, released, replaced
-from custody.payout_steps import new_attempt
-from kernel.clock import Clock
-from kernel.db import transact
-from kernel.errors import Refused
+from custody.payout_postings import NETWORK_FEE, abandoned, released
+from custody.payout_replace import require_people
 from kernel.events import DomainEvent, list_history, record
 from kernel.ids import stable_id
 from ledger.posting import post, require_applied
-from registry.authority import require_role, signing_bytes, verify_signature
-from registry.model import Operator, Role
-from registry.queries import get_operator, get_wallet
+from registry.authority import signing_bytes
+from registry.model import Role
 
-BUMPERS: Final = (Role.OPERATIONS, Role.TREASURER)
 RESUMERS: Final = (Role.ADMIN, Role.TREASURER, Role.APPROVER)
 SENDER: Final = "payout_sender"
 RESUME_VERB: Final = "payout_sender.resume"
 ABANDON_VERB: Final = "payout.abandon"
-WAITING: Final = frozenset({AttemptState.SIGNED, AttemptState.BROADCAST, AttemptState.AMBIGUOUS})
-PEOPLE_MIN: Final = 2
-
-
-async def bump_payout(
-    engine: AsyncEngine,
-    gateway: ChainGateway,
-    payout_id: UUID,
-    *,
-    by: Operator,
-    reason: str,
-    clock: Clock,
-) -> Payout:
-    """Offer the same payment again for a higher fee, on the same nonce.
-
-    At most one of the two can be mined. Both fee fields rise by an eighth or to what the network
-    asks now, whichever is more; coins and fee are held anew in one chain. The worker has the
-    replacement signed and sends it.
-
-    Raises:
-        NotPossible: nothing of the payout waits for a block, or the fee would be out of bounds.
-        ClientsUncovered: clients' money would pay for the higher fee.
-    """
-    quote = await gateway.fees()
-    async with engine.connect() as conn:
-        seen = await store.get_payout(conn, payout_id)
-        attempt = await _waiting_attempt(conn, seen)
-    old = decode_unsigned(attempt.unsigned, chain_id=seen.chain_id)
-    fees = bumped(old, quote)
-    if fees.max_fee_per_gas > FEE_PER_GAS_MAX:
-        raise NotPossible(f"{fees.max_fee_per_gas} wei per gas is more than {FEE_PER_GAS_MAX}")
-    tx = replace(
-        old,
-        max_fee_per_gas=fees.max_fee_per_gas,
-        max_priority_fee_per_gas=fees.max_priority_fee_per_gas,
-    )
-    funds = await gateway.balance(seen.sender, None, at=await gateway.head())
-    if funds < tx.fee_max + tx.value:
-        raise NotPossible(f"{seen.sender} lacks {seen.native_asset} for the higher fee")
-    return await transact(
-        engine, lambda conn: _replace(conn, seen, tx, by=by, reason=reason, now=clock.now())
-    )
-
-
-async def _replace(
-    conn: AsyncConnection,
-    seen: Payout,
-    tx: UnsignedTransaction,
-    *,
-    by: Operator,
-    reason: str,
-    now: datetime,
-) -> Payout:
-    require_role(await get_operator(conn, by.code), *BUMPERS)
-    payout = await store.get_payout(conn, seen.id, lock=True)
-    attempt = await _waiting_attempt(conn, payout)
-    if attempt.number != seen.attempt:
-        raise NotPossible(f"payout {payout.id} was bumped meanwhile")
-    await store.lock_sender(conn, payout.chain, payout.sender, payout.source_wallet)
-    number = attempt.number + 1
-    await store.insert_attempt(conn, new_attempt(payout, number, tx, now))
-    require_applied(await post(conn, payout.book, replaced(payout, tx.fee_max), now=now))
-    await _require_covered(conn, payout, tx.fee_max - payout.fee_cap)
-    return await step_payout(
-        conn,
-        payout,
-        PayoutState.SIGNED,
-        actor=by.code,
-        now=now,
-        reason=reason,
-        name="PayoutBumped",
-        payload={"attempt": number, "fee_cap": str(tx.fee_max)},
-        attempt=number,
-        fee_cap=tx.fee_max,
-        hold_epoch=payout.hold_epoch + 1,
-        run_after=now,
-    )
-
-
-async def _require_covered(conn: AsyncConnection, payout: Payout, more: int) -> None:
-    """Refuse a fee that clients' money would pay; the ledger's head is locked already."""
-    if not (await get_wallet(conn, payout.source_wallet)).holds_client_money:
-        return
-    native = payout.native_asset
-    spare = (await count_spare(conn, payout.book, {native}))[native]
-    if spare < more:
-        raise ClientsUncovered(
-            f"clients' {native} would not be covered: {spare} to spare",
-            remedy="Move house coins into the wallet first",
-        )
-
-
-async def _waiting_attempt(conn: AsyncConnection, payout: Payout) -> Attempt:
-    if payout.state is not PayoutState.SIGNED:
-        raise NotPossible(f"payout {payout.id} is {payout.state}, nothing of it waits for a block")
-    attempt = await store.get_attempt(conn, payout.id, payout.attempt)
-    if attempt.state not in WAITING:
-        raise NotPossible(f"attempt {attempt.number} of payout {payout.id} is {attempt.state}")
-    return attempt
 
 
 def resume_bytes(chain: str, sender: str, reason: str) -> bytes:
@@ -174,7 +66,7 @@ async def resume_sender(
     Raises:
         NotPossible: the address is not ours, or the same decision was carried out before.
     """
-    await _require_people(conn, signatures, resume_bytes(chain, sender, reason))
+    await require_people(conn, signatures, resume_bytes(chain, sender, reason), RESUMERS)
     held = await store.list_payouts(conn, chain=chain, states={PayoutState.SECURITY_HOLD})
     locked = await store.lock_payouts(conn, {item.id for item in held if item.sender == sender})
     source = (await store.find_sources(conn, chain, [sender])).get(sender)
@@ -242,7 +134,7 @@ async def abandon_payout(
         NotPossible: our bytes could still be mined: the stranger's transaction is not final. Or
             the nonce's transaction is ours, and moved coins otherwise than it was made for.
     """
-    await _require_people(conn, signatures, abandon_bytes(payout_id, reason))
+    await require_people(conn, signatures, abandon_bytes(payout_id, reason), RESUMERS)
     payout = await store.get_payout(conn, payout_id, lock=True)
     if payout.state is not PayoutState.SECURITY_HOLD or payout.nonce is None:
         raise NotPossible(f"payout {payout_id} is {payout.state}, not on hold")
@@ -289,26 +181,18 @@ def _require_unpaid(payout: Payout, attempts: Sequence[Attempt], spent: ForeignS
         )
 
 
-async def _require_people(
-    conn: AsyncConnection, signatures: Mapping[str, bytes], payload: bytes
-) -> None:
-    if len(signatures) < PEOPLE_MIN:
-        raise Refused("a security hold is ended by two people")
-    for code, signature in signatures.items():
-        operator = await get_operator(conn, code)
-        require_role(operator, *RESUMERS)
-        verify_signature(operator, payload, signature)
-
-
 async def _resume(
     conn: AsyncConnection, payout: Payout, actor: str, reason: str, now: datetime
 ) -> Payout:
     attempts = await store.list_attempts(conn, payout.id)
-    signed = any(item.raw is not None for item in attempts)
+    newest = next((item for item in attempts if item.number == payout.attempt), None)
+    cancels = newest is not None and newest.kind is AttemptKind.CANCEL and not payout.fills_gap
+    signed = PayoutState.CANCELLING if cancels else PayoutState.SIGNED
+    has_bytes = any(item.raw is not None for item in attempts)
     return await step_payout(
         conn,
         payout,
-        PayoutState.SIGNED if signed else PayoutState.ALLOCATED,
+        signed if has_bytes else PayoutState.ALLOCATED,
         actor=actor,
         now=now,
         reason=reason,

@@ -1,28 +1,36 @@
-"""The worker: takes approved payouts to the chain, one committed step after the other.
+"""The worker: takes approved payouts to the chain, many at once, one committed step after the other.
 
 allocate (nonce, transaction and holds are rows) -> sign (the exact bytes are a row) -> send (and
 again, the same bytes, for as long as nobody knows). Each step is: look outside, then one
-transaction that repeats the fence. A crash between any two leaves a row from which the next worker
-goes on; what was done outside meanwhile is done again to no effect, because a signer gives the same
-bytes for the same request and a node knows a transaction by its hash.
+transaction for the whole claim that repeats the fences. A crash between any two leaves rows from
+which the next worker goes on; what was done outside meanwhile is done again to no effect, because a
+signer gives the same bytes for the same request and a node knows a transaction by its hash.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import case
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import require_running
 from chain.ports import ChainGateway
+from custody import payout_rows as rows
 from custody import payout_store as store
+from custody.evm_rail import EvmRail
+from custody.nonces import Alarm
+from custody.payout_allocate import allocate
 from custody.payout_allocation import Waiting
-from custody.payout_model import WORKED_ON, Payout, PayoutState
-from custody.payout_steps import Bench, Sent, allocate, send, sign
+from custody.payout_line import watch_lines
+from custody.payout_model import SENT, WORKED_ON, Payout, PayoutState
+from custody.payout_rules import BumpPolicy
+from custody.payout_send import send
+from custody.payout_sign import sign, waits_for_signature
+from custody.payout_steps import LOST, Bench, Lost, Result, Sent, Step, carry_out
 from custody.payout_tables import payout as payout_table
 from custody.ports import PayoutSigner
 from kernel.clock import Clock
@@ -31,9 +39,8 @@ from kernel.errors import CausewayError, StaleFence
 from kernel.leases import claim
 
 LEASE: Final = timedelta(seconds=60)
-BATCH_MAX: Final = 50
-STEPS_MAX: Final = 4
-"""Allocate, sign, send; a replacement signs once more."""
+CLAIM_MAX: Final = 100
+"""Payouts taken through one transaction and one question to the signer."""
 RETRY_AFTER: Final = timedelta(seconds=1)
 TEXT_LENGTH_MAX: Final = 500
 STATES: Final = [str(state) for state in WORKED_ON]
@@ -41,13 +48,22 @@ STATES: Final = [str(state) for state in WORKED_ON]
 
 @dataclass(slots=True)
 class WorkReport:
-    """What one call did: payout ids by the state they reached, and why others wait."""
+    """What one call did: payout ids by what became of them, and why others wait.
+
+    Attributes:
+        bumped: offered again for more, by the rule.
+        filled: payouts that fill a gap between nonces, made now.
+        alarms: sending addresses at which the line does not move, and why people must look.
+    """
 
     allocated: list[UUID] = field(default_factory=list)
     signed: list[UUID] = field(default_factory=list)
     sent: list[UUID] = field(default_factory=list)
     rejected: list[UUID] = field(default_factory=list)
+    bumped: list[UUID] = field(default_factory=list)
+    filled: list[UUID] = field(default_factory=list)
     waiting: dict[UUID, str] = field(default_factory=dict)
+    alarms: list[Alarm] = field(default_factory=list)
 
 
 async def advance_payouts(
@@ -59,11 +75,13 @@ async def advance_payouts(
     book: int,
     holder: str,
     clock: Clock,
-    limit: int = BATCH_MAX,
+    limit: int = CLAIM_MAX,
+    bump: BumpPolicy | None = None,
+    rail: EvmRail | None = None,
 ) -> WorkReport:
     """Take every payout that is due as far as it goes now; return what was done.
 
-    A signer or a node that does not answer leaves the payout where it is, to be tried again.
+    A signer or a node that does not answer leaves the payouts where they are, to be tried again.
 
     Args:
         engine: the database, as the runtime role.
@@ -73,27 +91,31 @@ async def advance_payouts(
         book: the book.
         holder: this worker's name: it holds the leases.
         clock: the time, read anew at each step.
-        limit: payouts claimed at once.
+        limit: payouts claimed at once, at most `CLAIM_MAX`.
+        bump: when more is offered for a block; None: the default rule.
+        rail: what is remembered between calls; None: nothing is.
 
     Raises:
         ChainHalted: nothing is sent on a chain that is halted.
     """
-    bench = Bench(engine, gateway, signer, clock)
+    bench = Bench(engine, rail or EvmRail(gateway), signer, clock, bump or BumpPolicy())
     report = WorkReport()
 
     async def claim_due(conn: AsyncConnection) -> list[Payout]:
         await require_running(conn, chain)
         return await _claim(conn, chain, book, holder, clock.now(), limit)
 
-    for payout in await transact(engine, claim_due):
-        await _work_on(bench, payout, report)
+    claimed = await transact(engine, claim_due)
+    if claimed:
+        await _work_on(bench, claimed, report)
+    await _watch(bench, chain, book, report)
     return report
 
 
 async def _claim(
     conn: AsyncConnection, chain: str, book: int, holder: str, now: datetime, limit: int
 ) -> list[Payout]:
-    rows = await claim(
+    rows_found = await claim(
         conn,
         payout_table,
         where=(payout_table.c.chain == chain)
@@ -104,56 +126,71 @@ async def _claim(
         holder=holder,
         now=now,
         lease_for=LEASE,
-        limit=min(limit, BATCH_MAX),
+        limit=min(limit, CLAIM_MAX),
     )
-    return [store.to_payout(row) for row in rows]
+    return [store.to_payout(row) for row in rows_found]
 
 
-async def _work_on(bench: Bench, payout: Payout, report: WorkReport) -> None:
-    """Take one claimed payout from step to step until it waits or is sent, and give it back."""
-    try:
-        await _take_steps(bench, payout, report)
-    except StaleFence as error:
-        # Somebody else has it, and does with it what this worker would have done.
-        report.waiting[payout.id] = error.what
+@dataclass(slots=True)
+class _Claimed:
+    """The payouts of one claim on their way: those that go on, and what stopped the others."""
 
+    payouts: dict[UUID, Payout]
+    results: dict[UUID, Result] = field(default_factory=dict)
 
-async def _take_steps(bench: Bench, payout: Payout, report: WorkReport) -> None:
-    pause, reason = RETRY_AFTER, ""
-    try:
-        for _ in range(STEPS_MAX):
-            result = await _step(bench, payout)
+    def going(self, *states: PayoutState) -> list[Payout]:
+        """Return those that nothing stopped and that are in one of *states*, in claim order."""
+        return [
+            item
+            for key, item in self.payouts.items()
+            if key not in self.results and item.state in states
+        ]
+
+    def take(self, results: Mapping[UUID, Result]) -> None:
+        """Note what a step made of each."""
+        for key, result in results.items():
             if isinstance(result, Payout):
-                payout = result
-                _note(report, payout)
-                continue
-            if isinstance(result, Sent):
-                pause, reason = result.look_again, result.detail
-                if not result.detail:
-                    report.sent.append(payout.id)
-            elif isinstance(result, Waiting):
-                reason = result.reason
-            break
-    except StaleFence:
-        raise
-    except CausewayError as error:
-        # One payout that cannot go on does not stop the others; it is tried again.
-        reason = error.render()
-    if reason:
-        report.waiting[payout.id] = reason
-    await _give_back(bench, payout, reason, pause)
+                self.payouts[key] = result
+            else:
+                self.results[key] = result
 
 
-async def _step(bench: Bench, payout: Payout) -> Payout | Waiting | Sent | None:
-    match payout.state:
-        case PayoutState.APPROVED:
-            return await allocate(bench, payout)
-        case PayoutState.ALLOCATED:
-            return await sign(bench, payout)
-        case PayoutState.SIGNED:
-            return await send(bench, payout)
-        case _:
-            return None
+async def _work_on(bench: Bench, payouts: Sequence[Payout], report: WorkReport) -> None:
+    """Take the claimed payouts from step to step until each waits or is sent; give them back."""
+    claimed = _Claimed({item.id: item for item in payouts})
+    await _step(allocate, bench, claimed, claimed.going(PayoutState.APPROVED), report)
+    built = await _find_unsigned(bench, claimed.going(*SENT))
+    due = claimed.going(PayoutState.ALLOCATED, *SENT)
+    await _step(
+        sign,
+        bench,
+        claimed,
+        [p for p in due if p.state is PayoutState.ALLOCATED or p.id in built],
+        report,
+    )
+    await _step(send, bench, claimed, claimed.going(*SENT), report)
+    await _give_back(bench, claimed, report)
+
+
+async def _step(
+    step: Step, bench: Bench, claimed: _Claimed, due: Sequence[Payout], report: WorkReport
+) -> None:
+    results = await carry_out(step, bench, due)
+    claimed.take(results)
+    for key, result in results.items():
+        if isinstance(result, Payout):
+            _note(report, result)
+        elif isinstance(result, Sent) and not result.detail:
+            report.sent.append(key)
+
+
+async def _find_unsigned(bench: Bench, payouts: Sequence[Payout]) -> frozenset[UUID]:
+    """Return the payouts whose replacement has no signature yet."""
+    if not payouts:
+        return frozenset()
+    async with bench.engine.connect() as conn:
+        current = await rows.list_current(conn, payouts)
+    return frozenset(item.id for item in payouts if waits_for_signature(item, current[item.id]))
 
 
 def _note(report: WorkReport, payout: Payout) -> None:
@@ -162,24 +199,41 @@ def _note(report: WorkReport, payout: Payout) -> None:
         PayoutState.SIGNED: report.signed,
         PayoutState.REJECTED: report.rejected,
     }
-    if payout.state in reached:
+    if payout.state in reached and payout.id not in reached[payout.state]:
         reached[payout.state].append(payout.id)
 
 
-async def _give_back(bench: Bench, payout: Payout, reason: str, pause: timedelta) -> None:
-    async def write(conn: AsyncConnection) -> None:
-        await store.update_payout(
-            conn,
-            payout.id,
-            fence=payout.fence,
-            # A block may have put it on hold meanwhile: the reason for that stays.
-            waiting_for=case(
-                (payout_table.c.state.in_(STATES), reason[:TEXT_LENGTH_MAX]),
-                else_=payout_table.c.waiting_for,
-            ),
-            run_after=bench.clock.now() + pause,
-            lease_holder=None,
-            lease_until=None,
-        )
+async def _give_back(bench: Bench, claimed: _Claimed, report: WorkReport) -> None:
+    now, given = bench.clock.now(), []
+    for key, payout in claimed.payouts.items():
+        result = claimed.results.get(key)
+        pause, reason = RETRY_AFTER, ""
+        match result:
+            case Lost():
+                report.waiting[key] = f"payout {key} was {LOST}"
+                continue
+            case Waiting():
+                reason = result.reason
+            case Sent():
+                pause, reason = result.look_again, result.detail
+            case _:
+                pass  # it ended, or is on hold
+        if reason:
+            report.waiting[key] = reason
+        given.append((payout, reason[:TEXT_LENGTH_MAX], now + pause))
+    kept = await transact(bench.engine, lambda conn: rows.give_back(conn, given, STATES))
+    for payout, _, _ in given:
+        if payout.id not in kept:
+            report.waiting[payout.id] = f"payout {payout.id} was {LOST}"
 
-    await transact(bench.engine, write)
+
+async def _watch(bench: Bench, chain: str, book: int, report: WorkReport) -> None:
+    """Look at the lines of nonces; trouble with that never undoes what was done before."""
+    try:
+        seen = await watch_lines(bench, chain, book=book)
+    except (CausewayError, StaleFence) as error:
+        report.alarms.append(Alarm(chain, "", 0, error.render()))
+        return
+    report.bumped += seen.bumped
+    report.filled += seen.filled
+    report.alarms += seen.alarms

@@ -11,13 +11,13 @@ late.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import transact
@@ -29,6 +29,8 @@ from kernel.tables import history, outbox
 RELAY_LEASE: Final = timedelta(seconds=30)
 RELAY_BATCH_MAX: Final = 500
 REASON_LENGTH_MAX: Final = 500
+
+_IDS: Final = bindparam("entity_ids", type_=ARRAY(Uuid))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,20 @@ async def next_version(conn: AsyncConnection, entity_type: str, entity_id: UUID)
         )
     )
     return int(last or 0) + 1
+
+
+async def next_versions(
+    conn: AsyncConnection, entity_type: str, entity_ids: Collection[UUID]
+) -> dict[UUID, int]:
+    """Return `next_version` of many entities at once; the caller has locked their rows."""
+    rows = await conn.execute(
+        select(history.c.entity_id, func.max(history.c.version).label("last"))
+        .where(history.c.entity_type == entity_type, history.c.entity_id == any_(_IDS))
+        .group_by(history.c.entity_id),
+        {_IDS.key: list(entity_ids)},
+    )
+    last = {row.entity_id: int(row.last) for row in rows}
+    return {entity_id: last.get(entity_id, 0) + 1 for entity_id in entity_ids}
 
 
 async def list_history(

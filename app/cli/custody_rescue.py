@@ -1,4 +1,4 @@
-"""``causeway custody bump, attribute, release, thaw``: what people decide where machines stop."""
+"""``causeway custody bump, attribute, thaw``: what people decide where machines stop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DepositId = Annotated[UUID, typer.Argument(metavar="DEPOSIT", help="Id of the de
 
 def register(app: typer.Typer) -> None:
     """Add these commands to a group."""
-    for command in (bump, attribute, release, thaw):
+    for command in (bump, attribute, thaw):
         app.command()(command)
 
 
@@ -59,7 +59,7 @@ def bump(
 
     async def work(engine: AsyncEngine) -> dict[str, str]:
         from chain.evm.gateway import EvmGateway
-        from custody.payout_rescue import bump_payout
+        from custody.payout_replace import bump_payout
         from custody.payouts import get_payout
         from kernel.db import transact
 
@@ -98,7 +98,7 @@ def attribute(
 
     async def work(conn: AsyncConnection) -> dict[str, str]:
         from custody.attribution import attribution_bytes
-        from custody.deposits import attribute as verb
+        from custody.attributions import attribute as verb
         from custody.deposits import get_deposit
 
         first, second = await one.person(conn), await two.person(conn)
@@ -114,36 +114,6 @@ def attribute(
             second_signature=second.sign(payload),
             book=book,
             now=clock().now(),
-        )
-        return _deposit(done, await Money.load(conn))
-
-    found = write(work, dry_run=dry_run)
-    show_one("Deposit", found, as_json=as_json, dry_run=dry_run)
-
-
-def release(
-    deposit_id: DepositId,
-    *,
-    reason: Reason,
-    as_: As,
-    key: Key,
-    dry_run: DryRun = False,
-    book: Book = BOOK_DEFAULT,
-    as_json: AsJson = False,
-) -> None:
-    """Credit a client with a deposit that screening held back.
-
-    Example: `causeway custody release 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --reason "source shown" --as ben
-    --key ben.key`
-    """
-    who = credentials(as_, key)
-
-    async def work(conn: AsyncConnection) -> dict[str, str]:
-        from custody.deposits import release_deposit
-
-        me = await who.person(conn)
-        done = await release_deposit(
-            conn, deposit_id, by=me.code, reason=reason, book=book, now=clock().now()
         )
         return _deposit(done, await Money.load(conn))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,7 +24,9 @@ from custody.payout_worker import WorkReport, advance_payouts
 from custody.payouts import get_payout, request_payout
 from custody.policy import Requirement
 from custody.ports import PayoutSigner
+from custody.signer.errors import SignerRefused
 from custody.signer.testing import local_signer, rules_for
+from custody.signer.wire import Intent, No, Signed, SignedApproval, SignRequest
 from custody.testing import allow, approve, set_policy
 from kernel.clock import ManualClock
 from kernel.db import transact
@@ -53,6 +55,31 @@ OPENING = (
     ("custody:house-hot", "equity:capital", 20 * ETH, "ETH"),
     ("custody:house-hot", "payable:birch:netted", 900 * USDT, "USDT"),
 )
+
+
+class OneByOne:
+    """A signer that is asked for many and thinks of each alone: what the fakes of tests build on."""
+
+    async def sign(
+        self, intent: Intent, unsigned: bytes, approvals: Sequence[SignedApproval]
+    ) -> bytes:
+        raise NotImplementedError
+
+    async def sign_many(
+        self, requests: Sequence[SignRequest], approvals: Sequence[SignedApproval]
+    ) -> list[Signed | No]:
+        answers: list[Signed | No] = []
+        for item in requests:
+            own = [
+                approval
+                for approval in approvals
+                if item.intent.payout_id in {line.payout_id for line in approval.lines}
+            ]
+            try:
+                answers.append(Signed(await self.sign(item.intent, item.unsigned, own)))
+            except SignerRefused as error:
+                answers.append(No(error.what, error.remedy, error.signed_before))
+        return answers
 
 
 @dataclass(slots=True)

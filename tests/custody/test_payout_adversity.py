@@ -31,6 +31,7 @@ from tests.custody.payout_world import (
     PAYEE,
     STRANGER,
     USDT,
+    OneByOne,
     World,
     make_world,
 )
@@ -45,7 +46,7 @@ async def world(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[World]:
 
 
 @dataclass(slots=True)
-class InterruptedSigner:
+class InterruptedSigner(OneByOne):
     """A signer during whose answer something else happens, once."""
 
     signer: PayoutSigner
@@ -65,7 +66,7 @@ class InterruptedSigner:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusingSigner:
+class RefusingSigner(OneByOne):
     signed_before: bool = False
 
     async def sign(

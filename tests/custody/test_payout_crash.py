@@ -14,16 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.model import BroadcastReport
 from chain.testing import ScriptedGateway
-from custody import payout_steps, payout_worker
+from custody import payout_allocate, payout_send, payout_sign, payout_worker
 from custody.payout_model import Payout, PayoutState
 from custody.payout_worker import LEASE
 from custody.ports import PayoutSigner
 from custody.signer.wire import Intent, SignedApproval
 from kernel.db import transact
 from kernel.errors import OutsideUnavailable
-from tests.custody.payout_world import ETH, PAYEE, World, make_world
+from tests.custody.payout_world import ETH, PAYEE, OneByOne, World, make_world
 
 FEE = 21_000 * (10**9 + 10**8)
+STEPS = (payout_worker, payout_allocate, payout_sign, payout_send)
 
 
 class Died(BaseException):
@@ -65,7 +66,7 @@ class Fate:
 
 
 @dataclass
-class MortalSigner:
+class MortalSigner(OneByOne):
     signer: PayoutSigner
     fate: Fate
 
@@ -110,8 +111,8 @@ async def settle(world: World, payout: Payout) -> Payout:
 
 async def clean_run(world: World, monkeypatch: pytest.MonkeyPatch, dies_at: int | None) -> Fate:
     fate = Fate(dies_at)
-    monkeypatch.setattr(payout_worker, "transact", fate.transact)
-    monkeypatch.setattr(payout_steps, "transact", fate.transact)
+    for module in STEPS:
+        monkeypatch.setattr(module, "transact", fate.transact)
     world.signer = MortalSigner(world.signer, fate)
     die_after_broadcast(monkeypatch, fate)
     payout = await settle(world, await world.approved())
@@ -137,8 +138,8 @@ async def test_the_points_of_death_are_all_points(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fate = Fate(None)
-    monkeypatch.setattr(payout_worker, "transact", fate.transact)
-    monkeypatch.setattr(payout_steps, "transact", fate.transact)
+    for module in STEPS:
+        monkeypatch.setattr(module, "transact", fate.transact)
     world.signer = MortalSigner(world.signer, fate)
     die_after_broadcast(monkeypatch, fate)
     await world.approved()
@@ -174,8 +175,8 @@ async def test_any_order_of_faults_ends_with_the_books_of_a_clean_run(
     payouts = [await world.approved(client_ref=f"w-{n}", amount=ETH) for n in range(3)]
     signer, gateway = world.signer, world.gateway
     fate = Fate(None)
-    monkeypatch.setattr(payout_worker, "transact", fate.transact)
-    monkeypatch.setattr(payout_steps, "transact", fate.transact)
+    for module in STEPS:
+        monkeypatch.setattr(module, "transact", fate.transact)
     die_after_broadcast(monkeypatch, fate)
     await world.mine(3)
     for step in range(25):
@@ -232,7 +233,7 @@ def befall(world: World, fate: Fate, random: Random) -> None:
             pass
 
 
-class SilentSigner:
+class SilentSigner(OneByOne):
     async def sign(
         self, intent: Intent, unsigned: bytes, approvals: Sequence[SignedApproval]
     ) -> bytes:

@@ -14,13 +14,8 @@ from chain.testing import ScriptedTransaction
 from custody import payout_store as store
 from custody.errors import ClientsUncovered
 from custody.payout_model import AttemptState, Payout, PayoutState
-from custody.payout_rescue import (
-    abandon_bytes,
-    abandon_payout,
-    bump_payout,
-    resume_bytes,
-    resume_sender,
-)
+from custody.payout_replace import bump_payout
+from custody.payout_rescue import abandon_bytes, abandon_payout, resume_bytes, resume_sender
 from kernel.errors import Refused
 from ledger.accounts import ensure_accounts
 from ledger.model import transfer

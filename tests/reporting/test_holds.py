@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import get_cursor
-from chain.testing import ScriptedTransaction
+from chain.testing import FINALITY_LAG, ScriptedTransaction
 from custody.addresses import assign_address
 from custody.model import AddressPurpose
 from custody.payout_finality import confirm_payouts
 from custody.payout_model import Payout, PayoutState
-from custody.payout_rescue import abandon_bytes, abandon_payout, bump_payout
+from custody.payout_replace import bump_payout, cancel_by_conflict, cancel_bytes
+from custody.payout_rescue import abandon_bytes, abandon_payout
 from custody.payouts import cancel_payout, expire_payouts, get_payout, has_signed_bytes
 from custody.signer.errors import SignerRefused
 from custody.signer.wire import Intent, SignedApproval
@@ -37,6 +38,7 @@ from tests.custody.payout_world import (
     ETH,
     STRANGER,
     USDT,
+    OneByOne,
     World,
     make_world,
 )
@@ -46,7 +48,7 @@ FEE = 21_000 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class FailingSigner:
+class FailingSigner(OneByOne):
     """Does not answer, or says no."""
 
     error: CausewayError
@@ -296,6 +298,33 @@ async def test_a_payout_with_a_higher_fee(world: World) -> None:
         world.engine, world.gateway, payout.id, by=dan, reason="slow", clock=world.clock
     )
     assert (await compared(world, payout, S.SIGNED)).fee_cap > before.fee_cap
+
+
+async def test_a_payout_that_is_cancelled_by_a_conflict(world: World) -> None:
+    payout = await start(world, client)
+    await sign(world, payout)
+    reason = "sent to the wrong person"
+    signatures = {
+        code: operator_keypair(code).sign(cancel_bytes(payout.id, reason))
+        for code in ("ada", "ben")
+    }
+
+    await cancel_by_conflict(
+        world.engine,
+        world.gateway,
+        payout.id,
+        signatures=signatures,
+        reason=reason,
+        clock=world.clock,
+    )
+    await compared(world, payout, S.CANCELLING)
+    await world.advance()
+    await compared(world, payout, S.CANCELLING)
+    await world.mine()
+    await compared(world, payout, S.MINED)
+    await world.mine(FINALITY_LAG)
+    await world.confirm()
+    await compared(world, payout, S.CANCELLED)
 
 
 async def test_states_that_are_never_seen_between_two_transactions(world: World) -> None:

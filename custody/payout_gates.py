@@ -1,0 +1,89 @@
+"""What may stop a payout between its approval and its first broadcast, asked anew at each step.
+
+What was true when it was requested may not be any more: something is frozen, its destination is
+revoked, the wallet is above its cap or lacks coins. Then it waits, and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody.freeze_model import find_match
+from custody.freezes import load_freezes, refusal
+from custody.payout_model import ClaimKind, ControlState, Payout
+from custody.payout_tables import allowed_destination
+from custody.signing_stops import find_signing_stop
+
+
+async def find_frozen(conn: AsyncConnection, payouts: Collection[Payout]) -> dict[UUID, str]:
+    """Return which payouts a freeze switch stops, and why."""
+    freezes = await load_freezes(conn)
+    if not freezes:
+        return {}
+    found: dict[UUID, str] = {}
+    for payout in payouts:
+        claim = payout.parsed_claim
+        match = find_match(
+            freezes,
+            chain=payout.chain,
+            asset=payout.asset,
+            wallet=payout.source_wallet,
+            client="" if claim.kind is ClaimKind.OWN else claim.name,
+        )
+        if match is not None:
+            found[payout.id] = refusal(match).what
+    return found
+
+
+async def find_stopped(
+    conn: AsyncConnection, payouts: Collection[Payout], *, now: datetime
+) -> dict[UUID, str]:
+    """Return which payouts may not get a nonce or a signature now, and why."""
+    found = await _find_disallowed(conn, payouts, now)
+    found |= await _find_wallet_stops(conn, payouts)
+    return found | await find_frozen(conn, payouts)
+
+
+async def _find_disallowed(
+    conn: AsyncConnection, payouts: Collection[Payout], now: datetime
+) -> dict[UUID, str]:
+    """Return the payouts to destinations that are not, or no longer, on the party's allow-list."""
+    to_others = [item for item in payouts if item.parsed_claim.kind is not ClaimKind.OWN]
+    if not to_others:
+        return {}
+    table = allowed_destination
+    keys = {(item.parsed_claim.name, item.chain, item.destination) for item in to_others}
+    rows = await conn.execute(
+        select(table.c.party, table.c.chain, table.c.address).where(
+            table.c.state == ControlState.ACTIVE,
+            table.c.usable_from <= now,
+            table.c.party.in_({key[0] for key in keys}),
+            table.c.address.in_({key[2] for key in keys}),
+        )
+    )
+    allowed = {(row.party, row.chain, row.address) for row in rows}
+    return {
+        item.id: f"{item.destination} is not an allowed destination of {item.parsed_claim.name}"
+        for item in to_others
+        if (item.parsed_claim.name, item.chain, item.destination) not in allowed
+    }
+
+
+async def _find_wallet_stops(conn: AsyncConnection, payouts: Collection[Payout]) -> dict[UUID, str]:
+    """Return the payouts of wallets that sign nothing now."""
+    asked = {_stop_key(item) for item in payouts}
+    reasons = {
+        key: await find_signing_stop(conn, key[1], key[2], own=key[3], book=key[0])
+        for key in sorted(asked)
+    }
+    return {item.id: reasons[_stop_key(item)] for item in payouts if reasons[_stop_key(item)]}
+
+
+def _stop_key(payout: Payout) -> tuple[int, str, str, bool]:
+    own = payout.parsed_claim.kind is ClaimKind.OWN
+    return payout.book, payout.source_wallet, payout.asset, own
