@@ -18,11 +18,12 @@ from sqlalchemy import Row, and_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from custody import freeze_model
-from custody.control_messages import ScopeKind
+from custody import errors, freeze_model
+from custody.control_messages import ControlKind, Frozen, ScopeKind, Thawed, message_of
 from custody.control_tables import freeze as freeze_table
-from custody.errors import Frozen, NotPossible, UnknownRow
+from custody.errors import NotPossible, UnknownRow
 from custody.freeze_model import FREEZE_STATES, FreezeState, freeze_bytes, thaw_bytes
+from custody.signer_sync import queue_control
 from kernel.clock import iso
 from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, record
@@ -84,7 +85,12 @@ async def close(
     operator = await get_operator(conn, by)
     require_role(operator, *CLOSERS)
     verify_signature(operator, freeze_bytes(derive_freeze_id(scope, now), scope, reason), signature)
-    return await _close(conn, scope, by=by, signature=signature, reason=reason, now=now)
+    closed = await _close(conn, scope, by=by, signature=signature, reason=reason, now=now)
+    if closed.closed_signature == signature:
+        body = Frozen(id=closed.id, scope=scope.kind, name=scope.name, reason=reason)
+        message = message_of(ControlKind.FREEZE, body, {by: signature})
+        await queue_control(conn, message, now=now)
+    return closed
 
 
 async def close_automatically(
@@ -127,6 +133,8 @@ async def open_again(
         .where(freeze_table.c.id == found.id)
         .values(state=FreezeState.OPEN, opened_by=signed, opened_reason=reason, opened_at=now)
     )
+    body = Thawed(id=found.id, reason=reason)
+    await queue_control(conn, message_of(ControlKind.THAW, body, signatures), now=now)
     opened = await get_freeze(conn, found.id)
     await record(conn, [_event(opened, 2, "FreezeOpened", " and ".join(signed), reason, now)])
     return opened
@@ -174,9 +182,9 @@ async def require_open(
         raise refusal(found)
 
 
-def refusal(found: Freeze) -> Frozen:
+def refusal(found: Freeze) -> errors.Frozen:
     """Return the error that says what is frozen."""
-    return Frozen(
+    return errors.Frozen(
         f"{found.scope} is frozen since {iso(found.closed_at)} by {found.closed_by}:"
         f" {found.closed_reason}",
         where=f"freeze {found.id}",

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from custody.control_messages import ControlMessage
-from custody.signer.wire import Accepted, Health, Intent, No, Signed, SignedApproval, SignRequest
+from custody.signer.wire import (
+    Accepted,
+    Checkpointed,
+    Health,
+    Intent,
+    No,
+    Signed,
+    SignedApproval,
+    SignRequest,
+)
 
 
 class PayoutSigner(Protocol):
@@ -42,8 +51,8 @@ class PayoutSigner(Protocol):
         ...
 
 
-class ControlledSigner(Protocol):
-    """Whoever takes control messages: the same signer, asked by `custody.signer_sync`."""
+class ControlledSigner(PayoutSigner, Protocol):
+    """The signer as `custody.signer_sync` asks it: it takes control messages, too."""
 
     async def health(self) -> Health:
         """Return which keys and which store answer."""
@@ -55,4 +64,8 @@ class ControlledSigner(Protocol):
         Raises:
             OutsideUnavailable: no answer; hand the same over again.
         """
+        ...
+
+    async def checkpoint(self, *, since: int = 0) -> Checkpointed:
+        """Return the signed checkpoint of the signer's log, proved to go on from *since* records."""
         ...

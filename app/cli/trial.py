@@ -153,6 +153,7 @@ def _make_keys(home: Path, network_id: int) -> None:
     write_private(signer / "rules.json", _rules(network_id, public))
     command = [sys.executable, "-m", "custody.signer", "init"]
     command += ["--keystore", str(signer / "keystore.json"), "--kek", str(signer / "kek")]
+    command += ["--rules", str(signer / "rules.json")]
     seed = secrets.token_hex(SEED_BYTES).encode()
     try:
         subprocess.run(command, input=seed, check=True, capture_output=True, timeout=INIT_TIMEOUT_S)
@@ -169,7 +170,7 @@ async def _start_signer(home: Path, socket: Path, processes: Processes) -> None:
         "signer",
         "custody.signer",
         *("--socket", str(socket), "--keystore", str(folder / "keystore.json")),
-        *("--kek", str(folder / "kek"), "--rules", str(folder / "rules.json")),
+        *("--kek", str(folder / "kek")),
     )
     await asyncio.to_thread(processes.start, spec)
 
@@ -221,7 +222,8 @@ def _roles() -> dict[str, frozenset[Role]]:
 def _rules(network_id: int, public: Mapping[str, bytes]) -> str:
     import msgspec
 
-    from custody.signer.rules import AssetRule, Rules
+    from custody.control_messages import AssetRule
+    from custody.signer.rules import Rules
     from registry.testing import ETH, EVM
 
     limit = str(ETH.parse("50"))

@@ -89,7 +89,7 @@ class World:
             "signer",
             "custody.signer",
             *("--socket", str(listening), "--keystore", str(keystore)),
-            *("--kek", str(kek), "--rules", str(path)),
+            *("--kek", str(kek), "--rules", str(path), "--init"),
         )
         await asyncio.to_thread(self.processes.start, spec)
         return SignerClient(listening)

@@ -5,26 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import follow
 from chain.model import Block, ChainStep, FollowPolicy, FollowReport, FollowState, WatchList
 from chain.ports import ChainGateway
-from custody.addresses import watch_list
+from custody.addresses import WatchListReader
+from custody.compliance.address_list import NOBODY_LISTED
+from custody.compliance.ports import Screening
+from custody.compliance.screening import rescreen
+from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
 from custody.deposit_model import Deposit, Receipt
 from custody.deposits import advance_deposits
 from custody.inclusion import apply_step
 from custody.payout_finality import confirm_payouts
 from custody.payout_model import Payout
 from custody.payout_worker import WorkReport, advance_payouts
+from custody.pending import watch_pool
 from custody.policy import ConfirmationPolicy, Requirement
-from custody.ports import PayoutSigner
+from custody.ports import ControlledSigner
 from custody.receipts import advance_receipts
-from custody.screening import Screen
+from custody.signer_sync import push_control
 from kernel.clock import Clock
 from kernel.db import transact
+from kernel.errors import OutsideUnavailable
 
 HOLDER: Final = "watcher"
+
+log: Final = structlog.get_logger(HOLDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +53,17 @@ class Watcher:
 
     engine: AsyncEngine
     gateway: ChainGateway
-    signer: PayoutSigner
+    signer: ControlledSigner
     clock: Clock
     chain: str
     book: int
     policy: ConfirmationPolicy
     payout_requirement: Requirement
-    screen: Screen
     follow_policy: FollowPolicy = field(default_factory=FollowPolicy)
     holder: str = HOLDER
+    screening: Screening = NOBODY_LISTED
+    travel_rule: TravelRule = NO_TRAVEL_RULE
+    watched: WatchListReader = field(default_factory=WatchListReader)
 
     async def turn(self) -> Turn:
         """Follow the chain to the head, credit and confirm what is deep enough, send what is due."""
@@ -60,9 +71,11 @@ class Watcher:
         if followed.state is FollowState.HALTED or followed.cursor is None:
             return Turn(followed)
         tip, finalized = followed.cursor, await self.gateway.finalized_height()
-        deposits = await transact(self.engine, lambda c: self._deposits(c, tip, finalized))
+        await self._pool()
+        deposits = await self._deposits(tip, finalized)
         receipts = await transact(self.engine, lambda c: self._receipts(c, tip, finalized))
         payouts = await transact(self.engine, lambda c: self._payouts(c, tip, finalized))
+        await self._tell_signer()
         work = await advance_payouts(
             self.engine,
             self.gateway,
@@ -79,7 +92,7 @@ class Watcher:
         now = self.clock.now()
 
         async def watch(conn: AsyncConnection) -> WatchList:
-            return await watch_list(conn, self.chain)
+            return await self.watched.read(conn, self.chain)
 
         async def apply(conn: AsyncConnection, step: ChainStep) -> None:
             await apply_step(conn, step, book=self.book, now=now, policy=self.policy)
@@ -94,16 +107,37 @@ class Watcher:
             policy=self.follow_policy,
         )
 
-    async def _deposits(self, conn: AsyncConnection, tip: Block, finalized: int) -> list[Deposit]:
+    async def _tell_signer(self) -> None:
+        """Hand over what people have signed for the signer.
+
+        Raises:
+            StoreUnusable: the signer's store was set back; nothing is asked of it.
+        """
+        try:
+            await push_control(self.engine, self.signer, now=self.clock.now())
+        except OutsideUnavailable as error:
+            # Payouts wait for it by themselves, and the queue does.
+            log.warning("the signer was not told", error=error.render())
+
+    async def _pool(self) -> None:
+        """Note what is on its way to us: for people to see, and never posted."""
+        watch = await transact(self.engine, lambda c: self.watched.read(c, self.chain))
+        await watch_pool(self.engine, self.gateway, self.chain, watch, now=self.clock.now())
+
+    async def _deposits(self, tip: Block, finalized: int) -> list[Deposit]:
+        now = self.clock.now()
+        await rescreen(self.engine, self.screening, now=now)
         return await advance_deposits(
-            conn,
+            self.engine,
             self.chain,
             book=self.book,
             tip=tip,
             finalized=finalized,
             policy=self.policy,
-            now=self.clock.now(),
-            screen=self.screen,
+            now=now,
+            screening=self.screening,
+            travel_rule=self.travel_rule,
+            gateway=self.gateway,
         )
 
     async def _receipts(self, conn: AsyncConnection, tip: Block, finalized: int) -> list[Receipt]:

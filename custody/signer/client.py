@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from custody.control_messages import ControlMessage
 from custody.signer.errors import SignerPostponed, SignerRefused
 from custody.signer.frames import read_frame, write_frame
+from custody.signer.transport import Endpoint, dial
 from custody.signer.wire import (
     REQUESTS_MAX,
     Accepted,
@@ -47,10 +47,10 @@ TIMEOUT_S: Final = 10.0
 class SignerClient:
     """Asks the signer that listens on *socket*; one connection for each question.
 
-    Asking twice is always safe: the signer answers the same request with the same bytes.
+    *socket* is a path, or where and with which certificates it is reached over TLS. Asking twice is always safe: the signer answers the same request with the same bytes.
     """
 
-    socket: Path
+    socket: Endpoint
     timeout_s: float = TIMEOUT_S
 
     async def health(self) -> Health:
@@ -137,7 +137,7 @@ class SignerClient:
             raise OutsideUnavailable("the signer answers nonsense", where=str(error)) from error
 
     async def _converse(self, question: Question) -> Answer:
-        reader, writer = await asyncio.open_unix_connection(str(self.socket))
+        reader, writer = await dial(self.socket)
         try:
             await write_frame(writer, question)
             answer: Answer = msgspec.json.decode(await read_frame(reader), type=Answer)

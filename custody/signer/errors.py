@@ -3,7 +3,8 @@
 ::
 
     Refused
-    └── SignerRefused       this transaction was not signed
+    ├── SignerRefused       this transaction was not signed
+    └── StoreUnusable       the store is lost, newer, behind its checkpoint, forked or held
     OutsideUnavailable
     └── SignerPostponed     not now; the same request may be signed later
     BadInput
@@ -28,6 +29,10 @@ class SignerRefused(Refused):
     ) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.signed_before = signed_before
+
+
+class StoreUnusable(Refused):
+    """The signer's store cannot be relied on; nothing is signed until people have looked."""
 
 
 class SignerPostponed(OutsideUnavailable):

@@ -1,53 +1,40 @@
-"""The signer's own decision: may these bytes be signed? Pure; it believes nothing that it is told.
-
-What it relies on is its rules file, which the operators of the signer write: the chains it signs
-for, the keys of the people who may approve, and a limit for each asset. The application's database,
-policy and words are not relied on.
-"""
+"""What a signer begins with, and what people and limits have to be like. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
-from chain.errors import BadTransaction
-from chain.evm.transactions import UnsignedTransaction, decode_erc20_transfer
-from custody.payout_approvals import ApprovalLine, approval_bytes
-from custody.signer.errors import SignerRefused
-from custody.signer.wire import Intent, SignedApproval, read_amount
+from custody.control_messages import (
+    BODY_ITEMS_MAX,
+    AssetRule,
+    LimitsInForce,
+    OperatorsInForce,
+    WalletPinned,
+)
+from custody.signer.wire import read_amount
 from kernel.errors import BadInput
-from registry.authority import verify_signature
-from registry.errors import NotAuthorised
-from registry.model import Operator
 
 APPROVALS_REQUIRED_MIN: Final = 1
-
-
-class AssetRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may be signed of one asset on one chain.
-
-    Attributes:
-        contract: token contract in EIP-55; None for the native coin.
-        amount_max: largest single payment, decimal text in smallest units.
-        approvals: distinct approvers needed, the initiator not counted.
-    """
-
-    chain_id: int
-    asset: str
-    contract: str | None
-    amount_max: str
-    approvals: int
+QUORUM_MIN: Final = 2
+PUBLIC_KEY_BYTES: Final = 32
+WINDOW_S_MAX: Final = 31 * 86_400
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The signer's rules file.
+    """The signer's rules file: what is in force from its first start on, the *genesis*.
+
+    It is read once, when the store is made, and recorded in the log. Later changes are control
+    messages. The fields are those of `OperatorsInForce`, `LimitsInForce` and `WalletPinned`.
 
     Attributes:
-        chains: network id by chain code.
-        operators: Ed25519 public keys (64 hexadecimal digits) by operator code.
-        fee_cap_max: largest fee of one transaction, decimal text in wei.
+        version: 1.
+        policy_version: version of the application's approval policy that is in force; None: payouts
+            are not bound to one until the first policy message.
+        wallets: which account of keys each wallet is; where none is named, the names of wallets are
+            not checked until the first wallet message.
     """
 
     version: int
@@ -55,111 +42,113 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     operators: dict[str, str]
     fee_cap_max: str
     assets: list[AssetRule]
+    services: list[str] = []
+    administrators: list[str] = []
+    groups: dict[str, list[str]] = {}
+    quorum: int = QUORUM_MIN
+    fee_window_s: int = 86_400
+    fee_window_max: str | None = None
+    cooling_off_s_min: int = 0
+    policy_grace_s: int = 604_800
+    policy_version: int | None = None
+    wallets: list[WalletPinned] = []
 
-    def operator(self, code: str) -> Operator:
-        """Return the pinned operator."""
-        key = self.operators.get(code)
-        if key is None:
-            raise SignerRefused(f"{code} is not an approver that the signer knows")
-        return Operator(code=code, public_key=bytes.fromhex(key), roles=frozenset())
-
-
-def check_request(
-    rules: Rules, intent: Intent, tx: UnsignedTransaction, approvals: Sequence[SignedApproval]
-) -> None:
-    """Refuse unless the transaction is the approved payment and within the limits.
-
-    Raises:
-        SignerRefused: says which of the checks failed.
-    """
-    rule = find_rule(rules, intent)
-    check_bytes(intent, tx)
-    if read_amount(intent.amount) > read_amount(rule.amount_max):
-        raise SignerRefused(
-            f"{intent.amount} of {rule.asset} is more than the signer's limit {rule.amount_max}"
-        )
-    if tx.fee_max > read_amount(rules.fee_cap_max):
-        raise SignerRefused(f"a fee of {tx.fee_max} wei is above the signer's {rules.fee_cap_max}")
-    approved = approvers(rules, intent, approvals)
-    if len(approved) < rule.approvals:
-        raise SignerRefused(
-            f"{len(approved)} of {rule.approvals} approvals",
-            remedy="Have more operators approve the payout",
+    def operators_in_force(self) -> OperatorsInForce:
+        """Return the people of the first start."""
+        return OperatorsInForce(
+            version=1,
+            operators=self.operators,
+            services=self.services,
+            administrators=self.administrators,
+            groups=self.groups,
+            quorum=self.quorum,
         )
 
-
-def find_rule(rules: Rules, intent: Intent) -> AssetRule:
-    """Return the rule of what the intent pays; no rule, no signature."""
-    if rules.chains.get(intent.chain) != intent.chain_id:
-        raise SignerRefused(f"{intent.chain} with chain id {intent.chain_id} is not signed for")
-    for rule in rules.assets:
-        same = (rule.chain_id, rule.asset, rule.contract)
-        if same == (intent.chain_id, intent.asset, intent.contract):
-            return rule
-    raise SignerRefused(f"no rule allows {intent.asset} on {intent.chain}")
-
-
-def check_bytes(intent: Intent, tx: UnsignedTransaction) -> None:
-    """Refuse unless the bytes are a plain payment that says exactly what the intent says."""
-    if intent.contract is None:
-        destination, amount = tx.recipient, tx.value
-        if tx.data:
-            raise SignerRefused("a native payment carries no data; contracts are not called")
-    else:
-        if tx.recipient != intent.contract or tx.value:
-            raise SignerRefused("a token payment calls the token's contract and carries no value")
-        try:
-            transfer = decode_erc20_transfer(tx.data)
-        except BadTransaction as error:
-            raise SignerRefused(f"not an ERC-20 transfer: {error.what}") from error
-        destination, amount = transfer.recipient, transfer.amount
-    said = {
-        "chain id": (intent.chain_id, tx.chain_id),
-        "nonce": (intent.nonce, tx.nonce),
-        "destination": (intent.destination, destination),
-        "amount": (read_amount(intent.amount), amount),
-        "fee cap": (read_amount(intent.fee_cap), tx.fee_max),
-    }
-    for name, (meant, written) in said.items():
-        if meant != written:
-            raise SignerRefused(f"the {name} is {written} in the bytes and {meant} in the intent")
-
-
-def approvers(rules: Rules, intent: Intent, approvals: Sequence[SignedApproval]) -> frozenset[str]:
-    """Return who has validly approved exactly this payment; the initiator does not count."""
-    wanted = ApprovalLine(
-        payout_id=intent.payout_id,
-        chain=intent.chain,
-        chain_id=intent.chain_id,
-        destination=intent.destination,
-        asset=intent.asset,
-        amount=read_amount(intent.amount),
-        initiator=intent.initiator,
-        policy_version=intent.policy_version,
-        rule=intent.rule,
-    )
-    found: set[str] = set()
-    for approval in approvals:
-        if approval.operator == intent.initiator:
-            raise SignerRefused(f"{intent.initiator} asked for the payout and cannot approve it")
-        lines = [line.read() for line in approval.lines]
-        if wanted not in lines:
-            raise SignerRefused(f"what {approval.operator} approved is another payment")
-        try:
-            operator = rules.operator(approval.operator)
-            verify_signature(operator, approval_bytes(lines), approval.signature)
-        except NotAuthorised as error:
-            raise SignerRefused(error.what) from error
-        found.add(approval.operator)
-    return frozenset(found)
+    def limits_in_force(self) -> LimitsInForce:
+        """Return the limits of the first start."""
+        return LimitsInForce(
+            version=1,
+            chains=self.chains,
+            fee_cap_max=self.fee_cap_max,
+            assets=self.assets,
+            fee_window_s=self.fee_window_s,
+            fee_window_max=self.fee_window_max,
+            cooling_off_s_min=self.cooling_off_s_min,
+            policy_grace_s=self.policy_grace_s,
+        )
 
 
 def check_rules(rules: Rules) -> None:
-    """Refuse rules that let one person sign as two, or that let anything pass unapproved."""
-    keys = [bytes.fromhex(key) for key in rules.operators.values()]
-    if len(set(keys)) != len(keys) or any(len(key) != 32 for key in keys):
-        raise BadInput("each operator has a key of their own, of 32 bytes")
-    if any(rule.approvals < APPROVALS_REQUIRED_MIN for rule in rules.assets):
+    """Refuse rules under which one person could act as two, or something pass that nobody approved."""
+    if rules.version != 1:
+        raise BadInput(f"signer rules of version {rules.version}; a new store begins with 1")
+    check_operators(rules.operators_in_force())
+    check_limits(rules.limits_in_force())
+    if len({item.wallet for item in rules.wallets}) != len(rules.wallets):
+        raise BadInput("a wallet is pinned twice")
+    if any(item.version != 1 for item in rules.wallets):
+        raise BadInput("a wallet begins at version 1")
+
+
+def check_operators(body: OperatorsInForce) -> None:
+    """Refuse people of whom one could sign as two, or who could never change anything again."""
+    keys = [bytes.fromhex(key) for key in body.operators.values()]
+    if len(set(keys)) != len(keys) or any(len(key) != PUBLIC_KEY_BYTES for key in keys):
+        raise BadInput(f"each operator has a key of their own, of {PUBLIC_KEY_BYTES} bytes")
+    if not 0 < len(keys) <= BODY_ITEMS_MAX:
+        raise BadInput(f"the signer knows 1 to {BODY_ITEMS_MAX} operators")
+    people = set(body.operators) - set(body.services)
+    if not set(body.services) <= set(body.operators):
+        raise BadInput("a service is one of the operators")
+    if not set(body.administrators) <= people:
+        raise BadInput("an administrator is a person among the operators")
+    if any(not set(codes) <= people for codes in body.groups.values()):
+        raise BadInput("a group is of people among the operators")
+    if not QUORUM_MIN <= body.quorum <= len(people):
+        raise BadInput(
+            f"a control message takes {QUORUM_MIN} people or more, and no more than there are:"
+            f" not {body.quorum} of {len(people)}"
+        )
+
+
+def check_limits(body: LimitsInForce) -> None:
+    """Refuse limits that let anything pass unapproved, or that have no sense."""
+    if len(body.assets) > BODY_ITEMS_MAX:
+        raise BadInput(f"more than {BODY_ITEMS_MAX} assets")
+    if len({(rule.chain_id, rule.asset, rule.contract) for rule in body.assets}) != len(
+        body.assets
+    ):
+        raise BadInput("an asset has two rules")
+    for rule in body.assets:
+        _check_asset(rule)
+    _check_amounts([body.fee_cap_max, body.fee_window_max])
+    if not 0 < body.fee_window_s <= WINDOW_S_MAX:
+        raise BadInput(f"a window has 1 to {WINDOW_S_MAX} seconds")
+    if body.cooling_off_s_min < 0 or body.policy_grace_s < 0:
+        raise BadInput("a time below zero")
+
+
+def _check_asset(rule: AssetRule) -> None:
+    if rule.approvals < APPROVALS_REQUIRED_MIN:
         raise BadInput("an asset that nobody has to approve")
-    for amount in (rules.fee_cap_max, *(rule.amount_max for rule in rules.assets)):
-        read_amount(amount)
+    if any(count < 1 for count in rule.groups.values()):
+        raise BadInput("a group that nobody of has to approve")
+    if not 0 < rule.window_s <= WINDOW_S_MAX:
+        raise BadInput(f"a window has 1 to {WINDOW_S_MAX} seconds")
+    if rule.auto_max is not None and rule.auto_window_max is None:
+        raise BadInput("what a service approves alone is bounded by a window, too")
+    _check_amounts(
+        [
+            rule.amount_max,
+            rule.own_amount_max,
+            rule.window_max,
+            rule.auto_max,
+            rule.auto_window_max,
+        ]
+    )
+
+
+def _check_amounts(amounts: Collection[str | None]) -> None:
+    for amount in amounts:
+        if amount is not None:
+            read_amount(amount)

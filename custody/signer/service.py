@@ -1,34 +1,47 @@
-"""The signer at work: one question at a time, from a Unix socket that only its own user can open."""
+"""The signer at work: one question at a time, each answered after what it changed is on disk.
+
+A question is decided inside one transaction of the store, and its checkpoint is written to the other
+places, before the answer leaves. An error of the store or of such a place is not answered at all.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import socket
-import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from hashlib import sha256
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
 
 from chain.evm.addresses import address_of_public_key
 from chain.evm.transactions import UnsignedTransaction, assemble, decode_unsigned, signing_hash
-from custody.signer.errors import SignerRefused
-from custody.signer.frames import read_frame, write_frame
-from custody.signer.hd_keys import HARDENED, PrivateNode, parse_path
-from custody.signer.rules import Rules, check_request
-from custody.signer.store import Memory
+from custody.control_messages import Body, ControlKind, ControlMessage, PayoutDead, read_body
+from custody.signer.approvals import Approvals
+from custody.signer.audit import CONTROL, REFUSED, SIGNED
+from custody.signer.backends.port import KeyBackend
+from custody.signer.checkpoints import Places
+from custody.signer.control import BODIES, InForce, apply_control, check_control
+from custody.signer.decision import Allowed, check_open, check_request
+from custody.signer.errors import SignerRefused, StoreUnusable
+from custody.signer.store import Memory, SignedBody
+from custody.signer.windows import Spent, Windows
 from custody.signer.wire import (
+    APPROVALS_MANY_MAX,
     APPROVALS_MAX,
+    REQUESTS_MAX,
+    Accepted,
     Answer,
+    AskAudit,
+    AskCheckpoint,
+    AskControl,
     AskHealth,
     AskSign,
     AskSignMany,
+    AskState,
     AskXpub,
+    Audited,
+    Checkpointed,
     Health,
     Intent,
     No,
@@ -37,163 +50,300 @@ from custody.signer.wire import (
     SignedApproval,
     SignedMany,
     SignRequest,
+    State,
     Xpub,
 )
-from kernel.errors import CausewayError
+from kernel.clock import Clock, to_unix_ms
+from kernel.errors import CausewayError, OutsideUnavailable
 
-SOCKET_MODE: Final = 0o600
-CONNECTIONS_MAX: Final = 16
-IDLE_S_MAX: Final = 60.0
-ACCOUNT_DEPTH: Final = 3
-"""BIP 44: purpose, coin and account are hardened; below them only addresses."""
+ADDRESSES_MAX: Final = 10_000
 
 log: Final = structlog.get_logger()
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Signer:
-    """The signer without its socket: answers questions with the keys, the rules and the memory."""
+    """The signer without its door: answers questions with keys, memory and what is in force."""
 
-    key_id: str
-    root: PrivateNode
-    rules: Rules
+    keys: KeyBackend
     memory: Memory
+    places: Places
+    clock: Clock
+    state: InForce
+    windows: Windows
+    _addresses: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, keys: KeyBackend, memory: Memory, places: Places, clock: Clock) -> Signer:
+        """Return a signer that goes on where the store's log ends.
+
+        Raises:
+            StoreUnusable: the store is behind a checkpoint, forked, or another key's.
+        """
+        genesis = memory.genesis()
+        if genesis.verifier_key != places.key.verifier_key:
+            raise StoreUnusable("the checkpoint key is not that of this store")
+        places.check(memory.log)
+        state = InForce.of(genesis.rules)
+        for record in memory.log.of_kind(CONTROL):
+            message = msgspec.json.decode(record.body, type=ControlMessage)
+            body = read_body(message.kind, message.body, BODIES[message.kind])
+            apply_control(
+                state, message.kind, body, digest=record.subject, index=record.seq, at_ms=record.at
+            )
+        signer = cls(keys, memory, places, clock, state, Windows.of(state.limits))
+        signer._count_again()
+        places.write(memory.log)
+        return signer
+
+    def answer_frame(self, body: bytes, peer: str) -> bytes:
+        """Return the answer to a question, both as frames carry them; *peer* is who asks.
+
+        Raises:
+            msgspec.DecodeError: it is no question.
+        """
+        question = msgspec.json.decode(body, type=Question)
+        answer = self.answer(question)
+        _tell(question, answer, peer)
+        return msgspec.json.encode(answer)
 
     def answer(self, question: Question) -> Answer:
-        """Return the answer; a refusal is an answer too."""
+        """Return the answer; a refusal is an answer too.
+
+        Raises:
+            sqlite3.Error, OSError: store or checkpoint cannot be written; nothing is answered.
+        """
         try:
-            match question:
-                case AskHealth():
-                    return Health(self.key_id, self.memory.count())
-                case AskXpub(path):
-                    return Xpub(self.account_xpub(path))
-                case AskSignMany(requests, approvals):
-                    return SignedMany([self._one(item, approvals) for item in requests])
-                case AskSign(intent, unsigned, approvals):
-                    if len(approvals) > APPROVALS_MAX:
-                        return No(f"more than {APPROVALS_MAX} approvals")
-                    tx = decode_unsigned(unsigned, chain_id=intent.chain_id)
-                    check_request(self.rules, intent, tx, approvals)
-                    return Signed(self.sign(intent, tx))
-                case _:
-                    return No("not built yet")
+            return self._answer(question)
         except CausewayError as error:
-            before = isinstance(question, AskSign) and self.memory.knows(question.intent.payout_id)
-            return No(error.what, error.remedy, before)
+            return refusal(error)
 
-    def _one(self, item: SignRequest, approvals: list[SignedApproval]) -> Signed | No:
-        wanted = item.intent.payout_id
-        own = [a for a in approvals if any(line.payout_id == wanted for line in a.lines)]
-        answer = self.answer(AskSign(item.intent, item.unsigned, own))
-        assert isinstance(answer, Signed | No)
-        return answer
+    def _answer(self, question: Question) -> Answer:
+        match question:
+            case AskSign(intent, unsigned, approvals):
+                if len(approvals) > APPROVALS_MAX:
+                    return No(f"more than {APPROVALS_MAX} approvals")
+                return self._sign_all([SignRequest(intent, unsigned)], approvals, alone=True)[0]
+            case AskSignMany(requests, approvals):
+                if len(requests) > REQUESTS_MAX or len(approvals) > APPROVALS_MANY_MAX:
+                    return No(
+                        f"more than {REQUESTS_MAX} requests or {APPROVALS_MANY_MAX} approvals"
+                    )
+                return SignedMany(self._sign_all(requests, approvals, alone=False))
+            case AskControl(message):
+                return self._control(message)
+            case _:
+                return self._inform(question)
 
-    def account_xpub(self, path: str) -> str:
-        """Return the extended public key of an account, and of nothing below or above it."""
-        steps = parse_path(path)
-        if len(steps) != ACCOUNT_DEPTH or any(step < HARDENED for step in steps):
-            raise SignerRefused(f"{path} is not an account", remedy="Ask for m/44'/60'/0'")
-        return self.root.derive(path).xpub()
+    def _inform(self, question: Question) -> Answer:
+        audit = self.memory.log
+        match question:
+            case AskHealth():
+                return self._health()
+            case AskXpub(path):
+                return Xpub(self.keys.account_xpub(path))
+            case AskState():
+                return State(describe(self.state))
+            case AskCheckpoint(since):
+                return Checkpointed(self.places.key.note(audit), audit.consistency(since))
+            case AskAudit(index, size):
+                return Audited(audit.read(index).to_bytes(), audit.inclusion(index, size))
+            case _:
+                raise AssertionError(question)
 
-    def sign(self, intent: Intent, tx: UnsignedTransaction) -> bytes:
-        """Return the signed bytes of a transaction that the rules allow."""
-        key = self._key(intent)
-        known = self.memory.find(intent.payout_id, intent.sender, tx)
-        if known is not None:
-            return known
-        self.memory.check(intent.payout_id, intent.sender, tx)
-        signature = key.sign(signing_hash(tx))
-        raw = assemble(tx, signature.r, signature.s, signature.y_parity)
-        self.memory.remember(intent.payout_id, intent.sender, tx, raw)
-        return raw
+    def _health(self) -> Health:
+        return Health(
+            key_id=self.keys.key_id,
+            signed=self.memory.count(),
+            records=self.memory.log.size,
+            verifier_key=self.places.key.verifier_key,
+            frozen=bool(self.state.freezes),
+        )
 
-    def _key(self, intent: Intent) -> PrivateNode:
-        steps = parse_path(intent.key_path)
-        if len(steps) != ACCOUNT_DEPTH + 2 or any(step < HARDENED for step in steps[:3]):
-            raise SignerRefused(f"{intent.key_path} is not the path of an address")
-        key = self.root.derive(intent.key_path)
-        if address_of_public_key(key.uncompressed_key) != intent.sender:
-            raise SignerRefused(f"the key at {intent.key_path} is not that of {intent.sender}")
-        return key
+    def _now_ms(self) -> int:
+        # Never before what was recorded: a clock that is set back opens no window again.
+        return max(to_unix_ms(self.clock.now()), self.memory.log.last_at)
 
+    # Signing.
 
-@dataclass(slots=True)
-class Doorkeeper:
-    """Lets connections of the signer's own user in, a bounded number of them."""
+    def _sign_all(
+        self, requests: Sequence[SignRequest], given: Sequence[SignedApproval], *, alone: bool
+    ) -> list[Signed | No]:
+        approvals = Approvals(self.state, given, alone)
+        now_ms = self._now_ms()
+        return self._written(lambda: [self._sign_one(item, approvals, now_ms) for item in requests])
 
-    signer: Signer
-    open_connections: int = field(default=0)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer questions until the other side closes, is idle, or breaks the protocol."""
-        if self.open_connections >= CONNECTIONS_MAX or not is_same_user(writer):
-            writer.close()
-            return
-        self.open_connections += 1
+    def _written(self, work: Callable[[], Result]) -> Result:
+        """Do *work* in one transaction, and write its checkpoint before anybody hears of it."""
         try:
-            while True:
-                async with asyncio.timeout(IDLE_S_MAX):
-                    await self._answer_one(reader, writer)
-        except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
-            pass
-        except (msgspec.DecodeError, CausewayError) as error:
-            log.warning("signer_protocol_error", error=type(error).__name__)
-        finally:
-            self.open_connections -= 1
-            writer.close()
+            with self.memory.writing():
+                done = work()
+        except BaseException:
+            self._count_again()
+            raise
+        self.places.write(self.memory.log)
+        return done
 
-    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        question = msgspec.json.decode(await read_frame(reader), type=Question)
-        answer = self.signer.answer(question)
-        if isinstance(question, AskSign):
-            log.info(
-                "signer_answered",
-                payout_id=str(question.intent.payout_id),
-                nonce=question.intent.nonce,
-                signed=isinstance(answer, Signed),
-                refusal=answer.what if isinstance(answer, No) else None,
+    def _sign_one(self, request: SignRequest, approvals: Approvals, now_ms: int) -> Signed | No:
+        intent = request.intent
+        try:
+            tx = decode_unsigned(request.unsigned, chain_id=intent.chain_id)
+            known = self.memory.find(intent, request.unsigned)
+            if known is not None:
+                check_open(self.state, intent)
+                return Signed(known)
+            allowed = check_request(
+                self.state,
+                self.windows,
+                intent,
+                tx,
+                approvals,
+                address_of=self.address_of,
+                fee_before=self.memory.fee_before(intent),
+                now_ms=now_ms,
             )
-        await write_frame(writer, answer)
+            self.memory.check(intent, tx)
+            return self._sign(request, tx, allowed, now_ms)
+        except CausewayError as error:
+            no = refusal(error, signed_before=self.memory.knows(intent.payout_id))
+            digest = sha256(request.unsigned).hexdigest()
+            told = {"intent": intent, "unsigned_sha256": digest, "refusal": no}
+            self._record_refusal(str(intent.payout_id), told, now_ms)
+            return no
+
+    def _sign(
+        self, request: SignRequest, tx: UnsignedTransaction, allowed: Allowed, now_ms: int
+    ) -> Signed:
+        signature = self.keys.sign_digest(request.intent.key_path, signing_hash(tx))
+        raw = assemble(tx, signature.r, signature.s, signature.y_parity)
+        spent = allowed.spent
+        body = SignedBody(
+            intent=request.intent,
+            unsigned=request.unsigned,
+            raw=raw,
+            approvers=list(allowed.approvers),
+            auto=spent.auto,
+            amount=str(spent.amount),
+            fee=str(spent.fee),
+        )
+        self.memory.remember(tx, body, at_ms=now_ms)
+        self.windows.add(spent, now_ms)
+        return Signed(raw)
+
+    def address_of(self, path: str) -> str:
+        """Return the address of the signer's own key at *path*."""
+        found = self._addresses.get(path)
+        if found is None:
+            found = address_of_public_key(self.keys.public_key(path))
+            if len(self._addresses) >= ADDRESSES_MAX:
+                self._addresses.clear()
+            self._addresses[path] = found
+        return found
+
+    def _record_refusal(self, subject: str, told: Mapping[str, Any], now_ms: int) -> None:
+        """Write the refusal down, unless it is what was said about the same thing last."""
+        body, audit = msgspec.json.encode(told).decode(), self.memory.log
+        last = audit.last_of(subject)
+        if last is None or (last.kind, last.body) != (REFUSED, body):
+            audit.append(REFUSED, subject, body, at=now_ms)
+
+    def _count_again(self) -> None:
+        """Fill the windows from the log: at the start, with new limits, and after a lost write."""
+        limits = self.state.limits
+        self.windows = Windows.of(limits)
+        since = max(self._now_ms() - Windows.longest_ms(limits), 0)
+        for record in self.memory.log.of_kind(SIGNED, since=since):
+            body = msgspec.json.decode(record.body, type=SignedBody)
+            self.windows.add(spent_of(body), record.at)
+
+    # Control.
+
+    def _control(self, message: ControlMessage) -> Accepted | No:
+        digest, now_ms = message.digest, self._now_ms()
+        known = self.state.messages.get(digest)
+        if known is not None:
+            return Accepted(known, again=True)
+        try:
+            body = check_control(self.state, message)
+            if isinstance(body, PayoutDead):
+                self.memory.check_dead(body)
+        except SignerRefused as error:
+            no = refusal(error)
+            told = {"control": message.kind, "body": message.body, "refusal": no}
+            self._written(lambda: self._record_refusal(digest, told, now_ms))
+            return no
+        index = self._written(lambda: self._take(message, body, digest, now_ms))
+        apply_control(self.state, message.kind, body, digest=digest, index=index, at_ms=now_ms)
+        if message.kind is ControlKind.LIMITS:
+            self._count_again()
+        return Accepted(index)
+
+    def _take(self, message: ControlMessage, body: Body, digest: str, now_ms: int) -> int:
+        told = msgspec.json.encode(message).decode()
+        record = self.memory.log.append(CONTROL, digest, told, at=now_ms)
+        if isinstance(body, PayoutDead):
+            self.memory.bury(body, record.seq)
+        return record.seq
 
 
-def is_same_user(writer: asyncio.StreamWriter) -> bool:
-    """Tell whether the kernel says that the peer runs as our user (SO_PEERCRED, unix(7))."""
-    peer: socket.socket = writer.get_extra_info("socket")
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return True  # where the kernel cannot say it, the mode of the socket keeps others out
-    packed = peer.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", packed)
-    return bool(uid == os.geteuid())
+def refusal(error: CausewayError, *, signed_before: bool = False) -> No:
+    """Return the error as an answer; what is only not possible now may be asked again."""
+    return No(error.what, error.remedy, signed_before, isinstance(error, OutsideUnavailable))
 
 
-@asynccontextmanager
-async def listening(signer: Signer, path: Path) -> AsyncIterator[asyncio.Server]:
-    """Listen on the socket *path* (mode 0600) for as long as the context is open."""
-    server = await asyncio.start_unix_server(Doorkeeper(signer).serve, sock=bind(path))
-    try:
-        yield server
-    finally:
-        server.close()
-        remove_socket(path)
+def spent_of(body: SignedBody) -> Spent:
+    """Return what a recorded signature adds to the windows."""
+    intent = body.intent
+    return Spent(
+        asset=(intent.chain_id, intent.asset, intent.contract),
+        amount=int(body.amount),
+        fee=int(body.fee),
+        leaves=intent.kind == "pay",
+        auto=body.auto,
+    )
 
 
-def bind(path: Path) -> socket.socket:
-    """Return a socket bound to *path*, in place of one that an ended signer left behind."""
-    remove_socket(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o777 & ~SOCKET_MODE)
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        listener.close()
-        raise SignerRefused(f"cannot listen: {error.strerror}", where=str(path)) from error
-    finally:
-        os.umask(mask)
-    return listener
+def describe(state: InForce) -> dict[str, Any]:
+    """Return what is in force, as JSON values."""
+    built: dict[str, Any] = msgspec.to_builtins(
+        {
+            "operators": state.operators,
+            "limits": state.limits,
+            "policy_version": state.policy_version,
+            "wallets": [state.wallets[code] for code in sorted(state.wallets)],
+            "destinations": len(state.destinations),
+            "revoked": len(state.revoked),
+            "freezes": list(state.freezes.values()),
+            "messages": len(state.messages),
+        }
+    )
+    return built
 
 
-def remove_socket(path: Path) -> None:
-    """Remove the socket's file, and nothing else that may have its name."""
-    if path.is_socket():
-        path.unlink(missing_ok=True)
+def _tell(question: Question, answer: Answer, peer: str) -> None:
+    """Log who asked for what; never keys, bytes that can be sent, or signatures."""
+    if isinstance(question, AskSign):
+        _tell_one(question.intent, answer, peer)
+    elif isinstance(question, AskSignMany) and isinstance(answer, SignedMany):
+        refused = [item.what for item in answer.answers if isinstance(item, No)]
+        log.info(
+            "signer_answered_many",
+            peer=peer,
+            signed=len(answer.answers) - len(refused),
+            refusals=refused[:3],
+        )
+    elif isinstance(question, AskControl):
+        what = answer.what if isinstance(answer, No) else None
+        log.info("signer_controlled", peer=peer, kind=question.message.kind, refusal=what)
+
+
+def _tell_one(intent: Intent, answer: Answer, peer: str) -> None:
+    log.info(
+        "signer_answered",
+        peer=peer,
+        payout_id=str(intent.payout_id),
+        nonce=intent.nonce,
+        signed=isinstance(answer, Signed),
+        refusal=answer.what if isinstance(answer, No) else None,
+    )

@@ -1,9 +1,13 @@
-"""What the signer has signed: its own memory, on disk, written before it answers.
+"""What the signer remembers: its own database, on disk before it answers.
 
-A sending address, chain and nonce belong to one payment for ever, and a payout has one nonce for
-ever; so whatever the application asks for, at most one of its payments can ever be mined. The
-signed bytes are kept: the same request gets the same bytes. A replacement of the same payment (same
-nonce, recipient, value, data) is allowed only with both fees higher by an eighth.
+A sending address, chain and nonce belong to one payment for ever, and a payout has one nonce until
+people prove that its transaction there is dead; so whatever the application asks for, at most one of
+its payments can ever be mined. The signed bytes are kept: the same request gets the same bytes. A
+replacement of the same payment (same nonce, recipient, value, data) is allowed only with both fees
+higher by an eighth, and so is a transaction that sends nothing to its sender and cancels it.
+
+After a cancellation was signed both may be mined, whichever a block takes first: the payment may be
+replaced again, above the cancellation's fees. A nonce at which only nothing was sent never pays.
 """
 
 from __future__ import annotations
@@ -11,29 +15,59 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from chain.evm.transactions import UnsignedTransaction, encode_unsigned
-from custody.signer.errors import SignerRefused
+import msgspec
+
+from chain.evm.transactions import UnsignedTransaction, transaction_hash
+from custody.control_messages import PayoutDead
+from custody.signer.audit import GENESIS, SIGNED, AuditLog
+from custody.signer.errors import SignerRefused, StoreUnusable
+from custody.signer.migrations import migrate, schema_version
+from custody.signer.rules import Rules
+from custody.signer.wire import Intent
 
 REPLACEMENTS_MAX: Final = 16
+FILE_MODE: Final = 0o600
+CANCELLED: Final = b"sends nothing"
+INSERT_PAYMENT: Final = (
+    "INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, NULL)"
+    " ON CONFLICT (chain_id, sender, nonce) DO NOTHING"
+)
+INSERT_SIGNED: Final = "INSERT INTO signed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+BURY: Final = (
+    "UPDATE payment SET dead_seq = ? WHERE chain_id = ? AND sender = ? AND nonce = ?"
+    " AND payout_id = ?"
+)
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS payment (
-    chain_id INTEGER NOT NULL, sender TEXT NOT NULL, nonce INTEGER NOT NULL,
-    payout_id TEXT NOT NULL UNIQUE, content BLOB NOT NULL,
-    PRIMARY KEY (chain_id, sender, nonce)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS signed (
-    sender TEXT NOT NULL, unsigned BLOB NOT NULL,
-    payout_id TEXT NOT NULL REFERENCES payment (payout_id),
-    max_fee TEXT NOT NULL, max_priority_fee TEXT NOT NULL, raw BLOB NOT NULL,
-    PRIMARY KEY (sender, unsigned)
-) WITHOUT ROWID;
-"""
+
+class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The first record of the log: what the signer began with, and the key that names its store."""
+
+    rules: Rules
+    key_id: str
+    verifier_key: str
+
+
+class SignedBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The record of a signature; byte strings in base64.
+
+    Attributes:
+        amount, fee: what it added to the windows, decimal text.
+    """
+
+    intent: Intent
+    unsigned: bytes
+    raw: bytes
+    approvers: list[str]
+    auto: bool
+    amount: str
+    fee: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,118 +75,238 @@ class Memory:
     """The open store. One process holds it: a second one is kept out by an exclusive lock."""
 
     database: sqlite3.Connection
+    log: AuditLog
+
+    @classmethod
+    def create(cls, path: Path, genesis: Genesis, *, at_ms: int) -> Memory:
+        """Make the store, with mode 0600; never over an existing file.
+
+        Raises:
+            StoreUnusable: there is a file already.
+        """
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))
+        except FileExistsError as error:
+            raise StoreUnusable("the signer has a store already", where=str(path)) from error
+        except OSError as error:
+            raise StoreUnusable(f"cannot make it: {error.strerror}", where=str(path)) from error
+        database = _connect(path)
+        migrate(database)
+        memory = cls(database, AuditLog(database))
+        with memory.writing():
+            memory.log.append(GENESIS, "", msgspec.json.encode(genesis).decode(), at=at_ms)
+        return memory
 
     @classmethod
     def open(cls, path: Path) -> Memory:
-        """Open or make the store, with mode 0600."""
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        database = sqlite3.connect(path, isolation_level=None, timeout=0)
-        try:
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            # A commit is the removal of the journal, and only EXTRA waits until the directory is on
-            # disk too: with FULL, a power cut may undo it (sqlite.org/pragma.html#pragma_synchronous).
-            database.execute("PRAGMA journal_mode = DELETE")
-            database.execute("PRAGMA synchronous = EXTRA")
-            database.execute("PRAGMA foreign_keys = ON")
-            database.execute("BEGIN EXCLUSIVE")
-            database.execute("COMMIT")
-            database.executescript(_SCHEMA)
-        except sqlite3.OperationalError as error:
-            database.close()
-            raise SignerRefused(
-                f"the signer's store cannot be used: {error}",
+        """Open the store that is there.
+
+        Raises:
+            StoreUnusable: there is none, another signer holds it, or it is no store of ours.
+        """
+        if not path.is_file():
+            raise StoreUnusable(
+                "the signer's store is missing",
                 where=str(path),
-                remedy="End the other signer that uses it",
-            ) from error
-        return cls(database)
+                remedy="Bring it back. Only a signer that never signed anything makes a new one",
+            )
+        database = _connect(path)
+        try:
+            _require_made(database, path)
+            migrate(database)
+            return cls(database, AuditLog(database))
+        except StoreUnusable:
+            database.close()
+            raise
+        except sqlite3.Error as error:
+            database.close()
+            raise StoreUnusable(f"the signer's store cannot be read: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
         self.database.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Open a transaction that is on disk when the context ends, or leaves no trace."""
+        before = self.log.size
+        self.database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            if self.log.size != before:
+                self.log.write_head()
+            self.database.execute("COMMIT")
+        except BaseException:
+            # Some errors, a full disk among them, have rolled it back already.
+            if self.database.in_transaction:
+                self.database.execute("ROLLBACK")
+            self.log.reload()
+            raise
+
+    def genesis(self) -> Genesis:
+        """Return the first record of the log."""
+        return msgspec.json.decode(self.log.read(0).body, type=Genesis)
 
     def count(self) -> int:
         """Return how many transactions were signed."""
         return int(self.database.execute("SELECT count(*) FROM signed").fetchone()[0])
 
     def knows(self, payout_id: UUID) -> bool:
-        """Tell whether anything was ever signed for the payout."""
-        statement = "SELECT 1 FROM payment WHERE payout_id = ?"
+        """Tell whether a payment of the payout was ever signed."""
+        statement = "SELECT 1 FROM signed WHERE payout_id = ? AND pays = 1"
         return self.database.execute(statement, (str(payout_id),)).fetchone() is not None
 
-    def find(self, payout_id: UUID, sender: str, tx: UnsignedTransaction) -> bytes | None:
+    def find(self, intent: Intent, unsigned: bytes) -> bytes | None:
         """Return the bytes that this very request got before."""
         row = self.database.execute(
-            "SELECT raw FROM signed WHERE sender = ? AND unsigned = ? AND payout_id = ?",
-            (sender, encode_unsigned(tx), str(payout_id)),
+            "SELECT seq FROM signed WHERE sender = ? AND unsigned_hash = ? AND payout_id = ?",
+            (intent.sender, _hash(unsigned), str(intent.payout_id)),
         ).fetchone()
-        return None if row is None else bytes(row[0])
+        if row is None:
+            return None
+        body = msgspec.json.decode(self.log.read(row[0]).body, type=SignedBody)
+        return body.raw if body.intent == intent else None
 
-    def check(self, payout_id: UUID, sender: str, tx: UnsignedTransaction) -> None:
+    def fee_before(self, intent: Intent) -> int | None:
+        """Return the highest fee that was signed at the intent's nonce; None: nothing was."""
+        rows = self.database.execute(
+            "SELECT max_fee, gas_limit FROM signed WHERE chain_id = ? AND sender = ? AND nonce = ?",
+            (intent.chain_id, intent.sender, intent.nonce),
+        ).fetchall()
+        return max((int(fee) * gas for fee, gas in rows), default=None)
+
+    def check(self, intent: Intent, tx: UnsignedTransaction) -> None:
         """Refuse a second payment on a nonce, a second nonce of a payout, a cheap replacement.
 
         Raises:
             SignerRefused: names what was signed before.
         """
         row = self.database.execute(
-            "SELECT payout_id, content FROM payment WHERE chain_id = ? AND sender = ? AND nonce = ?",
-            (tx.chain_id, sender, tx.nonce),
+            "SELECT payout_id, content, pays FROM payment"
+            " WHERE chain_id = ? AND sender = ? AND nonce = ?",
+            (tx.chain_id, intent.sender, tx.nonce),
         ).fetchone()
         if row is None:
-            self._check_new(payout_id)
+            self._check_new(intent)
             return
-        if row[0] != str(payout_id) or bytes(row[1]) != _content(tx):
-            raise SignerRefused(f"nonce {tx.nonce} of {sender} is signed for another payment")
-        self._check_replacement(payout_id, tx)
-
-    def remember(self, payout_id: UUID, sender: str, tx: UnsignedTransaction, raw: bytes) -> None:
-        """Write what was signed; it is on disk when this returns."""
-        self.database.execute("BEGIN IMMEDIATE")
-        try:
-            self.database.execute(
-                "INSERT INTO payment VALUES (?, ?, ?, ?, ?) ON CONFLICT (chain_id, sender, nonce)"
-                " DO NOTHING",
-                (tx.chain_id, sender, tx.nonce, str(payout_id), _content(tx)),
+        payout_id, content, pays = row
+        same_payout = payout_id == str(intent.payout_id)
+        is_cancel = intent.kind == "cancel"
+        if not same_payout or (not is_cancel and not (pays and bytes(content) == _content(tx))):
+            raise SignerRefused(
+                f"nonce {tx.nonce} of {intent.sender} is signed for another payment"
             )
-            self.database.execute(
-                "INSERT INTO signed VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    sender,
-                    encode_unsigned(tx),
-                    str(payout_id),
-                    str(tx.max_fee_per_gas),
-                    str(tx.max_priority_fee_per_gas),
-                    raw,
-                ),
-            )
-            self.database.execute("COMMIT")
-        except sqlite3.Error:
-            # Some errors, a full disk among them, have rolled it back already.
-            if self.database.in_transaction:
-                self.database.execute("ROLLBACK")
-            raise
+        self._check_replacement(intent, tx)
 
-    def _check_new(self, payout_id: UUID) -> None:
+    def remember(self, tx: UnsignedTransaction, body: SignedBody, *, at_ms: int) -> None:
+        """Write what is being signed, inside the caller's `writing`."""
+        subject, text = str(body.intent.payout_id), msgspec.json.encode(body).decode()
+        record = self.log.append(SIGNED, subject, text, at=at_ms)
+        for statement, values in index_rows(body, tx, record.seq):
+            self.database.execute(statement, values)
+
+    def bury(self, body: PayoutDead, seq: int) -> None:
+        """Note that the payout's nonce was spent by another transaction, inside `writing`."""
+        self.database.execute(BURY, bury_row(body, seq))
+
+    def check_dead(self, body: PayoutDead) -> None:
+        """Refuse a death that this store contradicts.
+
+        Raises:
+            SignerRefused: nothing was signed there for the payout, or the transaction that is said
+                to have spent the nonce is the payout's own payment.
+        """
         row = self.database.execute(
-            "SELECT sender, nonce FROM payment WHERE payout_id = ?", (str(payout_id),)
+            "SELECT dead_seq FROM payment WHERE chain_id = ? AND sender = ? AND nonce = ?"
+            " AND payout_id = ? AND pays = 1",
+            (body.chain_id, body.sender, body.nonce, str(body.payout_id)),
+        ).fetchone()
+        where = f"nonce {body.nonce} of {body.sender}"
+        if row is None or row[0] is not None:
+            raise SignerRefused(
+                f"payout {body.payout_id} is not signed at {where}, or dead already"
+            )
+        rows = self.database.execute(
+            "SELECT seq FROM signed WHERE payout_id = ? AND pays = 1", (str(body.payout_id),)
+        )
+        for (seq,) in rows.fetchall():
+            signed = msgspec.json.decode(self.log.read(seq).body, type=SignedBody)
+            if transaction_hash(signed.raw) == body.spent_by:
+                raise SignerRefused(f"{body.spent_by} is the payment itself: it was made")
+
+    def _check_new(self, intent: Intent) -> None:
+        if intent.kind == "cancel":
+            return
+        row = self.database.execute(
+            "SELECT sender, nonce FROM payment"
+            " WHERE payout_id = ? AND pays = 1 AND dead_seq IS NULL",
+            (str(intent.payout_id),),
         ).fetchone()
         if row is not None:
-            raise SignerRefused(f"payout {payout_id} is signed at nonce {row[1]} of {row[0]}")
+            raise SignerRefused(
+                f"payout {intent.payout_id} is signed at nonce {row[1]} of {row[0]}",
+                remedy="Two operators may state which other transaction has spent that nonce",
+            )
 
-    def _check_replacement(self, payout_id: UUID, tx: UnsignedTransaction) -> None:
+    def _check_replacement(self, intent: Intent, tx: UnsignedTransaction) -> None:
         rows = self.database.execute(
-            "SELECT max_fee, max_priority_fee FROM signed WHERE payout_id = ?", (str(payout_id),)
+            "SELECT max_fee, max_priority_fee FROM signed"
+            " WHERE chain_id = ? AND sender = ? AND nonce = ?",
+            (tx.chain_id, intent.sender, tx.nonce),
         ).fetchall()
         if len(rows) > REPLACEMENTS_MAX:
-            raise SignerRefused(f"payout {payout_id} was replaced {REPLACEMENTS_MAX} times already")
+            raise SignerRefused(
+                f"payout {intent.payout_id} was replaced {REPLACEMENTS_MAX} times already"
+            )
         if not all(
             is_bump(tx.max_fee_per_gas, int(max_fee))
             and is_bump(tx.max_priority_fee_per_gas, int(priority))
             for max_fee, priority in rows
         ):
             raise SignerRefused(
-                f"payout {payout_id} is signed with other fees",
+                f"payout {intent.payout_id} is signed with other fees",
                 remedy="A replacement raises both fees by 12.5 % or more",
             )
+
+
+def index_rows(
+    body: SignedBody, tx: UnsignedTransaction, seq: int
+) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Return the statements that index a signature: by its nonce, and by its bytes."""
+    intent = body.intent
+    pays = int(intent.kind != "cancel")
+    yield (
+        INSERT_PAYMENT,
+        (
+            tx.chain_id,
+            intent.sender,
+            tx.nonce,
+            str(intent.payout_id),
+            _content(tx) if pays else CANCELLED,
+            pays,
+            seq,
+        ),
+    )
+    yield (
+        INSERT_SIGNED,
+        (
+            intent.sender,
+            _hash(body.unsigned),
+            str(intent.payout_id),
+            tx.chain_id,
+            tx.nonce,
+            pays,
+            str(tx.max_fee_per_gas),
+            str(tx.max_priority_fee_per_gas),
+            tx.gas_limit,
+            seq,
+        ),
+    )
+
+
+def bury_row(body: PayoutDead, seq: int) -> tuple[object, ...]:
+    """Return the values of `BURY`."""
+    return (seq, body.chain_id, body.sender, body.nonce, str(body.payout_id))
 
 
 def is_bump(new: int, old: int) -> bool:
@@ -160,6 +314,35 @@ def is_bump(new: int, old: int) -> bool:
     return new > old and new * 8 >= old * 9
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, timeout=0)
+    try:
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        # A commit is the removal of the journal, and only EXTRA waits until the directory is on
+        # disk too: with FULL, a power cut may undo it (sqlite.org/pragma.html#pragma_synchronous).
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("PRAGMA synchronous = EXTRA")
+        database.execute("BEGIN EXCLUSIVE")
+        database.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        database.close()
+        raise StoreUnusable(
+            f"the signer's store cannot be used: {error}",
+            where=str(path),
+            remedy="End the other signer that uses it",
+        ) from error
+    return database
+
+
+def _require_made(database: sqlite3.Connection, path: Path) -> None:
+    if schema_version(database) == 0:
+        raise StoreUnusable("the signer's store is empty", where=str(path))
+
+
 def _content(tx: UnsignedTransaction) -> bytes:
     told = (tx.recipient, str(tx.value), tx.data.hex())
     return hashlib.sha256("\n".join(told).encode()).digest()
+
+
+def _hash(unsigned: bytes) -> bytes:
+    return hashlib.sha256(unsigned).digest()

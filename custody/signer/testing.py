@@ -6,6 +6,7 @@ The seed is that of a published phrase: never use it where money is.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,17 +15,26 @@ from typing import Final
 
 import msgspec
 
-from custody.signer.errors import SignerRefused
+from custody.control_messages import AssetRule, ControlMessage, WalletPinned
+from custody.signer.backends.local import LocalKeys
+from custody.signer.checkpoints import Places, key_name, make_key, read_key
+from custody.signer.client import refusal_of
 from custody.signer.hd_keys import PrivateNode
 from custody.signer.keystore import seal, write_keystore
 from custody.signer.private_files import FILE_MODE
-from custody.signer.rules import AssetRule, Rules
+from custody.signer.rules import Rules
 from custody.signer.service import Signer
-from custody.signer.store import Memory
+from custody.signer.store import Genesis, Memory
 from custody.signer.wire import (
+    Accepted,
+    AskCheckpoint,
+    AskControl,
+    AskHealth,
     AskSign,
     AskSignMany,
     AskXpub,
+    Checkpointed,
+    Health,
     Intent,
     No,
     Signed,
@@ -33,7 +43,8 @@ from custody.signer.wire import (
     SignRequest,
     Xpub,
 )
-from registry.model import Chain, ChainAsset, Operator
+from kernel.clock import Clock, SystemClock, to_unix_ms
+from registry.model import Chain, ChainAsset, Operator, Wallet
 
 PHRASE: Final = "abandon " * 11 + "about"
 SEED: Final = hashlib.pbkdf2_hmac("sha512", PHRASE.encode(), b"mnemonic", 2048)
@@ -48,11 +59,17 @@ def rules_for(
     *,
     amounts_max: Mapping[str, int] | None = None,
     approvals: int = 1,
+    wallets: Sequence[Wallet] = (),
 ) -> Rules:
-    """Return rules that pin these operators and allow these assets.
+    """Return rules that pin these operators and wallets and allow these assets.
 
     Args:
+        chains: network ids by code.
+        chain_assets: what may be signed.
+        operators: who may approve.
         amounts_max: largest payment by chain asset code, in the chain's units (default: 2**128).
+        approvals: people needed for each payment.
+        wallets: which account of keys each wallet is; none: names are not checked.
     """
     networks = {chain.code: chain.network_id for chain in chains}
     limits = amounts_max or {}
@@ -71,6 +88,12 @@ def rules_for(
             )
             for item in chain_assets
         ],
+        wallets=[
+            WalletPinned(
+                version=1, wallet=item.code, chain=item.chain, account_path=item.account_path
+            )
+            for item in wallets
+        ],
     )
 
 
@@ -88,7 +111,7 @@ class LocalSigner:
         if isinstance(answer, Signed):
             return answer.raw
         assert isinstance(answer, No)
-        raise SignerRefused(answer.what, remedy=answer.remedy, signed_before=answer.signed_before)
+        raise refusal_of(answer)
 
     async def sign_many(
         self, requests: Sequence[SignRequest], approvals: Sequence[SignedApproval]
@@ -104,13 +127,53 @@ class LocalSigner:
         assert isinstance(answer, Xpub)
         return answer.xpub
 
+    async def health(self) -> Health:
+        """Return which keys and which store answer."""
+        answer = self.signer.answer(AskHealth())
+        assert isinstance(answer, Health)
+        return answer
+
+    async def control(self, message: ControlMessage) -> Accepted | No:
+        """Take a control message."""
+        answer = self.signer.answer(AskControl(message))
+        assert isinstance(answer, Accepted | No)
+        return answer
+
+    async def checkpoint(self, *, since: int = 0) -> Checkpointed:
+        """Return the signed checkpoint."""
+        answer = self.signer.answer(AskCheckpoint(since))
+        assert isinstance(answer, Checkpointed)
+        return answer
+
 
 @contextmanager
-def local_signer(folder: Path, rules: Rules, *, seed: bytes = SEED) -> Iterator[LocalSigner]:
-    """Open a signer whose memory lies in *folder*."""
-    memory = Memory.open(folder / "signed")
+def local_signer(
+    folder: Path,
+    rules: Rules,
+    *,
+    seed: bytes = SEED,
+    clock: Clock | None = None,
+    key_id: str = "test",
+) -> Iterator[LocalSigner]:
+    """Open a signer whose store lies in *folder*; the first time, it begins with *rules*.
+
+    Args:
+        clock: the signer's own; the machine's if none is given.
+    """
+    ticking = clock or SystemClock()
+    store, key_path, place = folder / "signed", folder / "signed.key", folder / "checkpoint"
+    name = key_name(key_id)
+    if store.exists():
+        memory = Memory.open(store)
+        places = Places(read_key(key_path, name), [place])
+    else:
+        places = Places(make_key(key_path, name, secrets.token_bytes), [place])
+        genesis = Genesis(rules=rules, key_id=key_id, verifier_key=places.key.verifier_key)
+        memory = Memory.create(store, genesis, at_ms=to_unix_ms(ticking.now()))
+        places.write(memory.log)
     try:
-        yield LocalSigner(Signer("test", PrivateNode.from_seed(seed), rules, memory))
+        keys = LocalKeys(key_id, PrivateNode.from_seed(seed))
+        yield LocalSigner(Signer.open(keys, memory, places, ticking))
     finally:
         memory.close()
 
@@ -133,7 +196,8 @@ class SignerFiles:
             "--rules": self.rules,
             "--store": self.store,
         }
-        return [text for name, path in named.items() for text in (name, str(path))]
+        given = [text for name, path in named.items() for text in (name, str(path))]
+        return [*given, "--init"]
 
 
 def write_signer_files(

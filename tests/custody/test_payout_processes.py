@@ -88,6 +88,7 @@ async def test_payouts_are_paid_through_a_real_node_and_a_real_signer(engine: As
                     token=token,
                     xpubs=tuple(xpubs),
                     rpc=rpc,
+                    vault=signer,
                 )
                 await world.run(lambda conn: found_house(conn, world))
                 await fund(rpc, world)

@@ -23,9 +23,10 @@ from custody.payout_model import Payout
 from custody.payout_worker import advance_payouts
 from custody.payouts import get_payout, reject_payout
 from custody.policy import ConfirmationPolicy, Requirement
-from custody.ports import PayoutSigner
+from custody.ports import ControlledSigner
 from custody.receipts import advance_receipts, list_receipts
 from custody.signer.testing import local_signer, rules_for
+from custody.signer_sync import push_control
 from custody.testing import allow, approve, set_policy
 from kernel.clock import ManualClock
 from kernel.db import transact
@@ -76,7 +77,7 @@ class Desk:
 
     engine: AsyncEngine
     gateway: ScriptedGateway
-    signer: PayoutSigner
+    signer: ControlledSigner
     clock: ManualClock
     operators: dict[str, Operator] = field(default_factory=dict)
     hot: dict[str, str] = field(default_factory=dict)
@@ -277,6 +278,7 @@ class Desk:
         payout = await self.payout(payout_id)
         await self.do(lambda conn: approve(conn, [payout], now=self.now, by=by))
         self.clock.advance(timedelta(seconds=2))
+        await push_control(self.engine, self.signer, now=self.now)
         await advance_payouts(
             self.engine,
             self.gateway,
@@ -358,8 +360,9 @@ class Desk:
 async def open_desk(engine: AsyncEngine, folder: Path) -> AsyncIterator[Desk]:
     founding = demo_founding()
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
-    with local_signer(folder, rules) as signer:
-        desk = Desk(engine, ScriptedGateway(tokens={TOKEN}), signer, ManualClock(START))
+    clock = ManualClock(START)
+    with local_signer(folder, rules, clock=clock) as signer:
+        desk = Desk(engine, ScriptedGateway(tokens={TOKEN}), signer, clock)
         await desk.do(lambda conn: _found(conn, desk))
         desk.gateway.fund(ELSEWHERE, 10**24)
         desk.gateway.fund(ELSEWHERE, 10**18, TOKEN)

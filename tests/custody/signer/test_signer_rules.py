@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace as with_fields
@@ -11,125 +12,38 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from chain.evm.addresses import address_of_public_key
-from chain.evm.transactions import (
-    UnsignedTransaction,
-    decode_signed,
-    encode_unsigned,
-    erc20_transfer_data,
-)
-from custody.payout_approvals import ApprovalLine, approval_bytes
-from custody.signer.errors import SignerRefused
-from custody.signer.hd_keys import PrivateNode
-from custody.signer.rules import AssetRule, Rules
+from chain.evm.transactions import UnsignedTransaction, decode_signed, erc20_transfer_data
+from custody.payout_approvals import ApprovalLine
+from custody.signer.errors import StoreUnusable
 from custody.signer.service import Signer
 from custody.signer.store import Memory
-from custody.signer.wire import AskSign, AskXpub, Intent, Line, No, Signed, SignedApproval, Xpub
-
-ROOT = PrivateNode.from_seed(bytes(range(32)))
-PATH = "m/44'/60'/0'/1/0"
-SENDER = address_of_public_key(ROOT.derive(PATH).uncompressed_key)
-TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
-PAYEE = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-STRANGER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
-PAYOUT = UUID(int=7)
-KEYS = {
-    name: Ed25519PrivateKey.from_private_bytes(name[:1].encode() * 32)
-    for name in ("ann", "bob", "eve")
-}
-
-RULES = Rules(
-    version=1,
-    chains={"evm": 31337},
-    operators={name: KEYS[name].public_key().public_bytes_raw().hex() for name in ("ann", "bob")},
-    fee_cap_max=str(10**16),
-    assets=[
-        AssetRule(chain_id=31337, asset="ETH", contract=None, amount_max=str(10**19), approvals=1),
-        AssetRule(chain_id=31337, asset="USDT", contract=TOKEN, amount_max=str(10**9), approvals=2),
-    ],
+from custody.signer.wire import AskXpub, Intent, No, SignedApproval, Xpub
+from tests.custody.signer.vault import (
+    GWEI,
+    OTHER_PATH,
+    OWN,
+    PAYEE,
+    PAYOUT,
+    ROOT,
+    SENDER,
+    STRANGER,
+    approval,
+    ask,
+    ask_fully,
+    cancel,
+    intent,
+    native,
+    open_signer,
+    pay,
+    token,
 )
-
-
-def native(**changes: Any) -> UnsignedTransaction:
-    tx = UnsignedTransaction(
-        chain_id=31337,
-        nonce=3,
-        max_priority_fee_per_gas=10**9,
-        max_fee_per_gas=8 * 10**9,
-        gas_limit=60_000,
-        recipient=PAYEE,
-        value=10**18,
-    )
-    return with_fields(tx, **changes)
-
-
-def token(**changes: Any) -> UnsignedTransaction:
-    values = {"recipient": TOKEN, "value": 0, "data": erc20_transfer_data(PAYEE, 5_000)}
-    return native(**{**values, **changes})
-
-
-def intent(tx: UnsignedTransaction, **changes: Any) -> Intent:
-    is_token = bool(tx.data)
-    values: dict[str, Any] = {
-        "payout_id": PAYOUT,
-        "kind": "pay",
-        "wallet": "client-pool",
-        "client": "acme",
-        "destination_path": None,
-        "chain": "evm",
-        "chain_id": 31337,
-        "key_path": PATH,
-        "sender": SENDER,
-        "nonce": 3,
-        "destination": PAYEE,
-        "asset": "USDT" if is_token else "ETH",
-        "contract": TOKEN if is_token else None,
-        "amount": "5000" if is_token else str(10**18),
-        "fee_cap": str(tx.fee_max),
-        "initiator": "zoe",
-        "policy_version": 1,
-        "rule": 1,
-    }
-    return Intent(**{**values, **changes})
-
-
-def approval(meant: Intent, who: str, *others: ApprovalLine, **changes: Any) -> SignedApproval:
-    line = ApprovalLine(
-        payout_id=meant.payout_id,
-        chain=meant.chain,
-        chain_id=meant.chain_id,
-        destination=meant.destination,
-        asset=meant.asset,
-        amount=int(meant.amount),
-        initiator=meant.initiator,
-        policy_version=meant.policy_version,
-        rule=meant.rule,
-    )
-    lines = [with_fields(line, **changes), *others]
-    return SignedApproval(
-        operator=who,
-        signature=KEYS[who].sign(approval_bytes(lines)),
-        lines=[Line.of(item) for item in lines],
-    )
 
 
 @pytest.fixture
 def signer(tmp_path: Path) -> Iterator[Signer]:
-    memory = Memory.open(tmp_path / "signed")
-    yield Signer("hot", ROOT, RULES, memory)
-    memory.close()
-
-
-def ask(
-    signer: Signer, tx: UnsignedTransaction, meant: Intent, *approvals: SignedApproval
-) -> bytes | str:
-    answer = signer.answer(AskSign(meant, encode_unsigned(tx), list(approvals)))
-    if isinstance(answer, No):
-        return answer.what
-    assert isinstance(answer, Signed)
-    return answer.raw
+    with open_signer(tmp_path) as opened:
+        yield opened
 
 
 def test_an_approved_native_payment_is_signed_by_the_sender(signer: Signer) -> None:
@@ -152,15 +66,101 @@ def test_an_approved_token_payment_is_signed(signer: Signer) -> None:
     assert isinstance(raw, bytes)
 
 
+def approvals_of(meant: Intent) -> tuple[SignedApproval, ...]:
+    return () if meant.kind == "cancel" else (approval(meant, "ann"), approval(meant, "bob"))
+
+
+HONEST = {
+    "native payment": native(),
+    "token payment": token(),
+    "own transfer": native(recipient=OWN),
+    "cancellation": cancel(),
+}
+OTHER_BYTES: dict[str, Any] = {
+    "chain_id": 1,
+    "nonce": 4,
+    "max_fee_per_gas": 9 * GWEI + 1,
+    "gas_limit": 61_000,
+    "recipient": STRANGER,
+    "value": 5,
+    "data": b"\x01",
+}
+FREE_BYTES = {"max_priority_fee_per_gas"}
+"""Within the most that the intent's fee cap allows, how it is split is the sender's affair."""
+
+OTHER_INTENT: dict[str, Any] = {
+    "payout_id": UUID(int=8),
+    "kind": "own",
+    "wallet": "house-hot",
+    "client": "nobody",
+    "destination_path": "m/44'/60'/1'/1/1",
+    "chain": "moon",
+    "chain_id": 1,
+    "key_path": "m/44'/60'/0'/1/1",
+    "sender": OWN,
+    "nonce": 4,
+    "destination": STRANGER,
+    "asset": "DOGE",
+    "contract": STRANGER,
+    "amount": "1",
+    "fee_cap": "1",
+    "initiator": "eve",
+    "policy_version": 2,
+    "rule": 2,
+}
+SAYS_NOTHING_OF_A_CANCELLATION = {"payout_id", "initiator", "policy_version", "rule"}
+"""Nobody approves that nothing is sent, and its bytes do not show these."""
+
+
+def test_every_field_of_bytes_and_intent_has_a_lie() -> None:
+    fields = {field.name for field in dataclasses.fields(UnsignedTransaction)}
+
+    assert OTHER_BYTES.keys() | FREE_BYTES == fields
+    assert OTHER_INTENT.keys() == set(Intent.__struct_fields__)
+
+
+@pytest.mark.parametrize("field", OTHER_BYTES)
+@pytest.mark.parametrize("name", HONEST)
+def test_bytes_that_differ_from_the_intent_in_a_field_are_refused(
+    signer: Signer, name: str, field: str
+) -> None:
+    tx = HONEST[name]
+    meant = intent(tx)
+    # Data costs gas, and no transaction exists with less than that.
+    gas = {"gas_limit": max(tx.gas_limit, 30_000)} if field == "data" else {}
+    lie = with_fields(tx, **{**gas, field: OTHER_BYTES[field]})
+
+    answer = ask_fully(signer, lie, meant, *approvals_of(meant))
+
+    assert isinstance(answer, No), f"signed another {field}"
+    assert signer.memory.count() == 0
+    assert isinstance(ask(signer, tx, meant, *approvals_of(meant)), bytes)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        (name, field)
+        for name, tx in HONEST.items()
+        for field in OTHER_INTENT
+        if intent(tx).kind != "cancel" or field not in SAYS_NOTHING_OF_A_CANCELLATION
+    ],
+)
+def test_an_intent_that_differs_from_the_bytes_or_the_approvals_is_refused(
+    signer: Signer, name: str, field: str
+) -> None:
+    tx = HONEST[name]
+    honest = intent(tx)
+    changed = "pay" if (field, honest.kind) == ("kind", "own") else OTHER_INTENT[field]
+    lie = msgspec.structs.replace(honest, **{field: changed})
+
+    answer = ask_fully(signer, tx, lie, *approvals_of(honest))
+
+    assert isinstance(answer, No), f"signed with another {field}"
+    assert signer.memory.count() == 0
+
+
 LIES = [
-    pytest.param(native(recipient=STRANGER), {}, "destination", id="another payee"),
-    pytest.param(native(value=2 * 10**18), {}, "amount", id="another amount"),
-    pytest.param(native(nonce=4), {}, "nonce", id="another nonce"),
-    pytest.param(native(gas_limit=70_000), {"fee_cap": "1"}, "fee cap", id="another fee"),
-    pytest.param(
-        native(data=b"\x01"), {"asset": "ETH", "contract": None, "amount": str(10**18)}, "no data",
-        id="native with data",
-    ),
     pytest.param(token(value=1), {}, "carries no value", id="token with value"),
     pytest.param(token(recipient=STRANGER), {}, "calls the token's contract", id="wrong contract"),
     pytest.param(
@@ -168,19 +168,35 @@ LIES = [
         id="approve instead of transfer",
     ),
     pytest.param(token(data=erc20_transfer_data(STRANGER, 5_000)), {}, "destination", id="token payee"),
+    pytest.param(token(data=erc20_transfer_data(PAYEE, 5_001)), {}, "amount", id="token amount"),
     pytest.param(token(data=token().data + b"\0"), {}, "not an ERC-20 transfer", id="extra bytes"),
-    pytest.param(native(), {"chain": "moon"}, "not signed for", id="unknown chain"),
     pytest.param(native(), {"asset": "DOGE"}, "no rule allows", id="unknown asset"),
-    pytest.param(token(), {"contract": STRANGER}, "no rule allows", id="unknown contract"),
+    pytest.param(token(), {"contract": STRANGER}, "calls the token's contract", id="unknown contract"),
     pytest.param(native(), {"key_path": "m/44'/60'/0'/1/1"}, "is not that of", id="another key"),
-    pytest.param(native(), {"key_path": "m/44/60/0/1/0"}, "not the path", id="unhardened account"),
-    pytest.param(native(value=10**20), {"amount": str(10**20)}, "limit", id="above the limit"),
+    pytest.param(native(), {"key_path": "m/44/60/0/1/0"}, "not of wallet", id="unhardened account"),
+    pytest.param(native(), {"key_path": "m/44'/60'/0'"}, "not the path", id="an account's key"),
+    pytest.param(native(value=10**20), {}, "limit", id="above the limit"),
     pytest.param(native(max_fee_per_gas=10**12), {}, "above the signer's", id="fee too high"),
+    pytest.param(native(recipient=STRANGER), {"destination": STRANGER}, "not an allowed destination", id="unknown payee"),
+    pytest.param(native(), {"client": "birch2"}, "not an allowed destination", id="another client's payee"),
+    pytest.param(native(), {"client": None}, "names a client", id="nobody's payee"),
+    pytest.param(native(), {"destination_path": OTHER_PATH}, "no receiving key", id="both kinds"),
+    pytest.param(native(recipient=OWN), {"destination_path": None}, "names the receiving key", id="own, no key"),
+    pytest.param(native(recipient=OWN), {"client": "acme"}, "and no client", id="own, for a client"),
+    pytest.param(
+        native(recipient=STRANGER), {"kind": "own", "client": None, "destination": STRANGER, "destination_path": OTHER_PATH},
+        "is not that of", id="own, to a stranger",
+    ),
+    pytest.param(cancel(value=1), {"kind": "cancel", "destination": SENDER, "client": None}, "sends nothing", id="cancel that pays"),
+    pytest.param(cancel(gas_limit=21_001), {}, "sends nothing", id="cancel with gas for more"),
+    pytest.param(native(value=0), {"kind": "cancel", "client": None}, "sends nothing", id="cancel to a stranger"),
+    pytest.param(native(), {"wallet": "house-hot"}, "not of wallet", id="another wallet's key"),
+    pytest.param(native(), {"wallet": "attic"}, "not a wallet", id="unknown wallet"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("tx", "changes", "says"), LIES)
-def test_bytes_that_are_not_the_approved_payment_are_refused(
+def test_what_is_not_an_approved_payment_is_refused(
     signer: Signer, tx: UnsignedTransaction, changes: dict[str, Any], says: str
 ) -> None:
     meant = intent(tx, **changes)
@@ -303,7 +319,7 @@ def test_a_payout_is_signed_at_one_nonce_only(signer: Signer) -> None:
     assert isinstance(ask(signer, tx, meant, approval(meant, "ann")), bytes)
     later = native(nonce=4)
 
-    assert ask(signer, later, intent(later, nonce=4), approval(meant, "ann")) == (
+    assert ask(signer, later, intent(later), approval(meant, "ann")) == (
         f"payout {PAYOUT} is signed at nonce 3 of {SENDER}"
     )
 
@@ -335,14 +351,12 @@ def test_what_was_signed_is_remembered_by_the_next_process(tmp_path: Path, signe
     meant = intent(tx)
     first = ask(signer, tx, meant, approval(meant, "ann"))
     signer.memory.close()
-    memory = Memory.open(tmp_path / "signed")
-
-    again = with_fields(signer, memory=memory)
-
-    assert ask(again, tx, meant, approval(meant, "ann")) == first
-    other = msgspec.structs.replace(meant, payout_id=UUID(int=8))
-    assert isinstance(ask(again, tx, other, approval(other, "ann")), str)
-    memory.close()
+    with open_signer(tmp_path, told=False) as again:
+        assert ask(again, tx, meant, approval(meant, "ann")) == first
+        other = msgspec.structs.replace(meant, payout_id=UUID(int=8))
+        assert ask(again, tx, other, approval(other, "ann")) == (
+            f"nonce 3 of {SENDER} is signed for another payment"
+        )
 
 
 def test_what_was_signed_is_on_disk_before_the_answer(signer: Signer) -> None:
@@ -358,26 +372,21 @@ def test_a_full_disk_costs_one_answer_and_no_signature(signer: Signer) -> None:
     [pages] = database.execute("PRAGMA page_count").fetchone()
     database.execute(f"PRAGMA max_page_count = {pages}")
 
-    def pay(nonce: int) -> str | bytes:
-        tx = native(nonce=nonce)
-        meant = intent(tx, nonce=nonce, payout_id=UUID(int=nonce + 100))
-        return ask(signer, tx, meant, approval(meant, "ann"))
-
     def pay_until_it_is_full() -> None:
         for nonce in range(200):
-            assert isinstance(pay(nonce), bytes)
+            assert isinstance(pay(signer, nonce, value=1), bytes)
 
     with pytest.raises(sqlite3.OperationalError, match="full"):
         pay_until_it_is_full()
 
     signed = signer.memory.count()
     database.execute(f"PRAGMA max_page_count = {pages + 100}")
-    assert isinstance(pay(500), bytes)
+    assert isinstance(pay(signer, 500, value=1), bytes)
     assert signer.memory.count() == signed + 1
 
 
 def test_two_signers_cannot_use_one_store(tmp_path: Path, signer: Signer) -> None:
-    with pytest.raises(SignerRefused, match="store cannot be used"):
+    with pytest.raises(StoreUnusable, match="store cannot be used"):
         Memory.open(tmp_path / "signed")
 
 

@@ -1,0 +1,321 @@
+"""The signer's own decision: may these bytes be signed? Pure; it believes nothing that it is told.
+
+What it goes by is `custody.signer.control.InForce`: the chains it signs for, the keys of the people
+who may approve, limits, allowed destinations, closed switches. The application's database, policy
+and words are not relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from chain.errors import BadTransaction
+from chain.evm.transactions import GAS_TRANSACTION, UnsignedTransaction, decode_erc20_transfer
+from custody.control_messages import AssetRule, OperatorsInForce, ScopeKind
+from custody.signer.approvals import Approvals
+from custody.signer.control import InForce
+from custody.signer.errors import SignerPostponed, SignerRefused
+from custody.signer.windows import Spent, Windows, asset_key
+from custody.signer.wire import Intent, read_amount
+
+MS: Final = 1_000
+
+AddressOf = Callable[[str], str]
+"""Returns the address (EIP-55) of the signer's own key at a path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The answer yes: who approved, and what is counted if this is a nonce's first signature."""
+
+    approvers: tuple[str, ...]
+    spent: Spent
+
+
+def check_request(
+    state: InForce,
+    windows: Windows,
+    intent: Intent,
+    tx: UnsignedTransaction,
+    approvals: Approvals,
+    *,
+    address_of: AddressOf,
+    fee_before: int | None,
+    now_ms: int,
+) -> Allowed:
+    """Say yes only if the transaction is the approved payment and within every limit.
+
+    Args:
+        state: what is in force.
+        windows: what was signed lately.
+        intent: what the transaction is meant to do.
+        tx: the transaction, decoded from its bytes.
+        approvals: what came with the question.
+        address_of: derives the signer's own addresses.
+        fee_before: highest fee that was signed at this nonce; None: nothing was.
+        now_ms: the signer's clock.
+
+    Raises:
+        SignerRefused: says which of the checks failed.
+        SignerPostponed: not now; frozen, cooling off, a full window, a message that is missing.
+    """
+    if state.limits.chains.get(intent.chain) != intent.chain_id:
+        raise SignerRefused(f"{intent.chain} with chain id {intent.chain_id} is not signed for")
+    check_wallet(state, intent)
+    check_bytes(intent, tx)
+    if address_of(intent.key_path) != intent.sender:
+        raise SignerRefused(f"the key at {intent.key_path} is not that of {intent.sender}")
+    check_open(state, intent)
+    check_fee(state, windows, intent, tx, fee_before=fee_before, now_ms=now_ms)
+    rule = find_rule(state, intent)
+    fee = more_fee(tx, fee_before)
+    if intent.kind == "cancel":
+        # Nothing leaves but a fee within its bounds: nobody has to approve that.
+        return Allowed((), Spent(asset_key(rule), 0, fee, leaves=False, auto=False))
+    check_destination(state, intent, address_of=address_of, now_ms=now_ms)
+    check_policy(state, intent, now_ms=now_ms)
+    is_first = fee_before is None
+    check_amount(windows, rule, intent, is_first=is_first, now_ms=now_ms)
+    approved = approvals.approvers(intent)
+    auto = check_approved(state, windows, rule, intent, approved, now_ms=now_ms, is_first=is_first)
+    counted = read_amount(intent.amount) if is_first else 0
+    return Allowed(
+        tuple(sorted(approved)),
+        Spent(
+            asset_key(rule),
+            counted,
+            more_fee(tx, fee_before),
+            leaves=intent.kind == "pay",
+            auto=auto,
+        ),
+    )
+
+
+def check_wallet(state: InForce, intent: Intent) -> None:
+    """Refuse a key that is not the named wallet's, where wallets are pinned at all."""
+    if not state.wallets:
+        return
+    wallet = state.wallets.get(intent.wallet)
+    if wallet is None or wallet.ended or wallet.chain != intent.chain:
+        raise SignerRefused(f"{intent.wallet} is not a wallet on {intent.chain} that signs")
+    if not f"{intent.key_path}/".startswith(f"{wallet.account_path}/"):
+        raise SignerRefused(f"the key at {intent.key_path} is not of wallet {intent.wallet}")
+
+
+def check_bytes(intent: Intent, tx: UnsignedTransaction) -> None:
+    """Refuse unless the bytes are a plain payment that says exactly what the intent says."""
+    if intent.contract is None:
+        destination, amount = tx.recipient, tx.value
+        if tx.data:
+            raise SignerRefused("a native payment carries no data; contracts are not called")
+    else:
+        if tx.recipient != intent.contract or tx.value:
+            raise SignerRefused("a token payment calls the token's contract and carries no value")
+        try:
+            transfer = decode_erc20_transfer(tx.data)
+        except BadTransaction as error:
+            raise SignerRefused(f"not an ERC-20 transfer: {error.what}") from error
+        destination, amount = transfer.recipient, transfer.amount
+    said = {
+        "chain id": (intent.chain_id, tx.chain_id),
+        "nonce": (intent.nonce, tx.nonce),
+        "destination": (intent.destination, destination),
+        "amount": (read_amount(intent.amount), amount),
+        "fee cap": (read_amount(intent.fee_cap), tx.fee_max),
+    }
+    for name, (meant, written) in said.items():
+        if meant != written:
+            raise SignerRefused(f"the {name} is {written} in the bytes and {meant} in the intent")
+    if intent.kind == "cancel":
+        _check_cancel(intent, tx)
+
+
+def _check_cancel(intent: Intent, tx: UnsignedTransaction) -> None:
+    nothing = (intent.sender, None, 0, GAS_TRANSACTION, None, None)
+    found = (
+        tx.recipient,
+        intent.contract,
+        tx.value,
+        tx.gas_limit,
+        intent.client,
+        intent.destination_path,
+    )
+    if found != nothing:
+        raise SignerRefused("a cancelling transaction sends nothing from the sender to the sender")
+
+
+def check_open(state: InForce, intent: Intent) -> None:
+    """Postpone what a closed switch stops.
+
+    Raises:
+        SignerPostponed: names the switch.
+    """
+    scopes = {
+        ScopeKind.CHAIN: {intent.chain},
+        ScopeKind.ASSET: {intent.asset},
+        ScopeKind.WALLET: {intent.wallet},
+        ScopeKind.CLIENT: set() if intent.client is None else {intent.client},
+    }
+    found = state.find_freeze(scopes)
+    if found is not None:
+        name = f" {found.name}" if found.name else ""
+        raise SignerPostponed(
+            f"{found.scope}{name} is frozen in the signer: {found.reason}",
+            where=f"freeze {found.id}",
+            remedy="Two people can open it",
+        )
+
+
+def check_fee(
+    state: InForce,
+    windows: Windows,
+    intent: Intent,
+    tx: UnsignedTransaction,
+    *,
+    fee_before: int | None,
+    now_ms: int,
+) -> None:
+    """Refuse a fee above the cap; postpone one that the window of fees has no room for."""
+    limits = state.limits
+    if tx.fee_max > read_amount(limits.fee_cap_max):
+        raise SignerRefused(f"a fee of {tx.fee_max} wei is above the signer's {limits.fee_cap_max}")
+    if limits.fee_window_max is None:
+        return
+    rolling = windows.fees[intent.chain_id]
+    if rolling.sum(now_ms) + more_fee(tx, fee_before) > read_amount(limits.fee_window_max):
+        raise SignerPostponed(
+            f"fees on {intent.chain} reach the signer's {limits.fee_window_max} wei in"
+            f" {limits.fee_window_s} s",
+            remedy="Wait, or have people sign higher limits",
+        )
+
+
+def more_fee(tx: UnsignedTransaction, fee_before: int | None) -> int:
+    """Return what this signature adds to the most that its nonce can cost."""
+    return max(tx.fee_max - (fee_before or 0), 0)
+
+
+def find_rule(state: InForce, intent: Intent) -> AssetRule:
+    """Return the rule of what the intent pays; no rule, no signature."""
+    for rule in state.limits.assets:
+        if asset_key(rule) == (intent.chain_id, intent.asset, intent.contract):
+            return rule
+    raise SignerRefused(f"no rule allows {intent.asset} on {intent.chain}")
+
+
+def check_destination(
+    state: InForce, intent: Intent, *, address_of: AddressOf, now_ms: int
+) -> None:
+    """Refuse an address that is neither allowed for the client nor our own.
+
+    Raises:
+        SignerRefused: an own transfer to an address that is not ours, or a mixed-up intent.
+        SignerPostponed: nobody has told the signer of the destination, or it cools off.
+    """
+    if intent.kind == "own":
+        if intent.client is not None or intent.destination_path is None:
+            raise SignerRefused("an own transfer names the receiving key and no client")
+        if address_of(intent.destination_path) != intent.destination:
+            raise SignerRefused(
+                f"the key at {intent.destination_path} is not that of {intent.destination}"
+            )
+        return
+    if intent.client is None or intent.destination_path is not None:
+        raise SignerRefused("a payment names a client and no receiving key of ours")
+    found = state.destinations.get((intent.client, intent.chain_id, intent.destination))
+    if found is None:
+        raise SignerPostponed(
+            f"{intent.destination} on {intent.chain} is not an allowed destination of"
+            f" {intent.client} in the signer",
+            remedy="Have two operators allow it; the signer is told of it then",
+        )
+    if found.usable_ms > now_ms:
+        wait_s = -(-(found.usable_ms - now_ms) // MS)
+        raise SignerPostponed(
+            f"{intent.destination} cools off for {wait_s} s more", remedy="Wait until then"
+        )
+
+
+def check_policy(state: InForce, intent: Intent, *, now_ms: int) -> None:
+    """Refuse a payout of an approval policy that ended long ago; postpone one not yet heard of."""
+    now = state.policy_version
+    if now is None or intent.policy_version == now:
+        return
+    if intent.policy_version > now:
+        raise SignerPostponed(
+            f"approval policy {intent.policy_version} is not in force in the signer; {now} is",
+            remedy="Hand over the message that two administrators have signed",
+        )
+    ended = state.policies_ended.get(intent.policy_version)
+    if ended is None or ended + state.limits.policy_grace_s * MS < now_ms:
+        raise SignerRefused(
+            f"approval policy {intent.policy_version} is not in force any more",
+            remedy="Request the payout anew",
+        )
+
+
+def check_amount(
+    windows: Windows, rule: AssetRule, intent: Intent, *, is_first: bool, now_ms: int
+) -> None:
+    """Refuse a payment above its limit; postpone one that the window has no room for."""
+    amount, maximum = read_amount(intent.amount), rule.amount_max
+    if intent.kind == "own" and rule.own_amount_max is not None:
+        maximum = rule.own_amount_max
+    if amount > read_amount(maximum):
+        raise SignerRefused(f"{amount} of {rule.asset} is more than the signer's limit {maximum}")
+    if rule.window_max is None or intent.kind == "own" or not is_first:
+        return
+    if amount > read_amount(rule.window_max):
+        raise SignerRefused(
+            f"{amount} of {rule.asset} is more than the signer's window {rule.window_max}"
+        )
+    if windows.paid[asset_key(rule)].sum(now_ms) + amount > read_amount(rule.window_max):
+        raise SignerPostponed(
+            f"{rule.asset} reaches the signer's {rule.window_max} in {rule.window_s} s",
+            remedy="Wait, or have people sign higher limits",
+        )
+
+
+def check_approved(
+    state: InForce,
+    windows: Windows,
+    rule: AssetRule,
+    intent: Intent,
+    approved: frozenset[str],
+    *,
+    is_first: bool,
+    now_ms: int,
+) -> bool:
+    """Refuse without enough people; return whether a service has approved instead of them."""
+    people = approved - set(state.operators.services)
+    missing = find_missing(state.operators, rule, people)
+    if not missing:
+        return False
+    if people == approved:
+        raise SignerRefused(missing, remedy="Have more operators approve the payout")
+    amount = read_amount(intent.amount)
+    if rule.auto_max is None or rule.auto_window_max is None or amount > read_amount(rule.auto_max):
+        raise SignerRefused(
+            f"{missing}; a service may approve at most {rule.auto_max or 0} of {rule.asset}",
+            remedy="Have operators approve the payout",
+        )
+    counted = amount if is_first else 0
+    if windows.auto[asset_key(rule)].sum(now_ms) + counted > read_amount(rule.auto_window_max):
+        raise SignerPostponed(
+            f"services have approved {rule.auto_window_max} of {rule.asset} in {rule.window_s} s",
+            remedy="Have operators approve the payout, or wait",
+        )
+    return True
+
+
+def find_missing(people_known: OperatorsInForce, rule: AssetRule, people: frozenset[str]) -> str:
+    """Return what approvals are missing, in words; "" when they are enough."""
+    if len(people) < rule.approvals:
+        return f"{len(people)} of {rule.approvals} approvals"
+    for group, needed in sorted(rule.groups.items()):
+        found = len(people & set(people_known.groups.get(group, ())))
+        if found < needed:
+            return f"{found} of {needed} approvals of {group}"
+    return ""

@@ -1,0 +1,245 @@
+"""Handing over to the signer what people have signed, and keeping the checkpoints that it shows.
+
+Whoever collects a control message's signatures puts it into the queue in the same transaction
+(`queue_control`); `push_control` hands the queue over in order, each message until the signer has
+answered. The signer knows a message by its hash, so handing one over again changes nothing.
+
+The database is also a witness: `push_control` keeps the signer's newest checkpoint, and a signer
+whose log does not go on from it, because its store was set back or replaced, is not used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from custody.control_messages import ControlMessage
+from custody.ports import ControlledSigner
+from custody.signer.errors import StoreUnusable
+from custody.signer.wire import Accepted, No
+from custody.signer_tables import control_message, signer_checkpoint
+from kernel.db import transact
+from kernel.events import DomainEvent, next_version, record
+from kernel.ids import derive_id
+from ledger.checkpoint import Checkpoint, parse_verifier_key, read_unsigned, verify
+from ledger.merkle import verify_consistency
+
+BATCH_MAX: Final = 100
+PAGE_MAX: Final = 500
+WITNESS_AFTER: Final = timedelta(seconds=60)
+"""How old the kept checkpoint may be before a newer one is asked for."""
+ENTITY: Final = "control_message"
+ACTOR: Final = "system:signer-sync"
+
+
+class ControlState(StrEnum):
+    """Where a message is on its way to the signer."""
+
+    QUEUED = "queued"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedMessage:
+    """A control message and what the signer said.
+
+    Attributes:
+        subject: what it is about: the id of a destination or freeze, a version.
+        record: number of its record in the signer's log, once accepted.
+    """
+
+    digest: str
+    number: int
+    kind: str
+    subject: str
+    message: ControlMessage
+    state: ControlState
+    queued_at: datetime
+    answered_at: datetime | None
+    signer: str | None
+    record: int | None
+    refusal: str | None
+
+
+@dataclass(slots=True)
+class PushReport:
+    """What one call handed over, by digest; *refused* with the signer's reason."""
+
+    accepted: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+async def queue_control(conn: AsyncConnection, message: ControlMessage, *, now: datetime) -> None:
+    """Put a message that people have signed into the queue; the same again changes nothing."""
+    values = {
+        "digest": message.digest,
+        "kind": message.kind,
+        "subject": str(message.body.get("id", message.body.get("version", ""))),
+        "message": msgspec.to_builtins(message),
+        "state": ControlState.QUEUED,
+        "queued_at": now,
+    }
+    await conn.execute(insert(control_message).values(**values).on_conflict_do_nothing())
+
+
+async def queue_again(conn: AsyncConnection) -> int:
+    """Queue every message anew, in the old order: for a signer with a new store. Return how many."""
+    done = await conn.execute(
+        update(control_message)
+        .where(control_message.c.state != ControlState.QUEUED)
+        .values(state=ControlState.QUEUED, answered_at=None, signer=None, record=None, refusal=None)
+    )
+    return int(done.rowcount)
+
+
+async def list_messages(
+    conn: AsyncConnection, *, state: ControlState | None = None, limit: int = PAGE_MAX
+) -> list[QueuedMessage]:
+    """Return messages, oldest first."""
+    statement = select(control_message).order_by(control_message.c.number)
+    if state is not None:
+        statement = statement.where(control_message.c.state == state)
+    rows = await conn.execute(statement.limit(min(limit, PAGE_MAX)))
+    return [_to_message(row) for row in rows]
+
+
+async def push_control(
+    engine: AsyncEngine, signer: ControlledSigner, *, now: datetime
+) -> PushReport:
+    """Hand over what is queued, at most `BATCH_MAX` messages; safe to call again at any time.
+
+    Args:
+        engine: the database, as the runtime role.
+        signer: who takes the messages.
+        now: the time.
+
+    Raises:
+        OutsideUnavailable: the signer does not answer; the rest stays queued.
+        StoreUnusable: the signer's log does not go on from the checkpoint that it showed before.
+    """
+    report = PushReport()
+    async with engine.connect() as conn:
+        waiting = await list_messages(conn, state=ControlState.QUEUED, limit=BATCH_MAX)
+        seen = await _last_witnessed(conn)
+    if not waiting and seen is not None and now - seen < WITNESS_AFTER:
+        return report
+    health = await signer.health()
+    store = health.verifier_key
+    await _witness(engine, signer, store, now)
+    for item in waiting:
+        answer = await signer.control(item.message)
+        if isinstance(answer, No) and answer.later:
+            break  # those behind it may build on it
+        await transact(engine, partial(_note, item=item, answer=answer, signer=store, now=now))
+        if isinstance(answer, No):
+            report.refused[item.digest] = answer.what
+        else:
+            report.accepted.append(item.digest)
+    return report
+
+
+async def _witness(
+    engine: AsyncEngine, signer: ControlledSigner, verifier_key: str, now: datetime
+) -> None:
+    """Keep the signer's newest checkpoint, once it is proved to go on from the one kept before."""
+    async with engine.connect() as conn:
+        kept = await _kept_checkpoint(conn, verifier_key)
+    shown = await signer.checkpoint(since=0 if kept is None else kept.size)
+    name, key = parse_verifier_key(verifier_key)
+    newest = verify(shown.note, key, name=name)
+    if kept is not None and not verify_consistency(
+        kept.size, newest.size, shown.proof, kept.root, newest.root
+    ):
+        raise StoreUnusable(
+            f"the signer's log of {newest.size} records does not go on from the {kept.size} that it"
+            " had before",
+            where=name,
+            remedy="Stop it: its store was set back or replaced",
+        )
+
+    async def write(conn: AsyncConnection) -> None:
+        values = {"size": newest.size, "note": shown.note, "at": now}
+        statement = insert(signer_checkpoint).values(signer=verifier_key, **values)
+        # Another worker may have kept a newer one meanwhile.
+        await conn.execute(
+            statement.on_conflict_do_update(
+                index_elements=[signer_checkpoint.c.signer],
+                set_=values,
+                where=signer_checkpoint.c.size <= newest.size,
+            )
+        )
+
+    await transact(engine, write)
+
+
+async def _kept_checkpoint(conn: AsyncConnection, verifier_key: str) -> Checkpoint | None:
+    statement = select(signer_checkpoint.c.note).where(signer_checkpoint.c.signer == verifier_key)
+    note = await conn.scalar(statement)
+    return None if note is None else read_unsigned(note)
+
+
+async def _last_witnessed(conn: AsyncConnection) -> datetime | None:
+    found: datetime | None = await conn.scalar(select(func.max(signer_checkpoint.c.at)))
+    return found
+
+
+async def _note(
+    conn: AsyncConnection, *, item: QueuedMessage, answer: Accepted | No, signer: str, now: datetime
+) -> None:
+    refused = isinstance(answer, No)
+    state = ControlState.REFUSED if refused else ControlState.ACCEPTED
+    done = await conn.execute(
+        update(control_message)
+        .where(
+            control_message.c.digest == item.digest,
+            control_message.c.state == ControlState.QUEUED,
+        )
+        .values(
+            state=state,
+            answered_at=now,
+            signer=signer,
+            record=None if isinstance(answer, No) else answer.index,
+            refusal=answer.what if isinstance(answer, No) else None,
+        )
+    )
+    if done.rowcount != 1:
+        return  # another worker has handed it over, too
+    entity = derive_id(item.queued_at, ENTITY, item.digest)
+    event = DomainEvent(
+        entity_type=ENTITY,
+        entity_id=entity,
+        version=await next_version(conn, ENTITY, entity),
+        name=f"ControlMessage{state.capitalize()}",
+        at=now,
+        actor=ACTOR,
+        reason=answer.what if isinstance(answer, No) else "",
+        from_state=ControlState.QUEUED,
+        to_state=state,
+        payload={"kind": item.kind, "subject": item.subject, "digest": item.digest},
+    )
+    await record(conn, [event])
+
+
+def _to_message(row: Row[Any]) -> QueuedMessage:
+    return QueuedMessage(
+        digest=row.digest,
+        number=row.number,
+        kind=row.kind,
+        subject=row.subject,
+        message=msgspec.convert(row.message, type=ControlMessage),
+        state=ControlState(row.state),
+        queued_at=row.queued_at,
+        answered_at=row.answered_at,
+        signer=row.signer,
+        record=row.record,
+        refusal=row.refusal,
+    )
