@@ -7,10 +7,23 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ARRAY,
+    Row,
+    Text,
+    column,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from custody import control_store
 from custody.errors import UnknownRow
 from custody.model import AddressPurpose
 from custody.payout_model import (
@@ -34,7 +47,6 @@ from custody.payout_model import (
 from custody.payout_tables import (
     foreign_spend,
     payout,
-    payout_approval,
     payout_attempt,
     payout_nonce,
     payout_sender,
@@ -67,25 +79,33 @@ def to_attempt(row: Row[Any]) -> Attempt:
     return Attempt(**{**row._mapping, **words})  # noqa: SLF001  the public name of a row's mapping
 
 
+async def insert_payouts(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> set[UUID]:
+    """Insert payouts unless their references exist; return the ids of those that this call did."""
+    statement = pg_insert(payout).on_conflict_do_nothing().returning(payout.c.id)
+    return set((await conn.execute(statement, list(rows))).scalars())
+
+
 async def insert_payout(conn: AsyncConnection, values: Mapping[str, Any]) -> bool:
-    """Insert the payout unless its claim and reference exist; tell whether this call did."""
-    statement = (
-        pg_insert(payout)
-        .values(**values)
-        .on_conflict_do_nothing(index_elements=["book", "claim", "client_ref"])
-    )
-    return (await conn.execute(statement)).rowcount == 1
+    """Insert the payout unless its reference exists; tell whether this call did."""
+    return bool(await insert_payouts(conn, [values]))
 
 
-async def find_payout_by_reference(
-    conn: AsyncConnection, book: int, claim: str, client_ref: str
-) -> Payout | None:
-    """Return the payout that this requester asked for under this reference."""
-    statement = select(payout).where(
-        payout.c.book == book, payout.c.claim == claim, payout.c.client_ref == client_ref
+async def find_payouts_by_reference(
+    conn: AsyncConnection, book: int, keys: Collection[tuple[str, str]]
+) -> list[Payout]:
+    """Return the payouts among (claim or party, reference): a party has each reference once."""
+    wanted = sorted(set(keys))
+    owners = literal([owner for owner, _ in wanted], ARRAY(Text))
+    references = literal([reference for _, reference in wanted], ARRAY(Text))
+    asked = (
+        func.unnest(owners, references)
+        .table_valued(column("owner", Text), column("reference", Text), name="asked")
+        .render_derived()
     )
-    row = (await conn.execute(statement)).one_or_none()
-    return None if row is None else to_payout(row)
+    same = (payout.c.book == book) & (payout.c.client_ref == asked.c.reference)
+    by_claim = select(payout).join(asked, same & (payout.c.claim == asked.c.owner))
+    by_party = select(payout).join(asked, same & (payout.c.party == asked.c.owner))
+    return [to_payout(row) for part in (by_claim, by_party) for row in await conn.execute(part)]
 
 
 async def get_payout(conn: AsyncConnection, payout_id: UUID, *, lock: bool = False) -> Payout:
@@ -384,47 +404,15 @@ async def find_nonce_owners(
     return {(row.sender, row.nonce): row.payout_id for row in rows}
 
 
-async def insert_approval(conn: AsyncConnection, approval: Approval) -> bool:
-    """Insert an approval unless this operator gave one; tell whether this call inserted it."""
-    statement = (
-        pg_insert(payout_approval)
-        .values(
-            payout_id=approval.payout_id,
-            operator=approval.operator,
-            signature=approval.signature,
-            lines=list(approval.lines),
-            at=approval.at,
-        )
-        .on_conflict_do_nothing()
-    )
-    return (await conn.execute(statement)).rowcount == 1
-
-
 async def list_approvals(conn: AsyncConnection, payout_id: UUID) -> list[Approval]:
     """Return the approvals of a payout, oldest first."""
-    rows = await conn.execute(
-        select(payout_approval)
-        .where(payout_approval.c.payout_id == payout_id)
-        .order_by(payout_approval.c.at, payout_approval.c.operator)
-    )
-    return [
-        Approval(
-            payout_id=row.payout_id,
-            operator=row.operator,
-            signature=row.signature,
-            lines=tuple(row.lines),
-            at=row.at,
-        )
-        for row in rows
-    ]
+    return (await control_store.list_approvals(conn, [payout_id]))[payout_id]
 
 
 async def list_approvals_of(conn: AsyncConnection, payout_ids: Collection[UUID]) -> list[Approval]:
     """Return the approvals of many payouts, those of each oldest first."""
-    found: list[Approval] = []
-    for payout_id in payout_ids:
-        found += await list_approvals(conn, payout_id)
-    return found
+    found = await control_store.list_approvals(conn, payout_ids)
+    return [item for payout_id in payout_ids for item in found[payout_id]]
 
 
 async def sum_promised(

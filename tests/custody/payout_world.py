@@ -23,10 +23,11 @@ from custody.payout_model import Payout, PayoutRequest
 from custody.payout_worker import WorkReport, advance_payouts
 from custody.payouts import get_payout, request_payout
 from custody.policy import Requirement
-from custody.ports import PayoutSigner
+from custody.ports import ControlledSigner, PayoutSigner
 from custody.signer.errors import SignerRefused
 from custody.signer.testing import local_signer, rules_for
 from custody.signer.wire import Intent, No, Signed, SignedApproval, SignRequest
+from custody.signer_sync import push_control, queue_again
 from custody.testing import allow, approve, set_policy
 from kernel.clock import ManualClock
 from kernel.db import transact
@@ -93,6 +94,8 @@ class World:
     token: str = TOKEN
     xpubs: tuple[str, ...] = XPUBS
     start_height: int = 0
+    vault: ControlledSigner | None = None
+    """The signer that is told what people allow, whoever is asked to sign."""
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         return await transact(self.engine, work)
@@ -121,6 +124,7 @@ class World:
 
     async def advance(self) -> WorkReport:
         self.clock.advance(timedelta(seconds=2))
+        await self.tell_signer()
         return await advance_payouts(
             self.engine,
             self.gateway,
@@ -130,6 +134,16 @@ class World:
             holder=self.worker,
             clock=self.clock,
         )
+
+    async def tell_signer(self) -> None:
+        """Hand over what two people have signed for the signer."""
+        if self.vault is not None:
+            await push_control(self.engine, self.vault, now=self.clock.now())
+
+    async def use(self, signer: ControlledSigner) -> None:
+        """Go on with another signer, which knows nothing yet."""
+        self.signer = self.vault = signer
+        await self.run(queue_again)
 
     async def follow(self) -> None:
         await follow(
@@ -208,8 +222,8 @@ async def make_world(engine: AsyncEngine, folder: Path) -> AsyncIterator[World]:
     clock = ManualClock(START)
     founding = demo_founding()
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
-    with local_signer(folder, rules) as signer, enforce_lock_order(engine):
-        world = World(engine, gateway, signer, clock)
+    with local_signer(folder, rules, clock=clock) as signer, enforce_lock_order(engine):
+        world = World(engine, gateway, signer, clock, vault=signer)
         await world.run(lambda conn: found_house(conn, world))
         for debit, _, amount, asset in OPENING:
             contract = None if asset == "ETH" else TOKEN

@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chain.model import BroadcastReport
 from chain.testing import ScriptedGateway
 from custody import payout_store as store
-from custody.payout_model import AttemptState, PayoutState, PolicyRule
+from custody.payout_model import AttemptState, PayoutState
 from custody.payout_worker import LEASE
 from custody.payouts import explain
+from custody.policy_model import PolicyRule
 from custody.ports import PayoutSigner
 from custody.signer.wire import Intent, SignedApproval
 from custody.testing import set_policy

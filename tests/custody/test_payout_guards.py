@@ -21,7 +21,7 @@ from custody import payout_store as store
 from custody.allow_list import (
     approve_destination,
     destination_bytes,
-    propose_destination,
+    revocation_bytes,
     revoke_destination,
 )
 from custody.evm_rail import EvmRail
@@ -29,7 +29,7 @@ from custody.payout_allocate import allocate
 from custody.payout_allocation import Waiting
 from custody.payout_approvals import approval_bytes
 from custody.payout_events import WORKER, step_payout
-from custody.payout_model import MACHINES, NonceState, Payout, PayoutState, PolicyRule
+from custody.payout_model import MACHINES, NonceState, Payout, PayoutState
 from custody.payout_send import send
 from custody.payout_sign import sign
 from custody.payout_steps import Bench, Lost, Step, carry_out
@@ -41,9 +41,10 @@ from custody.payouts import (
     explain,
     reject_payout,
 )
+from custody.policy_model import PolicyRule
 from custody.signer.testing import local_signer, rules_for
 from custody.signer.wire import Intent, SignedApproval
-from custody.testing import allow, set_policy
+from custody.testing import allow, propose, set_policy
 from kernel.errors import CausewayError, OutsideUnavailable, Refused, StaleFence
 from kernel.states import trigger_statements
 from ledger.accounts import ensure_accounts
@@ -169,16 +170,7 @@ async def test_a_destination_cools_off_before_it_can_be_paid(world: World) -> No
     now = world.clock.now()
 
     async def work(conn: AsyncConnection) -> None:
-        proposed = await propose_destination(
-            conn,
-            party="acme",
-            chain="evm",
-            address=STRANGER,
-            label="new",
-            by="ada",
-            now=now,
-            cooling_off=timedelta(hours=24),
-        )
+        proposed = await propose(conn, "acme", STRANGER, now=now, cooling_off=timedelta(hours=24))
         with pytest.raises(Refused, match="ada proposed this destination"):
             await approve_destination(conn, proposed.id, by="ada", signature=b"", now=now)
         signature = operator_keypair("ben").sign(destination_bytes(proposed))
@@ -196,7 +188,12 @@ async def test_a_destination_that_is_revoked_before_allocation_is_not_paid(world
     payout = await world.approved(destination=STRANGER)
     await world.run(
         lambda c: revoke_destination(
-            c, allowed.id, by="ben", reason="stolen key", now=world.clock.now()
+            c,
+            allowed.id,
+            by="ben",
+            signature=operator_keypair("ben").sign(revocation_bytes(allowed.id)),
+            reason="stolen key",
+            now=world.clock.now(),
         )
     )
 
@@ -237,14 +234,18 @@ async def test_approvals_are_counted_by_person(world: World) -> None:
     assert (await sign_and_approve(world, payout, "cleo")).state is PayoutState.APPROVED
 
 
-async def test_what_no_rule_covers_is_refused(world: World) -> None:
+async def test_what_no_rule_covers_is_rejected(world: World) -> None:
     rules = (PolicyRule(claim="client", asset="ETH", amount_max=ETH),)
     await world.run(lambda c: set_policy(c, now=world.clock.now(), rules=rules))
+    before = await world.books()
 
-    with pytest.raises(Refused, match="no rule of approval policy 2 covers"):
-        await world.request()
-    with pytest.raises(Refused, match="no rule of approval policy 2 covers"):
-        await world.request(asset="USDT", amount=1)
+    large = await world.request()
+    other = await world.request(client_ref="other", asset="USDT", amount=1)
+
+    assert (large.state, other.state) == (PayoutState.REJECTED, PayoutState.REJECTED)
+    assert await world.books() == before
+    story = await world.run(lambda conn: explain(conn, large.id))
+    assert "no rule of approval policy 2 covers" in story.timeline[-1].what
 
 
 async def test_one_signature_approves_a_whole_run(world: World) -> None:
@@ -330,8 +331,8 @@ async def test_what_the_signer_refuses_is_given_back_and_its_nonce_is_taken_next
     (tmp_path / "strict").mkdir()
     before = await world.books()
     large = await world.approved(client_ref="large")
-    with local_signer(tmp_path / "strict", strict) as signer:
-        world.signer = signer
+    with local_signer(tmp_path / "strict", strict, clock=world.clock) as signer:
+        await world.use(signer)
         await world.advance()
 
         refused = await world.get(large)
