@@ -11,8 +11,7 @@ Decisions:
   transaction would be against the lock order: the second one's rows are waited for after the first
   one's postings. Blocks that hold nothing cost a row of a statement that stores hundreds, and are
   not handed to `apply`.
-- *Every block that was read while it was not final is read a second time*, when more stand on it. A
-  node that answers too early with no events gives itself away then; what was missed is included
+- *Every block that was read near the head is read a second time*, when more stand on it. A node that answers too early with no events gives itself away then; what was missed is included
   late, through the same `apply`, and stored with its block, so the books are those of a clean
   sync. What was booked and is not in the block any more halts the chain.
 

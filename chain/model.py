@@ -261,8 +261,8 @@ class FollowPolicy:
             chain until two operators resume it.
         start_height: the first block whose contents count when the chain has no cursor yet. Take
             one that is final: a reorganisation from below it halts the chain for good.
-        reread_after: a block that was read while it was not final is read once more when so many
-            blocks stand on it, and what the first reading missed is included late; 0: never.
+        reread_after: a block that was read before so many blocks stood on it is read once more when
+            they do, and what the first reading missed is included late; 0: never.
     """
 
     reorg_depth_max: int = 64

@@ -375,11 +375,18 @@ class Walk:
         row = await self._lock(conn)
         if isinstance(step, Included):
             to = await self._take_in(conn, row, [step.contents])
+            if self._is_deep(to) and row.reread == to.height - 1:
+                await write_reread(conn, self.chain, to.height)
         else:
             to = await self._take_out(conn, row, step.contents.block)
         moved = await move_cursor(conn, self.chain, self.at, to)
         await self.apply(conn, step)
         return moved
+
+    def _is_deep(self, block: Block) -> bool:
+        """Tell whether so many blocks stood on *block* that it needs no second reading."""
+        depth = 0 if self.head is None else self.head.height - block.height
+        return 0 < self.policy.reread_after <= depth
 
     async def _lock(self, conn: AsyncConnection) -> FollowingRow:
         row = await load_following(conn, self.chain, lock=True)
