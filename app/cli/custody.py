@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from app.cli import custody_payouts, custody_rescue, custody_rules
+from app.cli import custody_keys, custody_payouts, custody_rescue, custody_rules
 from app.cli.common import (
     BOOK_DEFAULT,
     CHAIN_DEFAULT,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Addresses, deposits, payouts, reconciliation.", no_args_is_help=True)
 address = typer.Typer(help="Addresses of our wallets.", no_args_is_help=True)
 app.add_typer(address, name="address")
+app.add_typer(custody_keys.keys, name="keys")
 app.add_typer(custody_rules.destinations, name="destinations")
 app.add_typer(custody_rules.policy, name="policy")
 custody_payouts.register(app)

@@ -22,7 +22,7 @@ from tests.app.cli.conftest import Cli
 UNKNOWN = "0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80"
 NO_DATABASE = (
     *("bench", "demo", "simulate", "registry new-key", "up", "migrate"),
-    *("ledger journal templates", "ledger check-proof"),
+    *("ledger journal templates", "ledger check-proof", "custody keys"),
 )
 """Commands that bring what they need, or need another thing first."""
 NO_JSON = ("simulate",)
@@ -108,7 +108,7 @@ def test_what_moves_money_can_be_rehearsed() -> None:
 
     assert rehearsed >= {
         *("custody payout", "custody approve", "custody reject", "custody cancel"),
-        *("custody attribute", "custody release"),
+        *("custody attribute", "custody compliance release", "custody compliance refund"),
         *("desk deal", "desk cancel", "settle seal", "settle release"),
         *("ledger journal propose", "ledger journal approve", "ledger import"),
         *("ledger move-between-books", "ledger close-period", "ledger approve-period"),
