@@ -495,6 +495,7 @@ async def test_a_worker_whose_lease_is_over_cannot_write(world: World, late: Ste
     """Whoever claimed it has written nothing yet: nothing but the fence tells."""
     bench = Bench(world.engine, EvmRail(world.gateway), world.signer, world.clock)
     payout = await world.approved()
+    await world.tell_signer()
     for step in STEPS[: STEPS.index(late)]:
         result = (await step(bench, [payout]))[payout.id]
         assert isinstance(result, Payout)
