@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -93,13 +94,42 @@ async def find_owner(conn: AsyncConnection, chain: str, address: str) -> Address
 
 
 async def watch_list(conn: AsyncConnection, chain: str) -> WatchList:
-    """Return whose movements on the chain count: every address of ours, registered contracts."""
-    addresses = await store.list_addresses(conn, chain)
-    assets = await list_chain_assets(conn, chain)
-    return WatchList(
-        addresses=frozenset(item.address for item in addresses),
-        contracts=frozenset(item.contract for item in assets if item.contract is not None),
-    )
+    """Return whose movements on the chain count: every address of ours, registered contracts.
+
+    Whoever asks again and again keeps a `WatchListReader`.
+    """
+    return await WatchListReader().read(conn, chain)
+
+
+@dataclass(slots=True)
+class WatchListReader:
+    """Reads the watch list and keeps it: asking again costs what was handed out since.
+
+    Addresses are never taken back, and each branch's next index says exactly how many it has: the row
+    is locked by whoever adds one. So the branches whose index has not moved need not be read.
+    """
+
+    _lists: dict[str, WatchList] = field(default_factory=dict)
+    _read: dict[str, dict[store.Branch, int]] = field(default_factory=dict)
+
+    async def read(self, conn: AsyncConnection, chain: str) -> WatchList:
+        """Return whose movements on the chain count now."""
+        known = self._lists.get(chain, WatchList(frozenset(), frozenset()))
+        before = self._read.get(chain, {})
+        now = await store.list_branches(conn, chain)
+        addresses = known.addresses
+        grown = {
+            branch: before.get(branch, 0) for branch in now if now[branch] != before.get(branch)
+        }
+        if grown:
+            fresh = await store.list_addresses_from(conn, chain, grown)
+            addresses = addresses.union(fresh)
+        assets = await list_chain_assets(conn, chain)
+        contracts = frozenset(item.contract for item in assets if item.contract is not None)
+        if (addresses, contracts) != (known.addresses, known.contracts) or chain not in self._lists:
+            self._lists[chain] = WatchList(addresses, contracts)
+        self._read[chain] = now
+        return self._lists[chain]
 
 
 def _require_allowed(wallet: Wallet, purpose: AddressPurpose, party: Party | None) -> None:

@@ -39,12 +39,13 @@ from custody.model import (
 )
 from kernel.events import DomainEvent
 from kernel.ids import derive_id
-from kernel.money import Asset, rescale
+from kernel.money import Asset, Rounding, rescale
 from kernel.states import StateTable
 from ledger.model import Transfer, chain, hold, post_hold, reversal, transfer, void_hold
 from registry.model import CLIENT, ChainAsset
 
 PURPOSE: Final = "deposit"
+DELTA: Final = "delta:"
 FOLLOWER: Final = "system:follower"
 
 A = TypeVar("A", Deposit, Receipt)
@@ -57,9 +58,19 @@ class Token:
     on_chain: ChainAsset
     asset: Asset
 
-    def units(self, amount: int) -> int:
-        """Return the chain's amount in the asset's units: exact, the asset has no fewer places."""
-        return rescale(amount, self.on_chain.decimals, self.asset.scale)
+    def split(self, amount: int) -> tuple[int, int]:
+        """Return the chain's amount in whole units of the asset, and what is left of it.
+
+        What is left is less than one unit, and counted as the chain counts; it is 0 wherever the asset
+        has at least as many places as the chain.
+        """
+        decimals, scale = self.on_chain.decimals, self.asset.scale
+        units = rescale(amount, decimals, scale, Rounding.DOWN)
+        return units, 0 if scale >= decimals else amount - rescale(units, scale, decimals)
+
+    def on_the_chain(self, units: int, remainder: int) -> int:
+        """Return the chain's amount again."""
+        return rescale(units, self.asset.scale, self.on_chain.decimals) + remainder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +82,7 @@ class Judgement:
     asset: str
     amount: int
     reason: str = ""
+    remainder: int = 0
 
 
 def judge(
@@ -96,17 +108,37 @@ def judge(
             amount=movement.amount,
             reason=f"contract {movement.contract} is not registered",
         )
-    asset, amount = token.asset.code, token.units(movement.amount)
-    if amount > PLAUSIBLE_AMOUNT_MAX:
+    asset, (amount, remainder) = token.asset.code, token.split(movement.amount)
+    doubt = _doubt(amount)
+    if doubt:
         return Judgement(
             kind=DepositKind.QUARANTINED,
             credit="",
             asset=asset,
             amount=movement.amount,
-            reason="no real asset has so many units",
+            reason=doubt,
+            remainder=remainder,
+        )
+    if movement.position.startswith(DELTA):
+        # A balance says that it came, and no transaction: nobody can say for whom.
+        return Judgement(
+            kind=DepositKind.UNATTRIBUTED,
+            credit=unattributed_account(address.chain),
+            asset=asset,
+            amount=amount,
+            reason="a balance shows it, and no transaction",
+            remainder=remainder,
         )
     kind, credit, reason = _credited(address, dust=amount < minimum, blocked=blocked)
-    return Judgement(kind=kind, credit=credit, asset=asset, amount=amount, reason=reason)
+    return Judgement(
+        kind=kind, credit=credit, asset=asset, amount=amount, reason=reason, remainder=remainder
+    )
+
+
+def _doubt(amount: int) -> str:
+    if amount > PLAUSIBLE_AMOUNT_MAX:
+        return "no real asset has so many units"
+    return "" if amount else "less than one unit of the asset"
 
 
 def _credited(address: Address, *, dust: bool, blocked: bool) -> tuple[DepositKind, str, str]:
@@ -157,6 +189,7 @@ def first_deposit(
         kind=judged.kind,
         source=source,
         reason=judged.reason,
+        remainder=judged.remainder,
     )
 
 
@@ -183,6 +216,7 @@ def first_receipt(movement: Movement, block: Block, address: Address, judged: Ju
         first_seen_at=block.time,
         state=ReceiptState.INCLUDED,
         reference=address.reference,
+        remainder=judged.remainder,
     )
 
 
@@ -257,6 +291,22 @@ def event(
     )
 
 
+def adopted(deposit: Deposit, judged: Judgement, *, reason: str) -> Deposit:
+    """Return a quarantined deposit as what its movement is now that its token is registered."""
+    return moved(
+        deposit,
+        DepositState.INCLUDED,
+        kind=judged.kind,
+        credit=judged.credit,
+        asset=judged.asset,
+        amount=judged.amount,
+        remainder=judged.remainder,
+        reason=reason,
+        depth_required=0,
+        finality_required=False,
+    )
+
+
 # Postings.
 
 
@@ -315,6 +365,30 @@ def held(deposit: Deposit, party: str) -> tuple[Transfer, ...]:
     )
 
 
+def received_less(deposit: Deposit) -> tuple[Transfer, ...]:
+    """Void the hold and post what really arrived, to nobody; nothing where nothing did."""
+    void = void_hold(
+        transfer_id(deposit, "less-void"),
+        transfer_id(deposit, "included"),
+        code="deposit.less",
+        correlation=deposit.id,
+    )
+    if not deposit.value:
+        return (void,)
+    return chain(
+        void,
+        transfer(
+            transfer_id(deposit, "less"),
+            custody_account(deposit.wallet),
+            unattributed_account(deposit.chain),
+            deposit.value,
+            deposit.asset,
+            code="deposit.less",
+            correlation=deposit.id,
+        ),
+    )
+
+
 def released(deposit: Deposit, party: str) -> Transfer:
     """Move from the client's held account to the client."""
     return _moved_on(deposit, "released", held_account(party), client_account(party))
@@ -345,13 +419,13 @@ def undone(arrival: Arrival, *, shortfall: int) -> tuple[Transfer, ...]:
         shortfall: what the client's account lacks, in units; 0 for other accounts.
     """
     steps: list[Transfer] = []
-    client = guarded_client(arrival)
-    if shortfall and client is not None:
+    guard = guarded(arrival)
+    if shortfall and guard is not None:
         steps.append(
             transfer(
                 transfer_id(arrival, "shortfall"),
-                reorg_account(client),
-                client_account(client),
+                reorg_account(guard.party),
+                guard.path,
                 shortfall,
                 arrival.asset,
                 code=f"{_noun(arrival)}.shortfall",
@@ -370,15 +444,31 @@ def undone(arrival: Arrival, *, shortfall: int) -> tuple[Transfer, ...]:
     return chain(*steps)
 
 
-def guarded_client(arrival: Arrival) -> str | None:
-    """Return the client whose account a reversal debits and who may have spent it; None if none.
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """An account of a client's that may have been spent from, and whose it is."""
 
-    What compliance holds cannot have been spent, and suspense and equity accounts are not guarded.
+    path: str
+    party: str
+
+
+def guarded(arrival: Arrival) -> Guarded | None:
+    """Return the account that a reversal debits and that may have been spent from; None if none.
+
+    What compliance holds leaves only as a refund, and suspense and equity accounts are not guarded.
     """
     if not isinstance(arrival, Deposit) or not arrival.credit.startswith(f"{CLIENT}:"):
         return None
+    party = arrival.credit.removeprefix(f"{CLIENT}:")
+    if arrival.state in {DepositState.REFUNDING, DepositState.REFUNDED}:
+        return Guarded(held_account(party), party)
     spendable = arrival.state in {DepositState.CREDITED, DepositState.ATTRIBUTED}
-    return arrival.credit.removeprefix(f"{CLIENT}:") if spendable else None
+    return Guarded(client_account(party), party) if spendable else None
+
+
+def booked(arrival: Arrival) -> int:
+    """Return what the books say arrived, in units."""
+    return arrival.value if isinstance(arrival, Deposit) else arrival.amount
 
 
 def accounts_of(arrival: Arrival) -> set[tuple[str, str]]:
@@ -397,16 +487,16 @@ def split_shortfalls(
 
     Args:
         undone: in the order of their reversal.
-        available: what (account, asset) of each `guarded_client` has before the first of them.
+        available: what (account, asset) of each `guarded` account has before the first of them.
     """
     left = dict(available)
     result: list[tuple[Deposit | Receipt, int]] = []
     for arrival in undone:
-        client, short = guarded_client(arrival), 0
-        if client is not None:
-            key = (client_account(client), arrival.asset)
-            short = max(0, arrival.amount - left[key])
-            left[key] += short - arrival.amount
+        guard, short = guarded(arrival), 0
+        if guard is not None:
+            key, amount = (guard.path, arrival.asset), booked(arrival)
+            short = max(0, amount - left[key])
+            left[key] += short - amount
         result.append((arrival, short))
     return result
 
@@ -416,7 +506,7 @@ def _moved_on(deposit: Deposit, step: str, debit: str, credit: str) -> Transfer:
         transfer_id(deposit, step),
         debit,
         credit,
-        deposit.amount,
+        deposit.value,
         deposit.asset,
         code=f"deposit.{step}",
         correlation=deposit.id,

@@ -1,52 +1,60 @@
 """A deposit's way from a block to its owner: confirmed by policy, screened, credited.
 
-Every verb runs in the caller's transaction: rows are locked and written first, the ledger is posted
-to last.
+`advance_deposits` does all of it. Between its transactions it asks the outside: whoever screens, and
+the balances that say whether a token really came. Nothing is credited that has no answer.
+
+In each transaction rows are locked and written first, and the ledger is posted to last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import is_canonical, require_running
 from chain.model import Block
+from chain.ports import ChainGateway
 from custody import arrivals, store
-from custody.attribution import client_of, decide_attribution
 from custody.books import apply_plan
+from custody.compliance import store as compliance_store
+from custody.compliance.address_list import NOBODY_LISTED
+from custody.compliance.model import CaseState
+from custody.compliance.ports import Screening
+from custody.compliance.screening import screen_deposits
+from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
+from custody.crediting import ACTOR, Turn
 from custody.deposit_model import (
-    REASON_LENGTH_MAX,
     Attribution,
     Deposit,
     DepositState,
     Observation,
 )
-from custody.errors import ClientsUncovered, NotPossible
-from custody.model import DUST_ACCOUNT, held_account, reorg_account, unattributed_account
-from custody.payout_coverage import count_spare
+from custody.errors import NotPossible
+from custody.freezes import load_freezes
+from custody.inclusion import load_tokens
+from custody.model import reorg_account
 from custody.plan import Plan
 from custody.policy import ConfirmationPolicy, requirement_of
+from custody.policy_versions import keep_policy
+from custody.received import Measured, measure
 from custody.reversals import open_frozen, shut_again
-from custody.screening import Screen, nobody_blocked
-from kernel.errors import BadInput
+from kernel.db import transact
 from kernel.events import DomainEvent, list_history
 from ledger.accounts import ensure_accounts
 from ledger.posting import post
 from ledger.queries import get_balance
-from registry.authority import require_role
-from registry.model import Role
-from registry.queries import get_operator, get_party, get_wallet
 
-ACTOR: Final = "system:deposits"
-WAITING: Final = frozenset({DepositState.INCLUDED, DepositState.CONFIRMED})
+PAGES_MAX: Final = 20
+"""Pages of deposits that one turn takes through each step, at most; the next turn goes on."""
 
 
 async def advance_deposits(
-    conn: AsyncConnection,
+    engine: AsyncEngine,
     chain: str,
     *,
     book: int,
@@ -54,169 +62,241 @@ async def advance_deposits(
     finalized: int,
     policy: ConfirmationPolicy,
     now: datetime,
-    screen: Screen = nobody_blocked,
+    screening: Screening = NOBODY_LISTED,
+    travel_rule: TravelRule = NO_TRAVEL_RULE,
+    gateway: ChainGateway | None = None,
 ) -> list[Deposit]:
     """Take every deposit that is deep enough to its owner; return those that moved.
 
     Args:
-        tip: the block at which the books are exact (`chain.follow.get_cursor`).
+        tip: the block at which the books are exact (`chain.follow.get_cursor`), or the highest one
+            below it that enough providers have.
         finalized: height up to which the chain itself promises that nothing changes.
-        screen: decides, for a client's deposit, whether compliance has to look first.
+        screening: asked, for a client's deposit, whether compliance has to look first.
+        gateway: asked what really arrived of a token; None: what the contract logged is believed.
 
     Raises:
         ChainHalted: nothing is credited on a chain that people have to look at.
         NotPossible: *tip* is not on the chain that we follow any more; ask again with the new one.
+        OutsideUnavailable: whoever screens, or the node, does not answer; what has no answer waits.
+    """
+
+    async def confirm(conn: AsyncConnection) -> list[Deposit]:
+        return await confirm_deposits(
+            conn, chain, tip=tip, finalized=finalized, policy=policy, now=now
+        )
+
+    async def credit(
+        conn: AsyncConnection, after: UUID | None
+    ) -> tuple[list[Deposit], UUID | None]:
+        return await credit_deposits(
+            conn, chain, book=book, now=now, after=after, proven=gateway is not None
+        )
+
+    moved: dict[UUID, Deposit] = {}
+    for _ in range(PAGES_MAX):
+        confirmed = await transact(engine, confirm)
+        moved |= {item.id: item for item in confirmed}
+        if len(confirmed) < store.PAGE_MAX:
+            break
+    if gateway is not None:
+        await prove_deposits(engine, gateway, chain)
+    for _ in range(PAGES_MAX):
+        asked = await screen_deposits(engine, screening, chain, now=now, travel_rule=travel_rule)
+        if not any(case.state is not CaseState.OPEN for case in asked):
+            break
+    last: UUID | None = None
+    for _ in range(PAGES_MAX):
+        credited, last = await transact(engine, lambda conn, after=last: credit(conn, after))
+        moved |= {item.id: item for item in credited}
+        if last is None:
+            break
+    await transact(engine, lambda conn: follow_refunds(conn, now=now))
+    return list(moved.values())
+
+
+async def confirm_deposits(
+    conn: AsyncConnection,
+    chain: str,
+    *,
+    tip: Block,
+    finalized: int,
+    policy: ConfirmationPolicy,
+    now: datetime,
+) -> list[Deposit]:
+    """Confirm a page of deposits that are deep enough; return those.
+
+    Raises:
+        ChainHalted, NotPossible: as `advance_deposits`.
     """
     await require_running(conn, chain)
-    if not await is_canonical(conn, chain, tip.hash):
-        raise NotPossible(
-            f"block {tip.hash} is not on {chain} any more", remedy="Ask again with the new tip"
-        )
+    await require_canonical(conn, chain, tip)
     waiting = await store.claim_arrivals(
-        conn, Deposit, chain, WAITING, tip=tip.height, finalized=finalized
+        conn, Deposit, chain, {DepositState.INCLUDED}, tip=tip.height, finalized=finalized
     )
-    plan, done, owing = Plan(), [], []
+    if not waiting:
+        return []
+    await keep_policy(conn, policy, now=now)
+    rows, done, plan = [], [], Plan()
     for deposit in waiting:
         asked = policy.raised(deposit)
         if not requirement_of(asked).is_met(
             height=deposit.height, tip=tip.height, finalized_height=finalized
         ):
-            if asked != deposit:
-                await store.save_arrival(conn, asked)
+            rows += [asked] if asked != deposit else []
             continue
-        settled = await _settle(conn, asked, plan, policy, screen, now)
-        done.append(settled)
-        if settled.state is DepositState.CREDITED and asked.shortfall:
-            owing.append(asked)
-    await _pay_back(conn, owing, plan, book=book, now=now)
-    owed_by = {key for deposit in owing for key in arrivals.accounts_of(deposit)}
+        after = arrivals.moved(asked, DepositState.CONFIRMED)
+        why = f"policy {policy.version}, rule {after.policy_rule}: {policy.require(asked)[1]}"
+        plan.tell(
+            arrivals.event(deposit, after, "DepositConfirmed", at=now, actor=ACTOR, reason=why)
+        )
+        done.append(after)
+    await store.save_arrivals(conn, [*rows, *done])
+    await apply_plan(conn, plan, book=0, now=now)
+    return done
+
+
+async def require_canonical(conn: AsyncConnection, chain: str, tip: Block) -> None:
+    """Refuse a tip that is not on the chain that we follow.
+
+    Raises:
+        NotPossible: ask again with the new one.
+    """
+    if not await is_canonical(conn, chain, tip.hash):
+        raise NotPossible(
+            f"block {tip.hash} is not on {chain} any more", remedy="Ask again with the new tip"
+        )
+
+
+async def prove_deposits(
+    engine: AsyncEngine, gateway: ChainGateway, chain: str
+) -> list[Measured]:
+    """Ask the balances what really arrived of a page of confirmed deposits, and write it down.
+
+    Raises:
+        NodeTrouble: the node cannot be relied on now.
+    """
+    waiting = await transact(engine, lambda conn: store.list_unproven(conn, chain))
+    if not waiting:
+        return []
+    measured = await measure(engine, gateway, chain, waiting)
+    by_id = {item.deposit_id: item for item in measured}
+
+    async def write(conn: AsyncConnection) -> None:
+        tokens = await load_tokens(conn, chain)
+        locked = await store.lock_deposits(conn, by_id, {DepositState.CONFIRMED})
+        asked = {item.id: item.epoch for item in waiting}
+        rows = []
+        for deposit in locked:
+            amount, token = by_id[deposit.id].amount, tokens.get(deposit.contract)
+            if deposit.epoch != asked[deposit.id] or token is None:
+                continue
+            if amount is None:
+                waits = f"the node has no longer the state of block {deposit.height}"
+                rows.append(replace(deposit, waiting_for=waits))
+                continue
+            rows.append(replace(deposit, received=token.split(amount)[0], waiting_for=""))
+        await store.save_arrivals(conn, rows)
+
+    await transact(engine, write)
+    return measured
+
+
+async def credit_deposits(
+    conn: AsyncConnection,
+    chain: str,
+    *,
+    book: int,
+    now: datetime,
+    after: UUID | None = None,
+    proven: bool = False,
+) -> tuple[list[Deposit], UUID | None]:
+    """Post a page of confirmed deposits that wait for nobody's answer any more.
+
+    Return those that moved, and behind which the next page begins (None: there is none).
+
+    Args:
+        proven: whether the balances have to have said that a token arrived.
+
+    Raises:
+        ChainHalted: nothing is credited on a chain that people have to look at.
+    """
+    await require_running(conn, chain)
+    claimed = await store.claim_answered(conn, chain, after=after, proven=proven)
+    if not claimed:
+        return [], None
+    cases = await compliance_store.lock_deposit_cases(conn, [(d.id, d.epoch) for d in claimed])
+    turn = Turn(now, await load_freezes(conn), cases)
+    for deposit in claimed:
+        turn.settle(deposit)
+    # A row goes through several states: each is written, so that the trigger sees every edge.
+    for rows in turn.layers():
+        await store.save_arrivals(conn, rows)
+    plan = turn.plan
+    await pay_back(conn, turn.owing, plan, book=book, now=now)
+    owed_by = {key for deposit in turn.owing for key in arrivals.accounts_of(deposit)}
     # One frozen client must not keep every deposit of the chain waiting.
     shut = await open_frozen(conn, owed_by, book=book, now=now)
     await apply_plan(conn, plan, book=book, now=now)
     await shut_again(conn, shut, book=book, now=now)
-    return done
+    last = claimed[-1].id if len(claimed) == store.PAGE_MAX else None
+    return turn.done, last
 
 
-async def release_deposit(
-    conn: AsyncConnection, deposit_id: UUID, *, by: str, reason: str, book: int, now: datetime
-) -> Deposit:
-    """Credit the client with a deposit that screening held.
-
-    Args:
-        by: code of an operator with role approver.
-
-    Raises:
-        NotPossible: it is not held.
-        ChainHalted: the block that holds it may be gone; people have to look first.
-        NotAuthorised: the operator may not decide this.
-    """
-    if not reason.strip():
-        raise BadInput("a release needs a reason", remedy="Say what was found and why it is fine")
-    require_role(await get_operator(conn, by), Role.APPROVER)
-    deposit = await store.get_arrival(conn, Deposit, deposit_id, lock=True)
-    await require_running(conn, deposit.chain)
-    if deposit.state is not DepositState.HELD or deposit.party is None:
-        raise NotPossible(f"deposit {deposit.id} is {deposit.state}, not held")
-    move = arrivals.released(deposit, deposit.party)
-    after = arrivals.moved(
-        deposit,
-        DepositState.CREDITED,
-        postings=(*deposit.postings, move.id),
-        shortfall=0,
-        reason=reason,
-    )
-    await store.save_arrival(conn, after)
-    plan = Plan()
-    plan.post(move)
-    plan.tell(arrivals.event(deposit, after, "DepositReleased", at=now, actor=by, reason=reason))
-    await _pay_back(conn, [deposit] if deposit.shortfall else [], plan, book=book, now=now)
-    await apply_plan(conn, plan, book=book, now=now)
-    return after
+async def pay_back(
+    conn: AsyncConnection, owing: Sequence[Deposit], plan: Plan, *, book: int, now: datetime
+) -> None:
+    """Let deposits that came back pay first what their clients owe since they vanished."""
+    if not owing:
+        return
+    accounts = {(reorg_account(str(d.party)), d.asset) for d in owing}
+    await ensure_accounts(conn, book, accounts, now=now)
+    # An empty batch takes the head's lock: what is owed cannot change before it is paid.
+    await post(conn, book, [], now=now)
+    owed = {key: (await get_balance(conn, book, *key)).posted for key in sorted(accounts)}
+    for deposit in owing:
+        key = (reorg_account(str(deposit.party)), deposit.asset)
+        # A contract may log less when it runs on another branch: the rest stays owed.
+        amount = max(0, min(deposit.shortfall, deposit.amount, owed[key]))
+        if amount:
+            owed[key] -= amount
+            plan.post(arrivals.settled_shortfall(deposit, str(deposit.party), amount))
 
 
-async def attribute(
-    conn: AsyncConnection,
-    deposit_id: UUID,
-    *,
-    credit: str,
-    reason: str,
-    first: str,
-    first_signature: bytes,
-    second: str,
-    second_signature: bytes,
-    book: int,
-    now: datetime,
-    screen: Screen = nobody_blocked,
-) -> Deposit:
-    """Move an unattributed deposit to the account that two people say it belongs to.
-
-    Args:
-        credit: ``client:<id>``, ``equity:capital`` or ``equity:opening``.
-        first, second: codes of two operators; each signed `custody.attribution.attribution_bytes`.
-        screen: a client is not credited with what it finds something against.
-
-    Raises:
-        ChainHalted: the block that holds it may be gone; people have to look first.
-        NotPossible: it is not unattributed, screening found something, or the wallet does not fit.
-        NotAuthorised: the two are one, or may not say so, or did not sign this.
-        ClientsUncovered: clients would be owed more than is held for them.
-    """
-    deposit = await store.get_arrival(conn, Deposit, deposit_id, lock=True)
-    await require_running(conn, deposit.chain)
-    client = client_of(credit)
-    decide_attribution(
-        deposit,
-        credit,
-        reason,
-        wallet=await get_wallet(conn, deposit.wallet),
-        client=None if client is None else await get_party(conn, client),
-        first=(await get_operator(conn, first), first_signature),
-        second=(await get_operator(conn, second), second_signature),
-    )
-    finding = None if client is None else screen(deposit)
-    if finding is not None:
-        raise NotPossible(
-            f"screening speaks against it: {finding.reason}", where=f"deposit {deposit.id}"
-        )
-    move = arrivals.attributed(deposit, credit)
-    after = arrivals.moved(
-        deposit,
-        DepositState.ATTRIBUTED,
-        credit=credit,
-        postings=(*deposit.postings, move.id),
-        reason=reason,
-    )
-    await store.save_arrival(conn, after)
-    await store.insert_attribution(
-        conn,
-        Attribution(
-            *(deposit.id, deposit.epoch, credit, reason),
-            *(first, first_signature, second, second_signature),
-            now,
-        ),
-    )
-    plan = Plan()
-    plan.post(move)
-    plan.tell(
-        arrivals.event(deposit, after, "DepositAttributed", at=now, actor=first, reason=reason)
-    )
-    await apply_plan(conn, plan, book=book, now=now)
-    if client is not None:
-        await _require_covered(conn, book, deposit.asset)
-    return after
+async def follow_refunds(conn: AsyncConnection, *, now: datetime) -> list[Deposit]:
+    """Write what became of deposits that are given back: the payout says."""
+    found = dict(await store.list_refunds(conn))
+    states = {DepositState.REFUNDING, DepositState.REFUNDED}
+    rows, cases, plan = [], [], Plan()
+    locked = await store.lock_deposits(conn, found, states) if found else []
+    for deposit in locked:
+        state = found[deposit.id]
+        after = _refund_step(deposit, state)
+        if after is None:
+            continue
+        rows.append(after)
+        if after.state is DepositState.HELD:
+            cases.append((deposit.id, deposit.epoch))
+        why = f"payout {deposit.refund} is {state}"
+        name = f"DepositRefund{'ed' if after.state is DepositState.REFUNDED else 'Moved'}"
+        plan.tell(arrivals.event(deposit, after, name, at=now, actor=ACTOR, reason=why))
+    await store.save_arrivals(conn, rows)
+    await compliance_store.hold_again(conn, cases)
+    await apply_plan(conn, plan, book=0, now=now)
+    return rows
 
 
-async def _require_covered(conn: AsyncConnection, book: int, asset: str) -> None:
-    """Refuse to owe clients coins that have been spent on something else meanwhile.
+def _refund_step(deposit: Deposit, payout_state: str) -> Deposit | None:
+    paid = payout_state == "confirmed"
+    if deposit.state is DepositState.REFUNDED:
+        return None if paid else arrivals.moved(deposit, DepositState.REFUNDING)
+    if paid:
+        return arrivals.moved(deposit, DepositState.REFUNDED)
+    # The claim is whole again: two people decide anew.
+    return arrivals.moved(deposit, DepositState.HELD, refund=None)
 
-    The ledger's head is locked already: nobody else can take what is counted here.
-    """
-    spare = (await count_spare(conn, book, {asset}))[asset]
-    if spare < 0:
-        raise ClientsUncovered(
-            f"clients would be owed {-spare} {asset} (smallest units) more than is held for them",
-            remedy="Move house coins into a wallet of class client first",
-        )
+
+# Reading.
 
 
 async def get_deposit(conn: AsyncConnection, deposit_id: UUID) -> Deposit:
@@ -256,100 +336,3 @@ async def list_attributions(conn: AsyncConnection, deposit_id: UUID) -> list[Att
 async def explain(conn: AsyncConnection, deposit_id: UUID) -> list[DomainEvent]:
     """Return the life of a deposit, oldest event first."""
     return await list_history(conn, "deposit", deposit_id)
-
-
-async def _settle(
-    conn: AsyncConnection,
-    deposit: Deposit,
-    plan: Plan,
-    policy: ConfirmationPolicy,
-    screen: Screen,
-    now: datetime,
-) -> Deposit:
-    """Take one confirmed deposit as far as it goes; every state it passes is written."""
-    if deposit.state is DepositState.INCLUDED:
-        number, wanted = policy.require(deposit)
-        why = f"policy {policy.version}, rule {number}: {wanted}"
-        deposit = await _step(
-            conn, deposit, DepositState.CONFIRMED, "DepositConfirmed", plan, now, why
-        )
-    if deposit.credit == DUST_ACCOUNT:
-        return await _post(conn, deposit, DepositState.DUST, "DepositIsDust", plan, now)
-    if deposit.credit == unattributed_account(deposit.chain) or deposit.party is None:
-        return await _post(
-            conn, deposit, DepositState.UNATTRIBUTED, "DepositUnattributed", plan, now
-        )
-    finding = screen(deposit)
-    if finding is not None:
-        return await _hold(conn, deposit, deposit.party, finding.reason, plan, now)
-    deposit = await _step(conn, deposit, DepositState.SCREENED, "DepositScreened", plan, now)
-    return await _post(conn, deposit, DepositState.CREDITED, "DepositCredited", plan, now)
-
-
-async def _step(
-    conn: AsyncConnection,
-    deposit: Deposit,
-    state: DepositState,
-    name: str,
-    plan: Plan,
-    now: datetime,
-    reason: str = "",
-    **changes: object,
-) -> Deposit:
-    after = arrivals.moved(deposit, state, **changes)
-    await store.save_arrival(conn, after)
-    plan.tell(arrivals.event(deposit, after, name, at=now, actor=ACTOR, reason=reason))
-    return after
-
-
-async def _post(
-    conn: AsyncConnection,
-    deposit: Deposit,
-    state: DepositState,
-    name: str,
-    plan: Plan,
-    now: datetime,
-) -> Deposit:
-    posting = arrivals.posted(deposit, str(state))
-    plan.post(posting)
-    return await _step(conn, deposit, state, name, plan, now, postings=(posting.id,), shortfall=0)
-
-
-async def _hold(
-    conn: AsyncConnection, deposit: Deposit, party: str, reason: str, plan: Plan, now: datetime
-) -> Deposit:
-    # The longest words must not keep other deposits waiting.
-    deposit = replace(deposit, reason=reason[:REASON_LENGTH_MAX])
-    void, credit = arrivals.held(deposit, party)
-    plan.need(held_account(party), deposit.asset)
-    plan.post(void, credit)
-    return await _step(
-        conn,
-        deposit,
-        DepositState.HELD,
-        "DepositHeld",
-        plan,
-        now,
-        deposit.reason,
-        postings=(credit.id,),
-    )
-
-
-async def _pay_back(
-    conn: AsyncConnection, owing: list[Deposit], plan: Plan, *, book: int, now: datetime
-) -> None:
-    """Let deposits that came back pay first what their clients owe since they vanished."""
-    if not owing:
-        return
-    accounts = {(reorg_account(str(d.party)), d.asset) for d in owing}
-    await ensure_accounts(conn, book, accounts, now=now)
-    # An empty batch takes the head's lock: what is owed cannot change before it is paid.
-    await post(conn, book, [], now=now)
-    owed = {key: (await get_balance(conn, book, *key)).posted for key in sorted(accounts)}
-    for deposit in owing:
-        key = (reorg_account(str(deposit.party)), deposit.asset)
-        # A contract may log less when it runs on another branch: the rest stays owed.
-        amount = max(0, min(deposit.shortfall, deposit.amount, owed[key]))
-        if amount:
-            owed[key] -= amount
-            plan.post(arrivals.settled_shortfall(deposit, str(deposit.party), amount))

@@ -7,9 +7,10 @@ So the books are exact at the block where the cursor stands.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,7 +20,7 @@ from custody.allow_list import list_destinations
 from custody.arrivals import Judgement, Token
 from custody.books import apply_plan
 from custody.deposit_model import (
-    HOLD_OPEN,
+    OUTSIDE,
     POSTED,
     Deposit,
     DepositKind,
@@ -32,9 +33,12 @@ from custody.deposit_model import (
 from custody.model import Address, AddressPurpose, client_account, custody_account
 from custody.payout_inclusion import payouts_included, payouts_orphaned
 from custody.payout_model import ControlState
+from custody.pending import pending_included, pending_orphaned
 from custody.plan import Plan
 from custody.policy import ConfirmationPolicy
+from custody.remainders import move_remainders
 from custody.reversals import reverse, shut_again
+from kernel.events import DomainEvent
 from ledger.queries import list_accounts
 from registry.queries import get_asset, list_chain_assets, list_wallets
 
@@ -72,6 +76,18 @@ async def apply_step(
     await shut_again(conn, shut, book=book, now=now)
 
 
+Identity: TypeAlias = tuple[str, str]
+"""Transaction hash and position."""
+
+_GONE: Final = frozenset(
+    {
+        *(DepositState.ORPHANED, DepositState.REVERSED),
+        *(ReceiptState.ORPHANED, ReceiptState.REVERSED),
+    }
+)
+_BOOKED: Final = frozenset({*POSTED, ReceiptState.FINAL, ReceiptState.MATCHED})
+
+
 @dataclass(frozen=True, slots=True)
 class _Arriving:
     """A movement to an address of ours that did not come from us."""
@@ -91,66 +107,57 @@ async def _arrived(
     policy: ConfirmationPolicy | None,
 ) -> Plan:
     block = contents.block
-    arriving = await _judge_all(conn, contents, book=book, policy=policy)
+    tokens = await load_tokens(conn, block.chain)
+    arriving = await _judge_all(conn, contents, tokens, book=book, policy=policy)
+    await pending_included(conn, contents, now=now)
+    if not arriving:
+        return Plan()
     identities = {(item.movement.tx_hash, item.movement.position) for item in arriving}
     deposits = await store.lock_known(conn, Deposit, block.chain, identities)
     receipts = await store.lock_known(conn, Receipt, block.chain, identities)
-    owners = {w.code: w.owner for w in await list_wallets(conn, block.chain)} if arriving else {}
+    written = [_written(item, block, deposits, receipts) for item in arriving]
+    await store.insert_arrivals(conn, [new for known, new in written if known is None])
+    await store.save_arrivals(conn, [new for known, new in written if known is not None])
+    await store.insert_observations(
+        conn, [Observation(new.id, new.epoch, block.hash, block.height, now) for _, new in written]
+    )
+    owners = {w.code: w.owner for w in await list_wallets(conn, block.chain)}
     plan = Plan()
-    for item in arriving:
-        identity = (item.movement.tx_hash, item.movement.position)
-        if _is_receipt(item):
-            written: Deposit | Receipt = await _write_receipt(
-                conn, item, block, receipts.get(identity), plan, now
-            )
-        else:
-            written = await _write_deposit(conn, item, block, deposits.get(identity), plan, now)
-        await store.insert_observations(
-            conn, [Observation(written.id, written.epoch, block.hash, block.height, now)]
-        )
-        if written.credit:
-            wallet = written.wallet
-            plan.need(custody_account(wallet), written.asset, owner=owners[wallet])
-            plan.post(arrivals.included(written))
+    for known, new in written:
+        plan.tell(_included_event(known, new, now))
+        if new.credit:
+            plan.need(custody_account(new.wallet), new.asset, owner=owners[new.wallet])
+            plan.post(arrivals.included(new))
+    await move_remainders(conn, plan, [new for _, new in written], tokens, sign=1, now=now)
     return plan
 
 
-async def _write_deposit(
-    conn: AsyncConnection,
+def _written(
     item: _Arriving,
     block: Block,
-    known: Deposit | None,
-    plan: Plan,
-    now: datetime,
-) -> Deposit:
-    new = arrivals.first_deposit(item.movement, block, item.address, item.judged, item.source)
-    if known is None:
-        await store.insert_arrival(conn, new)
-    else:
-        new = arrivals.deposit_again(known, new)
-        await store.save_arrival(conn, new)
-    quarantined = new.state is DepositState.QUARANTINED
-    name = "DepositQuarantined" if quarantined else "DepositIncluded"
-    plan.tell(arrivals.event(known, new, name, at=now, actor=arrivals.FOLLOWER, reason=new.reason))
-    return new
+    deposits: Mapping[Identity, Deposit],
+    receipts: Mapping[Identity, Receipt],
+) -> tuple[Deposit | Receipt | None, Deposit | Receipt]:
+    """Return the arrival as it is known, if it is, and as it stands after this block."""
+    identity = (item.movement.tx_hash, item.movement.position)
+    if _is_receipt(item):
+        receipt = arrivals.first_receipt(item.movement, block, item.address, item.judged)
+        before = receipts.get(identity)
+        return before, receipt if before is None else arrivals.receipt_again(before, receipt)
+    deposit = arrivals.first_deposit(item.movement, block, item.address, item.judged, item.source)
+    known = deposits.get(identity)
+    return known, deposit if known is None else arrivals.deposit_again(known, deposit)
 
 
-async def _write_receipt(
-    conn: AsyncConnection,
-    item: _Arriving,
-    block: Block,
-    known: Receipt | None,
-    plan: Plan,
-    now: datetime,
-) -> Receipt:
-    new = arrivals.first_receipt(item.movement, block, item.address, item.judged)
-    if known is None:
-        await store.insert_arrival(conn, new)
-    else:
-        new = arrivals.receipt_again(known, new)
-        await store.save_arrival(conn, new)
-    plan.tell(arrivals.event(known, new, "ReceiptIncluded", at=now, actor=arrivals.FOLLOWER))
-    return new
+def _included_event(
+    known: Deposit | Receipt | None, new: Deposit | Receipt, now: datetime
+) -> DomainEvent:
+    name, reason = "ReceiptIncluded", ""
+    if isinstance(new, Deposit):
+        quarantined = new.state is DepositState.QUARANTINED
+        name = "DepositQuarantined" if quarantined else "DepositIncluded"
+        reason = new.reason
+    return arrivals.event(known, new, name, at=now, actor=arrivals.FOLLOWER, reason=reason)
 
 
 async def _vanished(
@@ -158,34 +165,37 @@ async def _vanished(
 ) -> tuple[Plan, list[Deposit | Receipt]]:
     """Void what was only held; return what is posted and has to be reversed, newest first."""
     plan = Plan()
-    undone: list[Deposit | Receipt] = []
-    for deposit in await store.lock_in_block(conn, Deposit, block.chain, block.hash):
-        if deposit.state in POSTED:
-            undone.append(deposit)
-        elif deposit.state in HOLD_OPEN or deposit.state is DepositState.QUARANTINED:
-            gone = arrivals.moved(deposit, DepositState.ORPHANED)
-            await store.save_arrival(conn, gone)
-            if deposit.state in HOLD_OPEN:
-                plan.post(arrivals.orphaned(deposit))
-            plan.tell(
-                arrivals.event(deposit, gone, "DepositOrphaned", at=now, actor=arrivals.FOLLOWER)
-            )
-    for receipt in await store.lock_in_block(conn, Receipt, block.chain, block.hash):
-        if receipt.state in {ReceiptState.FINAL, ReceiptState.MATCHED}:
-            undone.append(receipt)
-        elif receipt.state is ReceiptState.INCLUDED:
-            lost = arrivals.moved(receipt, ReceiptState.ORPHANED)
-            await store.save_arrival(conn, lost)
-            plan.post(arrivals.orphaned(receipt))
-            plan.tell(
-                arrivals.event(receipt, lost, "ReceiptOrphaned", at=now, actor=arrivals.FOLLOWER)
-            )
+    found: list[Deposit | Receipt] = [
+        *await store.lock_in_block(conn, Deposit, block.chain, block.hash),
+        *await store.lock_in_block(conn, Receipt, block.chain, block.hash),
+    ]
+    await pending_orphaned(conn, block.chain, {item.tx_hash for item in found}, now=now)
+    there = [item for item in found if item.state not in _GONE]
+    undone = [item for item in there if item.state in _BOOKED]
+    gone = []
+    for item in there:
+        if item.state in _BOOKED:
+            continue
+        after: Deposit | Receipt
+        if isinstance(item, Deposit):
+            after, name = arrivals.moved(item, DepositState.ORPHANED), "DepositOrphaned"
+        else:
+            after, name = arrivals.moved(item, ReceiptState.ORPHANED), "ReceiptOrphaned"
+        gone.append(after)
+        if item.state not in OUTSIDE:
+            plan.post(arrivals.orphaned(item))
+        plan.tell(arrivals.event(item, after, name, at=now, actor=arrivals.FOLLOWER))
+    await store.save_arrivals(conn, gone)
+    if any(item.remainder for item in there):
+        tokens = await load_tokens(conn, block.chain)
+        await move_remainders(conn, plan, there, tokens, sign=-1, now=now)
     return plan, undone
 
 
 async def _judge_all(
     conn: AsyncConnection,
     contents: BlockContents,
+    tokens: Mapping[str | None, Token],
     *,
     book: int,
     policy: ConfirmationPolicy | None,
@@ -199,9 +209,8 @@ async def _judge_all(
     incoming = [m for m in contents.movements if m.recipient in ours and m.sender not in ours]
     if not incoming:
         return []
-    tokens = await _tokens(conn, chain)
     parties = {ours[m.recipient].party for m in incoming} - {None}
-    blocked = await _shut_accounts(conn, parties, book=book)
+    blocked = await shut_accounts(conn, parties, book=book)
     known = await _known_senders(conn, parties, chain)
     arriving = []
     for movement in incoming:
@@ -220,15 +229,14 @@ async def _judge_all(
     return arriving
 
 
-async def _tokens(conn: AsyncConnection, chain: str) -> dict[str | None, Token]:
+async def load_tokens(conn: AsyncConnection, chain: str) -> dict[str | None, Token]:
     """Return what is registered, by contract: never by symbol."""
-    return {
-        item.contract: Token(item, await get_asset(conn, item.asset))
-        for item in await list_chain_assets(conn, chain)
-    }
+    on_chain = await list_chain_assets(conn, chain)
+    assets = {code: await get_asset(conn, code) for code in {item.asset for item in on_chain}}
+    return {item.contract: Token(item, assets[item.asset]) for item in on_chain}
 
 
-async def _shut_accounts(
+async def shut_accounts(
     conn: AsyncConnection, parties: Collection[str | None], *, book: int
 ) -> set[tuple[str | None, str]]:
     """Return (party, asset) of clients' accounts that take nothing: frozen or closed.

@@ -166,7 +166,7 @@ class ConfirmationPolicy:
 
     def raised(self, arrival: A) -> A:
         """Return *arrival* with what policy asks for now, or asked for before if that was more."""
-        _, wanted = self.require(arrival)
+        number, wanted = self.require(arrival)
         if arrival.depth_required:
             wanted = wanted.raised(requirement_of(arrival))
         return replace(
@@ -174,6 +174,7 @@ class ConfirmationPolicy:
             depth_required=wanted.depth,
             finality_required=wanted.finalized,
             policy_version=self.version,
+            policy_rule=number,
         )
 
     def explain(self, arrival: Arrival) -> str:
@@ -186,6 +187,40 @@ class ConfirmationPolicy:
                 break
             lines.append(f"rule {number} does not match: {miss}")
         return "\n".join(lines)
+
+
+def content_of(policy: ConfirmationPolicy) -> dict[str, Any]:
+    """Return the policy as JSON values, amounts in smallest units; `from_content` reads it again."""
+    return {
+        "version": policy.version,
+        "rules": [
+            {
+                "chain": rule.chain,
+                "asset": rule.asset,
+                "minimum": str(rule.minimum),
+                "source": rule.source,
+                "depth": rule.requirement.depth,
+                "finalized": rule.requirement.finalized,
+            }
+            for rule in policy.rules
+        ],
+        "minimums": {code: str(units) for code, units in sorted(policy.minimums.items())},
+    }
+
+
+def from_content(content: Mapping[str, Any]) -> ConfirmationPolicy:
+    """Return the policy that `content_of` wrote."""
+    return ConfirmationPolicy(
+        content["version"],
+        tuple(
+            Rule(
+                Requirement(rule["depth"], rule["finalized"]),
+                *(rule["chain"], rule["asset"], int(rule["minimum"]), rule["source"]),
+            )
+            for rule in content["rules"]
+        ),
+        {code: int(units) for code, units in content["minimums"].items()},
+    )
 
 
 def requirement_of(arrival: Arrival) -> Requirement:

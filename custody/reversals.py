@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import arrivals, store
 from custody.deposit_model import Deposit, DepositState, Receipt, ReceiptState
-from custody.model import client_account, reorg_account
+from custody.model import reorg_account
 from custody.payout_events import move_payout
 from custody.payout_model import CANCELLABLE, Payout, PayoutState
 from custody.payout_postings import released
@@ -47,27 +47,29 @@ async def reverse(
     if not undone:
         return []
     newest_first = sorted(undone, key=lambda item: item.id, reverse=True)
-    clients = {
-        (client, item.asset)
+    guards = {
+        (guard, item.asset)
         for item in newest_first
-        if (client := arrivals.guarded_client(item)) is not None
+        if (guard := arrivals.guarded(item)) is not None
     }
-    freed = await _cancel_unsigned(conn, plan, clients, book=book, now=now)
-    needed = {(reorg_account(client), asset) for client, asset in clients}
+    accounts = {(guard.path, asset) for guard, asset in guards}
+    freed = await _cancel_unsigned(conn, plan, accounts, book=book, now=now)
+    needed = {(reorg_account(guard.party), asset) for guard, asset in guards}
     await ensure_accounts(conn, book, needed, now=now)
     # An empty batch takes the head's lock: from here on no balance of the book can change.
     await post(conn, book, [], now=now)
     available = {
-        (client_account(client), asset): freed[client, asset]
-        + (await get_balance(conn, book, client_account(client), asset)).available
-        for client, asset in sorted(clients)
+        (path, asset): freed[path, asset] + (await get_balance(conn, book, path, asset)).available
+        for path, asset in sorted(accounts)
     }
+    reversed_rows = []
     for item, short in arrivals.split_shortfalls(newest_first, available):
         after = _reversed(item, short)
-        await store.save_arrival(conn, after)
+        reversed_rows.append(after)
         plan.post(*arrivals.undone(item, shortfall=short))
         name = "DepositReversed" if isinstance(item, Deposit) else "ReceiptReversed"
         plan.tell(arrivals.event(item, after, name, at=now, actor=arrivals.FOLLOWER))
+    await store.save_arrivals(conn, reversed_rows)
     touched = {key for item in newest_first for key in arrivals.accounts_of(item)}
     return await open_frozen(conn, touched, book=book, now=now)
 
@@ -102,15 +104,15 @@ async def shut_again(
 async def _cancel_unsigned(
     conn: AsyncConnection,
     plan: Plan,
-    clients: Collection[tuple[str, str]],
+    accounts: Collection[tuple[str, str]],
     *,
     book: int,
     now: datetime,
 ) -> dict[tuple[str, str], int]:
-    """Cancel what these clients asked to be paid and nobody signed; return what that frees."""
-    freed = dict.fromkeys(clients, 0)
-    for client, asset in sorted(clients):
-        asked = await _list_unsigned(conn, client, book=book)
+    """Cancel what is to be paid from these accounts and nobody signed; return what that frees."""
+    freed = dict.fromkeys(accounts, 0)
+    for path, asset in sorted(accounts):
+        asked = await _list_unsigned(conn, path, book=book)
         locked = await lock_payouts(conn, [item.id for item in asked if item.asset == asset])
         for payout in locked.values():
             # Only now that its row is locked is it known not to have been signed meanwhile.
@@ -126,14 +128,14 @@ async def _cancel_unsigned(
             )
             plan.post(*released(payout))
             plan.tell(event)
-            freed[client, asset] += payout.amount
+            freed[path, asset] += payout.amount
     return freed
 
 
-async def _list_unsigned(conn: AsyncConnection, client: str, *, book: int) -> list[Payout]:
+async def _list_unsigned(conn: AsyncConnection, claim: str, *, book: int) -> list[Payout]:
     """Return all of them: one that were left out could still be signed."""
     found: list[Payout] = []
-    claim, last = client_account(client), None
+    last = None
     while page := await list_payouts(conn, book=book, states=CANCELLABLE, claim=claim, after=last):
         found += page
         last = page[-1]

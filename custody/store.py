@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    and_,
     any_,
     insert,
     literal,
@@ -25,6 +26,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import tables
+from custody.compliance.tables import compliance_case
 from custody.deposit_model import (
     Arrival,
     Attribution,
@@ -38,7 +40,11 @@ from custody.deposit_model import (
 )
 from custody.errors import NotPossible, UnknownRow
 from custody.model import Address, AddressPurpose
+from custody.payout_tables import payout
 from custody.rows import insert_rows, update_rows
+
+Branch: TypeAlias = tuple[str, int]
+"""Code of a wallet, and the branch of it."""
 
 PAGE_MAX: Final = 500
 """Rows of arrivals read or claimed at once, at most."""
@@ -51,6 +57,10 @@ _TABLES: Final[Mapping[type[Arrival], Table]] = {
 }
 _IDENTITY: Final = frozenset({"id", "chain", "tx_hash", "position", "first_seen_at"})
 """The columns that never change: what an arrival is known by."""
+
+
+_CONFIRMED: Final = (DepositState.CONFIRMED, DepositState.SCREENED)
+_REFUND_OVER: Final = ("confirmed", "rejected", "cancelled", "expired", "failed_on_chain")
 
 
 # Addresses.
@@ -95,6 +105,32 @@ async def list_addresses(
         query = query.where(_one_of(table.c.address, only))
     query = query.order_by(table.c.wallet, table.c.branch, table.c.index)
     return [_address(row) for row in await conn.execute(query)]
+
+
+async def list_branches(conn: AsyncConnection, chain: str) -> dict[Branch, int]:
+    """Return how many addresses each branch of the chain's wallets has."""
+    table, named = tables.address_branch, tables.address
+    first = (named.c.wallet == table.c.wallet) & (named.c.branch == table.c.branch)
+    on_chain = select(named.c.chain).where(first, named.c.index == 0).scalar_subquery()
+    query = select(table.c.wallet, table.c.branch, table.c.next_index).where(on_chain == chain)
+    return {(row.wallet, row.branch): row.next_index for row in await conn.execute(query)}
+
+
+async def list_addresses_from(
+    conn: AsyncConnection, chain: str, branches: Mapping[Branch, int]
+) -> list[str]:
+    """Return the addresses of these branches from an index on; nothing else of them."""
+    table = tables.address
+    found: list[str] = []
+    for (wallet, branch), index in branches.items():
+        query = select(table.c.address).where(
+            table.c.chain == chain,
+            table.c.wallet == wallet,
+            table.c.branch == branch,
+            table.c.index >= index,
+        )
+        found += (await conn.scalars(query)).all()
+    return found
 
 
 async def find_address_by_reference(
@@ -217,6 +253,101 @@ async def claim_arrivals(
         .with_for_update(skip_locked=True)
     )
     return await _arrivals(conn, kind, query)
+
+
+async def list_in_blocks(
+    conn: AsyncConnection, chain: str, hashes: Collection[str]
+) -> list[Deposit]:
+    """Return the deposits whose newest inclusion is in these blocks, in the order of their logs."""
+    table = tables.deposit
+    query = (
+        select(table)
+        .where(table.c.chain == chain, _one_of(table.c.block_hash, hashes))
+        .order_by(table.c.height, table.c.id)
+    )
+    return await _arrivals(conn, Deposit, query)
+
+
+async def list_unproven(conn: AsyncConnection, chain: str) -> list[Deposit]:
+    """Return confirmed deposits that the balances have not been asked about, lowest block first."""
+    table = tables.deposit
+    query = (
+        select(table)
+        .where(table.c.chain == chain, table.c.state == DepositState.CONFIRMED)
+        .where(table.c.received.is_(None), ~table.c.position.startswith("delta:"))
+        .where(or_(table.c.contract.is_not(None), table.c.position != "top"))
+        .order_by(table.c.waiting_for, table.c.height, table.c.id)
+        .limit(PAGE_MAX)
+    )
+    return await _arrivals(conn, Deposit, query)
+
+
+async def lock_deposits(
+    conn: AsyncConnection, ids: Collection[UUID], states: Collection[str]
+) -> list[Deposit]:
+    """Lock and return those of these deposits that are in one of the states."""
+    table = tables.deposit
+    query = (
+        select(table)
+        .where(table.c.id.in_(sorted(ids)), table.c.state.in_(sorted(states)))
+        .order_by(table.c.id)
+        .with_for_update()
+    )
+    return await _arrivals(conn, Deposit, query)
+
+
+async def claim_answered(
+    conn: AsyncConnection, chain: str, *, after: UUID | None, proven: bool
+) -> list[Deposit]:
+    """Lock and return confirmed deposits that need nobody's answer any more, by id.
+
+    Those are: nobody's and dust, clients' with a case that is decided, and those of which less arrived.
+
+    Args:
+        after: only those behind this one.
+        proven: whether what needs a second proof has to have it.
+    """
+    table, case = tables.deposit, compliance_case
+    of_this_epoch = and_(
+        case.c.subject == "deposit", case.c.subject_id == table.c.id, case.c.epoch == table.c.epoch
+    )
+    query = (
+        select(table)
+        .select_from(table.outerjoin(case, of_this_epoch))
+        .where(table.c.chain == chain, table.c.state.in_(_CONFIRMED))
+        .where(
+            or_(
+                table.c.kind != DepositKind.CLIENT,
+                table.c.received < table.c.amount,
+                case.c.state != "open",
+            )
+        )
+        .order_by(table.c.id)
+        .limit(PAGE_MAX)
+        .with_for_update(of=table, skip_locked=True)
+    )
+    if after is not None:
+        query = query.where(table.c.id > after)
+    if proven:
+        native = and_(table.c.contract.is_(None), table.c.position == "top")
+        known = or_(table.c.received.is_not(None), native, table.c.position.startswith("delta:"))
+        query = query.where(known)
+    return await _arrivals(conn, Deposit, query)
+
+
+async def list_refunds(conn: AsyncConnection) -> list[tuple[UUID, str]]:
+    """Return deposits being given back whose payout has moved on, and the payout's state."""
+    table = tables.deposit
+    on_its_way = and_(table.c.state == DepositState.REFUNDING, payout.c.state.in_(_REFUND_OVER))
+    gone_again = and_(table.c.state == DepositState.REFUNDED, payout.c.state != "confirmed")
+    query = (
+        select(table.c.id, payout.c.state)
+        .join_from(table, payout, payout.c.id == table.c.refund)
+        .where(or_(on_its_way, gone_again))
+        .order_by(table.c.id)
+        .limit(PAGE_MAX)
+    )
+    return [(row.id, row.state) for row in await conn.execute(query)]
 
 
 async def get_arrival(

@@ -10,6 +10,7 @@ from app.workers.watcher import Watcher
 from chain.evm.gateway import EvmGateway
 from chain.model import FollowPolicy
 from custody.attribution import attribution_bytes
+from custody.compliance.address_list import AddressList
 from custody.control_messages import AssetRule
 from custody.deposit_model import Deposit, DepositState
 from custody.deposits import attribute, list_deposits
@@ -18,7 +19,6 @@ from custody.payout_control import approve_policy, draft_policy, policy_bytes, p
 from custody.payout_model import PayoutRequest
 from custody.policy import ConfirmationPolicy, Requirement
 from custody.policy_model import PolicyDocument, PolicyRule
-from custody.screening import BlockedSenders
 from custody.signer.client import SignerClient
 from custody.signer.rules import Rules
 from ledger.posting import open_book
@@ -161,7 +161,7 @@ async def _wire(stage: Stage, signer: SignerClient) -> None:
             book=BOOK,
             policy=ConfirmationPolicy.uniform(DEPTH),
             payout_requirement=CONFIRMATIONS,
-            screen=BlockedSenders(1, frozenset({BLOCKED})),
+            screening=AddressList.blocking(1, {BLOCKED}),
             follow_policy=FollowPolicy(start_height=start),
         ),
     )

@@ -8,7 +8,8 @@
     confirmations = "confirmations.json"   # the confirmation policy of deposits and receipts
     payout_depth = 6                       # blocks on a payout before it is confirmed
     payout_finalized = false               # or until the chain itself promises that it stays
-    blocked_senders = "blocked.json"       # optional: whose coins compliance has to look at first
+    address_list = "addresses.json"        # optional: addresses that something speaks against
+    travel_rule = "travel-rule.json"       # optional: from which amounts on names are needed
     start_height = 19000000                # the first block whose contents count; take a final one
     reorg_depth_max = 64                   # a deeper one halts the chain
     pause_ms = 1000                        # between two turns
@@ -41,8 +42,8 @@ HEIGHT_MAX: Final = 2**63 - 1
 WINDOWS: Final = "settlement"
 CALCULATE: Final = "settlement.calculate"
 _WINDOW_KEYS: Final = frozenset({"window", "cron", "timezone", "since"})
-_TEXTS: Final = ("chain", "signer_socket", "confirmations", "blocked_senders", "founding")
-_OPTIONAL_TEXTS: Final = frozenset({"blocked_senders", "founding"})
+_TEXTS: Final = ("chain", "signer_socket", "confirmations", "address_list", "travel_rule", "founding")
+_OPTIONAL_TEXTS: Final = frozenset({"address_list", "travel_rule", "founding"})
 _NUMBERS: Final = {
     "book": (1, HEIGHT_MAX),
     "payout_depth": (1, 100_000),
@@ -54,7 +55,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "payout_finalized": False,
     "reorg_depth_max": 64,
     "pause_ms": 1_000,
-    "blocked_senders": "",
+    "address_list": "",
+    "travel_rule": "",
     "founding": "",
 }
 
@@ -73,7 +75,8 @@ class HouseFile:
     reorg_depth_max: int
     pause: timedelta
     founding: Path | None
-    blocked_senders: Path | None = None
+    address_list: Path | None = None
+    travel_rule: Path | None = None
     windows: tuple[Window, ...] = ()
 
 
@@ -125,7 +128,8 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
         reorg_depth_max=values["reorg_depth_max"],
         pause=timedelta(milliseconds=values["pause_ms"]),
         founding=folder / values["founding"] if values["founding"] else None,
-        blocked_senders=(folder / values["blocked_senders"] if values["blocked_senders"] else None),
+        address_list=folder / values["address_list"] if values["address_list"] else None,
+        travel_rule=folder / values["travel_rule"] if values["travel_rule"] else None,
         windows=_parse_windows(document.get(WINDOWS, []), path),
     )
 

@@ -123,7 +123,7 @@ travel_rule_record = Table(
     Column("sealed", LargeBinary, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("content_hash", LargeBinary, nullable=False),
-    Column("complete", Text, nullable=False),
+    Column("missing", ARRAY(Text), nullable=False),
     Column("recorded_by", Text, nullable=False),
     Column("recorded_at", Timestamp, nullable=False),
     UniqueConstraint("direction", "subject_id", "number"),

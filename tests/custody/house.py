@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -13,6 +14,13 @@ from chain.follow import follow, get_cursor
 from chain.model import ChainStep, FollowPolicy, FollowReport
 from chain.testing import ScriptedGateway, ScriptedTransaction, ScriptedTransfer
 from custody.addresses import assign_address, watch_list
+from custody.compliance.address_list import NOBODY_LISTED
+from custody.compliance.cases import get_case
+from custody.compliance.decisions import release
+from custody.compliance.model import Case
+from custody.compliance.people import RELEASE_VERB, case_bytes
+from custody.compliance.ports import Screening
+from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
 from custody.deposit_model import Deposit, Receipt
 from custody.deposits import advance_deposits, list_deposits
 from custody.inclusion import apply_step
@@ -20,13 +28,12 @@ from custody.model import AddressPurpose
 from custody.policy import ConfirmationPolicy
 from custody.receipts import advance_receipts, list_receipts
 from custody.reconciliation import reconcile_chain
-from custody.screening import Screen, nobody_blocked
 from kernel.clock import ManualClock
 from kernel.db import transact
 from ledger.posting import open_book
 from ledger.queries import list_accounts, list_open_holds
 from registry.changes import found
-from registry.testing import ENTITY, TOKEN, demo_founding
+from registry.testing import ENTITY, TOKEN, demo_founding, operator_keypair
 
 T = TypeVar("T")
 
@@ -47,7 +54,9 @@ class House:
         default_factory=lambda: ManualClock(datetime(2026, 1, 5, tzinfo=UTC))
     )
     policy: ConfirmationPolicy = field(default_factory=lambda: ConfirmationPolicy.uniform(3))
-    screen: Screen = nobody_blocked
+    screening: Screening = NOBODY_LISTED
+    travel_rule: TravelRule = NO_TRAVEL_RULE
+    proves: bool = False
     acme: str = ""
     birch: str = ""
     settlement: str = ""
@@ -146,17 +155,17 @@ class House:
         tip = await self.do(lambda conn: get_cursor(conn, "evm"))
         assert tip is not None
         finalized = await self.gateway.finalized_height()
-        deposits = await self.do(
-            lambda conn: advance_deposits(
-                conn,
-                "evm",
-                book=BOOK,
-                tip=tip,
-                finalized=finalized,
-                policy=self.policy,
-                now=self.now,
-                screen=self.screen,
-            )
+        deposits = await advance_deposits(
+            self.engine,
+            "evm",
+            book=BOOK,
+            tip=tip,
+            finalized=finalized,
+            policy=self.policy,
+            now=self.now,
+            screening=self.screening,
+            travel_rule=self.travel_rule,
+            gateway=self.gateway if self.proves else None,
         )
         receipts = await self.do(
             lambda conn: advance_receipts(
@@ -174,6 +183,19 @@ class House:
     async def catch_up(self) -> None:
         await self.follow()
         await self.advance()
+
+    async def case(self, subject_id: UUID) -> Case:
+        return await self.do(lambda conn: get_case(conn, subject_id))
+
+    async def release(self, subject_id: UUID, *by: str, reason: str = "fine") -> Case:
+        """Let go what compliance holds, as these operators (ben and cleo) say."""
+        payload = case_bytes(RELEASE_VERB, await self.case(subject_id), reason)
+        signatures = {code: operator_keypair(code).sign(payload) for code in by or ("ben", "cleo")}
+        return await self.do(
+            lambda conn: release(
+                conn, subject_id, signatures=signatures, reason=reason, book=BOOK, now=self.now
+            )
+        )
 
     # What the books say.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -21,13 +20,15 @@ from custody import deposits as verbs
 from custody import store
 from custody.allow_list import list_destinations
 from custody.attribution import attribution_bytes
+from custody.attributions import attribute as attribute_verb
+from custody.compliance.address_list import AddressList
+from custody.compliance.model import Answer, Question, Verdict
 from custody.deposit_model import DEPOSIT_STATES, RECEIPT_STATES, Deposit, DepositState
 from custody.errors import ClientsUncovered, NotPossible, UnknownRow
 from custody.model import AddressPurpose
 from custody.payout_model import Payout, PayoutRequest, PayoutState
 from custody.payouts import list_payouts, request_payout
 from custody.policy import ConfirmationPolicy, Requirement, Rule
-from custody.screening import BlockedSenders, Finding
 from custody.testing import allow, set_policy
 from kernel.db import constraint_name
 from kernel.errors import BadInput
@@ -314,18 +315,14 @@ async def test_nothing_is_credited_on_a_chain_that_is_halted(house: House) -> No
 
 
 async def test_people_credit_nothing_either_on_a_chain_that_is_halted(house: House) -> None:
-    house.screen = BlockedSenders(1, frozenset({STRANGER}))
+    house.screening = AddressList.blocking(1, {STRANGER})
     house.mine(house.pay(house.acme, ETHER), house.pay(house.hot, ETHER), empty_after=2)
     await house.catch_up()
     held, nobodys = sorted(await house.deposits(), key=lambda item: item.state)
     await house.do(lambda conn: halt(conn, "evm", by="ada", reason="look", now=house.now))
 
     with pytest.raises(ChainHalted):
-        await house.do(
-            lambda conn: verbs.release_deposit(
-                conn, held.id, by="ben", reason="fine", book=BOOK, now=house.now
-            )
-        )
+        await house.release(held.id)
     with pytest.raises(ChainHalted):
         await attribute(house, nobodys, "equity:capital")
     assert sorted(await house.states()) == ["held", "unattributed"]
@@ -340,30 +337,41 @@ async def test_a_tip_that_is_off_the_chain_confirms_nothing(house: House) -> Non
     await house.follow()
 
     with pytest.raises(NotPossible, match="not on evm any more"):
-        await house.do(
-            lambda conn: verbs.advance_deposits(
-                conn,
-                "evm",
-                book=BOOK,
-                tip=old,
-                finalized=0,
-                policy=house.policy,
-                now=house.now,
-            )
+        await verbs.advance_deposits(
+            house.engine,
+            "evm",
+            book=BOOK,
+            tip=old,
+            finalized=0,
+            policy=house.policy,
+            now=house.now,
         )
 
 
 # Screening.
 
 
-async def test_what_screening_finds_is_held_apart_and_released_by_a_person(house: House) -> None:
-    house.screen = BlockedSenders(4, frozenset({STRANGER.lower()}))
+class Talkative(AddressList):
+    """Screens with very many words."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    async def screen(self, questions: Sequence[Question]) -> Sequence[Answer]:
+        return [
+            Answer(Verdict.HIT, "!" * 900) if item.party == "acme" else Answer(Verdict.CLEAR)
+            for item in questions
+        ]
+
+
+async def test_what_screening_finds_is_held_apart_and_released_by_two(house: House) -> None:
+    house.screening = AddressList.blocking(4, {STRANGER.lower()}, "stolen")
     house.mine(house.pay(house.acme, ETHER), empty_after=2)
     await house.catch_up()
 
     (deposit,) = await house.deposits()
     assert deposit.state is DepositState.HELD
-    assert deposit.reason == f"sender {STRANGER} is on list version 4"
+    assert deposit.reason == f"{STRANGER} is on list version 4: stolen"
     assert await house.balances() == {
         "custody:client-pool ETH": (ETHER, 0),
         "client:acme:held ETH": (ETHER, 0),
@@ -371,14 +379,10 @@ async def test_what_screening_finds_is_held_apart_and_released_by_a_person(house
     told = await house.do(lambda conn: verbs.explain(conn, deposit.id))
     assert (told[-1].name, told[-1].reason) == (
         "DepositHeld",
-        f"sender {STRANGER} is on list version 4",
+        f"{STRANGER} is on list version 4: stolen",
     )
 
-    await house.do(
-        lambda conn: verbs.release_deposit(
-            conn, deposit.id, by="ben", reason="own exchange", book=BOOK, now=house.now
-        )
-    )
+    await house.release(deposit.id, reason="own exchange")
     assert await house.balances() == {
         "custody:client-pool ETH": (ETHER, 0),
         "client:acme ETH": (ETHER, 0),
@@ -386,38 +390,28 @@ async def test_what_screening_finds_is_held_apart_and_released_by_a_person(house
 
 
 async def test_a_finding_of_many_words_keeps_nobody_waiting(house: House) -> None:
-    house.screen = lambda deposit: Finding("!" * 900) if deposit.party == "acme" else None
+    house.screening = Talkative()
     house.mine(house.pay(house.acme, 1), house.pay(house.birch, 1), empty_after=2)
     await house.catch_up()
 
     assert sorted(await house.states()) == ["credited", "held"]
 
 
-async def test_only_an_approver_releases_and_only_what_is_held(house: House) -> None:
-    house.screen = BlockedSenders(1, frozenset({STRANGER}))
+async def test_two_deciders_release_and_only_what_is_held(house: House) -> None:
+    house.screening = AddressList.blocking(1, {STRANGER})
     house.mine(house.pay(house.acme, ETHER), house.pay(house.acme, 1, sender=OTHER), empty_after=2)
     await house.catch_up()
     by_state = {d.state: d.id for d in await house.deposits()}
 
     for deposit_id, by, reason, refusal in (
-        (by_state[DepositState.HELD], "dan", "fine", NotAuthorised),
-        (by_state[DepositState.HELD], "ben", " ", BadInput),
-        (by_state[DepositState.CREDITED], "ben", "fine", NotPossible),
-        (derive_id(house.now, "nothing"), "ben", "fine", UnknownRow),
+        (by_state[DepositState.HELD], ("ben",), "fine", NotAuthorised),
+        (by_state[DepositState.HELD], ("ben", "dan"), "fine", NotAuthorised),
+        (by_state[DepositState.HELD], ("ben", "cleo"), " ", BadInput),
+        (by_state[DepositState.CREDITED], ("ben", "cleo"), "fine", NotPossible),
+        (derive_id(house.now, "nothing"), ("ben", "cleo"), "fine", UnknownRow),
     ):
-
-        async def release(
-            conn: AsyncConnection,
-            deposit_id: UUID = deposit_id,
-            by: str = by,
-            reason: str = reason,
-        ) -> None:
-            await verbs.release_deposit(
-                conn, deposit_id, by=by, reason=reason, book=BOOK, now=house.now
-            )
-
         with pytest.raises(refusal):
-            await house.do(release)
+            await house.release(deposit_id, *by, reason=reason)
 
 
 # Reversal.
@@ -563,15 +557,11 @@ async def test_two_credits_of_one_client_reversed_together_name_one_shortfall(
 async def test_a_held_deposit_that_was_released_is_reversed_through_both_steps(
     house: House,
 ) -> None:
-    house.screen = BlockedSenders(1, frozenset({STRANGER}))
+    house.screening = AddressList.blocking(1, {STRANGER})
     house.mine(house.pay(house.acme, ETHER), empty_after=2)
     await house.catch_up()
     (deposit,) = await house.deposits()
-    await house.do(
-        lambda conn: verbs.release_deposit(
-            conn, deposit.id, by="ben", reason="fine", book=BOOK, now=house.now
-        )
-    )
+    await house.release(deposit.id)
 
     house.gateway.reorg(3, [[], [], [], []])
     await house.catch_up()
@@ -582,7 +572,7 @@ async def test_a_held_deposit_that_was_released_is_reversed_through_both_steps(
 
 async def test_dust_and_held_deposits_are_reversed_too(house: House) -> None:
     house.policy = ConfirmationPolicy(1, (Rule(Requirement(3)),), {"evm:ETH": 100})
-    house.screen = BlockedSenders(1, frozenset({STRANGER}))
+    house.screening = AddressList.blocking(1, {STRANGER})
     house.mine(house.pay(house.acme, ETHER), house.pay(house.acme, 99), empty_after=2)
     await house.catch_up()
     assert sorted(await house.states()) == ["dust", "held"]
@@ -614,7 +604,7 @@ async def test_a_frozen_client_does_not_stop_a_fact(house: House) -> None:
 
 
 async def test_what_compliance_froze_does_not_stop_a_reversal(house: House) -> None:
-    house.screen = BlockedSenders(1, frozenset({STRANGER}))
+    house.screening = AddressList.blocking(1, {STRANGER})
     house.mine(house.pay(house.acme, ETHER), empty_after=2)
     await house.catch_up()
     await freeze(house, "client:acme:held", "ETH")
@@ -643,7 +633,7 @@ async def attribute(
     payload = attribution_bytes(deposit, signed_credit or credit, reason)
     one, two = (operator_keypair(code).sign(payload) for code in signers or (first, second))
     return await house.do(
-        lambda conn: verbs.attribute(
+        lambda conn: attribute_verb(
             conn,
             deposit.id,
             credit=credit,
@@ -654,7 +644,6 @@ async def attribute(
             second_signature=two,
             book=BOOK,
             now=house.now,
-            screen=house.screen,
         )
     )
 
@@ -725,6 +714,7 @@ async def test_a_clients_money_must_lie_with_clients_coins(house: House) -> None
 
 
 async def test_the_houses_money_must_not_lie_with_clients_coins(house: House) -> None:
+    house.screening = AddressList.blocking(1, {STRANGER})
     pool = await house.assign("client-pool", AddressPurpose.HOT, None)
     house.mine(house.pay(pool, ETHER), empty_after=2)
     await house.catch_up()
@@ -732,10 +722,9 @@ async def test_the_houses_money_must_not_lie_with_clients_coins(house: House) ->
 
     with pytest.raises(NotPossible, match="holds clients' money"):
         await attribute(house, deposit, "equity:capital")
-    house.screen = BlockedSenders(1, frozenset({STRANGER}))
     with pytest.raises(NotPossible, match="screening"):
         await attribute(house, deposit, "client:acme")
-    house.screen = BlockedSenders(2, frozenset())
+    await house.release(deposit.id)
     await attribute(house, deposit, "client:acme")
     assert (await house.balances())["client:acme ETH"] == (ETHER, 0)
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from custody.deposit_model import Deposit, DepositKind, DepositState, SourceClass
 from custody.policy import ConfirmationPolicy, Requirement, Rule
-from custody.screening import BlockedSenders, Finding, nobody_blocked
 from kernel.errors import BadInput
 from kernel.ids import derive_id
 from kernel.money import Asset
@@ -170,11 +169,3 @@ def test_a_policy_that_is_not_clear_is_refused_by_name(text: str, message: str) 
 
 def test_the_same_for_everything() -> None:
     assert ConfirmationPolicy.uniform(4) == ConfirmationPolicy(1, (Rule(Requirement(4)),))
-
-
-def test_a_sender_on_the_list_is_found_however_it_is_spelled() -> None:
-    listed = BlockedSenders(9, frozenset({"0xaBC"}))
-
-    assert listed(DEPOSIT) == Finding("sender 0xABc is on list version 9")
-    assert listed(replace(DEPOSIT, sender="0xABd")) is None
-    assert nobody_blocked(DEPOSIT) is None

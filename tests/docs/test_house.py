@@ -7,8 +7,9 @@ import tomllib
 from pathlib import Path
 
 from app.workers.house_file import parse_house
+from custody.compliance.address_list import AddressList
+from custody.compliance.travel_rule import TravelRule
 from custody.policy import ConfirmationPolicy
-from custody.screening import BlockedSenders
 from registry.testing import USDT
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "house.md"
@@ -25,11 +26,13 @@ def test_the_house_file_on_the_page_is_a_house_file() -> None:
     house = parse_house(tomllib.loads(text), PAGE)
 
     assert [window.name for window in house.windows] == ["afternoon"]
-    assert house.blocked_senders == PAGE.parent / "blocked.json"
+    assert house.address_list == PAGE.parent / "addresses.json"
+    assert house.travel_rule == PAGE.parent / "travel-rule.json"
 
 
 def test_the_policy_and_the_list_on_the_page_can_be_read() -> None:
-    _, (_, policy), (_, blocked) = blocks()
+    _, (_, policy), (_, listed), (_, travel_rule) = blocks()
 
     assert ConfirmationPolicy.parse(policy, {"USDT": USDT}).version == 3
-    assert BlockedSenders.parse(blocked).version == 1
+    assert AddressList.parse(listed).number == 1
+    assert TravelRule.parse(travel_rule, {"USDT": USDT}).thresholds == {"USDT": 1_000_000_000}

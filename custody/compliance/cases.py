@@ -1,0 +1,104 @@
+"""What the rest of custody asks of compliance: may this go on?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody.compliance import store
+from custody.compliance.model import (
+    PASSED,
+    Case,
+    CaseState,
+    LegalHold,
+    LegalHoldState,
+    Opinion,
+    Subject,
+)
+from custody.errors import NotPossible
+from custody.payout_model import ClaimKind, Payout
+from kernel.events import DomainEvent, list_history
+
+get_case = store.get_case
+list_cases = store.list_cases
+list_opinions = store.list_opinions
+list_decisions = store.list_decisions
+list_legal_holds = store.list_legal_holds
+
+
+async def find_uncleared(conn: AsyncConnection, payouts: Sequence[Payout]) -> dict[UUID, str]:
+    """Return, for each of these payouts that compliance does not let go, why not.
+
+    Own transfers are nobody's business but ours. Everything else needs a case that was cleared or
+    released, no legal hold on its client, and a destination that nothing speaks against.
+    """
+    to_others = [item for item in payouts if item.parsed_claim.kind is not ClaimKind.OWN]
+    if not to_others:
+        return {}
+    cases = await store.find_cases(conn, Subject.PAYOUT, [item.id for item in to_others])
+    parties = {item.parsed_claim.name for item in to_others}
+    held = {
+        hold.party: hold
+        for hold in await store.list_legal_holds(conn, parties=parties, state=LegalHoldState.PLACED)
+    }
+    spoken = await store.find_held_destinations(
+        conn, {(item.chain, item.destination) for item in to_others}
+    )
+    return {
+        item.id: reason
+        for item in to_others
+        if (
+            reason := _refusal(
+                cases.get(item.id),
+                held.get(item.parsed_claim.name),
+                spoken.get((item.chain, item.destination)),
+            )
+        )
+    }
+
+
+async def require_cleared(conn: AsyncConnection, payout: Payout) -> None:
+    """Refuse unless compliance lets this payout go.
+
+    Raises:
+        NotPossible: says what it waits for.
+    """
+    reason = (await find_uncleared(conn, [payout])).get(payout.id)
+    if reason is not None:
+        raise NotPossible(
+            f"payout {payout.id} waits for compliance: {reason}",
+            remedy="Look at `causeway custody compliance queue`",
+        )
+
+
+async def find_legal_hold(conn: AsyncConnection, party: str) -> LegalHold | None:
+    """Return a legal hold on the client that stands."""
+    found = await store.list_legal_holds(conn, parties=[party], state=LegalHoldState.PLACED)
+    return found[0] if found else None
+
+
+async def list_history_of(conn: AsyncConnection, case: Case) -> list[DomainEvent]:
+    """Return the life of a case, oldest event first."""
+    return await list_history(conn, "compliance_case", case.id)
+
+
+async def last_opinion(conn: AsyncConnection, case: Case) -> Opinion | None:
+    """Return the newest answer about a case."""
+    opinions = await store.list_opinions(conn, case.id)
+    return opinions[-1] if opinions else None
+
+
+def _refusal(case: Case | None, hold: LegalHold | None, destination: Case | None) -> str:
+    if hold is not None:
+        return f"legal hold {hold.order} on {hold.party}"
+    if destination is not None:
+        return f"something speaks against the destination: {destination.reason}"
+    if case is None:
+        return "nobody has screened it yet"
+    if case.state in PASSED:
+        return ""
+    if case.state is CaseState.OPEN:
+        return case.reason or "whoever screens has not answered yet"
+    return f"it is {case.state}: {case.reason}"
