@@ -2,6 +2,7 @@
 
 - ``networks``: what tells one network's addresses from another's;
 - ``bech32``, ``scripts``, ``addresses``: an address becomes the script that it pays, and back;
+- ``derivation``: addresses and descriptors of an account key, as two libraries derive them;
 - ``transactions``: read strictly, written again byte for byte; ids and sizes come from the bytes;
 - ``digests``: what a signature of a version 0 witness program signs;
 - ``fees``, ``selection``: what weight costs, what is too small to be worth it, which coins pay.

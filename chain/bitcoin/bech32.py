@@ -22,7 +22,20 @@ PROGRAM_0_BYTES: Final = frozenset({20, 32})
 """Version 0 is defined: a hash of a key or of a script (BIP 141)."""
 
 _VALUES: Final = {letter: value for value, letter in enumerate(LETTERS)}
-_GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+
+
+def _shifted_out(top: int) -> int:
+    """Return what the five bits that leave the remainder add to it (BIP 173, ``GEN``)."""
+    generator = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+    added = 0
+    for place, part in enumerate(generator):
+        if top >> place & 1:
+            added ^= part
+    return added
+
+
+_ADDED: Final = tuple(_shifted_out(top) for top in range(32))
+"""For every five bits, once: an address takes some forty steps."""
 
 
 class Checksum(IntEnum):
@@ -126,11 +139,7 @@ def _polymod(values: Iterable[int]) -> int:
     """Return the remainder of the code's polynomial division (BIP 173, "Checksum")."""
     remainder = 1
     for value in values:
-        top = remainder >> 25
-        remainder = (remainder & 0x1FFFFFF) << 5 ^ value
-        for place, generator in enumerate(_GENERATOR):
-            if top >> place & 1:
-                remainder ^= generator
+        remainder = (remainder & 0x1FFFFFF) << 5 ^ value ^ _ADDED[remainder >> 25]
     return remainder
 
 
