@@ -118,13 +118,7 @@ async def open_again(
         Refused: not two different people, one may not, or a signature is not theirs or not of this.
     """
     _require_reason(reason)
-    statement = _in_force().where(
-        freeze_table.c.kind == scope.kind, freeze_table.c.name == scope.name
-    )
-    row = (await conn.execute(statement.with_for_update())).one_or_none()
-    if row is None:
-        raise NotPossible(f"{scope} is not frozen")
-    found = _to_freeze(row)
+    found = await get_closed(conn, scope, lock=True)
     await _require_openers(conn, found, signatures, reason)
     FREEZE_STATES.require(found.state, FreezeState.OPEN)
     signed = {code: signature.hex() for code, signature in sorted(signatures.items())}
@@ -138,6 +132,21 @@ async def open_again(
     opened = await get_freeze(conn, found.id)
     await record(conn, [_event(opened, 2, "FreezeOpened", " and ".join(signed), reason, now)])
     return opened
+
+
+async def get_closed(conn: AsyncConnection, scope: Scope, *, lock: bool = False) -> Freeze:
+    """Return the freeze of exactly this scope that is in force.
+
+    Raises:
+        NotPossible: it is not frozen.
+    """
+    statement = _in_force().where(
+        freeze_table.c.kind == scope.kind, freeze_table.c.name == scope.name
+    )
+    row = (await conn.execute(statement.with_for_update() if lock else statement)).one_or_none()
+    if row is None:
+        raise NotPossible(f"{scope} is not frozen")
+    return _to_freeze(row)
 
 
 async def find_freeze(

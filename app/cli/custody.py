@@ -7,7 +7,14 @@ from uuid import UUID
 
 import typer
 
-from app.cli import custody_keys, custody_payouts, custody_rescue, custody_rules
+from app.cli import (
+    custody_freezes,
+    custody_keys,
+    custody_payouts,
+    custody_policy,
+    custody_rescue,
+    custody_rules,
+)
 from app.cli.common import (
     BOOK_DEFAULT,
     CHAIN_DEFAULT,
@@ -42,7 +49,8 @@ address = typer.Typer(help="Addresses of our wallets.", no_args_is_help=True)
 app.add_typer(address, name="address")
 app.add_typer(custody_keys.keys, name="keys")
 app.add_typer(custody_rules.destinations, name="destinations")
-app.add_typer(custody_rules.policy, name="policy")
+app.add_typer(custody_policy.policy, name="policy")
+custody_freezes.register(app)
 custody_payouts.register(app)
 custody_rescue.register(app)
 

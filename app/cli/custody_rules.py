@@ -1,10 +1,8 @@
-"""``causeway custody destinations`` and ``policy``: the rules that two people make."""
+"""``causeway custody destinations``: where coins may go, as two people make it."""
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -12,31 +10,30 @@ import typer
 
 from app.cli.common import (
     CHAIN_DEFAULT,
-    Amount,
     AsJson,
     Chain,
-    Money,
     Reason,
     clock,
+    node_url,
+    on_database,
+    one_of,
     read,
+    run,
     show,
     show_one,
     write,
 )
 from app.cli.operators import As, Key, credentials
 from kernel.clock import iso
-from kernel.errors import BadInput
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from custody.payout_model import AllowedDestination, ApprovalPolicy, PolicyRule
+    from custody.payout_model import AllowedDestination
 
 destinations = typer.Typer(help="Where coins may go, by party.", no_args_is_help=True)
-policy = typer.Typer(help="How many people approve a payout.", no_args_is_help=True)
 
 DestinationId = Annotated[UUID, typer.Argument(metavar="DESTINATION", help="Its id.")]
-ANY = "*"
 
 
 @destinations.command("list")
@@ -57,7 +54,7 @@ def destinations_list(
 
     rows = [_destination(item) for item in read(work)]
     columns = (
-        *("id", "state", "party", "chain", "address", "label"),
+        *("id", "state", "party", "chain", "address", "kind", "label"),
         *("proposed_by", "approved_by", "usable_from"),
     )
     show("Destinations", columns, [tuple(row.values()) for row in rows], as_json=as_json)
@@ -72,12 +69,19 @@ def destinations_propose(
     cooling_off: Annotated[
         int, typer.Option("--cooling-off", min=0, help="Hours from approval to first use.")
     ] = 0,
+    kind: Annotated[str, typer.Option(help="eoa (an account with a key) or contract.")] = "eoa",
+    similar: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--similar-to", help="A known address that looks like it, and that you compared."
+        ),
+    ] = None,
     chain: Chain = CHAIN_DEFAULT,
     as_: As,
     key: Key,
     as_json: AsJson = False,
 ) -> None:
-    """Propose that a party's coins may go to an address; a second operator has to approve it.
+    """Propose that a party's coins may go to an address: your key signs it; a second one approves.
 
     Example: `causeway custody destinations propose acme 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --as dan
     --key dan.key`
@@ -85,19 +89,24 @@ def destinations_propose(
     who = credentials(as_, key)
 
     async def work(conn: AsyncConnection) -> AllowedDestination:
-        from custody.allow_list import propose_destination
+        from custody.allow_list import destination_bytes, draft_destination, propose_destination
+        from custody.payout_model import DestinationKind
 
         me = await who.person(conn)
-        return await propose_destination(
-            conn,
-            party=party,
-            chain=chain,
-            address=to,
-            label=label,
-            by=me.code,
-            now=clock().now(),
-            cooling_off=timedelta(hours=cooling_off),
-        )
+        given: dict[str, Any] = {
+            "party": party,
+            "chain": chain,
+            "address": to,
+            "label": label,
+            "by": me.code,
+            "now": clock().now(),
+            "cooling_off": timedelta(hours=cooling_off),
+            "kind": one_of(DestinationKind, kind, "kind of destination"),
+            "acknowledged": similar or [],
+        }
+        draft = await draft_destination(conn, **given)
+        signature = me.sign(destination_bytes(draft))
+        return await propose_destination(conn, signature=signature, **given)
 
     show_one("Destination", _destination(write(work)), as_json=as_json)
 
@@ -162,166 +171,60 @@ def destinations_revoke(
     who = credentials(as_, key)
 
     async def work(conn: AsyncConnection) -> AllowedDestination:
-        from custody.allow_list import revoke_destination
+        from custody.allow_list import revocation_bytes, revoke_destination
 
         me = await who.person(conn)
         return await revoke_destination(
-            conn, destination_id, by=me.code, reason=reason, now=clock().now()
+            conn,
+            destination_id,
+            by=me.code,
+            signature=me.sign(revocation_bytes(destination_id)),
+            reason=reason,
+            now=clock().now(),
         )
 
     show_one("Destination", _destination(write(work)), as_json=as_json)
 
 
-@policy.command("show")
-def policy_show(
+@destinations.command("prove")
+def destinations_prove(
+    destination_id: DestinationId,
     *,
-    version: Annotated[int | None, typer.Option(help="This one; else the one in force.")] = None,
+    transaction: Annotated[
+        str | None,
+        typer.Option("--tx", help="In which the contract has paid one of our addresses."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the approval policy: the first rule that matches decides, and none means no.
+    """Ask the node what is at a proposed destination, and record what a contract has sent back.
 
-    Example: `causeway custody policy show`
+    Needs CAUSEWAY_EVM_URL. A contract is approved only when both are recorded.
+
+    Example: `causeway custody destinations prove 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80`
     """
 
-    async def work(conn: AsyncConnection) -> tuple[ApprovalPolicy, Money]:
-        from custody.payout_control import get_active_policy, get_policy
+    async def work(engine: AsyncEngine) -> AllowedDestination:
+        from chain.evm.gateway import EvmGateway
+        from custody.allow_list import get_destination, record_code, record_return
+        from kernel.db import transact
+        from registry.queries import get_chain
 
-        found = (
-            await get_active_policy(conn) if version is None else await get_policy(conn, version)
+        found = await transact(engine, lambda conn: get_destination(conn, destination_id))
+        network = (await transact(engine, lambda conn: get_chain(conn, found.chain))).network_id
+        async with EvmGateway(node_url(), chain=found.chain, network_id=network) as gateway:
+            await gateway.chain_id()
+            code = await gateway.code_at(found.address)
+        now = clock().now()
+        proved = await transact(
+            engine, lambda conn: record_code(conn, destination_id, code, now=now)
         )
-        return found, await Money.load(conn)
-
-    found, money = read(work)
-    columns = ("rule", "claim", "asset", "up_to", "approvals")
-    rows = [(str(number), *_rule(rule, money)) for number, rule in enumerate(found.rules, start=1)]
-    title = f"Approval policy {found.version}, {found.state}, proposed by {found.proposed_by}"
-    show(title, columns, rows, as_json=as_json, right=("up_to", "approvals"))
-
-
-@policy.command("explain")
-def policy_explain(
-    amount: Annotated[str, typer.Argument(help='Decimal and asset: "1.5 ETH".')],
-    *,
-    claim: Annotated[
-        str, typer.Option(help="At whose expense: client:ID, payable:PARTY:netted, own:WALLET.")
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Say which rule of the approval policy would decide about a payout, and what it asks.
-
-    Example: `causeway custody policy explain "25 ETH" --claim client:acme`
-    """
-    from custody.payout_model import Claim
-
-    asked, parsed = Amount.parse(amount), Claim.parse(claim)
-
-    async def work(conn: AsyncConnection) -> dict[str, str]:
-        from custody.payout_control import get_active_policy
-        from custody.payout_policy import approvals_required, find_rule
-
-        found, money = await get_active_policy(conn), await Money.load(conn)
-        units = money.units(asked)
-        needed = approvals_required(found, parsed, asked.asset, units)
-        rule = find_rule(found, parsed, asked.asset, units)
-        assert rule is not None, "approvals_required refuses where no rule matches"
-        names = ("claim", "asset", "up_to", "approvals")
-        return {
-            "policy": str(found.version),
-            "rule": str(found.rules.index(rule) + 1),
-            **dict(zip(names, _rule(rule, money), strict=True)),
-            "approvals": str(needed),
-        }
-
-    show_one(f"{amount} at the expense of {claim}", read(work), as_json=as_json)
-
-
-@policy.command("propose")
-def policy_propose(file: Path, *, as_: As, key: Key, as_json: AsJson = False) -> None:
-    """Propose an approval policy: a JSON list of rules with claim, asset, amount_max, approvals.
-
-    Example: `causeway custody policy propose policy.json --as ada --key ada.key`
-    """
-    who = credentials(as_, key)
-    document = read_rules(file)
-
-    async def work(conn: AsyncConnection) -> dict[str, str]:
-        from custody.payout_control import propose_policy
-
-        rules = await _parse_rules(conn, document)
-        me = await who.person(conn)
-        return _policy(await propose_policy(conn, rules, by=me.code, now=clock().now()))
-
-    show_one("Approval policy", write(work), as_json=as_json)
-
-
-@policy.command("approve")
-def policy_approve(version: int, *, as_: As, key: Key, as_json: AsJson = False) -> None:
-    """Put a proposed approval policy in force: your key signs its rules.
-
-    Example: `causeway custody policy approve 2 --as ben --key ben.key`
-    """
-    who = credentials(as_, key)
-
-    async def work(conn: AsyncConnection) -> dict[str, str]:
-        from custody.payout_control import approve_policy, get_policy, policy_bytes
-
-        me = await who.person(conn)
-        signature = me.sign(policy_bytes(await get_policy(conn, version)))
-        return _policy(
-            await approve_policy(conn, version, by=me.code, signature=signature, now=clock().now())
+        if transaction is None:
+            return proved
+        return await transact(
+            engine, lambda conn: record_return(conn, destination_id, transaction, now=now)
         )
 
-    show_one("Approval policy", write(work), as_json=as_json)
-
-
-def read_rules(path: Path) -> list[dict[str, Any]]:
-    """Read the rules of an approval policy from a JSON file.
-
-    Raises:
-        BadInput: not a JSON list of objects with the known fields.
-    """
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"the rules cannot be read: {error}", where=str(path)) from error
-    fields = {"claim", "asset", "amount_max", "approvals"}
-    if not isinstance(document, list) or not all(
-        isinstance(rule, dict) and rule.keys() <= fields for rule in document
-    ):
-        raise BadInput(
-            "the rules are not a list of objects",
-            where=str(path),
-            remedy=f"Known fields are {', '.join(sorted(fields))}",
-        )
-    return document
-
-
-async def _parse_rules(
-    conn: AsyncConnection, document: list[dict[str, Any]]
-) -> tuple[PolicyRule, ...]:
-    from custody.payout_model import PolicyRule
-
-    money = await Money.load(conn)
-    rules = []
-    for number, rule in enumerate(document, start=1):
-        limit, approvals = rule.get("amount_max"), rule.get("approvals", 1)
-        asset = str(rule.get("asset", ANY))
-        if not isinstance(approvals, int) or isinstance(approvals, bool):
-            raise BadInput(f"the approvals of rule {number} are not a whole number")
-        if limit is not None and (asset == ANY or not isinstance(limit, str)):
-            raise BadInput(
-                f"rule {number} has an amount_max without its asset, or not as text",
-                remedy='Write {"asset": "ETH", "amount_max": "10"}',
-            )
-        rules.append(
-            PolicyRule(
-                claim=str(rule.get("claim", ANY)),
-                asset=asset,
-                amount_max=None if limit is None else money.asset(asset).parse(limit),
-                approvals=approvals,
-            )
-        )
-    return tuple(rules)
+    show_one("Destination", _destination(run(lambda: on_database(work))), as_json=as_json)
 
 
 def _destination(item: AllowedDestination) -> dict[str, str]:
@@ -331,27 +234,9 @@ def _destination(item: AllowedDestination) -> dict[str, str]:
         "party": item.party,
         "chain": item.chain,
         "address": item.address,
+        "kind": str(item.kind),
         "label": item.label,
         "proposed_by": item.proposed_by,
         "approved_by": item.approved_by or "",
         "usable_from": "" if item.usable_from is None else iso(item.usable_from),
-    }
-
-
-def _rule(rule: PolicyRule, money: Money) -> tuple[str, str, str, str]:
-    limit = "any"
-    if rule.amount_max is not None:
-        known = rule.asset != ANY
-        units = rule.amount_max
-        limit = money.text(units, rule.asset) if known else f"{units} smallest units"
-    return rule.claim, rule.asset, limit, str(rule.approvals)
-
-
-def _policy(item: ApprovalPolicy) -> dict[str, str]:
-    return {
-        "version": str(item.version),
-        "state": str(item.state),
-        "rules": str(len(item.rules)),
-        "proposed_by": item.proposed_by,
-        "approved_by": item.approved_by or "",
     }
