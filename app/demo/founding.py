@@ -10,10 +10,11 @@ from app.workers.watcher import Watcher
 from chain.evm.gateway import EvmGateway
 from chain.model import FollowPolicy
 from custody.attribution import attribution_bytes
+from custody.attributions import attribute
 from custody.compliance.address_list import AddressList
 from custody.control_messages import AssetRule
 from custody.deposit_model import Deposit, DepositState
-from custody.deposits import attribute, list_deposits
+from custody.deposits import list_deposits
 from custody.model import AddressPurpose
 from custody.payout_control import approve_policy, draft_policy, policy_bytes, propose_policy
 from custody.payout_model import PayoutRequest
