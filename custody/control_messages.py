@@ -41,6 +41,8 @@ class ControlKind(StrEnum):
     DESTINATION_REVOKE = "destination.revoke"
     FREEZE = "freeze"
     THAW = "thaw"
+    KEY_RETIRE = "key.retire"
+    """Keys sign no more than moves to the keys that replace them, for ever."""
     PAYOUT_DEAD = "payout.dead"
     """The nonce of a signed payout was spent by another transaction: it may get a new one."""
 
@@ -54,6 +56,7 @@ VERBS: Final[Mapping[ControlKind, str]] = {
     ControlKind.DESTINATION_REVOKE: "destination.revoke",
     ControlKind.FREEZE: "freeze.close",
     ControlKind.THAW: "freeze.open",
+    ControlKind.KEY_RETIRE: "key.retire",
     ControlKind.PAYOUT_DEAD: "payout.dead",
 }
 """What stands as the verb in the signed bytes of each kind."""
@@ -209,6 +212,18 @@ class WalletPinned(Body, frozen=True, kw_only=True):
     chain: str
     account_path: str
     ended: bool = False
+
+
+class KeyRetired(Body, frozen=True, kw_only=True):
+    """The keys at and below *path* sign only moves to keys at and below *successor*, for ever.
+
+    Attributes:
+        path, successor: accounts (``m/44'/60'/0'``), or labels of a token's keys.
+    """
+
+    path: str
+    successor: str
+    reason: str
 
 
 class PayoutDead(Body, frozen=True, kw_only=True):

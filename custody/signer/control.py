@@ -24,6 +24,7 @@ from custody.control_messages import (
     DestinationAllowed,
     DestinationRevoked,
     Frozen,
+    KeyRetired,
     LimitsInForce,
     OperatorsInForce,
     PayoutDead,
@@ -34,6 +35,7 @@ from custody.control_messages import (
     read_body,
 )
 from custody.signer.errors import SignerRefused
+from custody.signer.retirement import check_retirement
 from custody.signer.rules import Rules, check_limits, check_operators
 from kernel.clock import to_unix_ms
 from kernel.errors import BadInput, CausewayError
@@ -49,10 +51,17 @@ BODIES: Final[Mapping[ControlKind, type[Body]]] = {
     ControlKind.DESTINATION_REVOKE: DestinationRevoked,
     ControlKind.FREEZE: Frozen,
     ControlKind.THAW: Thawed,
+    ControlKind.KEY_RETIRE: KeyRetired,
     ControlKind.PAYOUT_DEAD: PayoutDead,
 }
 ADMINISTRATIVE: Final = frozenset(
-    {ControlKind.OPERATORS, ControlKind.LIMITS, ControlKind.POLICY, ControlKind.WALLET}
+    {
+        ControlKind.OPERATORS,
+        ControlKind.LIMITS,
+        ControlKind.POLICY,
+        ControlKind.WALLET,
+        ControlKind.KEY_RETIRE,
+    }
 )
 COOLING_OFF_S_MAX: Final = 366 * 86_400
 FREEZES_MAX: Final = 1_000
@@ -85,6 +94,8 @@ class InForce:
     revoked: set[UUID] = field(default_factory=set)
     freezes: dict[UUID, Frozen] = field(default_factory=dict)
     thawed: set[UUID] = field(default_factory=set)
+    retired: dict[str, str] = field(default_factory=dict)
+    """The paths of retired keys, and of the keys that replace them."""
     messages: dict[str, int] = field(default_factory=dict)
     """Record numbers of the messages taken, by their digests."""
 
@@ -177,6 +188,10 @@ def _freeze(state: InForce, body: Any, _: int) -> None:
 def _thaw(state: InForce, body: Any, _: int) -> None:
     state.thawed.add(body.id)
     state.freezes.pop(body.id, None)
+
+
+def _retire(state: InForce, body: Any, _: int) -> None:
+    state.retired[body.path] = body.successor
 
 
 def _allow(state: InForce, body: Any, at_ms: int) -> None:
@@ -284,6 +299,10 @@ def _check_thaw(state: InForce, body: Any) -> None:
         raise SignerRefused(f"freeze {body.id} is open already")
 
 
+def _check_retire(state: InForce, body: Any) -> None:
+    check_retirement(state.retired, body.path, body.successor)
+
+
 def _check_dead(_: InForce, body: Any) -> None:
     parse_address(body.sender)
     digits = body.spent_by.removeprefix("0x")
@@ -306,6 +325,7 @@ _CHECKS: Final[Mapping[ControlKind, Callable[[InForce, Any], None]]] = {
     ControlKind.DESTINATION_REVOKE: _check_revoke,
     ControlKind.FREEZE: _check_freeze,
     ControlKind.THAW: _check_thaw,
+    ControlKind.KEY_RETIRE: _check_retire,
     ControlKind.PAYOUT_DEAD: _check_dead,
 }
 
@@ -318,5 +338,6 @@ _CHANGES: Final[Mapping[ControlKind, Callable[[InForce, Any, int], None]]] = {
     ControlKind.DESTINATION_REVOKE: _revoke,
     ControlKind.FREEZE: _freeze,
     ControlKind.THAW: _thaw,
+    ControlKind.KEY_RETIRE: _retire,
 }
 """A dead payout changes the memory of what was signed, not what is in force."""

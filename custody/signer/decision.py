@@ -17,6 +17,7 @@ from custody.control_messages import AssetRule, OperatorsInForce, ScopeKind
 from custody.signer.approvals import Approvals
 from custody.signer.control import InForce
 from custody.signer.errors import SignerPostponed, SignerRefused
+from custody.signer.retirement import check_retired
 from custody.signer.windows import Spent, Windows, asset_key
 from custody.signer.wire import Intent, read_amount
 
@@ -67,6 +68,7 @@ def check_request(
     check_bytes(intent, tx)
     if address_of(intent.key_path) != intent.sender:
         raise SignerRefused(f"the key at {intent.key_path} is not that of {intent.sender}")
+    check_retired(state.retired, intent, is_first=fee_before is None)
     check_open(state, intent)
     check_fee(state, windows, intent, tx, fee_before=fee_before, now_ms=now_ms)
     rule = find_rule(state, intent)

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shamir_mnemonic import (  # type: ignore[import-untyped]  it ships no types
+from shamir_mnemonic import (  # type: ignore[import-untyped]  # it ships no types
     MnemonicError,
     combine_mnemonics,
     generate_mnemonics,
 )
-from shamir_mnemonic.share import Share  # type: ignore[import-untyped]  it ships no types
+from shamir_mnemonic.share import Share  # type: ignore[import-untyped]  # it ships no types
 
 from kernel.errors import BadInput, Refused
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import combinations, count
 
 import pytest
-from shamir_mnemonic import combine_mnemonics  # type: ignore[import-untyped]  it ships no types
+from shamir_mnemonic import combine_mnemonics  # type: ignore[import-untyped]  # it ships no types
 
 from custody.signer import slip39
 from custody.signer.entropy import DICE, HEX, check_brought, make_seed
@@ -32,12 +32,14 @@ def test_any_three_of_five_people_get_the_seed_back_and_no_two_do() -> None:
 
     assert [share.holder for share in shares] == FIVE
     assert {len(share.words.split()) for share in shares} == {slip39.WORDS}
-    for chosen in combinations(shares, 3):
-        assert combine(share.words for share in chosen) == SEED
-    for size in (0, 1, 2, 4):
+    for size in range(5):
         for chosen in combinations(shares, size):
+            words = [share.words for share in chosen]
+            if size == 3:
+                assert combine(words) == SEED
+                continue
             with pytest.raises(BadInput, match="do not belong together"):
-                combine(share.words for share in chosen)
+                combine(words)
 
 
 def test_two_of_three_groups_get_the_seed_back() -> None:
