@@ -1,7 +1,8 @@
 """What may stop a payout between its approval and its first broadcast, asked anew at each step.
 
 What was true when it was requested may not be any more: something is frozen, its destination is
-revoked, the wallet is above its cap or lacks coins. Then it waits, and says why.
+revoked, compliance has not let it go, the wallet is above its cap or lacks coins. Then it waits, and
+says why.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from custody.compliance.cases import find_uncleared
 from custody.freeze_model import find_match
 from custody.freezes import load_freezes, refusal
 from custody.payout_model import ClaimKind, ControlState, Payout
@@ -46,6 +48,7 @@ async def find_stopped(
     """Return which payouts may not get a nonce or a signature now, and why."""
     found = await _find_disallowed(conn, payouts, now)
     found |= await _find_wallet_stops(conn, payouts)
+    found |= await find_uncleared(conn, payouts)
     return found | await find_frozen(conn, payouts)
 
 

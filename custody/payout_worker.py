@@ -9,6 +9,7 @@ signer gives the same bytes for the same request and a node knows a transaction 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,6 +22,10 @@ from chain.follow import require_running
 from chain.ports import ChainGateway
 from custody import payout_rows as rows
 from custody import payout_store as store
+from custody.compliance.address_list import NOBODY_LISTED
+from custody.compliance.ports import Screening
+from custody.compliance.screening import screen_payouts
+from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
 from custody.evm_rail import EvmRail
 from custody.nonces import Alarm
 from custody.payout_allocate import allocate
@@ -35,7 +40,7 @@ from custody.payout_tables import payout as payout_table
 from custody.ports import PayoutSigner
 from kernel.clock import Clock
 from kernel.db import transact
-from kernel.errors import CausewayError, StaleFence
+from kernel.errors import CausewayError, OutsideUnavailable, StaleFence
 from kernel.leases import claim
 
 LEASE: Final = timedelta(seconds=60)
@@ -78,6 +83,8 @@ async def advance_payouts(
     limit: int = CLAIM_MAX,
     bump: BumpPolicy | None = None,
     rail: EvmRail | None = None,
+    screening: Screening = NOBODY_LISTED,
+    travel_rule: TravelRule = NO_TRAVEL_RULE,
 ) -> WorkReport:
     """Take every payout that is due as far as it goes now; return what was done.
 
@@ -94,12 +101,18 @@ async def advance_payouts(
         limit: payouts claimed at once, at most `CLAIM_MAX`.
         bump: when more is offered for a block; None: the default rule.
         rail: what is remembered between calls; None: nothing is.
+        screening: asked about every payout to others before it gets a nonce.
+        travel_rule: from which amounts on a record of both sides is needed before.
 
     Raises:
         ChainHalted: nothing is sent on a chain that is halted.
     """
     bench = Bench(engine, rail or EvmRail(gateway), signer, clock, bump or BumpPolicy())
     report = WorkReport()
+    # Who screens may be away: what has no answer waits, and what has one goes on.
+    with contextlib.suppress(OutsideUnavailable):
+        now = clock.now()
+        await screen_payouts(engine, screening, chain, now=now, travel_rule=travel_rule)
 
     async def claim_due(conn: AsyncConnection) -> list[Payout]:
         await require_running(conn, chain)

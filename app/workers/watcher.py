@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chain.agreement import agreed_tip
 from chain.follow import follow
 from chain.model import Block, ChainStep, FollowPolicy, FollowReport, FollowState, WatchList
 from chain.ports import ChainGateway
@@ -38,9 +39,14 @@ log: Final = structlog.get_logger(HOLDER)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn did."""
+    """What one turn did.
+
+    Attributes:
+        tip: the block that was confirmed against; None where too few providers have one of ours.
+    """
 
     followed: FollowReport
+    tip: Block | None = None
     deposits: list[Deposit] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     payouts: list[Payout] = field(default_factory=list)
@@ -70,11 +76,8 @@ class Watcher:
         followed = await self.follow()
         if followed.state is FollowState.HALTED or followed.cursor is None:
             return Turn(followed)
-        tip, finalized = followed.cursor, await self.gateway.finalized_height()
         await self._pool()
-        deposits = await self._deposits(tip, finalized)
-        receipts = await transact(self.engine, lambda c: self._receipts(c, tip, finalized))
-        payouts = await transact(self.engine, lambda c: self._payouts(c, tip, finalized))
+        turn = await self._confirm(Turn(followed), followed.cursor)
         await self._tell_signer()
         work = await advance_payouts(
             self.engine,
@@ -84,8 +87,25 @@ class Watcher:
             book=self.book,
             holder=self.holder,
             clock=self.clock,
+            screening=self.screening,
+            travel_rule=self.travel_rule,
         )
-        return Turn(followed, deposits, receipts, payouts, work)
+        return replace(turn, work=work)
+
+    async def _confirm(self, turn: Turn, cursor: Block) -> Turn:
+        """Credit and confirm what is deep enough below the highest block that providers agree on."""
+        now = self.clock.now()
+        tip = await agreed_tip(self.engine, self.gateway, self.chain, cursor, now)
+        if tip is None:
+            return turn
+        finalized = await self.gateway.finalized_height()
+        return replace(
+            turn,
+            tip=tip,
+            deposits=await self._deposits(tip, finalized),
+            receipts=await transact(self.engine, lambda c: self._receipts(c, tip, finalized)),
+            payouts=await transact(self.engine, lambda c: self._payouts(c, tip, finalized)),
+        )
 
     async def follow(self) -> FollowReport:
         """Follow the chain to the node's head and nothing else."""
