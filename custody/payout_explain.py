@@ -1,4 +1,4 @@
-"""The life of a payout as one time line: events, postings, approvals, attempts."""
+"""The life of a payout as one time line: events, postings, approvals, attempts, and what stops it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import payout_store as store
+from custody.errors import UnknownRow
+from custody.freeze_model import Freeze, find_match
+from custody.freezes import load_freezes
 from custody.payout_events import ATTEMPT, PAYOUT
 from custody.payout_model import Approval, Attempt, Payout
+from custody.policy_model import Decision
+from custody.policy_review import PastDecision, explain_past
 from kernel.events import DomainEvent, list_history
 from ledger.model import JournalTransfer
 from ledger.queries import list_transfers
@@ -33,13 +38,22 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class PayoutStory:
-    """A payout with everything that belongs to it."""
+    """A payout with everything that belongs to it.
+
+    Attributes:
+        decision: what the policy said when it was requested; None where it only fills a gap.
+        worked_out: the same, worked out again rule by rule from the facts of that time.
+        frozen: a freeze that stops it now.
+    """
 
     payout: Payout
     attempts: tuple[Attempt, ...]
     approvals: tuple[Approval, ...]
     postings: tuple[JournalTransfer, ...]
     timeline: tuple[Moment, ...]
+    decision: PastDecision | None
+    worked_out: Decision | None
+    frozen: Freeze | None
 
 
 async def explain(conn: AsyncConnection, payout_id: UUID) -> PayoutStory:
@@ -63,13 +77,32 @@ async def explain(conn: AsyncConnection, payout_id: UUID) -> PayoutStory:
         for item in approvals
     ]
     moments += [_posting(item) for item in postings]
+    decision, worked_out = await _decision(conn, payout_id)
     return PayoutStory(
         payout=payout,
         attempts=tuple(attempts),
         approvals=tuple(approvals),
         postings=tuple(postings),
         timeline=tuple(sorted(moments, key=lambda moment: moment.at)),
+        decision=decision,
+        worked_out=worked_out,
+        frozen=find_match(
+            await load_freezes(conn),
+            chain=payout.chain,
+            asset=payout.asset,
+            wallet=payout.source_wallet,
+            client=payout.party or "",
+        ),
     )
+
+
+async def _decision(
+    conn: AsyncConnection, payout_id: UUID
+) -> tuple[PastDecision | None, Decision | None]:
+    try:
+        return await explain_past(conn, payout_id)
+    except UnknownRow:
+        return None, None
 
 
 def _event(event: DomainEvent) -> Moment:

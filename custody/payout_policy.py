@@ -55,12 +55,16 @@ def decide(policy: ApprovalPolicy, facts: RequestFacts) -> Decision:
 
 def find_missed(rule: PolicyRule, document: PolicyDocument, facts: RequestFacts) -> Iterator[str]:
     """Yield the names of the rule's fields that the request does not meet."""
-    yield from _find_unlike(rule, document, facts)
-    if rule.amount_max is not None:
-        window = _window_of_rule(rule, facts)
-        before = 0 if window is None else facts.reserved[window]
-        if before + facts.amount > rule.amount_max:
-            yield "amount_max"
+    unlike = tuple(_find_unlike(rule, document, facts))
+    yield from unlike
+    if rule.amount_max is None:
+        return
+    window = _window_of_rule(rule, facts)
+    if window is not None and unlike:
+        return  # nothing was added up for a rule that cannot match
+    before = 0 if window is None else facts.reserved[window]
+    if before + facts.amount > rule.amount_max:
+        yield "amount_max"
 
 
 def find_windows(document: PolicyDocument, facts: RequestFacts) -> set[Window]:
@@ -101,12 +105,14 @@ def with_block_all(document: PolicyDocument) -> PolicyDocument:
     """Return the document ending with the rule that blocks everything.
 
     Raises:
-        BadInput: it stands before others, which could then never match.
+        BadInput: it stands before others, which could then never match; or there is no rule.
     """
     rules = document.rules
+    if not rules:
+        raise BadInput("a policy without a rule", remedy="Write the one that blocks everything")
     if any(_blocks_all(rule) for rule in rules[:-1]):
         raise BadInput("the rule that blocks everything is the last one", remedy="Put it last")
-    if rules and _blocks_all(rules[-1]):
+    if _blocks_all(rules[-1]):
         return replace(document, rules=(*rules[:-1], BLOCK_ALL))
     return replace(document, rules=(*rules, BLOCK_ALL))
 

@@ -76,7 +76,12 @@ def _payout(story: PayoutStory, money: Money) -> Story:
     ]
     return Story(
         f"Payout {payout.id}",
-        {"kind": "payout", **payout_facts(payout, money), "sender": payout.sender},
+        {
+            "kind": "payout",
+            **payout_facts(payout, money),
+            "sender": payout.sender,
+            **_decision_facts(story),
+        },
         [*told, *postings(story.postings, money)],
         {
             "approvals": Section(
@@ -99,6 +104,21 @@ def _payout(story: PayoutStory, money: Money) -> Story:
             ),
         },
     )
+
+
+def _decision_facts(story: PayoutStory) -> dict[str, str]:
+    """Return which rule decided, what it asked for, and what stops the payout now."""
+    frozen = "" if story.frozen is None else f"{story.frozen.scope}: {story.frozen.closed_reason}"
+    if story.decision is None or story.worked_out is None:
+        return {"decision": "", "missed": "", "frozen": frozen}
+    past = story.decision
+    asked = ", ".join(f"{item.approvals} of {item.group}" for item in past.required)
+    misses = [f"rule {miss.rule}: {', '.join(miss.fields)}" for miss in story.worked_out.misses]
+    return {
+        "decision": f"rule {past.rule} of policy {past.policy_version}: {past.action} {asked}".strip(),
+        "missed": "; ".join(misses),
+        "frozen": frozen,
+    }
 
 
 async def _deposit(conn: AsyncConnection, deposit: Deposit, money: Money, book: int) -> Story:
