@@ -6,7 +6,7 @@ stands behind its ``#``, which is never sent anywhere::
     https://a.example/v3/KEY#name=alpha&per_second=25&burst=50  http://10.0.0.5:8545#name=own
 
 ``CAUSEWAY_EVM_QUORUM`` says how many of them must agree before anything is believed; more than half,
-unless it is set.
+unless it is set. ``CAUSEWAY_EVM_WS_URL`` names addresses that announce new heads (``ws://…``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
+from chain.evm.heads import HeadFeed
 from chain.evm.providers import Provider, ProviderSet, provider_set
 from chain.evm.rate_limit import RateLimit
 from kernel.errors import BadInput
@@ -22,7 +23,9 @@ from registry.model import Chain
 
 VARIABLE: Final = "CAUSEWAY_EVM_URL"
 QUORUM_VARIABLE: Final = "CAUSEWAY_EVM_QUORUM"
+WS_VARIABLE: Final = "CAUSEWAY_EVM_WS_URL"
 SCHEMES: Final = frozenset({"http", "https"})
+WS_SCHEMES: Final = frozenset({"ws", "wss"})
 OPTIONS: Final = frozenset({"name", "per_second", "burst"})
 
 
@@ -42,6 +45,18 @@ def evm_providers(settings: Settings, chain: Chain, url: str) -> ProviderSet:
     return provider_set(providers, chain=chain.code, network_id=chain.network_id, quorum=quorum)
 
 
+def head_feed(settings: Settings) -> HeadFeed:
+    """Return what listens for new heads: to nobody, where no address is named.
+
+    Raises:
+        BadInput: an address that is none, by its number.
+    """
+    urls = (settings.evm_ws_url or "").split()
+    for number, url in enumerate(urls, start=1):
+        _address(f"provider {number}", url, WS_VARIABLE, WS_SCHEMES)
+    return HeadFeed(urls)
+
+
 def read_providers(text: str) -> list[Provider]:
     """Return the providers that *text* names, in order.
 
@@ -53,7 +68,7 @@ def read_providers(text: str) -> list[Provider]:
 
 def _read(number: int, word: str) -> Provider:
     what = f"provider {number}"
-    parts = _address(what, word)
+    parts = _address(what, word, VARIABLE, SCHEMES)
     options = _options(what, parts)
     limit = None
     if "per_second" in options:
@@ -64,15 +79,14 @@ def _read(number: int, word: str) -> Provider:
     return Provider(urlunsplit(parts._replace(fragment="")), options.get("name"), limit)
 
 
-def _address(what: str, word: str) -> SplitResult:
-    refusal = BadInput(
-        f"{what} is not an address", where=VARIABLE, remedy="Write http:// or https:// first"
-    )
+def _address(what: str, word: str, variable: str, schemes: frozenset[str]) -> SplitResult:
+    begins = " or ".join(f"{scheme}://" for scheme in sorted(schemes))
+    refusal = BadInput(f"{what} is not an address", where=variable, remedy=f"Write {begins} first")
     try:
         parts = urlsplit(word)
     except ValueError as error:
         raise refusal from error
-    if parts.scheme not in SCHEMES or not parts.hostname:
+    if parts.scheme not in schemes or not parts.hostname:
         raise refusal
     return parts
 

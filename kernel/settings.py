@@ -56,6 +56,9 @@ class Settings:
         "JSON-RPC endpoints of the EVM chain, separated by blanks; unset: the demo and a trial house"
         " start a local one"
     )
+    evm_ws_url: str | None = _setting(
+        "WebSocket endpoints that announce new heads, separated by blanks; unset: polling alone"
+    )
     evm_quorum: int = _setting("how many of them must agree (0: more than half)", 0)
     evm_port: int = _setting("port of the local EVM chain (0: any free one)", 0)
     venue_port: int = _setting("port of the local venue simulator (0: any free one)", 0)

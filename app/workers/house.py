@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.nodes import evm_providers
+from app.nodes import evm_providers, head_feed
 from app.workers.book_mover import BookMover
 from app.workers.calculator import Calculator
 from app.workers.client_money import ClientMoneyWatch
@@ -25,6 +25,7 @@ from app.workers.relay import RelayWorker
 from app.workers.scheduler import Ticker
 from app.workers.settlement import SettlementWorker
 from app.workers.watcher import Watcher
+from chain.evm.heads import HeadFeed
 from chain.model import FollowPolicy
 from chain.ports import ChainGateway
 from custody.compliance.address_list import NOBODY_LISTED, AddressList
@@ -77,11 +78,10 @@ async def run_house(
     travel_rule = await transact(house.engine, lambda conn: _travel_rule(conn, house.file))
     signer = SignerClient(house.file.signer_socket)
     await _greet(signer)
+    feed = head_feed(house.settings)
     async with evm_providers(house.settings, chain, house.evm_url) as gateway:
-        loops = [
-            *_loops(house, _watcher(house, gateway, signer, policy, screening, travel_rule)),
-            *_job_loops(house),
-        ]
+        watcher = _watcher(house, gateway, signer, policy, screening, travel_rule)
+        loops = [*_loops(house, watcher, feed), *_job_loops(house)]
         ready(
             {
                 "ready": True,
@@ -95,8 +95,10 @@ async def run_house(
         # What start-up has loaded is never garbage: the collector need not walk through it for ever.
         gc.freeze()
         schedules = [window.schedule for window in house.file.windows]
-        async with Ticker(house.engine, house.clock, schedules):
+        async with Ticker(house.engine, house.clock, schedules), asyncio.TaskGroup() as group:
+            listening = group.create_task(feed.run())
             await run_loops(loops, stop)
+            listening.cancel()
     log.info("stopped")
 
 
@@ -182,7 +184,7 @@ def _watcher(
     )
 
 
-def _loops(house: House, watcher: Watcher) -> list[Loop]:
+def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
     engine, clock, pause = house.engine, house.clock, house.file.pause
     settlement = SettlementWorker(engine=engine, clock=clock, book=house.file.book)
     relay = RelayWorker(engine=engine, clock=clock, write=house.write)
@@ -201,6 +203,8 @@ def _loops(house: House, watcher: Watcher) -> list[Loop]:
         }
         if turn.followed.reason:
             done["halted"] = turn.followed.reason
+        if turn.tip is None and turn.followed.cursor is not None:
+            done["unconfirmed"] = "the providers do not agree on a block"
         return _nonzero(done)
 
     async def settle() -> Mapping[str, object]:
@@ -220,7 +224,13 @@ def _loops(house: House, watcher: Watcher) -> list[Loop]:
         return _nonzero({"changes": len(await money.turn())})
 
     return [
-        Loop(name="watcher", turn=watch, pause=pause, usual=frozenset({"included"})),
+        Loop(
+            name="watcher",
+            turn=watch,
+            pause=pause,
+            usual=frozenset({"included"}),
+            doze=feed.wait,
+        ),
         Loop(name="settlement", turn=settle, pause=pause),
         Loop(name="relay", turn=hand_on, pause=pause, usual=frozenset({"events"})),
         # Each change is a warning of its own.

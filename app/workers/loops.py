@@ -34,12 +34,14 @@ class Loop:
         turn: does what is due and returns figures for the log; an empty mapping: nothing was due.
         pause: between two turns.
         usual: figures that are no news: a turn with nothing else is logged for debugging only.
+        doze: waits so many seconds, or less if there is a reason to look sooner.
     """
 
     name: str
     turn: Callable[[], Awaitable[Mapping[str, object]]]
     pause: timedelta
     usual: frozenset[str] = frozenset()
+    doze: Callable[[float], Awaitable[object]] = asyncio.sleep
 
 
 async def run_loops(loops: Sequence[Loop], stop: asyncio.Event) -> None:
@@ -75,7 +77,9 @@ async def _repeat(loop: Loop, stop: asyncio.Event) -> None:
                 log.info("turn", loop=loop.name, **done)
             elif done:
                 log.debug("turn", loop=loop.name, **done)
-        await _wait(stop, next_pause(loop.pause, failures))
+        # After a failure announcements do not shorten the pause: it is there to leave somebody alone.
+        doze = asyncio.sleep if failures else loop.doze
+        await _wait(stop, next_pause(loop.pause, failures), doze)
 
 
 async def _turn(loop: Loop) -> Mapping[str, object]:
@@ -89,9 +93,14 @@ async def _turn(loop: Loop) -> Mapping[str, object]:
         raise
 
 
-async def _wait(stop: asyncio.Event, pause: timedelta) -> None:
-    try:
-        async with asyncio.timeout(pause.total_seconds()):
-            await stop.wait()
-    except TimeoutError:
-        return
+async def _wait(
+    stop: asyncio.Event, pause: timedelta, doze: Callable[[float], Awaitable[object]]
+) -> None:
+    async def dozing() -> None:
+        await doze(pause.total_seconds())
+
+    async with asyncio.TaskGroup() as group:
+        tasks = {group.create_task(stop.wait()), group.create_task(dozing())}
+        _, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()

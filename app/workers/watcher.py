@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -146,7 +147,9 @@ class Watcher:
 
     async def _deposits(self, tip: Block, finalized: int) -> list[Deposit]:
         now = self.clock.now()
-        await rescreen(self.engine, self.screening, now=now)
+        # Who screens may be away; another version is asked again in the next turn.
+        with contextlib.suppress(OutsideUnavailable):
+            await rescreen(self.engine, self.screening, now=now)
         return await advance_deposits(
             self.engine,
             self.chain,

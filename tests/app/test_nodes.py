@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.nodes import evm_providers, read_providers
+from app.nodes import evm_providers, head_feed, read_providers
 from chain.evm.providers import Provider
 from chain.evm.rate_limit import RateLimit
 from kernel.errors import BadInput
@@ -61,3 +61,11 @@ def test_a_provider_that_cannot_be_read_is_named_by_number_and_its_key_is_not_sh
     with pytest.raises(BadInput, match=words) as caught:
         read_providers(f"http://fine {word}")
     assert "secret" not in str(caught.value)
+
+
+def test_new_heads_are_heard_over_web_sockets_where_some_are_named() -> None:
+    assert head_feed(Settings()).urls == []
+    feed = head_feed(Settings(evm_ws_url="ws://a:8546  wss://b.example/KEY"))
+    assert feed.urls == ["ws://a:8546", "wss://b.example/KEY"]
+    with pytest.raises(BadInput, match=r"provider 2 is not an address \(CAUSEWAY_EVM_WS_URL\)"):
+        head_feed(Settings(evm_ws_url="ws://a http://secret"))

@@ -92,3 +92,40 @@ async def test_a_turn_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPat
     await run_loops([Loop(name="stuck", turn=stuck, pause=SOON)], stop)
 
     assert stop.is_set()
+
+
+async def test_an_announcement_ends_the_pause_but_not_the_one_after_a_failure() -> None:
+    stop = asyncio.Event()
+    dozed: list[float] = []
+    turns = 0
+
+    async def announced(seconds: float) -> None:
+        dozed.append(seconds)
+
+    async def turn() -> Mapping[str, object]:
+        nonlocal turns
+        turns += 1
+        if turns == 4:
+            stop.set()
+        if turns == 2:
+            raise OutsideUnavailable("the node does not answer")
+        return {}
+
+    second = timedelta(milliseconds=50)
+    began = asyncio.get_running_loop().time()
+    await run_loops([Loop(name="watcher", turn=turn, pause=second, doze=announced)], stop)
+
+    # After turns 1 and 3 it was woken at once; the failure's pause, twice as long, was kept.
+    assert dozed[:2] == [0.05, 0.05]
+    assert asyncio.get_running_loop().time() - began >= 0.1
+
+
+async def test_a_stop_ends_a_pause() -> None:
+    stop = asyncio.Event()
+
+    async def turn() -> Mapping[str, object]:
+        asyncio.get_running_loop().call_soon(stop.set)
+        return {}
+
+    async with asyncio.timeout(5):
+        await run_loops([Loop(name="slow", turn=turn, pause=timedelta(hours=1))], stop)
