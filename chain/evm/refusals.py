@@ -17,6 +17,7 @@ Sources of the wordings:
 - geth ``eth/api_backend.go`` ("header for hash not found", "hash is not currently canonical"),
   ``trie/errors.go`` ("missing trie node"), ``core/vm/errors.go`` ("execution reverted"),
   ``eth/gasestimator`` ("gas required exceeds allowance"), ``internal/ethapi/errors.go`` (code 3);
+- geth ``eth/tracers/api.go`` ("block %#x not found", "block #%d not found");
 - EIP-1474: codes -32001 "Resource not found", -32005 "Limit exceeded"; JSON-RPC 2.0: -32601.
 
 Matching ignores case: nodes and services in front of them spell the same words differently.
@@ -24,6 +25,7 @@ Matching ignores case: nodes and services in front of them spell the same words 
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Final
 
@@ -71,6 +73,7 @@ BLOCK_GONE: Final = (
     "unknown block",
     "missing trie node",
 )
+BLOCK_NOT_FOUND: Final = re.compile(r"\bblock #?(0x)?[0-9a-f]+ not found")
 CALL_FAILS: Final = (
     "revert",
     "insufficient funds",
@@ -107,7 +110,11 @@ def read_refusal(message: str) -> SendWord:
 
 def says_block_gone(code: int, message: str) -> bool:
     """Tell whether the node refuses because it does not have the block, or not its state."""
-    return code == RESOURCE_NOT_FOUND or _mentions(message, BLOCK_GONE)
+    return (
+        code == RESOURCE_NOT_FOUND
+        or _mentions(message, BLOCK_GONE)
+        or BLOCK_NOT_FOUND.search(message.lower()) is not None
+    )
 
 
 def says_untraceable(message: str) -> bool:

@@ -12,7 +12,7 @@ Verbs: ``server.EvmSimulator`` (start, stop) and ``server.serve`` (run until tol
 ``python -m chain.simulators.evm`` runs it as a process.
 
 Rooms, from pure to outside: ``model`` and ``wire`` (values and their JSON), ``mempool``,
-``admission``, ``fees`` and ``logs`` (decisions), ``execution`` (the only room that knows py-evm's
-virtual machine), ``transactions`` and ``accounts`` (decoding, signing with development keys),
-``node`` (chain + pool), ``methods_eth``, ``methods_dev`` and ``rpc`` (JSON-RPC), ``server``.
+``admission``, ``fees`` and ``logs`` (decisions), ``execution`` and ``tracing`` (the only rooms that
+know py-evm's virtual machine), ``transactions`` and ``accounts`` (decoding, signing with development keys),
+``node`` (chain + pool), ``methods_eth``, ``methods_dev``, ``methods_debug`` and ``rpc`` (JSON-RPC), ``server``.
 """

@@ -48,6 +48,7 @@ from chain.simulators.evm.model import (
     Receipt,
     Transaction,
 )
+from chain.simulators.evm.tracing import CallFrame, TracedState, frame_of
 
 #: How many ancestors the BLOCKHASH instruction can see.
 VISIBLE_ANCESTORS = 256
@@ -67,6 +68,12 @@ class _BlockVM(PragueVM):
     def previous_hashes(self) -> Any:
         """Return the hashes of the ancestors, nearest first."""
         return self.ancestors
+
+
+class _TracingVM(_BlockVM):
+    """The same rules, noting what each frame begins."""
+
+    _state_class = TracedState
 
 
 class Execution:
@@ -208,8 +215,30 @@ class Execution:
         except ServerRefusal:
             return False
 
-    def _vm(self, header: Any, ancestors: Sequence[bytes]) -> _BlockVM:
-        vm = _BlockVM(header, self._chaindb, self._context, self._consensus)
+    def trace(
+        self, parent: Block, ancestors: Sequence[bytes], block: Block
+    ) -> tuple[CallFrame, ...]:
+        """Return the frames of each transaction of *block*, by running it again after *parent*."""
+        header = self._next_header(
+            parent,
+            BlockPlan(block.timestamp, block.base_fee_per_gas, bytes(block.header.mix_hash)),
+        )
+        vm = self._vm(header, ancestors, _TracingVM)
+        frames = []
+        for receipt in block.receipts:
+            evm_receipt, computation = vm.apply_transaction(header, receipt.transaction.evm)
+            header = vm.add_receipt_to_header(header, evm_receipt)
+            frames.append(
+                frame_of(computation, gas=receipt.transaction.gas, gas_used=receipt.gas_used)
+            )
+        if header.gas_used != block.gas_used:
+            raise AssertionError(f"block {block.number} runs otherwise the second time")
+        return tuple(frames)
+
+    def _vm(
+        self, header: Any, ancestors: Sequence[bytes], kind: type[_BlockVM] = _BlockVM
+    ) -> _BlockVM:
+        vm = kind(header, self._chaindb, self._context, self._consensus)
         vm.ancestors = ancestors
         return vm
 

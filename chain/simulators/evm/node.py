@@ -39,6 +39,7 @@ from chain.simulators.evm.model import (
     Receipt,
     Transaction,
 )
+from chain.simulators.evm.tracing import CallFrame
 from chain.simulators.evm.transactions import decode_transaction
 from kernel.clock import Clock
 
@@ -163,6 +164,13 @@ class Node:
         """Return the least gas limit with which the call succeeds after *block*."""
         ancestors = self._ancestors(self._blocks[: block.number + 1])
         return self._execution.estimate_gas(block, ancestors, call)
+
+    def trace(self, block: Block) -> tuple[CallFrame, ...]:
+        """Return the call frames of each transaction of a canonical block."""
+        if not block.receipts:
+            return ()
+        ancestors = self._ancestors(self._blocks[: block.number])
+        return self._execution.trace(self._blocks[block.number - 1], ancestors, block)
 
     def take_events(self) -> list[ChainEvent]:
         """Return what happened since the last call, oldest first, and forget it."""

@@ -14,7 +14,7 @@ import orjson
 from eth.exceptions import PyEVMError
 from eth_utils.exceptions import ValidationError
 
-from chain.simulators.evm import methods_dev, methods_eth
+from chain.simulators.evm import methods_debug, methods_dev, methods_eth
 from chain.simulators.evm.errors import InvalidRequest, MethodUnknown, ParseFailed, RpcError
 from chain.simulators.evm.methods_eth import Method
 from chain.simulators.evm.model import ChainEvent
@@ -24,7 +24,11 @@ from chain.simulators.evm.wire import Json
 
 MAX_BATCH = 1_000
 
-METHODS: Mapping[str, Method] = {**methods_eth.METHODS, **methods_dev.METHODS}
+METHODS: Mapping[str, Method] = {
+    **methods_eth.METHODS,
+    **methods_dev.METHODS,
+    **methods_debug.METHODS,
+}
 
 
 @dataclass(frozen=True, slots=True)
