@@ -28,7 +28,14 @@ from pkcs11 import (
     Session,
     Token,
 )
-from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked
+from pkcs11.exceptions import (
+    NoSuchKey,
+    PinExpired,
+    PinIncorrect,
+    PinInvalid,
+    PinLenRange,
+    PinLocked,
+)
 
 from custody.signer.backends.port import DIGEST_BYTES, Signature, low_s
 from custody.signer.errors import KeystoreUnreadable, SignerRefused
@@ -105,6 +112,7 @@ class TokenKeys:
     pin: Path
     session: Session | None = field(default=None)
     keys: dict[str, TokenKey] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
     pin_refused: bool = field(default=False)
 
     def __repr__(self) -> str:
@@ -197,8 +205,16 @@ class TokenKeys:
             except PKCS11Error:
                 self.close()
         # A signature that was lost with the session was seen by nobody.
+        session = self._open_again()
         with self._errors():
-            return use(self._open())
+            return use(session)
+
+    def _open_again(self) -> Session:
+        try:
+            return self._open()
+        except KeystoreUnreadable as error:
+            # The token's trouble, not the payment's: it can be asked for again later.
+            raise OutsideUnavailable(error.what, where=error.where, remedy=error.remedy) from error
 
     def _open(self) -> Session:
         if self.pin_refused:
@@ -215,12 +231,16 @@ class TokenKeys:
             self.session = library.get_token(token_label=self.token).open(user_pin=pin)
             for label, key in _private_keys(self.session).items():
                 require_safe(label, key)
+                self.seen.add(label)
             return self.session
 
     def _key(self, session: Session, label: str) -> TokenKey:
         known = self.keys.get(label)
         if known is None:
             private = _private_keys(session, label).get(label)
+            if private is None and label in self.seen:
+                # Not "there is no such key", which would end a payment for good.
+                raise NoSuchKey(label)
             if private is None:
                 raise SignerRefused(f"token {self.token} has no key {label}")
             require_safe(label, private)
@@ -229,6 +249,7 @@ class TokenKeys:
             # given out for it would be somebody else's.
             _sign(known.handle, known.public, hashlib.sha256(label.encode()).digest())
             self.keys[label] = known
+            self.seen.add(label)
         return known
 
     def _library(self) -> Library:

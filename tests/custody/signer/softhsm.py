@@ -63,9 +63,13 @@ class SoftToken:
 
     def unplug(self) -> None:
         """Take the token away: the module finds an empty slot."""
+        self.hide()
+        self.start_anew()
+
+    def hide(self) -> None:
+        """Take the token's files away, from another process that uses them too."""
         (self.folder / "tokens").rename(self.folder / "unplugged")
         (self.folder / "tokens").mkdir()
-        self.start_anew()
 
     def plug_in(self) -> None:
         """Bring the token back."""

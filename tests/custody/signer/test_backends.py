@@ -281,7 +281,7 @@ def test_two_keys_of_one_label_are_refused(token: SoftToken, keys: TokenKeys) ->
         generate(session, "hot", SECP256K1_OID)
     keys.close()
 
-    with pytest.raises(KeystoreUnreadable, match="two keys on the token are called hot"):
+    with pytest.raises(OutsideUnavailable, match="two keys on the token are called hot"):
         keys.public_key("hot")
 
 
@@ -304,6 +304,21 @@ def test_a_lost_session_is_opened_again_and_is_still_the_only_one(
         pass
 
 
+def test_a_key_that_a_token_had_is_not_said_to_be_none(token: SoftToken, keys: TokenKeys) -> None:
+    # That would be a refusal, and end a payment that only has to wait.
+    keys.make_key("gas")
+    keys.close()
+    assert keys.labels() == ["gas", "hot"]
+    token.hide()
+    with pytest.raises(OutsideUnavailable, match="does not answer"):
+        keys.public_key("gas")
+    token.plug_in()
+
+    assert len(keys.public_key("gas")) == 65
+    with pytest.raises(SignerRefused, match="has no key cold"):
+        keys.public_key("cold")
+
+
 def test_an_unplugged_token_is_unavailable_and_works_again_when_it_is_back(
     token: SoftToken, keys: TokenKeys
 ) -> None:
@@ -321,13 +336,20 @@ def test_an_unplugged_token_is_unavailable_and_works_again_when_it_is_back(
 def test_a_wrong_pin_is_tried_once_only(token: SoftToken, keys: TokenKeys) -> None:
     token.pin.write_text("000000")
     keys.close()
-    with pytest.raises(KeystoreUnreadable, match="refuses the PIN: PinIncorrect") as caught:
+    with pytest.raises(OutsideUnavailable, match="refuses the PIN: PinIncorrect") as caught:
         keys.public_key("hot")
     token.pin.write_text(PIN)
-    with pytest.raises(KeystoreUnreadable, match="refused the PIN before"):
+    with pytest.raises(OutsideUnavailable, match="refused the PIN before"):
         keys.public_key("hot")
 
     assert "000000" not in str(caught.value)
+    token.pin.write_text("000000")
+    with (
+        pytest.raises(KeystoreUnreadable, match="refuses the PIN"),
+        TokenKeys.open(token.module, LABEL, token.pin),
+    ):
+        pytest.fail("it was opened")
+    token.pin.write_text(PIN)
     with TokenKeys.open(token.module, LABEL, token.pin) as again:
         assert again.labels() == ["hot"]
 
