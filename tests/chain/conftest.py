@@ -14,6 +14,7 @@ import pytest
 
 from chain.evm.addresses import address_from_node
 from chain.evm.gateway import EvmGateway
+from chain.evm.providers import Provider, ProviderSet, provider_set
 from chain.ports import ChainGateway
 from chain.simulators.anvil import find_anvil, start_anvil
 from chain.simulators.testing import (
@@ -83,6 +84,21 @@ class NodeStage:
 
     async def reorg(self, depth: int, inclusions: Sequence[tuple[str, int]] = ()) -> None:
         await self.rpc.call("anvil_reorg", depth, [list(pair) for pair in inclusions])
+
+
+@dataclass
+class ProvidersStage:
+    """The node of another stage behind three addresses, of which two must agree."""
+
+    gateway: ProviderSet
+    node: NodeStage
+    token: str
+
+    async def mine(self) -> None:
+        await self.node.mine()
+
+    async def reorg(self, depth: int, inclusions: Sequence[tuple[str, int]] = ()) -> None:
+        await self.node.reorg(depth, inclusions)
 
 
 @dataclass(frozen=True)
@@ -156,11 +172,17 @@ async def evm(request: pytest.FixtureRequest) -> AsyncIterator[NodeStage]:
         yield stage
 
 
-@pytest.fixture(params=["scripted", "simulator", "anvil"])
+@pytest.fixture(params=["scripted", "simulator", "anvil", "providers"])
 async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
     """Every implementation of the port."""
     if request.param == "scripted":
         yield scripted_stage()
         return
-    async with open_node(request.param, request) as opened, node_stage(opened) as made:
-        yield made
+    kind = "simulator" if request.param == "providers" else request.param
+    async with open_node(kind, request) as opened, node_stage(opened) as made:
+        if request.param != "providers":
+            yield made
+            return
+        three = [Provider(opened.url, name) for name in ("one", "two", "three")]
+        async with provider_set(three, chain="evm", network_id=CHAIN_ID, quorum=2) as providers:
+            yield ProvidersStage(providers, made, made.token)
