@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chain.model import REORG_DEPTH_MAX, FollowState
 from chain.store import FollowingRow, ensure_following, load_following, write_following
 from kernel.errors import BadInput, Refused
-from kernel.events import DomainEvent, next_version, record
+from kernel.events import DomainEvent, list_history, next_version, record
 from registry.authority import require_role, signing_bytes, verify_signature
 from registry.model import Role
 from registry.queries import get_operator
@@ -113,6 +113,12 @@ async def resume(
     }
     change = (FollowState.HALTED, FollowState.RUNNING)
     await note(conn, row, "ChainResumed", change, first, now, reason=reason, payload=payload)
+
+
+async def list_chain_history(conn: AsyncConnection, chain: str) -> list[DomainEvent]:
+    """Return what happened to following *chain*, oldest first; empty when it never was followed."""
+    row = await load_following(conn, chain)
+    return [] if row is None else await list_history(conn, "chain", row.id)
 
 
 async def note(
