@@ -30,7 +30,7 @@ from kernel.db import transact
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
 from ledger.checkpoint import Checkpoint, parse_verifier_key, read_unsigned, verify
-from ledger.merkle import verify_consistency
+from ledger.merkle import EMPTY_ROOT, verify_consistency
 
 BATCH_MAX: Final = 100
 PAGE_MAX: Final = 500
@@ -91,8 +91,17 @@ async def queue_control(conn: AsyncConnection, message: ControlMessage, *, now: 
     await conn.execute(insert(control_message).values(**values).on_conflict_do_nothing())
 
 
-async def queue_again(conn: AsyncConnection) -> int:
-    """Queue every message anew, in the old order: for a signer with a new store. Return how many."""
+async def adopt_signer(conn: AsyncConnection, verifier_key: str, *, now: datetime) -> int:
+    """Go on with the signer whose store this key names, and queue every message anew for it.
+
+    The witness knows nothing of a new store. So a person says that it is meant: otherwise a signer
+    that lost its store, and would sign again what it has signed, looked like a new one.
+
+    Returns:
+        How many messages are queued.
+    """
+    values = {"signer": verifier_key, "size": 0, "note": "", "at": now}
+    await conn.execute(insert(signer_checkpoint).values(**values).on_conflict_do_nothing())
     done = await conn.execute(
         update(control_message)
         .where(control_message.c.state != ControlState.QUEUED)
@@ -124,7 +133,8 @@ async def push_control(
 
     Raises:
         OutsideUnavailable: the signer does not answer; the rest stays queued.
-        StoreUnusable: the signer's log does not go on from the checkpoint that it showed before.
+        StoreUnusable: the signer's log does not go on from the checkpoint that it showed before,
+            or it has another store that nobody adopted.
     """
     report = PushReport()
     async with engine.connect() as conn:
@@ -132,9 +142,7 @@ async def push_control(
         seen = await _last_witnessed(conn)
     if not waiting and seen is not None and now - seen < WITNESS_AFTER:
         return report
-    health = await signer.health()
-    store = health.verifier_key
-    await _witness(engine, signer, store, now)
+    store = await _witness(engine, signer, now)
     for item in waiting:
         answer = await signer.control(item.message)
         if isinstance(answer, No) and answer.later:
@@ -144,47 +152,71 @@ async def push_control(
             report.refused[item.digest] = answer.what
         else:
             report.accepted.append(item.digest)
+    if report.accepted:
+        # What is in force in it now must be in whatever store it starts with next.
+        await _witness(engine, signer, now)
     return report
 
 
-async def _witness(
-    engine: AsyncEngine, signer: ControlledSigner, verifier_key: str, now: datetime
-) -> None:
-    """Keep the signer's newest checkpoint, once it is proved to go on from the one kept before."""
-    async with engine.connect() as conn:
-        kept = await _kept_checkpoint(conn, verifier_key)
-    shown = await signer.checkpoint(since=0 if kept is None else kept.size)
-    name, key = parse_verifier_key(verifier_key)
-    newest = verify(shown.note, key, name=name)
-    if kept is not None and not verify_consistency(
-        kept.size, newest.size, shown.proof, kept.root, newest.root
-    ):
-        raise StoreUnusable(
-            f"the signer's log of {newest.size} records does not go on from the {kept.size} that it"
-            " had before",
-            where=name,
-            remedy="Stop it: its store was set back or replaced",
-        )
+async def _witness(engine: AsyncEngine, signer: ControlledSigner, now: datetime) -> str:
+    """Keep the signer's newest checkpoint, once it is proved to go on from the one kept before.
 
+    Returns the key that names the signer's store.
+    """
+    async with engine.connect() as conn:
+        # Before the signer is asked: another worker may have it sign more at any time.
+        kept = await _kept_checkpoints(conn)
+    health = await signer.health()
+    before = kept.get(health.verifier_key)
+    if before is None and kept:
+        raise StoreUnusable(
+            "the signer has another store than before",
+            where=health.verifier_key,
+            remedy="If it is meant, adopt it: causeway custody signer control --adopt",
+        )
+    name, key = parse_verifier_key(health.verifier_key)
+    start = before or Checkpoint(name, 0, EMPTY_ROOT)
+    if health.records < start.size:
+        raise _set_back(name, health.records, start.size)
+    shown = await signer.checkpoint(since=start.size)
+    newest = verify(shown.note, key, name=name)
+    if not verify_consistency(start.size, newest.size, shown.proof, start.root, newest.root):
+        raise _set_back(name, newest.size, start.size)
+    await _keep(engine, health.verifier_key, newest.size, shown.note, now)
+    return health.verifier_key
+
+
+def _set_back(name: str, records: int, before: int) -> StoreUnusable:
+    return StoreUnusable(
+        f"the signer's log of {records} records does not go on from the {before} that it had before",
+        where=name,
+        remedy="Stop it: its store was set back or replaced",
+    )
+
+
+async def _keep(engine: AsyncEngine, signer: str, size: int, note: str, now: datetime) -> None:
     async def write(conn: AsyncConnection) -> None:
-        values = {"size": newest.size, "note": shown.note, "at": now}
-        statement = insert(signer_checkpoint).values(signer=verifier_key, **values)
+        values = {"size": size, "note": note, "at": now}
+        statement = insert(signer_checkpoint).values(signer=signer, **values)
         # Another worker may have kept a newer one meanwhile.
         await conn.execute(
             statement.on_conflict_do_update(
                 index_elements=[signer_checkpoint.c.signer],
                 set_=values,
-                where=signer_checkpoint.c.size <= newest.size,
+                where=signer_checkpoint.c.size <= size,
             )
         )
 
     await transact(engine, write)
 
 
-async def _kept_checkpoint(conn: AsyncConnection, verifier_key: str) -> Checkpoint | None:
-    statement = select(signer_checkpoint.c.note).where(signer_checkpoint.c.signer == verifier_key)
-    note = await conn.scalar(statement)
-    return None if note is None else read_unsigned(note)
+async def _kept_checkpoints(conn: AsyncConnection) -> dict[str, Checkpoint]:
+    """Return what each store has shown last; nothing yet for one that was only adopted."""
+    rows = await conn.execute(select(signer_checkpoint.c.signer, signer_checkpoint.c.note))
+    return {
+        row.signer: read_unsigned(row.note) if row.note else Checkpoint("", 0, EMPTY_ROOT)
+        for row in rows
+    }
 
 
 async def _last_witnessed(conn: AsyncConnection) -> datetime | None:

@@ -36,7 +36,7 @@ from custody.control_messages import (
 )
 from custody.signer.errors import SignerRefused
 from custody.signer.retirement import check_retirement
-from custody.signer.rules import Rules, check_limits, check_operators
+from custody.signer.rules import Rules, check_limits, check_operators, require_apart
 from kernel.clock import to_unix_ms
 from kernel.errors import BadInput, CausewayError
 from registry.authority import verify_signature
@@ -253,13 +253,6 @@ def _check_wallet(state: InForce, body: Any) -> None:
     for other in state.wallets.values():
         if other.wallet != body.wallet and not other.ended and not body.ended:
             require_apart(other, body)
-
-
-def require_apart(first: WalletPinned, second: WalletPinned) -> None:
-    """Refuse two wallets of which one has the other's keys."""
-    paths = sorted((f"{first.account_path}/", f"{second.account_path}/"), key=len)
-    if first.chain == second.chain and paths[1].startswith(paths[0]):
-        raise SignerRefused(f"{first.wallet} and {second.wallet} would have the same keys")
 
 
 def _check_allow(state: InForce, body: Any) -> None:

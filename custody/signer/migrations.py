@@ -85,4 +85,9 @@ def migrate(database: sqlite3.Connection, steps: Sequence[str] = MIGRATIONS) -> 
         )
     for number, step in enumerate(steps[version:], start=version + 1):
         # One transaction for each step: the file is at a whole version after any crash.
-        database.executescript(f"BEGIN IMMEDIATE;{step};{_SET_VERSION.format(number)};COMMIT;")
+        try:
+            database.executescript(f"BEGIN IMMEDIATE;{step};{_SET_VERSION.format(number)};COMMIT;")
+        except sqlite3.Error:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise

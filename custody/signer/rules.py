@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import combinations
 from typing import Final
 
 import msgspec
@@ -88,6 +89,15 @@ def check_rules(rules: Rules) -> None:
         raise BadInput("a wallet is pinned twice")
     if any(item.version != 1 for item in rules.wallets):
         raise BadInput("a wallet begins at version 1")
+    for first, second in combinations(rules.wallets, 2):
+        require_apart(first, second)
+
+
+def require_apart(first: WalletPinned, second: WalletPinned) -> None:
+    """Refuse two wallets of which one has the other's keys."""
+    paths = sorted((f"{first.account_path}/", f"{second.account_path}/"), key=len)
+    if first.chain == second.chain and paths[1].startswith(paths[0]):
+        raise BadInput(f"{first.wallet} and {second.wallet} would have the same keys")
 
 
 def check_operators(body: OperatorsInForce) -> None:

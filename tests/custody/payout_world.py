@@ -27,7 +27,7 @@ from custody.ports import ControlledSigner, PayoutSigner
 from custody.signer.errors import SignerRefused
 from custody.signer.testing import local_signer, rules_for
 from custody.signer.wire import Intent, No, Signed, SignedApproval, SignRequest
-from custody.signer_sync import push_control, queue_again
+from custody.signer_sync import adopt_signer, push_control
 from custody.testing import allow, approve, set_policy
 from kernel.clock import ManualClock
 from kernel.db import transact
@@ -143,7 +143,8 @@ class World:
     async def use(self, signer: ControlledSigner) -> None:
         """Go on with another signer, which knows nothing yet."""
         self.signer = self.vault = signer
-        await self.run(queue_again)
+        key = (await signer.health()).verifier_key
+        await self.run(lambda conn: adopt_signer(conn, key, now=self.clock.now()))
 
     async def follow(self) -> None:
         await follow(
