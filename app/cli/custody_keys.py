@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from app.cli.common import AsJson, clock, emit, show, show_one
+from app.cli.common import AsJson, Reason, clock, emit, show, show_one, write
+from app.cli.operators import Approver, ApproverKey, As, Key, credentials
 from kernel.errors import BadInput, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from custody.signer.ceremony import Transcript
     from custody.signer.slip39 import PersonalShare
@@ -251,6 +254,43 @@ def token_list(*, module: Module, token: TokenLabel, pin: Pin, as_json: AsJson =
 
     rows = sorted(list_token_keys(module, token, pin).items())
     show(f"Keys on {token}", ("label", "address"), rows, as_json=as_json)
+
+
+@keys.command()
+def retire(
+    path: Annotated[str, typer.Argument(help="Account m/44'/60'/0', or a token's label.")],
+    *,
+    successor: Annotated[str, typer.Option(help="Account or label that replaces it.")],
+    reason: Reason,
+    as_: As,
+    key: Key,
+    approver: Approver,
+    approver_key: ApproverKey,
+    as_json: AsJson = False,
+) -> None:
+    """Retire a key for ever, as two administrators say; it signs only moves to its successor.
+
+    Example: `causeway custody keys retire "m/44'/60'/0'" --successor "m/44'/60'/3'"
+    --reason "on its day" --as ada --key ada.key --approver ben --approver-key ben.key`
+    """
+    one, two = credentials(as_, key), credentials(approver, approver_key)
+
+    async def work(conn: AsyncConnection) -> dict[str, str]:
+        from custody.key_retirement import retire_key, retirement_bytes
+
+        people = (await one.person(conn), await two.person(conn))
+        payload = retirement_bytes(path, successor, reason)
+        message = await retire_key(
+            conn,
+            path,
+            successor,
+            signatures={person.code: person.sign(payload) for person in people},
+            reason=reason,
+            now=clock().now(),
+        )
+        return {"path": path, "successor": successor, "message": message.digest}
+
+    show_one("Retired key, for the signer", write(work), as_json=as_json)
 
 
 @keys.command()
