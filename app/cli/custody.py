@@ -8,10 +8,15 @@ from uuid import UUID
 import typer
 
 from app.cli import (
+    custody_chain,
+    custody_compliance,
+    custody_deposits,
     custody_freezes,
     custody_keys,
     custody_payouts,
     custody_policy,
+    custody_rebalance,
+    custody_reconcile,
     custody_rescue,
     custody_rules,
 )
@@ -24,11 +29,8 @@ from app.cli.common import (
     DryRun,
     Money,
     clock,
-    node_url,
-    on_database,
     one_of,
     read,
-    run,
     show,
     show_one,
     write,
@@ -39,24 +41,27 @@ from app.cli.operators import As, Key, credentials
 from kernel.clock import iso
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from custody.model import Address
-    from custody.reconciliation import Reconciled
 
 app = typer.Typer(help="Addresses, deposits, payouts, reconciliation.", no_args_is_help=True)
 address = typer.Typer(help="Addresses of our wallets.", no_args_is_help=True)
 app.add_typer(address, name="address")
+app.add_typer(custody_chain.chain_app, name="chain")
+app.add_typer(custody_compliance.compliance, name="compliance")
 app.add_typer(custody_keys.keys, name="keys")
 app.add_typer(custody_rules.destinations, name="destinations")
 app.add_typer(custody_policy.policy, name="policy")
 custody_freezes.register(app)
+custody_deposits.register(app)
 custody_payouts.register(app)
+custody_rebalance.register(app)
+custody_reconcile.register(app)
 custody_rescue.register(app)
 
 State = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
 PartyOption = Annotated[str | None, typer.Option("--party", help="Only those of this party.")]
-DIFFERENCE_EXIT = 1
 
 
 @address.command("list")
@@ -220,52 +225,6 @@ def receipts(
 
     columns = ("id", "state", "party", "amount", "wallet", "transaction", "matched to", "seen")
     show("Receipts", columns, read(work), as_json=as_json, right=("amount",))
-
-
-@app.command()
-def reconcile(
-    *, chain: Chain = CHAIN_DEFAULT, book: Book = BOOK_DEFAULT, as_json: AsJson = False
-) -> None:
-    """Compare every wallet with the chain at the block where the books stand; exact, no tolerance.
-
-    Needs CAUSEWAY_EVM_URL. Ends with exit code 1 where anything differs.
-
-    Example: `causeway custody reconcile --json`
-    """
-    url = node_url()
-
-    async def work(engine: AsyncEngine) -> tuple[list[Reconciled], Money]:
-        from chain.evm.gateway import EvmGateway
-        from custody.reconciliation import reconcile_chain
-        from kernel.db import transact
-        from registry.queries import get_chain
-
-        found = await transact(engine, lambda conn: get_chain(conn, chain))
-        async with EvmGateway(url, chain=chain, network_id=found.network_id) as gateway:
-            rows = await reconcile_chain(engine, gateway, chain, book=book)
-        return rows, await transact(engine, Money.load)
-
-    found, money = run(lambda: on_database(work))
-    columns = ("wallet", "asset", "ledger", "chain", "difference", "block")
-    show(
-        f"Book {book} against {chain}",
-        columns,
-        [
-            (
-                row.wallet,
-                row.asset,
-                money.text(row.ledger, row.asset),
-                money.text(row.chain, row.asset),
-                money.text(row.difference, row.asset),
-                str(row.block.height),
-            )
-            for row in found
-        ],
-        as_json=as_json,
-        right=columns[2:],
-    )
-    if any(row.difference for row in found):
-        raise typer.Exit(DIFFERENCE_EXIT)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.model import Block
 from chain.ports import ChainGateway
+from custody.payout_events import PAYOUT
 from custody.payout_model import ClaimKind, Payout, PayoutRequest, PayoutState
 from custody.payouts import request_payout
 from custody.rebalance import store
@@ -35,7 +36,7 @@ from custody.signing_stops import watch_float
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import Refused
-from kernel.events import DomainEvent, next_version, record
+from kernel.events import DomainEvent, list_history, next_version, record
 from kernel.ids import derive_id, stable_id
 
 WORKER: Final = "system:rebalance"
@@ -226,7 +227,7 @@ async def _request(turn: _Turn, proposal_id: UUID, report: RebalanceReport) -> N
             conn, make_request(proposal, turn.by), book=turn.book, now=now
         )
         if payout.state is PayoutState.REJECTED:
-            reason = "the payout was rejected: the wallet has not the coins available"
+            reason = (await list_history(conn, PAYOUT, payout.id))[-1].reason
             return await end_proposal(conn, proposal, ProposalState.REFUSED, now, reason)
         return await end_proposal(conn, proposal, ProposalState.REQUESTED, now, payout=payout)
 

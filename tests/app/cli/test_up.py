@@ -189,7 +189,8 @@ def test_it_credits_a_deposit_pays_out_hands_events_on_and_stops_cleanly(
     reconciled = cli("custody", "reconcile", "--json")
     assert reconciled.code == 0, reconciled.err
     assert cli("verify").code == 0
-    assert {row["difference"] for row in reconciled.json} == {"0 ETH"}
+    assert {row["difference"] for row in reconciled.json["wallets"]} == {"0 ETH"}
+    assert (reconciled.json["result"], reconciled.json["items"]) == ("clean", [])
 
     assert running.stop() == 0, running.err.read_text()
     events = [line["event"] for line in running.lines[1:]]

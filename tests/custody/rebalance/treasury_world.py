@@ -92,16 +92,14 @@ class Treasury:
         tip = await self.world.run(lambda conn: get_cursor(conn, "evm"))
         assert tip is not None
         finalized = await self.world.gateway.finalized_height()
-        await self.world.run(
-            lambda conn: advance_deposits(
-                conn,
-                "evm",
-                book=BOOK,
-                tip=tip,
-                finalized=finalized,
-                policy=self.policy,
-                now=self.world.clock.now(),
-            )
+        await advance_deposits(
+            self.world.engine,
+            "evm",
+            book=BOOK,
+            tip=tip,
+            finalized=finalized,
+            policy=self.policy,
+            now=self.world.clock.now(),
         )
 
     async def turn(self) -> RebalanceReport:
