@@ -8,9 +8,11 @@ In each transaction rows are locked and written first, and the ledger is posted 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -23,7 +25,7 @@ from custody import arrivals, store
 from custody.books import apply_plan
 from custody.compliance import store as compliance_store
 from custody.compliance.address_list import NOBODY_LISTED
-from custody.compliance.model import CaseState
+from custody.compliance.model import Case, CaseState
 from custody.compliance.ports import Screening
 from custody.compliance.screening import screen_deposits
 from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
@@ -44,6 +46,7 @@ from custody.policy_versions import keep_policy
 from custody.received import Measured, measure
 from custody.reversals import open_frozen, shut_again
 from kernel.db import transact
+from kernel.errors import OutsideUnavailable
 from kernel.events import DomainEvent, list_history
 from ledger.accounts import ensure_accounts
 from ledger.posting import post
@@ -78,7 +81,7 @@ async def advance_deposits(
     Raises:
         ChainHalted: nothing is credited on a chain that people have to look at.
         NotPossible: *tip* is not on the chain that we follow any more; ask again with the new one.
-        OutsideUnavailable: whoever screens, or the node, does not answer; what has no answer waits.
+        OutsideUnavailable: the node does not answer. (What whoever screens does not answer waits.)
     """
 
     async def confirm(conn: AsyncConnection) -> list[Deposit]:
@@ -102,12 +105,17 @@ async def advance_deposits(
     if gateway is not None:
         await prove_deposits(engine, gateway, chain)
     for _ in range(PAGES_MAX):
-        asked = await screen_deposits(engine, screening, chain, now=now, travel_rule=travel_rule)
+        asked: list[Case] = []
+        # Who screens may be away: what has no answer waits, and what has one goes on.
+        with contextlib.suppress(OutsideUnavailable):
+            asked = await screen_deposits(
+                engine, screening, chain, now=now, travel_rule=travel_rule
+            )
         if not any(case.state is not CaseState.OPEN for case in asked):
             break
     last: UUID | None = None
     for _ in range(PAGES_MAX):
-        credited, last = await transact(engine, lambda conn, after=last: credit(conn, after))
+        credited, last = await transact(engine, partial(credit, after=last))
         moved |= {item.id: item for item in credited}
         if last is None:
             break
@@ -168,9 +176,7 @@ async def require_canonical(conn: AsyncConnection, chain: str, tip: Block) -> No
         )
 
 
-async def prove_deposits(
-    engine: AsyncEngine, gateway: ChainGateway, chain: str
-) -> list[Measured]:
+async def prove_deposits(engine: AsyncEngine, gateway: ChainGateway, chain: str) -> list[Measured]:
     """Ask the balances what really arrived of a page of confirmed deposits, and write it down.
 
     Raises:

@@ -26,6 +26,7 @@ list_cases = store.list_cases
 list_opinions = store.list_opinions
 list_decisions = store.list_decisions
 list_legal_holds = store.list_legal_holds
+get_legal_hold = store.get_legal_hold
 
 
 async def find_uncleared(conn: AsyncConnection, payouts: Sequence[Payout]) -> dict[UUID, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Uuid, any_, func, literal, select
+from sqlalchemy import Uuid, any_, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -41,6 +42,10 @@ class SealingKey:
     def id(self) -> str:
         """Return the name by which records say what they are sealed with."""
         return hashlib.sha256(b"causeway travel-rule key" + self.secret).hexdigest()[:16]
+
+    def digest(self, content: bytes) -> bytes:
+        """Return a keyed hash (HMAC-SHA-256): without the key nobody can try out names."""
+        return hmac.digest(self.secret, content, "sha256")
 
     def seal(self, record_id: UUID, content: bytes) -> bytes:
         """Return *content* sealed for this record.
@@ -75,7 +80,7 @@ class TravelRuleRecord:
     Attributes:
         subject_id: of the deposit or payout.
         number: from 1; the newest stands.
-        content_hash: SHA-256 of what is sealed.
+        content_hash: keyed hash of what is sealed.
         missing: what it lacks; empty: complete.
     """
 
@@ -100,13 +105,6 @@ async def insert_record(conn: AsyncConnection, new: TravelRuleRecord) -> None:
     """Write a record."""
     row = {name: getattr(new, name) for name in TravelRuleRecord.__dataclass_fields__}
     await conn.execute(travel_rule_record.insert().values(row | {"missing": list(new.missing)}))
-
-
-async def count_records(conn: AsyncConnection, subject_id: UUID) -> int:
-    """Return how many records there are about a subject."""
-    table = travel_rule_record
-    query = select(func.count()).where(table.c.subject_id == subject_id)
-    return int(await conn.scalar(query) or 0)
 
 
 async def list_records(conn: AsyncConnection, subject_id: UUID) -> list[TravelRuleRecord]:
