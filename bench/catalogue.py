@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from bench import (
+    evm_catchup,
+    evm_deposits,
+    evm_payouts,
     ledger_1m,
     ledger_asof,
     ledger_batch,
@@ -28,6 +31,9 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "ledger_asof": ledger_asof.measure,
     "ledger_verify": ledger_verify.measure,
     "ledger_growth": ledger_growth.measure,
+    "evm_catchup": evm_catchup.measure,
+    "evm_deposits": evm_deposits.measure,
+    "evm_payouts": evm_payouts.measure,
     "marketdata_book": marketdata_book.measure,
 }
 
