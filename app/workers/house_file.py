@@ -42,7 +42,14 @@ HEIGHT_MAX: Final = 2**63 - 1
 WINDOWS: Final = "settlement"
 CALCULATE: Final = "settlement.calculate"
 _WINDOW_KEYS: Final = frozenset({"window", "cron", "timezone", "since"})
-_TEXTS: Final = ("chain", "signer_socket", "confirmations", "address_list", "travel_rule", "founding")
+_TEXTS: Final = (
+    "chain",
+    "signer_socket",
+    "confirmations",
+    "address_list",
+    "travel_rule",
+    "founding",
+)
 _OPTIONAL_TEXTS: Final = frozenset({"address_list", "travel_rule", "founding"})
 _NUMBERS: Final = {
     "book": (1, HEIGHT_MAX),
