@@ -12,6 +12,7 @@ from custody.signer.hd_keys import HARDENED, PrivateNode, parse_path
 ACCOUNT_DEPTH: Final = 3
 """BIP 44: purpose, coin and account are hardened; below them only addresses."""
 ADDRESS_DEPTH: Final = ACCOUNT_DEPTH + 2
+DERIVED_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -25,6 +26,7 @@ class LocalKeys:
     key_id: str
     root: PrivateNode
     accounts: frozenset[int] = field(default_factory=frozenset)
+    _derived: dict[str, PrivateNode] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         return f"LocalKeys({self.key_id!r}, …)"
@@ -55,11 +57,18 @@ class LocalKeys:
         return self._address(path).sign(digest)
 
     def _address(self, path: str) -> PrivateNode:
+        known = self._derived.get(path)
+        if known is not None:
+            return known
         steps = parse_path(path)
         if len(steps) != ADDRESS_DEPTH or any(step < HARDENED for step in steps[:ACCOUNT_DEPTH]):
             raise SignerRefused(f"{path} is not the path of an address")
         self._require_served(path)
-        return self.root.derive(path)
+        if len(self._derived) >= DERIVED_MAX:
+            self._derived.clear()
+        # A few sending addresses sign everything, and a derivation costs five times a signature.
+        self._derived[path] = self.root.derive(path)
+        return self._derived[path]
 
     def _require_served(self, path: str) -> None:
         if not self.serves(path):
