@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from chain.errors import (
     BadTransaction,
+    BlockGone,
     CallReverted,
     IncompleteAnswer,
     NodeTrouble,
@@ -219,12 +220,30 @@ class EvmGateway:
             answer = await self._reading.ask_at(at, "eth_getBalance", address, place)
             return as_int(answer, "the balance")
         call = {"to": contract, "data": "0x" + balance_of_data(address).hex()}
-        word = as_bytes(
-            await self._reading.ask_at(at, "eth_call", call, place), "the token balance"
-        )
-        if len(word) != WORD_BYTES:
-            raise UnreadableAnswer(f"{contract} does not answer balanceOf: is it a token?")
-        return int.from_bytes(word, "big")
+        return _token_balance(contract, await self._reading.ask_at(at, "eth_call", call, place))
+
+    async def balances(self, wanted: Sequence[tuple[str, str | None]], *, at: Block) -> list[int]:
+        """Return the balances of many (address, contract) in few requests; as `balance` each."""
+        place = {"blockHash": at.hash, "requireCanonical": True}
+        calls: list[tuple[str, tuple[Any, ...]]] = []
+        for address, contract in wanted:
+            if contract is None:
+                calls.append(("eth_getBalance", (address, place)))
+            else:
+                call = {"to": contract, "data": "0x" + balance_of_data(address).hex()}
+                calls.append(("eth_call", (call, place)))
+        found = []
+        for (_, contract), answer in zip(wanted, await self._rpc.ask_many(calls), strict=True):
+            if isinstance(answer, RpcRefusal):
+                if says_block_gone(answer.code, answer.message):
+                    raise BlockGone(f"the node does not have block {at.hash}, or its state")
+                raise answer
+            found.append(
+                as_int(answer, "the balance")
+                if contract is None
+                else _token_balance(contract, answer)
+            )
+        return found
 
     async def next_nonce(self, address: str) -> int:
         """Return how many transactions of *address* are mined at the head."""
@@ -429,3 +448,10 @@ class EvmGateway:
                 return None
             block_hash = full.block.parent
         return None
+
+
+def _token_balance(contract: str, answer: Any) -> int:
+    word = as_bytes(answer, "the token balance")
+    if len(word) != WORD_BYTES:
+        raise UnreadableAnswer(f"{contract} does not answer balanceOf: is it a token?")
+    return int.from_bytes(word, "big")

@@ -310,6 +310,14 @@ class ProviderSet:
         """Return what *address* holds after exactly the block *at*."""
         return await self._first(lambda gateway: gateway.balance(address, contract, at=at))
 
+    async def balances(self, wanted: Sequence[tuple[str, str | None]], *, at: Block) -> list[int]:
+        """Return the balances of many (address, contract), all from one provider."""
+        return await self._first(lambda gateway: gateway.balances(wanted, at=at))
+
+    async def storage_at(self, address: str, slot: int) -> bytes:
+        """Return the 32 bytes of a contract's storage slot at the head."""
+        return await self._first(lambda gateway: gateway.storage_at(address, slot))
+
     async def pending(self, watch: WatchList) -> tuple[PendingMovement, ...]:
         """Return what waits in one provider's pool for watched addresses."""
         return await self._first(lambda gateway: gateway.pending(watch))
