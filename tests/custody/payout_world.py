@@ -146,7 +146,7 @@ class World:
         key = (await signer.health()).verifier_key
         await self.run(lambda conn: adopt_signer(conn, key, now=self.clock.now()))
 
-    async def follow(self) -> None:
+    async def follow(self, *, reorg_depth_max: int = 64) -> None:
         await follow(
             self.engine,
             self.gateway,
@@ -154,7 +154,7 @@ class World:
             watch=lambda conn: watch_list(conn, "evm"),
             apply=lambda conn, step: apply_step(conn, step, book=BOOK, now=self.clock.now()),
             now=self.clock.now(),
-            policy=FollowPolicy(start_height=self.start_height),
+            policy=FollowPolicy(start_height=self.start_height, reorg_depth_max=reorg_depth_max),
         )
 
     async def confirm(self) -> list[Payout]:
