@@ -135,7 +135,7 @@ async def reconcile(
         for item in books.addresses
     ]
     known = _known(books, traces=getattr(gateway, "traces", False), dust=dust or {})
-    items = itemise(figures, places, books.rows, on_chain, known)
+    items = itemise(figures, places, books.rows, _in_units(books, on_chain), known)
     run = Run(
         id=derive_id(now, "reconciliation", book, chain, books.block.hash),
         book=book,
@@ -273,12 +273,16 @@ async def _spends(conn: AsyncConnection, chain: str) -> dict[tuple[str, str], in
 
 async def _ask(
     gateway: ChainGateway, books: _Books, progress: Progress | None
-) -> dict[tuple[str, str], int]:
-    """Return what each address holds of each registered asset, in the asset's units."""
+) -> Mapping[Wanted, int]:
+    """Return what each address holds of each registered asset, in the chain's units."""
     wanted: list[Wanted] = [
         (item.address, token.contract) for token, _ in books.assets for item in books.addresses
     ]
-    found = await read_balances(gateway, wanted, at=books.block, progress=progress)
+    return await read_balances(gateway, wanted, at=books.block, progress=progress)
+
+
+def _in_units(books: _Books, found: Mapping[Wanted, int]) -> dict[tuple[str, str], int]:
+    """Return the holdings in the asset's units, rounded down, by address and asset."""
     return {
         (item.address, token.asset): rescale(
             found[item.address, token.contract], token.decimals, scale, Rounding.DOWN
@@ -288,21 +292,22 @@ async def _ask(
     }
 
 
-def _figures(books: _Books, on_chain: Mapping[tuple[str, str], int]) -> list[Reconciled]:
+def _figures(books: _Books, found: Mapping[Wanted, int]) -> list[Reconciled]:
+    """Return the figures of each wallet: its addresses are summed before they are rounded down."""
     totals: dict[tuple[str, str], int] = defaultdict(int)
-    wallet_of = {item.address: item.wallet for item in books.addresses}
-    for (address, asset), amount in on_chain.items():
-        totals[wallet_of[address], asset] += amount
+    for token, _ in books.assets:
+        for item in books.addresses:
+            totals[item.wallet, token.asset] += found[item.address, token.contract]
     return [
         Reconciled(
             wallet=wallet,
             asset=token.asset,
             ledger=books.held(wallet, token.asset),
-            chain=totals[wallet, token.asset],
+            chain=rescale(totals[wallet, token.asset], token.decimals, scale, Rounding.DOWN),
             block=books.block,
         )
         for wallet in books.wallets
-        for token, _ in books.assets
+        for token, scale in books.assets
     ]
 
 

@@ -133,14 +133,16 @@ def _of_wallet(
         for p in places
         if holds[p.address] != books[p.address]
     ]
-    if rest:
+    # Pieces smaller than a unit at several addresses may make whole units of the wallet.
+    pieces = figure.chain - sum(holds.values())
+    if rest != pieces:
         nowhere = Item(
             wallet=figure.wallet,
             asset=asset,
             contract=known.contracts.get(asset),
             address=NO_ADDRESS,
             books=rest,
-            chain=0,
+            chain=pieces,
         )
         found.append(nowhere)
     return [replace(item, explanations=tuple(_explain(item, known))) for item in found]

@@ -231,7 +231,7 @@ async def test_a_wallet_that_two_people_opened_is_frozen_again_only_for_news(
     await house.follow()
     await invent(house, "custody:house-hot", 3)
     await run(house)
-    await open_wallet(house, "house-hot")
+    await open_scope(house, "wallet", "house-hot")
 
     house.mine()
     await house.follow()
@@ -247,21 +247,16 @@ async def test_a_wallet_that_two_people_opened_is_frozen_again_only_for_news(
     assert more is not None
 
 
-async def open_wallet(house: House, wallet: str) -> None:
-    """Let a wallet pay again, as two test operators say."""
-    found = await house.do(lambda c: find_freeze(c, wallet=wallet))
+async def open_scope(house: House, kind: str, name: str) -> None:
+    """Let a wallet or an asset move again, as two test operators say."""
+    scope = Scope(ScopeKind(kind), name)
+    found = await house.do(lambda c: find_freeze(c, **{kind: name}))
     assert found is not None
     reason = "we know"
     payload = thaw_bytes(found.id, reason)
     signatures = {code: operator_keypair(code).sign(payload) for code in ("ada", "ben")}
     await house.do(
-        lambda c: open_again(
-            c,
-            Scope(ScopeKind.WALLET, wallet),
-            signatures=signatures,
-            reason=reason,
-            now=house.now,
-        )
+        lambda c: open_again(c, scope, signatures=signatures, reason=reason, now=house.now)
     )
 
 
@@ -330,6 +325,15 @@ def test_the_items_of_a_wallet_add_up_to_its_difference(
 
     assert {i.address: i.difference for i in items} == expected
     assert sum(i.difference for i in items) == figure.difference
+
+
+def test_pieces_smaller_than_a_unit_are_counted_by_wallet_and_lie_at_no_address() -> None:
+    """Two addresses hold half a unit each: the wallet has one, and its books say so as dust."""
+    figure = Reconciled(wallet="w", asset="ETH", ledger=3, chain=3, block=BLOCK)
+    places = [Place(name, "w", is_hot=False) for name in ("a", "b")]
+    floored = {("a", "ETH"): 1, ("b", "ETH"): 1}
+
+    assert itemise([figure], places, floored, floored, KNOWN) == []
 
 
 def test_an_arrival_of_an_orphaned_block_is_named_with_its_transaction() -> None:
