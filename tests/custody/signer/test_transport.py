@@ -266,6 +266,7 @@ async def test_strangers_at_the_door_are_bounded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "HANDSHAKES_MAX", 2)
+    monkeypatch.setattr(transport, "HANDSHAKE_S_MAX", 60.0)
     house = write_house(folder, HOST, NOW)
     async with tls_door(house["signer"]) as port, asyncio.timeout(10):
         waiting = [await asyncio.open_connection(HOST, port) for _ in range(2)]
