@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import asyncio
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Final
 
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.local.databases import Database, Server, cloned
 from chain.errors import NodeUnavailable
 from chain.follow import follow
 from chain.model import Block, BlockContents, ChainStep, FollowPolicy, FollowState, WatchList
 from chain.testing import ScriptedGateway, ScriptedTransaction
 from custody.addresses import watch_list
 from custody.inclusion import apply_step
+from kernel.clock import ManualClock
+from kernel.db import APP_ROLE, create_engine
 from registry.testing import TOKEN
 from tests.custody.house import BOOK, ETHER, FAKE_TOKEN, OTHER, STRANGER, House
 
 REREAD_AFTER: Final = 5
 DEPTH_MAX: Final = 6
+COUNTER = itertools.count(1)
+
 CALM: Final = 40
 """Empty blocks at the end, so that everything is confirmed and read a second time."""
 SHORT: Final = 30
@@ -149,6 +157,54 @@ def payments(house: House) -> list[ScriptedTransaction]:
         house.pay_token((house.birch, 9), contract=FAKE_TOKEN),
         house.pay(house.acme, 13, succeeded=False),
     ]
+
+
+@dataclass(frozen=True)
+class Founded:
+    """A house that was founded in a database, and how to have copies of it."""
+
+    server: Server
+    database: Database
+    house: ReorgHouse
+
+    @contextmanager
+    def copy(
+        self,
+        runner: asyncio.Runner,
+        gateway: LyingGateway,
+        kind: type[ReorgHouse] | None = None,
+    ) -> Iterator[ReorgHouse]:
+        """Give a house of its own, of some *kind*, over *gateway*."""
+        name = f"{self.database.name}_{next(COUNTER)}"
+        with cloned(self.server, self.database.name, name) as database:
+            engine = create_engine(database.app_url, role=APP_ROLE, injected_clock=True)
+            try:
+                clock = ManualClock(self.house.now)
+                changes = {"engine": engine, "gateway": gateway, "clock": clock}
+                known = {item.name: getattr(self.house, item.name) for item in fields(self.house)}
+                yield (kind or ReorgHouse)(**{**known, **changes})
+            finally:
+                runner.run(engine.dispose())
+
+
+def found_house(server: Server, database: Database) -> Founded:
+    """Found a house in *database*; nobody stays connected to it."""
+    engine = create_engine(database.app_url, role=APP_ROLE, injected_clock=True)
+
+    async def work() -> ReorgHouse:
+        house = ReorgHouse(engine, LyingGateway())
+        await house.open()
+        await engine.dispose()
+        return house
+
+    with asyncio.Runner() as runner:
+        return Founded(server, database, runner.run(work()))
+
+
+async def settle(house: ReorgHouse) -> dict[str, object]:
+    """Let the chain be calm, and return what the books say."""
+    await house.settle()
+    return await house.story()
 
 
 @dataclass

@@ -3,68 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from app.local.databases import Database, Server, cloned
-from kernel.clock import ManualClock
-from kernel.db import APP_ROLE, create_engine
+from app.local.databases import Database, Server
 from tests.properties.chain_schedule import (
     LONG,
     SHORT,
     Action,
+    Founded,
     LyingGateway,
     Play,
-    ReorgHouse,
     actions,
+    found_house,
     fund,
     payments,
+    settle,
 )
-
-COUNTER = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Founded:
-    """A house that was founded in a database, and how to have copies of it."""
-
-    server: Server
-    database: Database
-    house: ReorgHouse
-
-    @contextmanager
-    def copy(self, runner: asyncio.Runner, gateway: LyingGateway) -> Iterator[ReorgHouse]:
-        """Give a house of its own over *gateway*."""
-        name = f"{self.database.name}_{next(COUNTER)}"
-        with cloned(self.server, self.database.name, name) as database:
-            engine = create_engine(database.app_url, role=APP_ROLE, injected_clock=True)
-            try:
-                clock = ManualClock(self.house.now)
-                yield replace(self.house, engine=engine, gateway=gateway, clock=clock)
-            finally:
-                runner.run(engine.dispose())
 
 
 @pytest.fixture
 def founded(database_server: Server, database: Database) -> Founded:
-    """Found the house once; nobody stays connected to its database."""
-    engine = create_engine(database.app_url, role=APP_ROLE, injected_clock=True)
-
-    async def work() -> ReorgHouse:
-        house = ReorgHouse(engine, LyingGateway())
-        await house.open()
-        await engine.dispose()
-        return house
-
-    with asyncio.Runner() as runner:
-        house = runner.run(work())
-    return Founded(database_server, database, house)
+    """A house that was founded once."""
+    return found_house(database_server, database)
 
 
 @pytest.mark.timeout(1_800)
@@ -103,9 +66,3 @@ def play(
             return await settle(house)
 
         return runner.run(live()), gateway
-
-
-async def settle(house: ReorgHouse) -> dict[str, object]:
-    """Let the chain be calm, and return what the books say."""
-    await house.settle()
-    return await house.story()
