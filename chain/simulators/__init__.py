@@ -5,7 +5,7 @@ What is here:
 - ``evm``: a JSON-RPC node over py-evm that speaks anvil's methods and keeps a mempool of its own;
 - ``faults``: a proxy before any node that fails in the ways in which providers fail;
 - ``anvil``: finds and starts a real anvil, so that one conformance suite judges both;
-- ``parent``: how a simulator notices that the process that started it is gone.
+- ``geth``: finds and starts a real geth, the word on what a real node does.
 
 What is not here: nothing in this package is used against a real network, and its keys are the
 published development keys, worth nothing anywhere else.

@@ -36,6 +36,9 @@ TRANSFER_TOPIC = "0x" + keccak(b"Transfer(address,address,uint256)").hex()
 
 GWEI = 10**9
 
+#: What geth answers about every transaction for a moment after its start.
+INDEXING = "transaction indexing is in progress"
+
 
 class RpcFailed(CausewayError):
     """The node answered with a JSON-RPC error."""
@@ -81,12 +84,21 @@ class JsonRpc:
         """Return the receipt as soon as there is one; a node may mine after it has answered."""
         async with asyncio.timeout(CALL_TIMEOUT_S):
             while True:
-                receipt: dict[str, Any] | None = await self.call(
-                    "eth_getTransactionReceipt", transaction_hash
-                )
+                receipt = await self._find_receipt(transaction_hash)
                 if receipt is not None:
                     return receipt
                 await asyncio.sleep(POLL_INTERVAL_S)
+
+    async def _find_receipt(self, transaction_hash: str) -> dict[str, Any] | None:
+        try:
+            receipt: dict[str, Any] | None = await self.call(
+                "eth_getTransactionReceipt", transaction_hash
+            )
+        except RpcFailed as failure:
+            if INDEXING not in failure.message:
+                raise
+            return None
+        return receipt
 
     async def wait_height(self, height: int) -> int:
         """Return the height as soon as it is at least *height*."""
