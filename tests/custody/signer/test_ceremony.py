@@ -337,10 +337,17 @@ class Terminal:
     """A person's terminal: what the program shows, and what is typed into it."""
 
     def __init__(self, *words: str) -> None:
-        self.pid, self.handle = pty.fork()
-        if self.pid == 0:
-            os.chdir(REPOSITORY)
-            os.execv(sys.executable, [sys.executable, "-m", "causeway", *words])  # noqa: S606  ours
+        self.handle, theirs = pty.openpty()
+        # A session of its own: the program must not find the terminal of whoever runs the tests.
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "causeway", *words],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=REPOSITORY,
+            start_new_session=True,
+        )
+        os.close(theirs)
         self.seen = ""
 
     def wait_for(self, text: str) -> str:
@@ -371,7 +378,7 @@ class Terminal:
         except OSError:
             pass  # Linux says the end of a terminal like this.
         os.close(self.handle)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), self.seen
+        return self.child.wait(PATIENCE_S), self.seen
 
 
 def read_share_at(terminal: Terminal, holder: str) -> list[str]:
