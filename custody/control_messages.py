@@ -236,6 +236,19 @@ class PayoutDead(Body, frozen=True, kw_only=True):
     spent_by: str
 
 
+BODIES: Final[Mapping[ControlKind, type[Body]]] = {
+    ControlKind.OPERATORS: OperatorsInForce,
+    ControlKind.LIMITS: LimitsInForce,
+    ControlKind.POLICY: PolicyInForce,
+    ControlKind.WALLET: WalletPinned,
+    ControlKind.DESTINATION_ALLOW: DestinationAllowed,
+    ControlKind.DESTINATION_REVOKE: DestinationRevoked,
+    ControlKind.FREEZE: Frozen,
+    ControlKind.THAW: Thawed,
+    ControlKind.KEY_RETIRE: KeyRetired,
+    ControlKind.PAYOUT_DEAD: PayoutDead,
+}
+
 BodyT = TypeVar("BodyT", bound=Body)
 
 

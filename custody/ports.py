@@ -8,6 +8,7 @@ from typing import Protocol
 from custody.control_messages import ControlMessage
 from custody.signer.wire import (
     Accepted,
+    Audited,
     Checkpointed,
     Health,
     Intent,
@@ -68,4 +69,8 @@ class ControlledSigner(PayoutSigner, Protocol):
 
     async def checkpoint(self, *, since: int = 0) -> Checkpointed:
         """Return the signed checkpoint of the signer's log, proved to go on from *since* records."""
+        ...
+
+    async def audit(self, index: int, *, size: int) -> Audited:
+        """Return a record of the signer's log with its inclusion proof in a tree of *size*."""
         ...

@@ -24,13 +24,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from custody.control_messages import ControlMessage
 from custody.ports import ControlledSigner
 from custody.signer.errors import StoreUnusable
-from custody.signer.wire import Accepted, No
+from custody.signer.wire import Accepted, Health, No
 from custody.signer_tables import control_message, signer_checkpoint
 from kernel.db import transact
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
 from ledger.checkpoint import Checkpoint, parse_verifier_key, read_unsigned, verify
-from ledger.merkle import EMPTY_ROOT, verify_consistency
+from ledger.merkle import EMPTY_ROOT, leaf_hash, verify_consistency, verify_inclusion
 
 BATCH_MAX: Final = 100
 PAGE_MAX: Final = 500
@@ -158,6 +158,48 @@ async def push_control(
     return report
 
 
+async def check_continued(signer: ControlledSigner, kept: str | None) -> tuple[str, Checkpoint]:
+    """Return the signer's newest checkpoint, as signed and as read, proved to go on from *kept*.
+
+    Raises:
+        StoreUnusable: its log does not go on from there.
+        Refused: *kept* or the newest is not signed by the key that names the signer's store.
+    """
+    health = await signer.health()
+    name, key = parse_verifier_key(health.verifier_key)
+    start = Checkpoint(name, 0, EMPTY_ROOT) if kept is None else verify(kept, key, name=name)
+    return await _newest(signer, health, start)
+
+
+async def read_proved(signer: ControlledSigner, index: int) -> tuple[dict[str, Any], int]:
+    """Return a record of the signer's log and the size of the tree that it is proved to be in.
+
+    Raises:
+        StoreUnusable: the proof is wrong.
+    """
+    _, newest = await check_continued(signer, None)
+    shown = await signer.audit(index, size=newest.size)
+    leaf = leaf_hash(shown.record)
+    if not verify_inclusion(leaf, index, newest.size, shown.proof, newest.root):
+        raise StoreUnusable(f"record {index} is not in the checkpoint of {newest.size} records")
+    seq, at, kind, subject, body = msgspec.json.decode(shown.record)
+    record = {"seq": seq, "at": at, "kind": kind, "subject": subject}
+    return {**record, "body": msgspec.json.decode(body)}, newest.size
+
+
+async def _newest(
+    signer: ControlledSigner, health: Health, start: Checkpoint
+) -> tuple[str, Checkpoint]:
+    name, key = parse_verifier_key(health.verifier_key)
+    if health.records < start.size:
+        raise _set_back(name, health.records, start.size)
+    shown = await signer.checkpoint(since=start.size)
+    newest = verify(shown.note, key, name=name)
+    if not verify_consistency(start.size, newest.size, shown.proof, start.root, newest.root):
+        raise _set_back(name, newest.size, start.size)
+    return shown.note, newest
+
+
 async def _witness(engine: AsyncEngine, signer: ControlledSigner, now: datetime) -> str:
     """Keep the signer's newest checkpoint, once it is proved to go on from the one kept before.
 
@@ -174,15 +216,8 @@ async def _witness(engine: AsyncEngine, signer: ControlledSigner, now: datetime)
             where=health.verifier_key,
             remedy="If it is meant, adopt it: causeway custody signer control --adopt",
         )
-    name, key = parse_verifier_key(health.verifier_key)
-    start = before or Checkpoint(name, 0, EMPTY_ROOT)
-    if health.records < start.size:
-        raise _set_back(name, health.records, start.size)
-    shown = await signer.checkpoint(since=start.size)
-    newest = verify(shown.note, key, name=name)
-    if not verify_consistency(start.size, newest.size, shown.proof, start.root, newest.root):
-        raise _set_back(name, newest.size, start.size)
-    await _keep(engine, health.verifier_key, newest.size, shown.note, now)
+    note, newest = await _newest(signer, health, before or Checkpoint("", 0, EMPTY_ROOT))
+    await _keep(engine, health.verifier_key, newest.size, note, now)
     return health.verifier_key
 
 

@@ -19,6 +19,7 @@ from app.cli import (
     custody_reconcile,
     custody_rescue,
     custody_rules,
+    custody_signer,
 )
 from app.cli.common import (
     BOOK_DEFAULT,
@@ -54,6 +55,7 @@ app.add_typer(custody_compliance.compliance, name="compliance")
 app.add_typer(custody_keys.keys, name="keys")
 app.add_typer(custody_rules.destinations, name="destinations")
 app.add_typer(custody_policy.policy, name="policy")
+app.add_typer(custody_signer.signer_app, name="signer")
 custody_freezes.register(app)
 custody_deposits.register(app)
 custody_deposits.register(app)

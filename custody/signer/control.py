@@ -15,22 +15,17 @@ from uuid import UUID
 
 from chain.evm.addresses import parse_address
 from custody.control_messages import (
+    BODIES,
     BODY_ITEMS_MAX,
     ONE_PERSON,
     SIGNATURES_MAX,
     Body,
     ControlKind,
     ControlMessage,
-    DestinationAllowed,
-    DestinationRevoked,
     Frozen,
-    KeyRetired,
     LimitsInForce,
     OperatorsInForce,
-    PayoutDead,
-    PolicyInForce,
     ScopeKind,
-    Thawed,
     WalletPinned,
     read_body,
 )
@@ -42,18 +37,6 @@ from kernel.errors import BadInput, CausewayError
 from registry.authority import verify_signature
 from registry.model import Operator
 
-BODIES: Final[Mapping[ControlKind, type[Body]]] = {
-    ControlKind.OPERATORS: OperatorsInForce,
-    ControlKind.LIMITS: LimitsInForce,
-    ControlKind.POLICY: PolicyInForce,
-    ControlKind.WALLET: WalletPinned,
-    ControlKind.DESTINATION_ALLOW: DestinationAllowed,
-    ControlKind.DESTINATION_REVOKE: DestinationRevoked,
-    ControlKind.FREEZE: Frozen,
-    ControlKind.THAW: Thawed,
-    ControlKind.KEY_RETIRE: KeyRetired,
-    ControlKind.PAYOUT_DEAD: PayoutDead,
-}
 ADMINISTRATIVE: Final = frozenset(
     {
         ControlKind.OPERATORS,

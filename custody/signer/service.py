@@ -16,12 +16,19 @@ import structlog
 
 from chain.evm.addresses import address_of_public_key
 from chain.evm.transactions import UnsignedTransaction, assemble, decode_unsigned, signing_hash
-from custody.control_messages import Body, ControlKind, ControlMessage, PayoutDead, read_body
+from custody.control_messages import (
+    BODIES,
+    Body,
+    ControlKind,
+    ControlMessage,
+    PayoutDead,
+    read_body,
+)
 from custody.signer.approvals import Approvals
 from custody.signer.audit import CONTROL, REFUSED, SIGNED
 from custody.signer.backends.port import KeyBackend
 from custody.signer.checkpoints import Places
-from custody.signer.control import BODIES, InForce, apply_control, check_control
+from custody.signer.control import InForce, apply_control, check_control
 from custody.signer.decision import Allowed, check_open, check_request
 from custody.signer.errors import SignerRefused, StoreUnusable
 from custody.signer.store import Memory, SignedBody

@@ -27,12 +27,14 @@ from custody.signer.service import Signer
 from custody.signer.store import Genesis, Memory
 from custody.signer.wire import (
     Accepted,
+    AskAudit,
     AskCheckpoint,
     AskControl,
     AskHealth,
     AskSign,
     AskSignMany,
     AskXpub,
+    Audited,
     Checkpointed,
     Health,
     Intent,
@@ -143,6 +145,12 @@ class LocalSigner:
         """Return the signed checkpoint."""
         answer = self.signer.answer(AskCheckpoint(since))
         assert isinstance(answer, Checkpointed)
+        return answer
+
+    async def audit(self, index: int, *, size: int) -> Audited:
+        """Return a record of the log, proved."""
+        answer = self.signer.answer(AskAudit(index, size))
+        assert isinstance(answer, Audited)
         return answer
 
 

@@ -23,6 +23,7 @@ UNKNOWN = "0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80"
 NO_DATABASE = (
     *("bench", "demo", "simulate", "registry new-key", "up", "migrate"),
     *("ledger journal templates", "ledger check-proof", "custody keys"),
+    *("custody signer health", "custody signer checkpoint", "custody signer audit"),
 )
 """Commands that bring what they need, or need another thing first."""
 NO_JSON = ("simulate",)

@@ -224,7 +224,8 @@ def test_a_forger_who_hashes_everything_anew_is_found_by_the_checkpoint(
     row = database.execute(
         "SELECT seq, at, kind, subject, body FROM audit WHERE seq = ?", (last,)
     ).fetchone()
-    forged = AuditRecord(*row[:4], row[4].replace("eve", "ann"))
+    seq, at, kind, subject, body = row
+    forged = AuditRecord(seq, at, kind, subject, body.replace("eve", "ann"))
     database.execute(
         "UPDATE audit SET body = ?, leaf = ? WHERE seq = ?",
         (forged.body, leaf_hash(forged.to_bytes()), last),
