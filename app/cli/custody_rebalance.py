@@ -23,6 +23,7 @@ from app.cli.common import (
     on_database,
     read,
     run,
+    settings,
     show,
     show_one,
     write,
@@ -93,13 +94,13 @@ def rebalance_run(
     url = node_url()
 
     async def work(engine: AsyncEngine) -> RebalanceReport:
-        from chain.evm.gateway import EvmGateway
+        from app.nodes import evm_providers
         from custody.rebalance.worker import advance_rebalance
         from kernel.db import transact
         from registry.queries import get_chain
 
         found = await transact(engine, lambda conn: get_chain(conn, chain))
-        async with EvmGateway(url, chain=chain, network_id=found.network_id) as gateway:
+        async with evm_providers(settings(), found, url) as gateway:
             return await advance_rebalance(engine, gateway, chain=chain, book=book, clock=clock())
 
     report = run(lambda: on_database(work))
@@ -346,13 +347,13 @@ def _show_plan(chain: str, book: int, kinds: tuple[str, ...], *, as_json: bool) 
     url = node_url()
 
     async def work(engine: AsyncEngine) -> tuple[list[tuple[str, ...]], list[str]]:
-        from chain.evm.gateway import EvmGateway
+        from app.nodes import evm_providers
         from custody.rebalance.worker import preview
         from kernel.db import transact
         from registry.queries import get_chain
 
         found = await transact(engine, lambda conn: get_chain(conn, chain))
-        async with EvmGateway(url, chain=chain, network_id=found.network_id) as gateway:
+        async with evm_providers(settings(), found, url) as gateway:
             made = await preview(engine, gateway, chain=chain, book=book)
         money = await transact(engine, Money.load)
         rows = [

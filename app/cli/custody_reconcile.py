@@ -20,6 +20,7 @@ from app.cli.common import (
     on_database,
     read,
     run,
+    settings,
     show,
 )
 from kernel.clock import iso
@@ -56,7 +57,7 @@ def reconcile(
     url = node_url()
 
     async def work(engine: AsyncEngine) -> tuple[RunRow, list[Item], list[ClientMoney], Money]:
-        from chain.evm.gateway import EvmGateway
+        from app.nodes import evm_providers
         from custody.reconciliation import explain_run
         from custody.reconciliation import reconcile as verb
         from kernel.db import transact
@@ -64,7 +65,7 @@ def reconcile(
         from reporting.client_money_watch import list_client_money
 
         found = await transact(engine, lambda conn: get_chain(conn, chain))
-        async with EvmGateway(url, chain=chain, network_id=found.network_id) as gateway:
+        async with evm_providers(settings(), found, url) as gateway:
             made = await verb(engine, gateway, chain, book=book, now=clock().now())
         row, items = await transact(engine, lambda conn: explain_run(conn, made.id))
         covered = await transact(engine, lambda conn: list_client_money(conn, book))
