@@ -236,33 +236,31 @@ async def list_approvers(
     return found
 
 
-async def save_due(
-    conn: AsyncConnection, book: int, party: str, asset: str, due_at: datetime
-) -> None:
-    """Store since when what a party owes is due; the earliest known time stands."""
-    statement = pg_insert(receivable_due).values(book=book, party=party, asset=asset, due_at=due_at)
-    await conn.execute(
-        statement.on_conflict_do_update(
-            index_elements=["book", "party", "asset"],
-            set_={"due_at": func.least(receivable_due.c.due_at, statement.excluded.due_at)},
-        )
-    )
+async def save_due(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store what is owed and when it is due; what is known by its reference stays as it is."""
+    if rows:
+        await conn.execute(pg_insert(receivable_due).on_conflict_do_nothing(), list(rows))
 
 
-async def list_due(
+async def sum_due(
     conn: AsyncConnection, book: int, parties: Collection[str], *, now: datetime
-) -> set[tuple[str, str]]:
-    """Return (party, asset) of what was due before now."""
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return by (party, asset) what was ever due before now, and what is due later."""
     if not parties:
-        return set()
+        return {}
+    past = receivable_due.c.due_at < now
+    amount = receivable_due.c.amount
     rows = await conn.execute(
-        select(receivable_due.c.party, receivable_due.c.asset).where(
-            receivable_due.c.book == book,
-            receivable_due.c.party.in_(parties),
-            receivable_due.c.due_at < now,
+        select(
+            receivable_due.c.party,
+            receivable_due.c.asset,
+            func.coalesce(func.sum(amount).filter(past), 0).label("past"),
+            func.coalesce(func.sum(amount).filter(~past), 0).label("later"),
         )
+        .where(receivable_due.c.book == book, receivable_due.c.party.in_(parties))
+        .group_by(receivable_due.c.party, receivable_due.c.asset)
     )
-    return {(row.party, row.asset) for row in rows}
+    return {(row.party, row.asset): (int(row.past), int(row.later)) for row in rows}
 
 
 def _claims(kind: str) -> Any:

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from kernel.db import Timestamp, metadata
+from kernel.db import Timestamp, Units, metadata
 
 SCHEMA = "custody"
 
@@ -102,9 +102,19 @@ receivable_due = Table(
     "receivable_due",
     metadata,
     Column("book", Integer, nullable=False),
+    Column("reference", Text, nullable=False),
     Column("party", Text, nullable=False),
     Column("asset", Text, nullable=False),
+    Column("amount", Units, nullable=False),
     Column("due_at", Timestamp, nullable=False),
-    PrimaryKeyConstraint("book", "party", "asset"),
+    PrimaryKeyConstraint("book", "reference"),
+    CheckConstraint("amount > 0", name="amount_positive"),
     schema=SCHEMA,
+)
+Index(
+    "ix_receivable_due_party",
+    receivable_due.c.book,
+    receivable_due.c.party,
+    receivable_due.c.asset,
+    receivable_due.c.due_at,
 )

@@ -31,7 +31,7 @@ from custody.payout_model import Claim, ClaimKind, Payout, PayoutRequest, Payout
 from custody.payout_postings import accounts, reserved
 from custody.policy_documents import facts_to_document, quorums_to_document
 from custody.policy_model import Action, Decision, RequestFacts
-from custody.set_off import load_overdue, plan_set_off
+from custody.set_off import load_dues, plan_set_off
 from custody.velocity import Reserved, count_reserved
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
@@ -183,13 +183,13 @@ async def _post(
     )
     for chain, sender, wallet in own:
         await store.lock_sender(conn, chain, sender, wallet)
-    overdue = await load_overdue(conn, book, payouts, now=now)
+    dues = await load_dues(conn, book, payouts, now=now)
     owners = {path: owner for item in asked for path, owner in item.checked.owners.items()}
     keys = {key for payout in payouts for key in accounts(payout)}
     await ensure_accounts(conn, book, keys, owners=owners, now=now)
     # An empty batch takes the head's lock: what is owed and free cannot change any more.
     await post(conn, book, [], now=now)
-    set_off = await plan_set_off(conn, book, payouts, overdue)
+    set_off = await plan_set_off(conn, book, payouts, dues)
     refusals = {UUID(str(key)): reason for key, reason in set_off.refusals.items()}
     if set_off.transfers:
         settled = await post(conn, book, set_off.transfers, now=now)

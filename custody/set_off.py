@@ -16,8 +16,8 @@ compliance holds is not the client's money, and an own transfer pays nobody.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -46,33 +46,57 @@ def netted_account(party: str) -> str:
     return f"receivable:{party}:netted"
 
 
-async def note_due(
-    conn: AsyncConnection, book: int, party: str, asset: str, *, due_at: datetime
-) -> None:
-    """Remember since when what the party owes in sealed runs is due; the earliest time stands."""
-    await control_store.save_due(conn, book, party, asset, due_at)
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Something that a party owes from a sealed run; *reference* is known once."""
+
+    reference: str
+    party: str
+    asset: str
+    amount: int
+    due_at: datetime
 
 
-async def load_overdue(
+Dues = Mapping[tuple[str, str], tuple[int, int]]
+"""By (party, asset): what was ever due before now, and what is due later."""
+
+
+async def note_due(conn: AsyncConnection, book: int, dues: Sequence[Due]) -> None:
+    """Remember when what parties owe from sealed runs is due. Its discharge need not be told."""
+    await control_store.save_due(conn, [{"book": book, **asdict(item)} for item in dues])
+
+
+def overdue(owed: int, past: int, later: int) -> int:
+    """Return how much of what is *owed* (netted) is overdue, as far as is known. Pure.
+
+    What is due *later* is not; nor is more than was ever due in the *past*. So a debt that was paid
+    is never overdue, and one of which nobody said when it is due is not called so.
+    """
+    return max(0, min(owed - later, past))
+
+
+async def load_dues(
     conn: AsyncConnection, book: int, payouts: Sequence[Payout], *, now: datetime
-) -> set[tuple[str, str]]:
-    """Return (party, asset) of which something was due before now. Before the ledger is locked."""
+) -> Dues:
+    """Return what is known to be due, of the parties of these payouts. Before the ledger is locked."""
     parties = {str(item.party) for item in payouts if item.parsed_claim.kind in SET_OFF}
-    return await control_store.list_due(conn, book, parties, now=now)
+    return await control_store.sum_due(conn, book, parties, now=now)
 
 
 async def plan_set_off(
-    conn: AsyncConnection,
-    book: int,
-    payouts: Sequence[Payout],
-    overdue: Collection[tuple[str, str]],
+    conn: AsyncConnection, book: int, payouts: Sequence[Payout], dues: Dues
 ) -> SetOff:
     """Return what the debts of these payouts' parties ask for; the ledger's head is locked."""
     owing = {(str(p.party), p.asset) for p in payouts if p.parsed_claim.kind in SET_OFF}
     paths = {(reorg_account(party), asset) for party, asset in owing}
-    paths |= {(netted_account(party), asset) for party, asset in owing if (party, asset) in overdue}
-    balances = await get_balances(conn, book, paths)
-    debts = {key: balance.posted for key, balance in balances.items() if balance.posted > 0}
+    paths |= {(netted_account(party), asset) for party, asset in owing if (party, asset) in dues}
+    owed = {
+        key: max(0, item.posted) for key, item in (await get_balances(conn, book, paths)).items()
+    }
+    for party, asset in owing & dues.keys():
+        key = (netted_account(party), asset)
+        owed[key] = overdue(owed.get(key, 0), *dues[party, asset])
+    debts = {key: amount for key, amount in owed.items() if amount}
     if not debts:
         return SetOff()
     clients = {(client_account(party), asset) for party, asset in owing}

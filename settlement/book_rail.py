@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from custody.freezes import require_open
 from custody.model import client_account
 from custody.payout_coverage import count_spare
 from kernel.errors import BadInput
@@ -74,6 +75,7 @@ async def accept_book(
     if _all_in(items, HELD | DONE):
         return items
     _require_all_in(items, ACCEPTABLE, "accepted")
+    await _require_open(conn, items)
     await _require_given(conn, run.book, items)
     holds = book_holds(items, run)
     for item, held in zip(items, holds, strict=True):
@@ -100,6 +102,7 @@ async def settle_book(
     if _all_in(items, DONE):
         return items
     _require_all_in(items, HELD, "settled")
+    await _require_open(conn, items)
     for item in items:
         why = Why(operator.code, "ledger commit", now)
         await step_instruction(conn, item, InstructionState.FINAL, why, applied=item.amount)
@@ -144,6 +147,11 @@ async def cancel_book(
     ]
     require_applied(await post(conn, run.book, chain(*voids), now=now))
     return [replace(i, state=InstructionState.FAILED) for i in items]
+
+
+async def _require_open(conn: AsyncConnection, items: Sequence[Instruction]) -> None:
+    for item in items:
+        await require_open(conn, asset=item.asset, client=item.party)
 
 
 def _hold_id(item: Instruction, run: Run) -> UUID:

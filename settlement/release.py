@@ -22,6 +22,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from custody.freezes import require_open
 from custody.model import custody_account
 from custody.payout_model import Payout, PayoutRequest, PayoutState
 from custody.payouts import get_payout, request_payout
@@ -73,6 +74,7 @@ async def release_run(conn: AsyncConnection, run_id: UUID, *, by: Operator, now:
         return run
     if run.state is not RunState.SEALED:
         raise Refused(f"run {run_id} is {run.state}", remedy="Only a sealed run is released")
+    await require_open(conn)
     for item in await instruction_store.list_instructions(conn, run_id=run_id, lock=True):
         if item.rail is Rail.EVM and item.direction is Direction.RECEIVE:
             why = Why(operator.code, "awaiting a receipt", now)

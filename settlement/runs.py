@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from custody.set_off import Due, note_due
 from kernel.errors import BadInput, Refused
 from kernel.ids import derive_id, stable_id
 from ledger.accounts import ensure_accounts
@@ -347,6 +348,7 @@ async def seal(conn: AsyncConnection, run_id: UUID, *, by: Operator, now: dateti
     await store.move_run(conn, run, RunState.SEALED, version=run.version)
     await instruction_store.insert_instructions(conn, run.book, instructions)
     await record_planned(conn, instructions, why)
+    await note_due(conn, run.book, _dues(run, instructions))
     await mark_settling(
         conn,
         sorted({o.deal_id for o in members if o.has_deal}),
@@ -360,6 +362,16 @@ async def seal(conn: AsyncConnection, run_id: UUID, *, by: Operator, now: dateti
     await ensure_accounts(conn, run.book, accounts, now=now)
     require_applied(await post(conn, run.book, chain(*transfers), now=now))
     return replace(run, state=RunState.SEALED)
+
+
+def _dues(run: Run, instructions: Sequence[Instruction]) -> list[Due]:
+    """Return what is owed to the desk by the end of the value date: later, it is set off."""
+    end = datetime.combine(run.value_date + timedelta(days=1), time(tzinfo=UTC))
+    return [
+        Due(f"settlement/{item.id}", item.party, item.asset, item.amount, end)
+        for item in instructions
+        if item.direction is Direction.RECEIVE and item.amount
+    ]
 
 
 def sealing_transfers(

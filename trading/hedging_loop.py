@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from custody.freezes import find_freeze
 from kernel.clock import Clock, to_unix_ms
 from kernel.db import transact
 from marketdata.instruments import record_instrument
@@ -179,6 +180,9 @@ async def _decide(
     unsettled = sum(item.is_unsettled for item in exposures)
     if line.state is HedgeState.HALTED:
         return _instead(plan, HedgeVerdict.HALTED, "the line is halted")
+    frozen = await find_freeze(conn, asset=line.asset)
+    if frozen is not None:
+        return _instead(plan, HedgeVerdict.HALTED, f"{frozen.scope} is frozen")
     if unsettled >= hedger.policy.unsettled_max:
         return _instead(plan, HedgeVerdict.UNSETTLED, f"{unsettled} orders of unknown outcome")
     return plan

@@ -13,13 +13,14 @@ depends_on = None
 
 SCHEMA = "custody"
 TIMESTAMP = sa.DateTime(timezone=True)
+UNITS = sa.Numeric(78, 0)
 
 UPDATABLE = {
     "freeze": "state, opened_by, opened_reason, opened_at",
     "payout_decision": "",
     "approval_statement": "",
     "velocity_lane": "asset",
-    "receivable_due": "due_at",
+    "receivable_due": "",
 }
 
 FREEZE_FUNCTION = """\
@@ -148,10 +149,19 @@ def create_control() -> None:
     op.create_table(
         "receivable_due",
         sa.Column("book", sa.Integer, nullable=False),
+        sa.Column("reference", sa.Text, nullable=False),
         sa.Column("party", sa.Text, nullable=False),
         sa.Column("asset", sa.Text, nullable=False),
+        sa.Column("amount", UNITS, nullable=False),
         sa.Column("due_at", TIMESTAMP, nullable=False),
-        sa.PrimaryKeyConstraint("book", "party", "asset", name="pk_receivable_due"),
+        sa.CheckConstraint("amount > 0", name=op.f("ck_receivable_due_amount_positive")),
+        sa.PrimaryKeyConstraint("book", "reference", name="pk_receivable_due"),
+        schema=SCHEMA,
+    )
+    op.create_index(
+        "ix_receivable_due_party",
+        "receivable_due",
+        ["book", "party", "asset", "due_at"],
         schema=SCHEMA,
     )
 
@@ -255,8 +265,7 @@ def widen_rules() -> None:
         ("kind", "kind IN ('eoa', 'contract')"),
         (
             "contract_proved",
-            "state <> 'active' OR kind = 'eoa'"
-            " OR (code_hash IS NOT NULL AND return_tx IS NOT NULL)",
+            "state <> 'active' OR kind = 'eoa' OR (code_hash IS NOT NULL AND return_tx IS NOT NULL)",
         ),
         (
             "revoked_by_somebody",

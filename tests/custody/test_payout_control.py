@@ -37,7 +37,7 @@ from custody.policy_model import (
     VelocityLimit,
 )
 from custody.policy_review import dry_run
-from custody.set_off import netted_account, note_due
+from custody.set_off import Due, netted_account, note_due, overdue
 from custody.testing import set_policy
 from kernel.errors import BadInput, Refused
 from kernel.ids import derive_id
@@ -332,8 +332,8 @@ async def test_a_debt_is_settled_once_for_a_whole_batch(world: World) -> None:
 async def test_who_owes_what_is_overdue_is_not_paid(world: World) -> None:
     netted = netted_account("acme")
     await give(world, netted, "equity:capital", ETH, "ETH")
-    due = world.clock.now() + timedelta(hours=1)
-    await world.run(lambda c: note_due(c, BOOK, "acme", "ETH", due_at=due))
+    due = Due("run-1", "acme", "ETH", 2 * ETH, world.clock.now() + timedelta(hours=1))
+    await world.run(lambda c: note_due(c, BOOK, [due]))
 
     before = await world.request(client_ref="a")
     world.clock.advance(timedelta(hours=2))
@@ -347,6 +347,24 @@ async def test_who_owes_what_is_overdue_is_not_paid(world: World) -> None:
     ]
     assert f"acme owes {ETH} ETH that is overdue" in await why(world, after)
     assert (await world.books())[netted, "ETH"] == (ETH, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("owed", "past", "later", "expected"),
+    [
+        (0, 5, 0, 0),  # paid
+        (5, 5, 0, 5),
+        (8, 5, 3, 5),  # one run is overdue, another not yet due
+        (3, 5, 3, 0),  # the first is paid
+        (2, 5, 0, 2),  # paid in part
+        (7, 0, 0, 0),  # nobody said when it is due
+        (1, 0, 3, 0),  # paid before it was due
+    ],
+)
+def test_what_is_overdue_follows_from_what_is_owed_and_when_it_was_due(
+    owed: int, past: int, later: int, expected: int
+) -> None:
+    assert overdue(owed, past, later) == expected
 
 
 async def test_what_we_owe_is_not_paid_to_who_owes_us_since_a_deposit_vanished(
