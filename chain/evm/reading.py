@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from chain.errors import BlockGone, IncompleteAnswer, NodeTrouble, RangeTooLarge
+from chain.errors import (
+    BlockGone,
+    IncompleteAnswer,
+    NodeTrouble,
+    NodeUnavailable,
+    RangeTooLarge,
+)
 from chain.evm.parse import (
     FullBlock,
     Receipt,
@@ -40,7 +46,7 @@ from chain.evm.refusals import (
     says_range_too_large,
     says_untraceable,
 )
-from chain.evm.rpc import Rpc, RpcRefusal
+from chain.evm.rpc import Call, Rpc, RpcRefusal
 from chain.evm.traces import Moves, moves_of_flat, moves_of_frames
 from chain.model import Block, BlockContents, WatchList
 
@@ -73,10 +79,7 @@ class Reading:
         self.tracer: Tracer | None = None
 
     async def find_tracer(self) -> None:
-        """Learn once how the node shows call frames, if it does; nothing changes after that.
-
-        A node that traces must go on tracing near the head: a trace that fails is trouble there.
-        """
+        """Learn once how the node shows call frames, if it does; nothing changes after that."""
         if not self._trace or self._asked:
             return
         body = as_object(await self._rpc.ask("eth_getBlockByNumber", "latest", False), "the block")
@@ -178,32 +181,29 @@ class Reading:
 
     async def _read(self, body: Any, watch: WatchList, needle: Needle, digest: LogDigest) -> Read:
         scanned = scan_block(body, self._chain, needle)
-        moves: Moves | None = None
-        if self.tracer is not None:
-            try:
-                moves = await self._moves(self.tracer, scanned)
-            except BlockGone:
-                # Nodes forget the state of old blocks: this one counts as not traced.
-                moves = None
+        moves = None if self.tracer is None else await self._moves(self.tracer, scanned)
         if not must_be_read(scanned, digest, needle) and not _touches(moves, watch):
             return scanned, BlockContents(scanned.block, traced=moves is not None)
         return scanned, await self._strict(parse_full_block(body, self._chain), watch, moves)
 
     async def _bodies(self, heights: Sequence[int]) -> list[Any]:
         calls = [("eth_getBlockByNumber", (hex(height), True)) for height in heights]
-        if self._batches:
-            try:
-                answers = await self._rpc.ask_many(calls)
-            except RpcRefusal:
-                self._batches = False
-        if not self._batches:
-            answers = [await self._rpc.ask(method, *params) for method, params in calls]
+        answers = await self._ask_all(calls)
         for answer in answers:
             if isinstance(answer, RpcRefusal):
                 raise answer
             if answer is None:
                 raise BlockGone(f"the node has no block between {heights[0]} and {heights[-1]} now")
         return answers
+
+    async def _ask_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Ask in a batch, or one after the other where the node takes no batches."""
+        if self._batches:
+            try:
+                return await self._rpc.ask_many(calls)
+            except RpcRefusal:
+                self._batches = False
+        return [await self._rpc.ask(method, *params) for method, params in calls]
 
     async def _strict(
         self, full: FullBlock, watch: WatchList, moves: Moves | None
@@ -223,23 +223,26 @@ class Reading:
             raise
         return digest_logs(answer, needle)
 
-    async def _moves(self, tracer: Tracer, scanned: Scanned) -> Moves:
+    async def _moves(self, tracer: Tracer, scanned: Scanned) -> Moves | None:
+        """Return what contracts passed on; None when the node does not say, in time or at all.
+
+        A block that takes too long to trace must not stop the chain. It counts as not traced, is
+        listed as such, and asked for again by the second reading.
+        """
         if not scanned.runs_code:
             return {}
         block = scanned.block
         try:
             answer = await self._ask_traces(tracer, block.hash, hex(block.height))
-        except RpcRefusal as refusal:
-            if says_block_gone(refusal.code, refusal.message):
-                raise BlockGone(f"the node cannot trace block {block.hash}") from refusal
-            raise
+        except NodeUnavailable:
+            return None
         read = moves_of_frames if tracer is Tracer.FRAMES else moves_of_flat
         return read(block.hash, scanned.hashes, answer)
 
     async def _ask_traces(self, tracer: Tracer, block_hash: str, height: str) -> Any:
         if tracer is Tracer.FRAMES:
-            return await self._rpc.ask(tracer, block_hash, {"tracer": "callTracer"})
-        return await self._rpc.ask(tracer, height)
+            return await self._rpc.ask_once(tracer, block_hash, {"tracer": "callTracer"})
+        return await self._rpc.ask_once(tracer, height)
 
     async def _receipts(self, full: FullBlock) -> list[Receipt]:
         """Return the block's receipts in one answer, or one by one where a node cannot."""

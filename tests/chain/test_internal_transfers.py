@@ -6,7 +6,10 @@ from typing import Final
 
 import pytest
 
+from chain.errors import NodeUnavailable
 from chain.evm.gateway import EvmGateway
+from chain.evm.reading import Tracer
+from chain.evm.rpc import Rpc
 from chain.model import BlockContents, WatchList
 from chain.received import balance_delta, received_delta
 from chain.simulators.testing import dev_account
@@ -110,3 +113,32 @@ async def test_a_gateway_told_not_to_trace_says_so_of_every_block(
         contents = await gateway.contents(await gateway.head(), WATCH)
 
     assert (gateway.traces, contents.traced, contents.movements) == (False, False, ())
+
+
+class Mute(Rpc):
+    """A node that traced at first and then takes too long."""
+
+    mute = False
+
+    async def ask_once(self, method: str, *params: object) -> object:
+        if self.mute and method in set(Tracer):
+            raise NodeUnavailable("time-out")
+        return await super().ask_once(method, *params)
+
+
+async def test_a_block_that_cannot_be_traced_in_time_is_read_without_and_says_so(
+    splitter: tuple[Sender, str],
+) -> None:
+    sender, contract = splitter
+    await sender.call(contract, "split(address[])", [PAID], value=1_000)
+    url = sender.evm.rpc.url
+    rpc = Mute(url)
+    async with EvmGateway(url, chain="evm", network_id=CHAIN_ID, rpc=rpc) as gateway:
+        head = await gateway.head()
+        rpc.mute = True
+        late = await gateway.contents(head, WATCH)
+        rpc.mute = False
+        again = await gateway.contents(head, WATCH)
+
+    assert (late.traced, late.movements) == (False, ())
+    assert len(again.movements) == again.traced == gateway.traces

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from hypothesis import strategies as st
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.local.databases import Database, Server, cloned
 from chain.errors import NodeUnavailable
@@ -31,6 +31,7 @@ COUNTER = itertools.count(1)
 
 CALM: Final = 40
 """Empty blocks at the end, so that everything is confirmed and read a second time."""
+IDLE_MS: Final = 60_000
 SHORT: Final = 30
 LONG: Final = 90
 """Blocks before the first action: more than are read in one run, with some below finality."""
@@ -137,6 +138,16 @@ class ReorgHouse(House):
         }
 
 
+def open_engine(database: Database) -> AsyncEngine:
+    """Connect as the runtime role, as a worker that may not be scheduled for a while."""
+    return create_engine(
+        database.app_url,
+        role=APP_ROLE,
+        idle_in_transaction_timeout_ms=IDLE_MS,
+        injected_clock=True,
+    )
+
+
 def fund(gateway: ScriptedGateway) -> None:
     """Let the strangers have what they pay."""
     for address in (STRANGER, OTHER):
@@ -177,7 +188,7 @@ class Founded:
         """Give a house of its own, of some *kind*, over *gateway*."""
         name = f"{self.database.name}_{next(COUNTER)}"
         with cloned(self.server, self.database.name, name) as database:
-            engine = create_engine(database.app_url, role=APP_ROLE, injected_clock=True)
+            engine = open_engine(database)
             try:
                 clock = ManualClock(self.house.now)
                 changes = {"engine": engine, "gateway": gateway, "clock": clock}
@@ -189,7 +200,7 @@ class Founded:
 
 def found_house(server: Server, database: Database) -> Founded:
     """Found a house in *database*; nobody stays connected to it."""
-    engine = create_engine(database.app_url, role=APP_ROLE, injected_clock=True)
+    engine = open_engine(database)
 
     async def work() -> ReorgHouse:
         house = ReorgHouse(engine, LyingGateway())
