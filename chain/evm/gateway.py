@@ -110,8 +110,7 @@ class EvmGateway:
     async def __aenter__(self) -> Self:
         """Assert the chain id, and learn whether the node traces."""
         try:
-            await self.chain_id()
-            await self._reading.find_tracer()
+            await self.prove()
         except BaseException:
             await self.close()
             raise
@@ -129,6 +128,15 @@ class EvmGateway:
     async def close(self) -> None:
         """Close the connections."""
         await self._rpc.close()
+
+    async def prove(self) -> None:
+        """Assert the chain id, and learn whether the node traces.
+
+        Raises:
+            WrongChain: the node serves another chain.
+        """
+        await self.chain_id()
+        await self._reading.find_tracer()
 
     @property
     def traces(self) -> bool:

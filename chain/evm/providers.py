@@ -105,6 +105,7 @@ def provider_set(
     quorum: int,
     timeout_s: float = TIMEOUT_S,
     fee_policy: FeePolicy | None = None,
+    trace: bool = True,
 ) -> ProviderSet:
     """Return a set over these providers; nothing is opened yet.
 
@@ -119,6 +120,7 @@ def provider_set(
                 network_id=network_id,
                 name=provider.name,
                 fee_policy=fee_policy,
+                trace=trace,
                 rpc=Rpc(provider.url, timeout_s=timeout_s, attempts=attempts, limit=provider.limit),
             )
             for provider in providers
@@ -168,7 +170,7 @@ class ProviderSet:
         for gateway in self._gateways:
             self._stack.push_async_callback(gateway.close)
         try:
-            answers = await self._ask_all(lambda gateway: gateway.chain_id())
+            answers = await self._ask_all(_nothing)
             self._require_our_chain()
             self._require_quorum(answers, "say which chain they serve")
         except BaseException:
@@ -378,7 +380,7 @@ class ProviderSet:
         gateway, began_s = self._gateways[place], self._clock_s()
         try:
             if self._healths[place].standing is Standing.UNPROVEN:
-                await gateway.chain_id()
+                await gateway.prove()
                 self._healths[place] = proven(self._healths[place])
             answer = await question(gateway)
         except WrongChain as wrong:
@@ -540,6 +542,10 @@ def merge_reports(
     if rejected >= quorum:
         return BroadcastReport(BroadcastOutcome.REJECTED, detail)
     return BroadcastReport(BroadcastOutcome.UNKNOWN, detail or "no provider was reached")
+
+
+async def _nothing(gateway: EvmGateway) -> None:
+    """Ask nothing more than what a provider must prove before any question."""
 
 
 def _worst(troubles: Sequence[NodeTrouble], chain: str) -> NodeTrouble:

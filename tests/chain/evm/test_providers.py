@@ -8,8 +8,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 
 import chain.evm.rpc
+from chain.contracts.artefact import load_artefact
 from chain.errors import (
     BlockGone,
     CallReverted,
@@ -24,7 +27,12 @@ from chain.evm.transactions import erc20_transfer_data, transaction_hash
 from chain.model import Block, BroadcastOutcome, BroadcastReport, WatchList
 from chain.simulators.faults.model import Fault, Rule
 from chain.simulators.faults.proxy import FaultProxy, FaultProxySettings
-from chain.simulators.testing import dev_account, sign_transaction, transfer_token
+from chain.simulators.testing import (
+    dev_account,
+    encode_call,
+    sign_transaction,
+    transfer_token,
+)
 from kernel.errors import BadInput
 from tests.chain.conftest import CHAIN_ID, NodeStage
 
@@ -60,6 +68,12 @@ class World:
 def signed(value: int = 1, nonce: int = 0) -> tuple[bytes, str]:
     raw = bytes.fromhex(sign_transaction(ANN, nonce, to=CAROL.address, value=value)[2:])
     return raw, transaction_hash(raw)
+
+
+def contract_address(creator: str, nonce: int) -> str:
+    """Return the address of what *creator* creates with *nonce* (below 128)."""
+    raw = bytes.fromhex("d694" + creator[2:]) + (bytes([nonce]) if nonce else b"\x80")
+    return to_checksum_address(keccak(raw)[12:])
 
 
 def opened(urls: list[str], quorum: int = 2) -> ProviderSet:
@@ -188,6 +202,10 @@ async def test_lying_rpc_a_provider_on_a_branch_of_its_own_does_not_lead_astray(
     await world.mine()
     true = await world.mine()
     world.proxies[0].rules.set(Rule(fault=Fault.FORGED_HASH, height=true.height - 1))
+    for honest in world.proxies[1:]:
+        honest.rules.set(Rule(fault=Fault.SLOW, seconds=0.1))
+    for _ in range(8):
+        await world.providers.heads()
 
     head = await world.providers.head()
 
@@ -265,11 +283,12 @@ async def test_a_failing_provider_is_passed_over_and_then_left_in_peace(
 ) -> None:
     world.proxies[0].rules.set(rule)
     truth = await world.stage.gateway.block_at(1)
+    before = world.calls("eth_getBlockByNumber")[0]
 
     assert await world.providers.block_at(1) == truth
     assert await world.providers.block_at(1) == truth
 
-    assert world.calls("eth_getBlockByNumber")[0] == 1
+    assert world.calls("eth_getBlockByNumber")[0] - before == 1
     assert world.providers.healths[0].troubles == 1
 
 
@@ -387,6 +406,42 @@ async def test_a_call_that_would_fail_is_an_answer_and_not_asked_of_others(world
         )
 
     assert sum(world.calls("eth_estimateGas")) == 1
+
+
+async def split(world: World, value: int) -> Block:
+    """Mine a payment to Carol that a contract passes on."""
+    contract = contract_address(ANN.address, 0)
+    data = encode_call("split(address[])", [CAROL.address])
+    creation = load_artefact("TestSplitter").bytecode
+    return await world.mine(
+        sign_transaction(ANN, 0, to=None, data=creation, gas=2_000_000),
+        sign_transaction(ANN, 1, to=contract, data=data, value=value, gas=200_000),
+    )
+
+
+async def test_what_only_traces_show_is_believed_of_a_quorum_that_traces(world: World) -> None:
+    block = await split(world, 8)
+
+    assert world.providers.traces
+    contents = await world.providers.contents(block, world.watch())
+
+    assert contents.traced
+    assert [(move.position[:6], move.amount) for move in contents.movements] == [("trace:", 8)]
+
+
+async def test_without_a_quorum_that_traces_internal_payments_are_left_to_balances(
+    proxies: tuple[FaultProxy, ...], evm: NodeStage
+) -> None:
+    for proxy in proxies[1:]:
+        proxy.rules.set(Rule(fault=Fault.NO_TRACES))
+    async with opened([proxy.url for proxy in proxies]) as providers:
+        world = World(evm, proxies, providers)
+        block = await split(world, 8)
+
+        contents = await providers.contents(block, world.watch())
+
+        assert not providers.traces
+        assert (contents.movements, contents.traced) == ((), False)
 
 
 # ---------------------------------------------------------------------- counts and fees
