@@ -78,6 +78,8 @@ def test_every_python_module_on_a_page_exists() -> None:
     modules = [line.split()[2] for page in PAGES for line in commands(page, "python")]
 
     assert modules != []
-    assert [
-        m for m in modules if not Path(REPOSITORY, *m.split(".")).with_suffix(".py").is_file()
-    ] == []
+    assert [m for m in modules if not is_runnable(Path(REPOSITORY, *m.split(".")))] == []
+
+
+def is_runnable(path: Path) -> bool:
+    return path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
