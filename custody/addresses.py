@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chain.errors import DerivationDisagrees
 from chain.keys.checked import derive_checked
 from chain.model import WatchList
 from custody import store
@@ -36,34 +37,40 @@ async def assign_address(
     purpose: AddressPurpose,
     party: str | None = None,
     reference: str = "",
+    chain_asset: str | None = None,
     now: datetime,
     by: str = "system:custody",
 ) -> Address:
     """Return the wallet's next address, never handed out before.
 
-    Indexes have no gaps: the branch's row stays locked until the transaction ends.
+    Indexes have no gaps: the branch's row stays locked until the transaction ends. Two libraries
+    derive the address, and the wallet's known answer, at every hand-out, also of one handed out before.
 
     Args:
         wallet: code of a wallet in the registry.
         party: whose deposits or payments will arrive; none for a hot address.
         reference: what it is for, opaque; the same reference again returns the same address.
+        chain_asset: code of what the client is told to pay in there (``evm:USDT``); a client has one
+            such address in a wallet, and asking again returns it.
         by: operator id, or ``system:<process>``.
 
     Raises:
         NotPossible: this wallet does not hand out such addresses, or not to this party.
-        DerivationDisagrees: two libraries derive different addresses.
+        DerivationDisagrees: two libraries derive different addresses, or the key is not the one that
+            the wallet began with.
     """
     if len(reference) > REFERENCE_LENGTH_MAX:
         raise BadInput(f"a reference has at most {REFERENCE_LENGTH_MAX} characters")
     owner = await get_wallet(conn, wallet)
     _require_allowed(owner, purpose, None if party is None else await get_party(conn, party))
+    await _require_asset(conn, owner, purpose, chain_asset)
     branch = BRANCHES[purpose]
     index = await store.lock_branch(conn, wallet, branch)
-    if reference:
-        # Looked for under the branch's lock, so that two who ask at once get one address.
-        known = await store.find_address_by_reference(conn, wallet, purpose, party, reference)
-        if known is not None:
-            return known
+    await check_wallet_key(conn, owner, now=now)
+    # Looked for under the branch's lock, so that two who ask at once get one address.
+    known = await _find_known(conn, owner, purpose, party, reference, chain_asset)
+    if known is not None:
+        return known
     new = Address(
         chain=owner.chain,
         address=derive_checked(owner.account_xpub, branch, index, path=owner.account_path),
@@ -74,10 +81,33 @@ async def assign_address(
         party=party,
         reference=reference,
         assigned_at=now,
+        chain_asset=chain_asset,
     )
     await store.insert_address(conn, new)
     await record(conn, [_assigned(new, by)])
     return new
+
+
+async def check_wallet_key(conn: AsyncConnection, wallet: Wallet, *, now: datetime) -> str:
+    """Derive the wallet's first address by both libraries, and hold it to the known answer.
+
+    The answer is stored with the key when the key is seen first, and never changes: a key that was
+    swapped, or a library that changed its mind, hands out nothing.
+
+    Raises:
+        BadKey: the account key is not valid, or not at its path.
+        DerivationDisagrees: the libraries, or the answer and they, do not agree.
+    """
+    first = derive_checked(wallet.account_xpub, 0, 0, path=wallet.account_path)
+    known = await store.keep_wallet_key(
+        conn, wallet.code, wallet.account_xpub, wallet.account_path, first, now
+    )
+    if known != (wallet.account_xpub, first):
+        raise DerivationDisagrees(
+            f"wallet {wallet.code} began with {known[1]}, and its key gives {first}",
+            remedy="Give out no address of it until it is understood why",
+        )
+    return first
 
 
 async def list_addresses(
@@ -130,6 +160,44 @@ class WatchListReader:
             self._lists[chain] = WatchList(addresses, contracts)
         self._read[chain] = now
         return self._lists[chain]
+
+
+async def _find_known(
+    conn: AsyncConnection,
+    wallet: Wallet,
+    purpose: AddressPurpose,
+    party: str | None,
+    reference: str,
+    chain_asset: str | None,
+) -> Address | None:
+    """Return what was handed out for exactly this, derived again by both libraries."""
+    known = None
+    if reference:
+        known = await store.find_address_by_reference(conn, wallet.code, purpose, party, reference)
+    if known is None and chain_asset is not None and party is not None:
+        known = await store.find_address_by_asset(conn, wallet.code, party, chain_asset)
+    if known is None:
+        return None
+    again = derive_checked(wallet.account_xpub, known.branch, known.index, path=wallet.account_path)
+    if again != known.address:
+        raise DerivationDisagrees(
+            f"{known.branch}/{known.index} was {known.address}, and is {again} now",
+            remedy="Give out no address of this key until it is understood why",
+        )
+    return known
+
+
+async def _require_asset(
+    conn: AsyncConnection, wallet: Wallet, purpose: AddressPurpose, chain_asset: str | None
+) -> None:
+    if chain_asset is None:
+        return
+    if purpose is not AddressPurpose.DEPOSIT:
+        raise BadInput("only a deposit address is for one asset")
+    if chain_asset not in {item.code for item in await list_chain_assets(conn, wallet.chain)}:
+        raise NotPossible(
+            f"{chain_asset} is not registered on {wallet.chain}", where=f"wallet {wallet.code}"
+        )
 
 
 def _require_allowed(wallet: Wallet, purpose: AddressPurpose, party: Party | None) -> None:

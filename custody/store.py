@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
+from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -105,6 +106,38 @@ async def list_addresses(
         query = query.where(_one_of(table.c.address, only))
     query = query.order_by(table.c.wallet, table.c.branch, table.c.index)
     return [_address(row) for row in await conn.execute(query)]
+
+
+async def find_address_by_asset(
+    conn: AsyncConnection, wallet: str, party: str, chain_asset: str
+) -> Address | None:
+    """Return the deposit address that the party has for this asset."""
+    table = tables.address
+    query = select(table).where(
+        table.c.wallet == wallet, table.c.party == party, table.c.chain_asset == chain_asset
+    )
+    row = (await conn.execute(query)).one_or_none()
+    return None if row is None else _address(row)
+
+
+async def keep_wallet_key(
+    conn: AsyncConnection, wallet: str, xpub: str, path: str, first_address: str, now: datetime
+) -> tuple[str, str]:
+    """Return the key and first address that the wallet began with; these, if it is new."""
+    table = tables.wallet_key
+    new = upsert(table).values(
+        wallet=wallet,
+        account_xpub=xpub,
+        account_path=path,
+        first_address=first_address,
+        checked_at=now,
+    )
+    query = select(table.c.account_xpub, table.c.first_address).where(table.c.wallet == wallet)
+    found = (await conn.execute(query)).one_or_none()
+    if found is None:
+        await conn.execute(new.on_conflict_do_nothing())
+        found = (await conn.execute(query)).one()
+    return found.account_xpub, found.first_address
 
 
 async def list_branches(conn: AsyncConnection, chain: str) -> dict[Branch, int]:

@@ -105,6 +105,9 @@ def address_assign(
     purpose: Annotated[str, typer.Option(help="deposit, settlement or hot.")] = "deposit",
     party: Annotated[str | None, typer.Option(help="Who pays in there.")] = None,
     reference: Annotated[str, typer.Option(help="What it is for; opaque.")] = "",
+    asset: Annotated[
+        str | None, typer.Option(help="What is paid in there (evm:USDT); one for each client.")
+    ] = None,
     as_: As,
     key: Key,
     dry_run: DryRun = False,
@@ -130,6 +133,7 @@ def address_assign(
             purpose=wanted,
             party=party,
             reference=reference,
+            chain_asset=asset,
             now=clock().now(),
             by=me.code,
         )
