@@ -54,6 +54,7 @@ class PickySigner(OneByOne):
 async def with_gap(world: World) -> tuple[Payout, Payout]:
     """Two payouts in one claim, of which the signer refuses the first: nonce 0 is missing."""
     first = await world.approved(client_ref="1", amount=ETH)
+    world.clock.advance(timedelta(seconds=1))
     second = await world.approved(client_ref="2", amount=ETH)
     world.signer = PickySigner(world.signer, {first.id})
     await world.advance()
@@ -165,6 +166,7 @@ async def test_a_nonce_that_a_stranger_consumes_freezes_its_sender_and_nothing_i
     world: World,
 ) -> None:
     first = await world.approved(client_ref="1", amount=ETH)
+    world.clock.advance(timedelta(seconds=1))
     second = await world.approved(client_ref="2", amount=ETH)
     await world.advance()
     nonces = [(await world.get(item)).nonce for item in (first, second)]
