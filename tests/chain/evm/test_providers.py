@@ -442,6 +442,10 @@ async def test_without_a_quorum_that_traces_internal_payments_are_left_to_balanc
 
         assert not providers.traces
         assert (contents.movements, contents.traced) == ((), False)
+        proxies[2].rules.set(Rule(fault=Fault.DISCONNECT))
+        plain = await world.mine(sign_transaction(ANN, 2, to=CAROL.address, value=9))
+        (move,) = (await providers.contents(plain, world.watch())).movements
+        assert move.amount == 9
 
 
 # ---------------------------------------------------------------------- counts and fees
