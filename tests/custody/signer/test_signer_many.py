@@ -133,7 +133,7 @@ def test_two_payouts_cannot_take_one_nonce_in_one_question(signer: Signer) -> No
 def test_a_question_has_bounds(signer: Signer) -> None:
     [(tx, meant)] = payments(1)
     one, signed = SignRequest(meant, encode_unsigned(tx)), approval(meant, "ann")
-    too_many = [
+    too_many: list[Question] = [
         AskSignMany([one] * (REQUESTS_MAX + 1), []),
         AskSignMany([one], [signed] * (APPROVALS_MANY_MAX + 1)),
         AskSign(meant, one.unsigned, [signed] * 17),
