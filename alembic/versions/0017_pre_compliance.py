@@ -193,7 +193,7 @@ CASE_FUNCTION = """\
 CREATE OR REPLACE FUNCTION custody.compliance_case_state_edges() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.state IS NULL OR NEW.state NOT IN ('cleared', 'held', 'open') THEN
+        IF NEW.state IS NULL OR NEW.state NOT IN ('held', 'open') THEN
             RAISE EXCEPTION 'custody.compliance_case cannot begin as %', NEW.state
                 USING ERRCODE = 'check_violation', CONSTRAINT = 'compliance_case_state_edges';
         END IF;
@@ -251,7 +251,6 @@ BEGIN
         END IF;
     ELSIF NEW.state IS DISTINCT FROM OLD.state THEN
         IF NEW.state IS NULL OR (OLD.state, NEW.state) NOT IN (
-            ('asked', 'expired'),
             ('asked', 'proven')
         ) THEN
             RAISE EXCEPTION 'custody.address_proof cannot go from % to %', OLD.state, NEW.state

@@ -85,7 +85,7 @@ class CaseState(StrEnum):
 CASE_STATES: Final = StateTable(
     schema=SCHEMA,
     table="compliance_case",
-    initial=frozenset({CaseState.OPEN, CaseState.CLEARED, CaseState.HELD}),
+    initial=frozenset({CaseState.OPEN, CaseState.HELD}),
     edges=frozenset(
         {
             (CaseState.OPEN, CaseState.CLEARED),
@@ -206,16 +206,13 @@ class ProofState(StrEnum):
 
     ASKED = "asked"
     PROVEN = "proven"
-    EXPIRED = "expired"
 
 
 PROOF_STATES: Final = StateTable(
     schema=SCHEMA,
     table="address_proof",
     initial=frozenset({ProofState.ASKED}),
-    edges=frozenset(
-        {(ProofState.ASKED, ProofState.PROVEN), (ProofState.ASKED, ProofState.EXPIRED)}
-    ),
+    edges=frozenset({(ProofState.ASKED, ProofState.PROVEN)}),
 )
 
 

@@ -415,3 +415,31 @@ async def test_a_watch_list_that_was_read_before_is_read_on(house: House) -> Non
     assert same is before
     assert after.addresses == before.addresses | {more}
     assert after == await house.do(lambda conn: watch_list(conn, "evm"))
+
+
+async def test_what_is_finer_than_the_asset_is_floored_and_whole_units_of_it_are_dust(
+    house: House, owner_engine: AsyncEngine
+) -> None:
+    """A token of eight places on a chain is an asset of six places in the books."""
+    async with owner_engine.begin() as conn:
+        await conn.execute(text("ALTER TABLE registry.chain_asset DISABLE TRIGGER USER"))
+        await conn.execute(
+            text("UPDATE registry.chain_asset SET decimals = 8 WHERE code = 'evm:USDT'")
+        )
+    first, second = house.pay_token((house.acme, 160)), house.pay_token((house.birch, 250))
+    house.mine(first)
+    house.mine(second, house.pay_token((house.acme, 70)), empty_after=2)
+    await house.catch_up()
+
+    assert await house.balances() == {
+        "custody:client-pool USDT": (4, 0),
+        "client:acme USDT": (1, 0),
+        "client:birch USDT": (2, 0),
+        "suspense:dust USDT": (1, 0),
+    }
+    house.gateway.reorg(4, [[first], [], [], [], []])
+    await house.catch_up()
+    assert await house.balances() == {
+        "custody:client-pool USDT": (1, 0),
+        "client:acme USDT": (1, 0),
+    }
