@@ -136,6 +136,27 @@ async def test_after_a_reorganisation_the_new_blocks_are_read_again_too(
     assert await books.stored() == await clean(books)
 
 
+async def test_a_branch_that_ends_lower_is_read_again_from_where_it_began(
+    books: Remembering,
+) -> None:
+    for _ in range(AFTER + 6):
+        books.gateway.mine()
+    await books.run()
+    books.gateway.reorg(6, [[]] * 6)
+    assert (await books.run(6)).orphaned == 6
+    # Half-way the node goes back to a shorter branch, whose first block is the newest of all.
+    books.gateway.rollback(6)
+    books.gateway.mine(pay_token(0, 7))
+    books.gateway.hide_logs = 1
+    await books.run()
+
+    for _ in range(AFTER):
+        books.gateway.mine()
+    await books.run()
+
+    assert books.late() == [(5, [7])]
+
+
 async def test_a_payment_that_is_not_there_any_more_halts_the_chain(books: Remembering) -> None:
     await books.run()
     books.gateway.mine(pay_token(0, 7))
@@ -157,12 +178,12 @@ async def test_a_payment_that_is_not_there_any_more_halts_the_chain(books: Remem
 class Stubborn(ScriptedGateway):
     """Does not read some block a second time."""
 
-    read: set[str] = field(default_factory=set)
+    once: set[str] = field(default_factory=set)
 
     async def contents(self, block: Block, watch: WatchList) -> BlockContents:
-        if block.hash in self.read:
+        if block.hash in self.once:
             raise NodeUnavailable("not again")
-        self.read.add(block.hash)
+        self.once.add(block.hash)
         return await ScriptedGateway.contents(self, block, watch)
 
 
@@ -221,10 +242,10 @@ async def test_blocks_read_without_traces_are_named_and_completed_when_they_are_
     assert await untraced() == [0, 1]
 
 
-def contents(*amounts: int, **other: bool) -> BlockContents:
+def contents(*amounts: int, traced: bool = False) -> BlockContents:
     at = ScriptedGateway().blocks[0]
     moves = tuple(Movement(f"0x{n}", "log:0", STRANGER, OURS, TOKEN, n) for n in amounts)
-    return BlockContents(at, moves, **other)
+    return BlockContents(at, moves, traced=traced)
 
 
 def test_only_what_was_asked_for_again_can_be_missing_from_a_second_reading() -> None:

@@ -152,8 +152,16 @@ async def test_the_same_token_under_another_address_is_not_seen(sender: Sender) 
     registered, fake = await sender.token(), await sender.token()
 
     await sender.call(fake, "transfer(address,uint256)", CAROL.address, 1_000)
-
     assert (await sender.contents(registered)).movements == ()
+
+    # Also beside an honest one, where the receipts of the block are read.
+    for token, amount in ((registered, 7), (fake, 1_000)):
+        data = encode_call("transfer(address,uint256)", CAROL.address, amount)
+        raw = sign_transaction(OWNER, sender.nonce, to=token, data=data, gas=GAS)
+        await sender.evm.rpc.call("eth_sendRawTransaction", raw)
+        sender.nonce += 1
+    await sender.evm.mine()
+    assert [m.amount for m in (await sender.contents(registered)).movements] == [7]
 
 
 async def test_a_forged_event_brings_nothing(sender: Sender) -> None:

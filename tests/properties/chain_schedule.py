@@ -261,6 +261,8 @@ class Play:
                 self.gateway.faults.extend([NodeUnavailable("down")] * (1 + action.a % 2))
                 await self.house.walk()
                 self.gateway.faults.clear()
+            case other:
+                raise AssertionError(f"no action {other}")
 
     def mine(self, chosen: int) -> None:
         """Mine a block with those of the chosen payments that are in none."""
