@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chain.follow import get_cursor
 from chain.model import Block
 from chain.ports import ChainGateway
-from custody import reconciliation_model, store, tables
+from custody import reconciliation_model, tables
 from custody import reconciliation_store as runs
 from custody.address_books import list_holdings
 from custody.balance_reading import Progress, Wanted, read_balances
@@ -33,7 +33,7 @@ from custody.control_messages import ScopeKind
 from custody.deposit_model import Deposit, DepositState
 from custody.errors import NotPossible
 from custody.freezes import Scope, close_automatically
-from custody.model import Address, AddressPurpose, custody_account
+from custody.model import AddressPurpose, custody_account
 from custody.payout_model import ForeignState
 from custody.payout_tables import foreign_spend
 from custody.reconciliation_items import Arrived, Known, Place, age, itemise
@@ -52,6 +52,8 @@ Reconciled = reconciliation_model.Reconciled
 
 ADDRESSES_MAX: Final = 250_000
 """Addresses asked about in one reconciliation, at most."""
+PAGE: Final = 10_000
+"""Addresses read at once."""
 ENTITY: Final = "difference"
 ACTOR: Final = "system:reconciliation"
 
@@ -67,7 +69,6 @@ class _Books:
 
     block: Block
     wallets: tuple[str, ...]
-    addresses: tuple[Address, ...]
     assets: tuple[tuple[ChainAsset, int], ...]
     balances: Mapping[tuple[str, str], Balance]
     rows: Mapping[tuple[str, str], int]
@@ -96,7 +97,8 @@ async def reconcile_chain(
         BlockGone: the node has lost the block meanwhile; ask again.
     """
     books = await _read_books(engine, chain, book=book)
-    return _figures(books, await _ask(gateway, books, progress))
+    places = await _read_places(engine, chain)
+    return _figures(books, places, await _ask(gateway, books, places, progress))
 
 
 async def reconcile(
@@ -128,14 +130,11 @@ async def reconcile(
     """
     await transact(engine, lambda conn: reverse_explained(conn, chain, book=book, now=now))
     books = await _read_books(engine, chain, book=book)
-    on_chain = await _ask(gateway, books, progress)
-    figures = _figures(books, on_chain)
-    places = [
-        Place(item.address, item.wallet, item.purpose is AddressPurpose.HOT)
-        for item in books.addresses
-    ]
+    places = await _read_places(engine, chain)
+    on_chain = await _ask(gateway, books, places, progress)
+    figures = _figures(books, places, on_chain)
     known = _known(books, traces=getattr(gateway, "traces", False), dust=dust or {})
-    items = itemise(figures, places, books.rows, _in_units(books, on_chain), known)
+    items = itemise(figures, places, books.rows, _in_units(books, places, on_chain), known)
     run = Run(
         id=derive_id(now, "reconciliation", book, chain, books.block.hash),
         book=book,
@@ -143,7 +142,7 @@ async def reconcile(
         block=books.block,
         figures=tuple(figures),
         items=tuple(items),
-        addresses=len(books.addresses),
+        addresses=len(places),
         at=now,
     )
     await transact(engine, lambda conn: _record(conn, run))
@@ -191,19 +190,36 @@ async def _read_books(engine: AsyncEngine, chain: str, *, book: int) -> _Books:
             return await _gather(conn, chain, book)
 
 
+async def _read_places(engine: AsyncEngine, chain: str) -> list[Place]:
+    """Return our addresses, page by page, each in a short transaction of its own.
+
+    They are read after the books: an address that was handed out meanwhile had nothing at the block
+    of the books, and one that was handed out before is never taken back.
+    """
+    table, places = tables.address, list[Place]()
+    query = select(table.c.address, table.c.wallet, table.c.purpose).where(table.c.chain == chain)
+    query = query.order_by(table.c.address).limit(PAGE)
+    last = ""
+    while True:
+        async with engine.connect() as conn:
+            rows = (await conn.execute(query.where(table.c.address > last))).all()
+        places += [Place(r.address, r.wallet, r.purpose == AddressPurpose.HOT) for r in rows]
+        if len(places) > ADDRESSES_MAX:
+            raise NotPossible(f"more than {ADDRESSES_MAX} addresses on {chain}")
+        if len(rows) < PAGE:
+            return places
+        last = rows[-1].address
+
+
 async def _gather(conn: AsyncConnection, chain: str, book: int) -> _Books:
     block = await get_cursor(conn, chain)
     if block is None:
         raise NotPossible(f"no block of {chain} was read yet", remedy="Follow the chain first")
-    addresses = await store.list_addresses(conn, chain)
-    if len(addresses) > ADDRESSES_MAX:
-        raise NotPossible(f"{len(addresses)} addresses are more than {ADDRESSES_MAX}")
     wallets = await list_wallets(conn, chain)
     arrived, booked = await _arrivals(conn, chain)
     return _Books(
         block=block,
         wallets=tuple(wallet.code for wallet in wallets),
-        addresses=tuple(addresses),
         assets=tuple(
             [
                 (item, (await get_asset(conn, item.asset)).scale)
@@ -272,31 +288,35 @@ async def _spends(conn: AsyncConnection, chain: str) -> dict[tuple[str, str], in
 
 
 async def _ask(
-    gateway: ChainGateway, books: _Books, progress: Progress | None
+    gateway: ChainGateway, books: _Books, places: Sequence[Place], progress: Progress | None
 ) -> Mapping[Wanted, int]:
     """Return what each address holds of each registered asset, in the chain's units."""
     wanted: list[Wanted] = [
-        (item.address, token.contract) for token, _ in books.assets for item in books.addresses
+        (item.address, token.contract) for token, _ in books.assets for item in places
     ]
     return await read_balances(gateway, wanted, at=books.block, progress=progress)
 
 
-def _in_units(books: _Books, found: Mapping[Wanted, int]) -> dict[tuple[str, str], int]:
+def _in_units(
+    books: _Books, places: Sequence[Place], found: Mapping[Wanted, int]
+) -> dict[tuple[str, str], int]:
     """Return the holdings in the asset's units, rounded down, by address and asset."""
     return {
         (item.address, token.asset): rescale(
             found[item.address, token.contract], token.decimals, scale, Rounding.DOWN
         )
         for token, scale in books.assets
-        for item in books.addresses
+        for item in places
     }
 
 
-def _figures(books: _Books, found: Mapping[Wanted, int]) -> list[Reconciled]:
+def _figures(
+    books: _Books, places: Sequence[Place], found: Mapping[Wanted, int]
+) -> list[Reconciled]:
     """Return the figures of each wallet: its addresses are summed before they are rounded down."""
     totals: dict[tuple[str, str], int] = defaultdict(int)
     for token, _ in books.assets:
-        for item in books.addresses:
+        for item in places:
             totals[item.wallet, token.asset] += found[item.address, token.contract]
     return [
         Reconciled(
