@@ -1,4 +1,4 @@
-"""``causeway custody bump, attribute, thaw``: what people decide where machines stop."""
+"""``causeway custody bump, cancel-signed, attribute, thaw``: what people decide where machines stop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DepositId = Annotated[UUID, typer.Argument(metavar="DEPOSIT", help="Id of the de
 
 def register(app: typer.Typer) -> None:
     """Add these commands to a group."""
-    for command in (bump, attribute, thaw):
+    for command in (bump, cancel_signed, attribute, thaw):
         app.command()(command)
 
 
@@ -68,6 +68,49 @@ def bump(
         async with EvmGateway(node_url(), chain=seen.chain, network_id=seen.chain_id) as gateway:
             done = await bump_payout(
                 engine, gateway, payout_id, by=me.operator, reason=reason, clock=clock()
+            )
+        return payout_facts(done, await transact(engine, Money.load))
+
+    show_one("Payout", run(lambda: on_database(work)), as_json=as_json)
+
+
+def cancel_signed(
+    payout_id: Annotated[UUID, typer.Argument(metavar="PAYOUT", help="Id of the payout.")],
+    *,
+    reason: Reason,
+    as_: As,
+    key: Key,
+    approver: Approver,
+    approver_key: ApproverKey,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel a payment that is signed, by a spend of its nonce that pays nobody; two operators sign.
+
+    Whichever of the two is mined first counts. The claim has its money back when what cancels it is
+    final. Needs CAUSEWAY_EVM_URL; the worker has it signed and sends it.
+
+    Example: `causeway custody cancel-signed 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --reason "sent to the wrong person"
+    --as ada --key ada.key --approver ben --approver-key ben.key`
+    """
+    one, two = credentials(as_, key), credentials(approver, approver_key)
+
+    async def work(engine: AsyncEngine) -> dict[str, str]:
+        from chain.evm.gateway import EvmGateway
+        from custody.payout_replace import cancel_by_conflict, cancel_bytes
+        from custody.payouts import get_payout
+        from kernel.db import transact
+
+        people = [await transact(engine, who.person) for who in (one, two)]
+        seen = await transact(engine, lambda conn: get_payout(conn, payout_id))
+        payload = cancel_bytes(payout_id, reason)
+        async with EvmGateway(node_url(), chain=seen.chain, network_id=seen.chain_id) as gateway:
+            done = await cancel_by_conflict(
+                engine,
+                gateway,
+                payout_id,
+                signatures={person.code: person.sign(payload) for person in people},
+                reason=reason,
+                clock=clock(),
             )
         return payout_facts(done, await transact(engine, Money.load))
 
