@@ -7,7 +7,7 @@ says why.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from custody.payout_tables import allowed_destination
 from custody.signing_stops import find_signing_stop
 
 
-async def find_frozen(conn: AsyncConnection, payouts: Collection[Payout]) -> dict[UUID, str]:
+async def find_frozen(conn: AsyncConnection, payouts: Sequence[Payout]) -> dict[UUID, str]:
     """Return which payouts a freeze switch stops, and why."""
     freezes = await load_freezes(conn)
     if not freezes:
@@ -43,7 +43,7 @@ async def find_frozen(conn: AsyncConnection, payouts: Collection[Payout]) -> dic
 
 
 async def find_stopped(
-    conn: AsyncConnection, payouts: Collection[Payout], *, now: datetime
+    conn: AsyncConnection, payouts: Sequence[Payout], *, now: datetime
 ) -> dict[UUID, str]:
     """Return which payouts may not get a nonce or a signature now, and why."""
     found = await _find_disallowed(conn, payouts, now)
@@ -53,7 +53,7 @@ async def find_stopped(
 
 
 async def _find_disallowed(
-    conn: AsyncConnection, payouts: Collection[Payout], now: datetime
+    conn: AsyncConnection, payouts: Sequence[Payout], now: datetime
 ) -> dict[UUID, str]:
     """Return the payouts to destinations that are not, or no longer, on the party's allow-list."""
     to_others = [item for item in payouts if item.parsed_claim.kind is not ClaimKind.OWN]
@@ -77,7 +77,7 @@ async def _find_disallowed(
     }
 
 
-async def _find_wallet_stops(conn: AsyncConnection, payouts: Collection[Payout]) -> dict[UUID, str]:
+async def _find_wallet_stops(conn: AsyncConnection, payouts: Sequence[Payout]) -> dict[UUID, str]:
     """Return the payouts of wallets that sign nothing now."""
     asked = {_stop_key(item) for item in payouts}
     reasons = {
