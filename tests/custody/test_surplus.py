@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.model import BlockContents, Included, Movement
 from custody.attribution import attribution_bytes
-from custody.deposit_model import Deposit, DepositState
 from custody.attributions import attribute
+from custody.deposit_model import Deposit, DepositState
 from custody.freezes import find_freeze
 from custody.inclusion import apply_step
 from custody.reconciliation import list_differences, reconcile, reconcile_turn

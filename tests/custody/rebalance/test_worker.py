@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -125,6 +126,17 @@ async def test_a_window_is_planned_once_however_many_turns_it_has(treasury: Trea
     first, second = await treasury.turn(), await treasury.turn()
 
     assert (first.planned, second.planned) == (True, False)
+    assert len(await treasury.own_transfers()) == 1
+
+
+async def test_two_workers_in_one_window_ask_for_each_sweep_once(treasury: Treasury) -> None:
+    await set_rules(treasury.world)
+    await treasury.pay_in(await treasury.client_address(), 3 * ETHER)
+
+    async with asyncio.TaskGroup() as group:
+        turns = [group.create_task(treasury.turn()) for _ in range(3)]
+
+    assert sum(len(turn.result().proposed) for turn in turns) == 1
     assert len(await treasury.own_transfers()) == 1
 
 
