@@ -41,7 +41,7 @@ Tls = Annotated[
     Path | None,
     typer.Option("--tls", help="TLS: folder with authority.pem, certificate.pem and key.pem."),
 ]
-KINDS: Final = ("operators", "limits", "wallet", "payout.dead")
+KINDS: Final = ("operators", "limits", "wallet", "payout.dead", "destination.allow")
 BODY_BYTES_MAX: Final = 262_144
 
 
@@ -164,7 +164,7 @@ def change(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sign a change of the signer's operators, limits or wallets by two people, and queue it.
+    """Sign a change of the signer's operators, limits, wallets or vaults by two people; queue it.
 
     Example: `causeway custody signer change limits limits.json --as ada --key ada.key
     --approver ben --approver-key ben.key`

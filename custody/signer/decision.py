@@ -22,6 +22,8 @@ from custody.signer.windows import Spent, Windows, asset_key
 from custody.signer.wire import Intent, read_amount
 
 MS: Final = 1_000
+OWN_PARTY: Final = "own"
+"""The party of destinations that are ours though their keys are elsewhere: cold vaults."""
 
 AddressOf = Callable[[str], str]
 """Returns the address (EIP-55) of the signer's own key at a path."""
@@ -217,20 +219,38 @@ def check_destination(
         SignerPostponed: nobody has told the signer of the destination, or it cools off.
     """
     if intent.kind == "own":
-        if intent.client is not None or intent.destination_path is None:
-            raise SignerRefused("an own transfer names the receiving key and no client")
-        if address_of(intent.destination_path) != intent.destination:
-            raise SignerRefused(
-                f"the key at {intent.destination_path} is not that of {intent.destination}"
-            )
+        if intent.client is not None:
+            raise SignerRefused("an own transfer is for no client")
+        if not _is_vault(state, intent):
+            _check_own_key(intent, address_of)
+            return
+        _check_usable(state, OWN_PARTY, intent, now_ms=now_ms)
         return
     if intent.client is None or intent.destination_path is not None:
         raise SignerRefused("a payment names a client and no receiving key of ours")
-    found = state.destinations.get((intent.client, intent.chain_id, intent.destination))
+    _check_usable(state, intent.client, intent, now_ms=now_ms)
+
+
+def _is_vault(state: InForce, intent: Intent) -> bool:
+    return (OWN_PARTY, intent.chain_id, intent.destination) in state.destinations
+
+
+def _check_own_key(intent: Intent, address_of: AddressOf) -> None:
+    if intent.destination_path is None:
+        raise SignerRefused("an own transfer names the receiving key")
+    if address_of(intent.destination_path) != intent.destination:
+        raise SignerRefused(
+            f"the key at {intent.destination_path} is not that of {intent.destination}",
+            remedy="A vault whose keys are elsewhere is allowed by two people, for the party own",
+        )
+
+
+def _check_usable(state: InForce, party: str, intent: Intent, *, now_ms: int) -> None:
+    found = state.destinations.get((party, intent.chain_id, intent.destination))
     if found is None:
         raise SignerPostponed(
             f"{intent.destination} on {intent.chain} is not an allowed destination of"
-            f" {intent.client} in the signer",
+            f" {party} in the signer",
             remedy="Have two operators allow it; the signer is told of it then",
         )
     if found.usable_ms > now_ms:

@@ -464,6 +464,20 @@ def test_own_transfers_need_no_destination_and_have_a_limit_of_their_own(tmp_pat
         )
 
 
+def test_coins_go_to_a_vault_whose_keys_are_elsewhere_once_two_people_allow_it(
+    signer: Signer,
+) -> None:
+    tx = native(recipient=STRANGER)
+    meant = intent(
+        tx, kind="own", client=None, destination=STRANGER, destination_path="m/44'/60'/9'/1/0"
+    )
+    assert "is not that of" in str(ask(signer, tx, meant, approval(meant, "ann")))
+
+    assert told(signer, allowed("own", 9, address=STRANGER)) == ""
+
+    assert isinstance(ask(signer, tx, meant, approval(meant, "ann")), bytes)
+
+
 def test_a_group_has_to_be_among_the_approvers(tmp_path: Path) -> None:
     with open_signer(tmp_path, rules(asset_groups={"treasury": 1}, asset_approvals=2)) as signer:
         assert pay(signer, 1, "ann", "bob") == "0 of 1 approvals of treasury"

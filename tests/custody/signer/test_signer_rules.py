@@ -182,7 +182,7 @@ LIES = [
     pytest.param(native(), {"client": None}, "names a client", id="nobody's payee"),
     pytest.param(native(), {"destination_path": OTHER_PATH}, "no receiving key", id="both kinds"),
     pytest.param(native(recipient=OWN), {"destination_path": None}, "names the receiving key", id="own, no key"),
-    pytest.param(native(recipient=OWN), {"client": "acme"}, "and no client", id="own, for a client"),
+    pytest.param(native(recipient=OWN), {"client": "acme"}, "for no client", id="own, for a client"),
     pytest.param(
         native(recipient=STRANGER), {"kind": "own", "client": None, "destination": STRANGER, "destination_path": OTHER_PATH},
         "is not that of", id="own, to a stranger",
