@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from web3 import AsyncWeb3, WebSocketProvider
 from web3.providers import AsyncHTTPProvider
@@ -26,6 +27,7 @@ from chain.simulators.evm.errors import PortTaken
 from chain.simulators.evm.model import EvmSimulatorSettings
 from chain.simulators.evm.server import EvmSimulator, ready_line, serve
 from chain.simulators.testing import (
+    GWEI,
     EvmProcess,
     JsonRpc,
     RpcFailed,
@@ -369,3 +371,47 @@ def test_the_command_line_describes_the_settings() -> None:
 
     assert (settings.port, settings.seed, settings.timestamp) == (0, 9, 5)
     assert (settings.automine, settings.block_time_s) == (False, 2.0)
+
+
+async def test_two_processes_answer_the_same_script_byte_for_byte(
+    session: aiohttp.ClientSession,
+) -> None:
+    alice, bob = dev_account(0), dev_account(1)
+    raw = sign_transaction(alice, 0, to=bob.address, value=5, chain_id=4711)
+    bumped = sign_transaction(alice, 1, to=bob.address, max_fee_per_gas=20 * GWEI, chain_id=4711)
+    script: list[tuple[str, list[Any]]] = [
+        ("eth_sendRawTransaction", [raw]),
+        ("evm_snapshot", []),
+        ("evm_setAutomine", [False]),
+        ("eth_sendRawTransaction", [bumped]),
+        ("eth_sendRawTransaction", [bumped]),
+        ("txpool_content", []),
+        ("anvil_mine", ["0x3"]),
+        ("anvil_reorg", [3, [[bumped, 1]]]),
+        ("eth_getLogs", [{"fromBlock": "0x0"}]),
+        ("evm_increaseTime", [60]),
+        ("anvil_setBalance", [bob.address, "0x1"]),
+        ("evm_mine", []),
+        ("debug_traceBlockByNumber", ["latest", {"tracer": "callTracer"}]),
+        ("eth_feeHistory", ["0x4", "latest", [10, 50]]),
+        ("eth_getBlockByNumber", ["latest", True]),
+        ("evm_revert", ["0x0"]),
+        ("eth_getBlockByNumber", ["pending", True]),
+        ("eth_nothing", []),
+    ]
+    transcripts = []
+    for _ in range(2):
+        with start_evm_process(
+            *("--chain-id", "4711", "--seed", "9", "--timestamp", "1700000000")
+        ) as process:
+            said = []
+            async with subscribe(session, process.ws_url, "newHeads") as heads:
+                for number, (method, params) in enumerate(script):
+                    body = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+                    async with session.post(process.url, json=body) as response:
+                        said.append(await response.read())
+                said += [orjson.dumps(await heads.next()) for _ in range(8)]
+            transcripts.append(said)
+
+    assert transcripts[0] == transcripts[1]
+    assert hex(4711).encode() in b"".join(transcripts[0])
