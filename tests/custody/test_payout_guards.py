@@ -24,6 +24,8 @@ from custody.allow_list import (
     revocation_bytes,
     revoke_destination,
 )
+from custody.compliance.address_list import NOBODY_LISTED
+from custody.compliance.screening import screen_payouts
 from custody.evm_rail import EvmRail
 from custody.payout_allocate import allocate
 from custody.payout_allocation import Waiting
@@ -495,6 +497,7 @@ async def test_a_worker_whose_lease_is_over_cannot_write(world: World, late: Ste
     """Whoever claimed it has written nothing yet: nothing but the fence tells."""
     bench = Bench(world.engine, EvmRail(world.gateway), world.signer, world.clock)
     payout = await world.approved()
+    await screened(world)
     await world.tell_signer()
     for step in STEPS[: STEPS.index(late)]:
         result = (await step(bench, [payout]))[payout.id]
@@ -529,6 +532,11 @@ async def test_a_write_under_an_old_fence_is_refused_without_a_look_at_the_row(
         )
 
     assert await everything_of(world, payout) == before
+
+
+async def screened(world: World) -> None:
+    """What the worker has asked before it takes a step."""
+    await screen_payouts(world.engine, NOBODY_LISTED, "evm", now=world.clock.now())
 
 
 async def claimed_by_another(world: World, payout: Payout) -> None:
@@ -580,6 +588,7 @@ async def test_cover_that_is_spent_meanwhile_is_not_spent_again(world: World) ->
     places = "expense:loss", "custody:client-pool"
     loss = transfer(UUID(int=7), *places, ETH, "ETH", code="test")
     await world.run(lambda c: ensure_accounts(c, BOOK, [("expense:loss", "ETH")]))
+    await screened(world)
     bench = Bench(world.engine, EvmRail(world.gateway), world.signer, world.clock)
     async with world.engine.connect() as other, asyncio.TaskGroup() as group:
         require_applied(await post(other, BOOK, [loss], now=world.clock.now()))
