@@ -20,6 +20,7 @@ from custody.deposit_model import Receipt, ReceiptState
 from custody.errors import NotPossible
 from custody.plan import Plan
 from custody.policy import ConfirmationPolicy, requirement_of
+from custody.policy_versions import keep_policy
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, list_history, record
 
@@ -49,23 +50,25 @@ async def advance_receipts(
     waiting = await store.claim_arrivals(
         conn, Receipt, chain, {ReceiptState.INCLUDED}, tip=tip.height, finalized=finalized
     )
-    plan, done = Plan(), []
+    if not waiting:
+        return []
+    await keep_policy(conn, policy, now=now)
+    plan, done, rows = Plan(), [], []
     for receipt in waiting:
         asked = policy.raised(receipt)
         if not requirement_of(asked).is_met(
             height=receipt.height, tip=tip.height, finalized_height=finalized
         ):
-            if asked != receipt:
-                await store.save_arrival(conn, asked)
+            rows += [asked] if asked != receipt else []
             continue
         posting = arrivals.posted(asked, "final")
         after = arrivals.moved(asked, ReceiptState.FINAL, postings=(posting.id,))
-        await store.save_arrival(conn, after)
         number, wanted = policy.require(asked)
         why = f"policy {policy.version}, rule {number}: {wanted}"
         plan.post(posting)
         plan.tell(arrivals.event(receipt, after, "ReceiptFinal", at=now, actor=ACTOR, reason=why))
         done.append(after)
+    await store.save_arrivals(conn, [*rows, *done])
     await apply_plan(conn, plan, book=book, now=now)
     return done
 

@@ -80,4 +80,5 @@ def _plain(value: object) -> object:
             return value.isoformat()
         case bytes():
             return f"\\x{value.hex()}"
-    raise TypeError(f"a {type(value).__name__} is in no column")
+        case _:
+            raise TypeError(f"a {type(value).__name__} is in no column")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from custody.compliance.model import AddressProof, Case, LegalHold
     from custody.compliance.screening import Rescreened
-    from custody.compliance.travel_rule_store import TravelRuleRecord
+    from custody.compliance.sealing import TravelRuleRecord
 
 compliance = typer.Typer(help="Screening, holds, the travel rule.", no_args_is_help=True)
 legal_hold = typer.Typer(help="Orders of authorities on clients.", no_args_is_help=True)
@@ -349,8 +349,8 @@ def travel_rule_record(
     document = _document(file)
 
     async def work(conn: AsyncConnection) -> TravelRuleRecord:
+        from custody.compliance.sealing import SealingKey
         from custody.compliance.travel_rule_records import write_record
-        from custody.compliance.travel_rule_store import SealingKey
 
         me = await who.person(conn)
         return await write_record(
@@ -378,8 +378,8 @@ def travel_rule_show(
     secret = None if sealing_key is None else _sealing_key(sealing_key)
 
     async def work(conn: AsyncConnection) -> list[dict[str, str]]:
+        from custody.compliance.sealing import SealingKey
         from custody.compliance.travel_rule_records import list_records
-        from custody.compliance.travel_rule_store import SealingKey
 
         records = await list_records(conn, subject_id)
         if not records:

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody import store as deposit_store
 from custody.compliance import travel_rule_store as store
 from custody.compliance.model import Direction
+from custody.compliance.sealing import SealingKey, TravelRuleRecord
 from custody.compliance.travel_rule import canonical, find_missing
-from custody.compliance.travel_rule_store import SealingKey, TravelRuleRecord
 from custody.deposit_model import Deposit
 from custody.errors import UnknownRow
 from custody.payout_store import get_payout

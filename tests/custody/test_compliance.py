@@ -36,13 +36,14 @@ from custody.compliance.model import (
     Verdict,
 )
 from custody.compliance.screening import rescreen, screen_deposits, screen_payouts
+from custody.compliance.sealing import SealingKey
 from custody.compliance.travel_rule import TravelRule, find_missing
 from custody.compliance.travel_rule_records import list_records, write_record
-from custody.compliance.travel_rule_store import SealingKey
+from custody.control_messages import ScopeKind
 from custody.deposit_model import PENDING_STATES, DepositState
 from custody.errors import NotPossible
 from custody.freeze_model import Scope, freeze_bytes, thaw_bytes
-from custody.freezes import ScopeKind, close, derive_freeze_id, open_again
+from custody.freezes import close, derive_freeze_id, open_again
 from custody.model import AddressPurpose
 from custody.payout_model import Payout, PayoutRequest, PayoutState
 from custody.payouts import reject_payout, request_payout
@@ -531,11 +532,11 @@ async def test_from_the_threshold_on_nothing_is_credited_without_a_complete_reco
     assert (await house.case(waiting.id)).reason == "the travel-rule record is missing"
 
     for document in ({}, ivms()):
-        await house.do(
-            lambda conn, document=document: write_record(
-                conn, waiting.id, document, key=KEY, by="dan", now=house.now
-            )
-        )
+
+        async def write(conn: AsyncConnection, document: dict[str, Any] = document) -> None:
+            await write_record(conn, waiting.id, document, key=KEY, by="dan", now=house.now)
+
+        await house.do(write)
         await house.advance()
         if not document:
             assert sorted(await house.states()) == ["confirmed", "credited"]
