@@ -261,7 +261,7 @@ async def test_both_people_sign_the_same_and_each_field_of_it(world: World) -> N
     }
     draft = await world.run(lambda c: draft_destination(c, **given))
     signed = destination_bytes(draft)
-    for name, value in {
+    changes: dict[str, Any] = {
         "party": "birch",
         "chain": "evm2",
         "chain_id": 1,
@@ -269,7 +269,8 @@ async def test_both_people_sign_the_same_and_each_field_of_it(world: World) -> N
         "kind": DestinationKind.CONTRACT,
         "cooling_off_s": 1,
         "proposed_at": now + timedelta(seconds=1),
-    }.items():
+    }
+    for name, value in changes.items():
         other = replace(draft, **{name: value})
         assert destination_bytes(other) != signed
         signature = operator_keypair("ada").sign(destination_bytes(other))
