@@ -58,10 +58,14 @@ Read = tuple[Scanned, BlockContents]
 
 
 class Tracer(StrEnum):
-    """How a node shows call frames."""
+    """How a node shows call frames, in the order of preference.
 
-    FRAMES = "debug_traceBlockByHash"
+    Where there is ``trace_block`` it is kept for this; the other runs the whole block again, which took
+    anvil 1.7.1 22 s for 400 token transfers against 10 ms.
+    """
+
     FLAT = "trace_block"
+    FRAMES = "debug_traceBlockByHash"
 
 
 class Reading:

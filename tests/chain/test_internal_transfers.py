@@ -9,7 +9,7 @@ import pytest
 from chain.errors import NodeUnavailable
 from chain.evm.gateway import EvmGateway
 from chain.evm.reading import Tracer
-from chain.evm.rpc import Rpc
+from chain.evm.rpc import Rpc, RpcRefusal
 from chain.model import BlockContents, WatchList
 from chain.received import balance_delta, received_delta
 from chain.simulators.testing import dev_account
@@ -142,3 +142,25 @@ async def test_a_block_that_cannot_be_traced_in_time_is_read_without_and_says_so
 
     assert (late.traced, late.movements) == (False, ())
     assert len(again.movements) == again.traced == gateway.traces
+
+
+class Geth(Rpc):
+    """A node that knows only the other way to show call frames."""
+
+    async def ask_once(self, method: str, *params: object) -> object:
+        if method == Tracer.FLAT:
+            raise RpcRefusal(method, -32601, f"the method {method} does not exist/is not available")
+        return await super().ask_once(method, *params)
+
+
+async def test_both_ways_to_show_call_frames_tell_the_same(
+    splitter: tuple[Sender, str],
+) -> None:
+    sender, contract = splitter
+    await sender.call(contract, "splitWithRevertedPart(address,address)", PAID, LOST, value=1_000)
+    url = sender.evm.rpc.url
+    async with EvmGateway(url, chain="evm", network_id=CHAIN_ID, rpc=Geth(url)) as gateway:
+        contents = await gateway.contents(await gateway.head(), WATCH)
+
+    assert contents == await read(sender.evm)
+    assert gateway.traces == sender.evm.gateway.traces
