@@ -119,8 +119,13 @@ async def _agree(stage: Stage) -> None:
 async def _allow(stage: Stage, party: str, address: str) -> None:
     now = stage.clock.now()
     given: dict[str, Any] = {
-        "party": party, "chain": EVM, "address": address, "label": "own wallet",
-        "by": "dan", "now": now, "cooling_off": timedelta(0),
+        "party": party,
+        "chain": EVM,
+        "address": address,
+        "label": "own wallet",
+        "by": "dan",
+        "now": now,
+        "cooling_off": timedelta(0),
     }
     signed = destination_bytes(await stage.do(partial(draft_destination, **given)))
     signature = operator_keypair("dan").sign(signed)
