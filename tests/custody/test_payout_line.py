@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.testing import ScriptedTransaction
+from custody import payout_rows as rows
 from custody import payout_store as store
 from custody.nonces import choose_nonce, read_line
 from custody.payout_model import AttemptKind, Nonce, NonceState, Payout, PayoutState
@@ -22,6 +23,7 @@ from custody.payouts import list_payouts
 from custody.ports import PayoutSigner
 from custody.signer.errors import SignerRefused
 from custody.signer.wire import Intent, SignedApproval
+from kernel.errors import StaleFence
 from tests.custody.payout_world import ETH, STRANGER, OneByOne, World, make_world
 
 AT = datetime(2026, 1, 5, tzinfo=UTC)
@@ -187,6 +189,27 @@ async def test_a_nonce_that_a_stranger_consumes_freezes_its_sender_and_nothing_i
     assert "is frozen" in report.waiting[third.id]
     assert report.filled == []
     assert [a.number for a in await world.run(lambda c: store.list_attempts(c, second.id))] == [1]
+
+
+async def test_of_many_nonces_none_is_taken_when_one_is_kept(world: World) -> None:
+    first = await world.approved(client_ref="1", amount=ETH)
+    second = await world.approved(client_ref="2", amount=ETH)
+    hot = world.hot["client-pool"]
+
+    def nonce(payout: Payout, number: int) -> Nonce:
+        return Nonce(
+            chain="evm",
+            sender=hot,
+            nonce=number,
+            payout_id=payout.id,
+            state=NonceState.LIVE,
+            since=AT,
+        )
+
+    await world.run(lambda conn: rows.take_nonces(conn, [nonce(first, 5)]))
+    with pytest.raises(StaleFence, match="nonce 5"):
+        await world.run(lambda conn: rows.take_nonces(conn, [nonce(second, 5)]))
+    assert await world.run(lambda c: store.find_nonce_state(c, "evm", hot, 6)) is None
 
 
 # Pure.
