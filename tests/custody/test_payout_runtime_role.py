@@ -16,30 +16,48 @@ from tests.custody.payout_world import World, make_world
 
 DENIED = "42501"
 CHECKED = "23514"
+OTHERS = {
+    *("allowed_destination", "foreign_spend", "freeze", "approval_statement", "receivable_due"),
+}
 TABLES = sorted(
     table.fullname
     for table in metadata.tables.values()
-    if table.schema == payout.schema
-    and (table.name.startswith("payout") or table.name in {"allowed_destination", "foreign_spend"})
+    if table.schema == payout.schema and (table.name.startswith("payout") or table.name in OTHERS)
 )
 FIXED = {
     "custody.payout": (
         *("id", "book", "client_ref", "claim", "rail", "chain", "chain_id", "source_wallet"),
         *("sender", "sender_path", "asset", "amount", "contract", "chain_amount", "native_asset"),
         *("destination", "requested_by", "reason", "policy_version", "approvals_required"),
-        *("created_at", "expires_at"),
+        *("created_at", "expires_at", "rule", "required", "party", "destination_id"),
+        "requested_expiry",
     ),
     "custody.payout_attempt": (
         *("id", "payout_id", "number", "chain", "sender", "nonce", "unsigned", "gas_limit"),
         *("max_fee_per_gas", "max_priority_fee_per_gas", "built_at"),
     ),
-    "custody.payout_approval": ("payout_id", "operator", "signature", "lines", "at"),
+    "custody.payout_approval": ("payout_id", "operator", "statement_id", "at"),
+    "custody.approval_statement": ("id", "operator", "signature", "lines", "at"),
+    "custody.payout_decision": (
+        *("payout_id", "book", "decided_at", "policy_version", "rule", "action", "required"),
+        *("reason", "facts"),
+    ),
+    "custody.freeze": (
+        *("id", "kind", "name", "closed_by", "closed_signature", "closed_reason", "closed_at"),
+    ),
+    "custody.receivable_due": ("book", "reference", "party", "asset", "amount", "due_at"),
     "custody.payout_nonce": ("chain", "sender", "nonce"),
     "custody.payout_sender": ("chain", "address", "wallet"),
-    "custody.payout_policy": ("version", "rules", "proposed_by", "proposed_at"),
+    "custody.payout_policy": (
+        "version",
+        "document",
+        "proposed_by",
+        "proposed_at",
+        "proposal_signature",
+    ),
     "custody.allowed_destination": (
         *("id", "party", "chain", "address", "label", "proposed_by", "proposed_at"),
-        "cooling_off_s",
+        *("cooling_off_s", "chain_id", "kind", "look", "acknowledged", "proposal_signature"),
     ),
     "custody.foreign_spend": ("id", "chain", "tx_hash", "sender", "nonce", "seen_at"),
 }
@@ -109,8 +127,9 @@ async def test_a_destination_is_not_allowed_without_a_second_signature(
         await conn.execute(
             text(
                 "INSERT INTO custody.allowed_destination (id, party, chain, address, label, state,"
-                " proposed_by, proposed_at, cooling_off_s) VALUES (gen_random_uuid(), 'acme',"
-                " 'evm', '0x', '', 'proposed', 'ada', now(), 0)"
+                " proposed_by, proposed_at, cooling_off_s, chain_id, kind, look, acknowledged,"
+                " proposal_signature) VALUES (gen_random_uuid(), 'acme', 'evm', '0x', '',"
+                " 'proposed', 'ada', now(), 0, 1, 'eoa', '', '[]', 'x')"
             )
         )
         with pytest.raises(DBAPIError) as caught:
@@ -122,8 +141,8 @@ async def test_a_policy_is_not_in_force_without_a_second_signature(engine: Async
     async with engine.connect() as conn:
         await conn.execute(
             text(
-                "INSERT INTO custody.payout_policy (version, rules, state, proposed_by,"
-                " proposed_at) VALUES (7, '[]', 'proposed', 'ada', now())"
+                "INSERT INTO custody.payout_policy (version, document, state, proposed_by,"
+                " proposed_at, proposal_signature) VALUES (7, '{}', 'proposed', 'ada', now(), 'x')"
             )
         )
         with pytest.raises(DBAPIError) as caught:
