@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.errors import BlockGone
 from chain.follow import get_block
-from chain.model import TOP, Block, WatchList
+from chain.model import Block, WatchList
 from chain.ports import ChainGateway
 from custody import store
-from custody.arrivals import DELTA, Token
+from custody.arrivals import Token
 from custody.deposit_model import Deposit
 from custody.inclusion import load_tokens
 from kernel.db import transact
@@ -42,13 +42,6 @@ class Measured:
 
     deposit_id: UUID
     amount: int | None
-
-
-def needs_proof(deposit: Deposit) -> bool:
-    """Tell whether the balances have to say that it arrived."""
-    if deposit.received is not None or deposit.position.startswith(DELTA):
-        return False
-    return deposit.contract is not None or deposit.position != TOP
 
 
 def share(claimed: Sequence[int], arrived: int) -> list[int]:

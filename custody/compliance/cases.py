@@ -14,7 +14,6 @@ from custody.compliance.model import (
     CaseState,
     LegalHold,
     LegalHoldState,
-    Opinion,
     Subject,
 )
 from custody.errors import NotPossible
@@ -83,12 +82,6 @@ async def find_legal_hold(conn: AsyncConnection, party: str) -> LegalHold | None
 async def list_history_of(conn: AsyncConnection, case: Case) -> list[DomainEvent]:
     """Return the life of a case, oldest event first."""
     return await list_history(conn, "compliance_case", case.id)
-
-
-async def last_opinion(conn: AsyncConnection, case: Case) -> Opinion | None:
-    """Return the newest answer about a case."""
-    opinions = await store.list_opinions(conn, case.id)
-    return opinions[-1] if opinions else None
 
 
 def _refusal(case: Case | None, hold: LegalHold | None, destination: Case | None) -> str:
