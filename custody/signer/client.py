@@ -21,6 +21,7 @@ from custody.signer.wire import (
     AskCheckpoint,
     AskControl,
     AskHealth,
+    AskPublicKey,
     AskSign,
     AskSignMany,
     AskState,
@@ -30,6 +31,7 @@ from custody.signer.wire import (
     Health,
     Intent,
     No,
+    PublicKeyIs,
     Question,
     Signed,
     SignedApproval,
@@ -69,6 +71,13 @@ class SignerClient:
         answer = await self._ask(AskXpub(path))
         if isinstance(answer, Xpub):
             return answer.xpub
+        raise self._surprise(answer)
+
+    async def public_key(self, path: str) -> bytes:
+        """Return the public key of the sending address at *path*, 65 bytes."""
+        answer = await self._ask(AskPublicKey(path))
+        if isinstance(answer, PublicKeyIs):
+            return answer.public_key
         raise self._surprise(answer)
 
     async def sign(

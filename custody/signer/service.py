@@ -43,6 +43,7 @@ from custody.signer.wire import (
     AskCheckpoint,
     AskControl,
     AskHealth,
+    AskPublicKey,
     AskSign,
     AskSignMany,
     AskState,
@@ -52,6 +53,7 @@ from custody.signer.wire import (
     Health,
     Intent,
     No,
+    PublicKeyIs,
     Question,
     Signed,
     SignedApproval,
@@ -150,6 +152,8 @@ class Signer:
                 return self._health()
             case AskXpub(path):
                 return Xpub(self.keys.account_xpub(path))
+            case AskPublicKey(path):
+                return PublicKeyIs(self.keys.public_key(path))
             case AskState():
                 return State(describe(self.state))
             case AskCheckpoint(since):

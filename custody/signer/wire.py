@@ -126,6 +126,12 @@ class AskXpub(msgspec.Struct, frozen=True, tag="account_xpub", forbid_unknown_fi
     path: str
 
 
+class AskPublicKey(msgspec.Struct, frozen=True, tag="public_key", forbid_unknown_fields=True):
+    """The public key of the address at *path*: a token derives nothing and has no xpub."""
+
+    path: str
+
+
 class AskSign(msgspec.Struct, frozen=True, tag="sign", forbid_unknown_fields=True):
     """Sign one transaction; all the approvals are meant for it."""
 
@@ -187,6 +193,12 @@ class Xpub(msgspec.Struct, frozen=True, tag="xpub"):
     xpub: str
 
 
+class PublicKeyIs(msgspec.Struct, frozen=True, tag="public_key_is"):
+    """A public key as ``04 || x || y``, 65 bytes."""
+
+    public_key: bytes
+
+
 class Signed(msgspec.Struct, frozen=True, tag="signed"):
     """The signed bytes: always the same for the same request."""
 
@@ -242,9 +254,28 @@ class Audited(msgspec.Struct, frozen=True, tag="audited"):
 
 
 Question = (
-    AskHealth | AskXpub | AskSign | AskSignMany | AskControl | AskState | AskCheckpoint | AskAudit
+    AskHealth
+    | AskXpub
+    | AskPublicKey
+    | AskSign
+    | AskSignMany
+    | AskControl
+    | AskState
+    | AskCheckpoint
+    | AskAudit
 )
-Answer = Health | Xpub | Signed | No | SignedMany | Accepted | State | Checkpointed | Audited
+Answer = (
+    Health
+    | Xpub
+    | PublicKeyIs
+    | Signed
+    | No
+    | SignedMany
+    | Accepted
+    | State
+    | Checkpointed
+    | Audited
+)
 
 
 def read_amount(text: str) -> int:

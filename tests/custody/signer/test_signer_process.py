@@ -111,6 +111,9 @@ async def test_the_process_signs_refuses_and_ends_with_its_parent(files: Files) 
 
     assert stat.S_IMODE(files.socket.stat().st_mode) == 0o600
     assert await client.account_xpub("m/44'/60'/0'") == ROOT.derive("m/44'/60'/0'").xpub()
+    assert await client.public_key(PATH) == ROOT.derive(PATH).uncompressed_key
+    with pytest.raises(SignerRefused, match="no key of this signer"):
+        await client.public_key("m/44'/60'")
     with pytest.raises(SignerPostponed, match="not an allowed destination"):
         await client.sign(meant, encode_unsigned(tx), [approved])
     assert isinstance(await client.control(allowed("acme", 1)), Accepted)
