@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +25,10 @@ from app.workers.loops import Loop, run_loops
 from app.workers.relay import RelayWorker
 from app.workers.scheduler import Ticker
 from app.workers.settlement import SettlementWorker
+from app.workers.treasury import TreasuryWorker
 from app.workers.watcher import Watcher
 from chain.evm.heads import HeadFeed
+from chain.evm.providers import ProviderSet
 from chain.model import FollowPolicy
 from chain.ports import ChainGateway
 from custody.compliance.address_list import NOBODY_LISTED, AddressList
@@ -40,6 +43,11 @@ from ledger.interbook.model import JOB as MOVE_BETWEEN_BOOKS
 from ledger.queries import head
 from registry.model import Chain
 from registry.queries import get_chain, list_assets, list_entities
+
+REBALANCE_PAUSE: Final = timedelta(minutes=1)
+"""Between two looks whether a new window has begun: the rules say how long one is."""
+
+Turn = Callable[[], Awaitable[Mapping[str, object]]]
 
 STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -81,7 +89,11 @@ async def run_house(
     feed = head_feed(house.settings)
     async with evm_providers(house.settings, chain, house.evm_url) as gateway:
         watcher = _watcher(house, gateway, signer, policy, screening, travel_rule)
-        loops = [*_loops(house, watcher, feed), *_job_loops(house)]
+        loops = [
+            *_loops(house, watcher, feed),
+            *_treasury_loops(house, gateway, chain),
+            *_job_loops(house),
+        ]
         ready(
             {
                 "ready": True,
@@ -235,6 +247,28 @@ def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
         Loop(name="relay", turn=hand_on, pause=pause, usual=frozenset({"events"})),
         # Each change is a warning of its own.
         Loop(name="client-money", turn=watch_money, pause=pause, usual=frozenset({"changes"})),
+    ]
+
+
+def _treasury_loops(house: House, gateway: ProviderSet, chain: Chain) -> list[Loop]:
+    worker = TreasuryWorker(
+        engine=house.engine,
+        gateway=gateway,
+        clock=house.clock,
+        chain=chain.code,
+        book=house.file.book,
+    )
+
+    def loop(name: str, turn: Turn, pause: timedelta) -> Loop:
+        async def take() -> Mapping[str, object]:
+            return _nonzero(await turn())
+
+        return Loop(name=name, turn=take, pause=pause)
+
+    return [
+        loop("rebalance", worker.rebalance, REBALANCE_PAUSE),
+        loop("reconcile", worker.reconcile, house.file.reconcile_every),
+        loop("tokens", worker.read_tokens, house.file.reconcile_every),
     ]
 
 

@@ -13,6 +13,7 @@
     start_height = 19000000                # the first block whose contents count; take a final one
     reorg_depth_max = 64                   # a deeper one halts the chain
     pause_ms = 1000                        # between two turns
+    reconcile_minutes = 60                 # between two comparisons of all wallets with the chain
     founding = "founding.json"             # optional: founds an empty registry
 
     [[settlement]]                         # optional: windows whose run is calculated by the clock
@@ -37,6 +38,7 @@ from kernel.errors import BadInput
 NAME: Final = "house.toml"
 PAUSE_MS_MIN: Final = 50
 PAUSE_MS_MAX: Final = 3_600_000
+RECONCILE_MINUTES_MAX: Final = 7 * 24 * 60
 HEIGHT_MAX: Final = 2**63 - 1
 
 WINDOWS: Final = "settlement"
@@ -57,11 +59,13 @@ _NUMBERS: Final = {
     "start_height": (0, HEIGHT_MAX),
     "reorg_depth_max": (1, 100_000),
     "pause_ms": (PAUSE_MS_MIN, PAUSE_MS_MAX),
+    "reconcile_minutes": (1, RECONCILE_MINUTES_MAX),
 }
 _DEFAULTS: Final[dict[str, Any]] = {
     "payout_finalized": False,
     "reorg_depth_max": 64,
     "pause_ms": 1_000,
+    "reconcile_minutes": 60,
     "address_list": "",
     "travel_rule": "",
     "founding": "",
@@ -81,6 +85,7 @@ class HouseFile:
     start_height: int
     reorg_depth_max: int
     pause: timedelta
+    reconcile_every: timedelta
     founding: Path | None
     address_list: Path | None = None
     travel_rule: Path | None = None
@@ -134,6 +139,7 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
         start_height=values["start_height"],
         reorg_depth_max=values["reorg_depth_max"],
         pause=timedelta(milliseconds=values["pause_ms"]),
+        reconcile_every=timedelta(minutes=values["reconcile_minutes"]),
         founding=folder / values["founding"] if values["founding"] else None,
         address_list=folder / values["address_list"] if values["address_list"] else None,
         travel_rule=folder / values["travel_rule"] if values["travel_rule"] else None,

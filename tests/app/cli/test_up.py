@@ -153,7 +153,16 @@ def test_it_credits_a_deposit_pays_out_hands_events_on_and_stops_cleanly(
     running = at_work()
     ready = running.ready()
     assert (ready["ready"], ready["chain_id"]) == (True, causeway_chain.chain_id)
-    assert ready["loops"] == ["watcher", "settlement", "relay", "client-money", "jobs"]
+    assert ready["loops"] == [
+        "watcher",
+        "settlement",
+        "relay",
+        "client-money",
+        "rebalance",
+        "reconcile",
+        "tokens",
+        "jobs",
+    ]
 
     assign = ("custody", "address", "assign", "client-pool", *as_("dan"), "--json")
     deposit = cli(*assign, "--party", "acme").json["address"]

@@ -1,0 +1,81 @@
+"""The slow rounds of treasury: coins to where they should lie, wallets against the chain, tokens read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chain.follow import get_cursor
+from chain.ports import ChainGateway
+from chain.tokens import TokenGateway
+from custody.rebalance.worker import advance_rebalance
+from custody.reconciliation import reconcile_turn
+from custody.token_watch import watch_tokens
+from kernel.clock import Clock
+from kernel.db import transact
+
+log = structlog.get_logger("treasury")
+
+
+class TreasuryGateway(ChainGateway, TokenGateway, Protocol):
+    """What is asked of a chain's nodes here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreasuryWorker:
+    """One chain's treasury; every turn is safe to take again, by any number of processes."""
+
+    engine: AsyncEngine
+    gateway: TreasuryGateway
+    clock: Clock
+    chain: str
+    book: int
+
+    async def rebalance(self) -> Mapping[str, object]:
+        """Plan the present window, once, and ask for the own transfers that it proposes."""
+        if await self._is_new():
+            return {}
+        report = await advance_rebalance(
+            self.engine, self.gateway, chain=self.chain, book=self.book, clock=self.clock
+        )
+        for payout, why in report.refused.items():
+            log.warning("own transfer refused", proposal=str(payout), reason=why)
+        return {
+            "proposed": len(report.proposed),
+            "requested": len(report.requested),
+            "refused": len(report.refused),
+            "alarms": len(report.alarms),
+        }
+
+    async def reconcile(self) -> Mapping[str, object]:
+        """Compare every wallet with the chain; book what two rounds show and nobody explains."""
+        if await self._is_new():
+            return {}
+        run, booked = await reconcile_turn(
+            self.engine, self.gateway, self.chain, book=self.book, now=self.clock.now()
+        )
+        wrong = [item for item in run.figures if item.difference]
+        for item in wrong:
+            log.error(
+                "the books differ from the chain",
+                wallet=item.wallet,
+                asset=item.asset,
+                difference=item.difference,
+                height=run.block.height,
+            )
+        return {"differences": len(wrong), "booked": len(booked)}
+
+    async def read_tokens(self) -> Mapping[str, object]:
+        """Read every registered token again; one that is not what it was is frozen."""
+        checks = await watch_tokens(self.engine, self.gateway, self.chain, now=self.clock.now())
+        for item in checks:
+            if item.trouble:
+                log.error("a token has changed", asset=item.asset, trouble=item.trouble)
+        return {"changed": sum(bool(item.trouble) for item in checks)}
+
+    async def _is_new(self) -> bool:
+        return await transact(self.engine, lambda conn: get_cursor(conn, self.chain)) is None
