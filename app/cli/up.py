@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.common import async_url, clock, node_url, run, settings
+from app.cli.operators import read_key
 from app.cli.registry import found_house, parse_founding, read_json
 from kernel.errors import ungrouped
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from app.workers.house import House
     from app.workers.house_file import HouseFile
+    from app.workers.service import Service
     from kernel.settings import Settings
 
 
@@ -82,9 +84,20 @@ async def _run(found: Settings, file: HouseFile | None) -> None:
             clock=clock(),
             write=_write,
             facts={"pid": os.getpid(), **facts},
+            service=_service(file),
         )
         await _found(house, file)
         await run_house(house, _ready, stop)
+
+
+def _service(file: HouseFile) -> Service | None:
+    """Return the service that the house file names, with its key."""
+    from app.workers.service import Service
+
+    if file.service is None or file.service_key is None:
+        return None
+    key = read_key(file.service_key)
+    return Service(file.service, key.public_key().public_bytes_raw(), key.sign)
 
 
 async def _try_out(

@@ -24,6 +24,7 @@ from app.workers.jobs import Handler, JobWorker
 from app.workers.loops import Loop, run_loops
 from app.workers.relay import RelayWorker
 from app.workers.scheduler import Ticker
+from app.workers.service import Service, ServiceWorker
 from app.workers.settlement import SettlementWorker
 from app.workers.treasury import TreasuryWorker
 from app.workers.watcher import Watcher
@@ -59,6 +60,7 @@ class House:
     """What the workers run on.
 
     Attributes:
+        service: None: what a rule allows waits for a person.
         write: takes one line of standard output: the ready line, then domain events.
         facts: what else the ready line says.
     """
@@ -70,6 +72,7 @@ class House:
     clock: Clock
     write: Callable[[str], None]
     facts: Mapping[str, Any]
+    service: Service | None = None
 
 
 async def run_house(
@@ -92,6 +95,7 @@ async def run_house(
         loops = [
             *_loops(house, watcher, feed),
             *_treasury_loops(house, gateway, chain),
+            *_service_loops(house),
             *_job_loops(house),
         ]
         ready(
@@ -270,6 +274,20 @@ def _treasury_loops(house: House, gateway: ProviderSet, chain: Chain) -> list[Lo
         loop("reconcile", worker.reconcile, house.file.reconcile_every),
         loop("tokens", worker.read_tokens, house.file.reconcile_every),
     ]
+
+
+def _service_loops(house: House) -> list[Loop]:
+    """Return the loop that approves what a rule allows, where a service was given."""
+    if house.service is None:
+        return []
+    worker = ServiceWorker(
+        engine=house.engine, clock=house.clock, book=house.file.book, service=house.service
+    )
+
+    async def approve() -> Mapping[str, object]:
+        return _nonzero({"approved": len(await worker.turn())})
+
+    return [Loop(name="service", turn=approve, pause=house.file.pause)]
 
 
 def _job_loops(house: House) -> list[Loop]:

@@ -15,6 +15,8 @@
     pause_ms = 1000                        # between two turns
     reconcile_minutes = 60                 # between two comparisons of all wallets with the chain
     founding = "founding.json"             # optional: founds an empty registry
+    service = "auto"                       # optional: the operator that approves what a rule allows
+    service_key = "auto.key"               # and the file of its key
 
     [[settlement]]                         # optional: windows whose run is calculated by the clock
     window = "afternoon"
@@ -51,8 +53,12 @@ _TEXTS: Final = (
     "address_list",
     "travel_rule",
     "founding",
+    "service",
+    "service_key",
 )
-_OPTIONAL_TEXTS: Final = frozenset({"address_list", "travel_rule", "founding"})
+_OPTIONAL_TEXTS: Final = frozenset(
+    {"address_list", "travel_rule", "founding", "service", "service_key"}
+)
 _NUMBERS: Final = {
     "book": (1, HEIGHT_MAX),
     "payout_depth": (1, 100_000),
@@ -69,6 +75,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "address_list": "",
     "travel_rule": "",
     "founding": "",
+    "service": "",
+    "service_key": "",
 }
 
 
@@ -89,6 +97,8 @@ class HouseFile:
     founding: Path | None
     address_list: Path | None = None
     travel_rule: Path | None = None
+    service: str | None = None
+    service_key: Path | None = None
     windows: tuple[Window, ...] = ()
 
 
@@ -128,6 +138,12 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
         if key not in values:
             raise BadInput(f"the house file does not say {key}", where=str(path))
         _check(key, values[key], path)
+    if bool(values["service"]) != bool(values["service_key"]):
+        raise BadInput(
+            "a service needs a code and a key",
+            where=str(path),
+            remedy="Write both service and service_key, or neither",
+        )
     folder = path.absolute().parent
     return HouseFile(
         chain=values["chain"],
@@ -143,6 +159,8 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
         founding=folder / values["founding"] if values["founding"] else None,
         address_list=folder / values["address_list"] if values["address_list"] else None,
         travel_rule=folder / values["travel_rule"] if values["travel_rule"] else None,
+        service=values["service"] or None,
+        service_key=folder / values["service_key"] if values["service_key"] else None,
         windows=_parse_windows(document.get(WINDOWS, []), path),
     )
 

@@ -28,6 +28,7 @@ def test_the_house_file_on_the_page_is_a_house_file() -> None:
     assert [window.name for window in house.windows] == ["afternoon"]
     assert house.address_list == PAGE.parent / "addresses.json"
     assert house.travel_rule == PAGE.parent / "travel-rule.json"
+    assert (house.service, house.service_key) == ("auto", PAGE.parent / "auto.key")
 
 
 def test_the_policy_and_the_list_on_the_page_can_be_read() -> None:
