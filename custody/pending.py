@@ -20,11 +20,11 @@ from chain.model import BlockContents, PendingMovement, WatchList
 from chain.ports import ChainGateway
 from custody import store
 from custody.deposit_model import PENDING_STATES, PendingArrival, PendingState
-from custody.rows import insert_rows, update_rows
 from custody.tables import pending_arrival
 from kernel.db import transact
 from kernel.events import DomainEvent, list_history, record
 from kernel.ids import derive_id
+from kernel.rows import insert_rows, update_rows
 
 ENTITY: Final = "pending_arrival"
 ACTOR: Final = "system:pool"

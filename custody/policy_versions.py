@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody.deposit_model import Arrival, Deposit
 from custody.errors import NotPossible, UnknownRow
 from custody.policy import ConfirmationPolicy, content_of, from_content
-from custody.rows import insert_rows
 from custody.tables import confirmation_policy
+from kernel.rows import insert_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from custody.arrivals import Token
 from custody.deposit_model import Arrival
 from custody.model import DUST_ACCOUNT, custody_account
 from custody.plan import Plan
-from custody.rows import update_rows
 from custody.tables import remainder
 from kernel.ids import derive_id
+from kernel.rows import update_rows
 from ledger.model import transfer
 
 KIND: Final = "remainder"

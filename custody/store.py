@@ -42,7 +42,7 @@ from custody.deposit_model import (
 from custody.errors import NotPossible, UnknownRow
 from custody.model import Address, AddressPurpose
 from custody.payout_tables import payout
-from custody.rows import insert_rows, update_rows
+from kernel.rows import insert_rows, update_rows
 
 Branch: TypeAlias = tuple[str, int]
 """Code of a wallet, and the branch of it."""

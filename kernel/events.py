@@ -17,13 +17,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, insert, select, update
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import transact
 from kernel.errors import BadInput, StaleFence
 from kernel.ids import derive_id
 from kernel.leases import take
+from kernel.rows import insert_rows
 from kernel.tables import history, outbox
 
 RELAY_LEASE: Final = timedelta(seconds=30)
@@ -81,8 +82,8 @@ async def record(conn: AsyncConnection, events: Sequence[DomainEvent]) -> None:
     for event in events:
         if len(event.reason) > REASON_LENGTH_MAX:
             raise BadInput(f"a reason is at most {REASON_LENGTH_MAX} characters long")
-    await conn.execute(insert(history), [_history_row(event) for event in events])
-    await conn.execute(insert(outbox), [_outbox_row(event) for event in events])
+    await insert_rows(conn, history, [_history_row(event) for event in events])
+    await insert_rows(conn, outbox, [_outbox_row(event) for event in events])
 
 
 async def next_version(conn: AsyncConnection, entity_type: str, entity_id: UUID) -> int:

@@ -32,8 +32,8 @@ from custody.deposit_model import DepositKind, DepositState
 from custody.errors import UnknownRow
 from custody.payout_model import Claim, ClaimKind, ControlState, PayoutState
 from custody.payout_tables import allowed_destination, payout
-from custody.rows import insert_rows, update_rows
 from custody.tables import deposit
+from kernel.rows import insert_rows, update_rows
 
 PAGE_MAX: Final = 500
 _CASE_CHANGES: Final = (

@@ -1,4 +1,4 @@
-"""Many rows in one statement: inserted or updated from one JSON document. Private to this package.
+"""Many rows in one statement: inserted or updated from one JSON document..
 
 PostgreSQL turns the document into rows of the table's own type (its manual, section 9.16,
 ``json_populate_recordset``), so a block of a thousand deposits takes as many statements as one deposit.
