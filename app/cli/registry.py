@@ -187,6 +187,7 @@ def approve(proposal_id: ProposalId, *, as_: As, key: Key, as_json: AsJson = Fal
         pending = await get_proposal(conn, proposal_id)
         signature = me.sign(approval_bytes(pending))
         done = await verb(conn, proposal_id, by=me.code, signature=signature, now=clock().now())
+        await _check_keys(conn, [done.record])
         return {
             "kind": str(pending.kind),
             "code": pending.code,
@@ -294,8 +295,24 @@ async def found_house(conn: AsyncConnection, founding: Founding) -> None:
     from registry.changes import found as verb
 
     await verb(conn, founding, now=clock().now())
+    await _check_keys(conn, founding.wallets)
     for entity in founding.entities:
         await open_book(conn, entity.book, entity=entity.code)
+
+
+async def _check_keys(conn: AsyncConnection, records: Sequence[Record]) -> None:
+    """Derive the first address of new wallets by two libraries, and keep it as the known answer.
+
+    Raises:
+        BadKey: an account key is not valid, or not at its path.
+        DerivationDisagrees: the libraries do not agree, or the wallet began with another key.
+    """
+    from custody.addresses import check_wallet_key
+    from registry.model import Wallet
+
+    for record in records:
+        if isinstance(record, Wallet):
+            await check_wallet_key(conn, record, now=clock().now())
 
 
 async def _records(conn: AsyncConnection, kind: RecordKind) -> Sequence[Record]:

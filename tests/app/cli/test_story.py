@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from custody.signer.hd_keys import PrivateNode
+from custody.signer.testing import SEED
 from tests.app.cli.conftest import Cli
 
 PAYEE = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -235,6 +238,35 @@ def test_the_registry_is_changed_by_two_people(cli: Cli, as_: As, tmp_path: Path
     assert shown["versions"][0]["proposal"] == proposal["id"]
     assert cli("registry", "show", "party", "nobody").code == 1
     assert cli("registry", "proposals", "--state", "proposed", "--json").json == []
+
+
+@pytest.mark.parametrize(
+    ("path", "code"), [("m/44'/60'/3'", 0), ("m/44'/60'/7'", 2)], ids=["its path", "another path"]
+)
+def test_a_wallet_comes_into_force_only_with_a_key_that_two_libraries_agree_about(
+    cli: Cli, as_: As, tmp_path: Path, path: str, code: int
+) -> None:
+    record = tmp_path / "wallet.json"
+    record.write_text(
+        json.dumps(
+            {
+                "code": "reserve",
+                "chain": "evm",
+                "owner": "house",
+                "purpose": "hot",
+                "account_xpub": PrivateNode.from_seed(SEED).derive("m/44'/60'/3'").xpub(),
+                "account_path": path,
+            }
+        )
+    )
+    propose = ("registry", "propose", "wallet", str(record), "--reason", "reserve", *as_("ada"))
+    proposal = cli(*propose, "--json").json
+
+    answer = cli("registry", "approve", proposal["id"], *as_("ben"))
+
+    assert answer.code == code, answer.err
+    codes = {item["code"] for item in cli("registry", "list", "wallet", "--json").json}
+    assert ("reserve" in codes) is (code == 0)
 
 
 @pytest.mark.parametrize(
