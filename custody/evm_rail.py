@@ -151,13 +151,13 @@ class EvmRail:
 
     def intent(self, payout: Payout, attempt: Attempt, own_path: str | None) -> Intent:
         """Return what the signer is told that the attempt does."""
-        claim, pays = payout.parsed_claim, attempt.kind is AttemptKind.PAY
-        own = claim.kind is ClaimKind.OWN
+        pays = attempt.kind is AttemptKind.PAY
+        own = payout.parsed_claim.kind is ClaimKind.OWN
         return Intent(
             payout_id=payout.id,
             kind="cancel" if not pays else "own" if own else "pay",
             wallet=payout.source_wallet,
-            client=claim.name if pays and not own else None,
+            client=payout.signed_client if pays else None,
             destination_path=own_path if pays else None,
             chain=payout.chain,
             chain_id=payout.chain_id,

@@ -2,8 +2,8 @@
 
 An approver signs a list of lines, one for each payout: a withdrawal is a list of one, the release of
 a settlement run is a list of many under one signature. A line says what leaves, where to, who asked
-for it and under which policy, so a signature cannot be carried to another payout. The signer checks
-the same bytes against its own pinned keys.
+for it, whose coins of which wallet they are and under which policy, so a signature cannot be carried
+to another payout. The signer checks the same bytes against its own pinned keys.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class ApprovalLine:
         asset: asset code; *amount* in its smallest unit on the chain.
         initiator: operator who asked for the payout and therefore never approves it.
         chain_id: network id of the chain (EIP-155): an approval for one never counts on a copy.
+        wallet: code of the wallet that pays.
+        client: for whom it is paid, and on whose allow-list the destination is; None for a move
+            between wallets of our own.
         policy_version, rule: the approval policy that was in force when the payout was requested,
             and its rule that decided.
     """
@@ -35,6 +38,8 @@ class ApprovalLine:
     payout_id: UUID
     chain: str
     chain_id: int
+    wallet: str
+    client: str | None
     destination: str
     asset: str
     amount: int

@@ -435,6 +435,12 @@ class Payout:
         return Claim.parse(self.claim)
 
     @property
+    def signed_client(self) -> str | None:
+        """Return for whom it is paid, as approvers sign it; None: to a wallet of our own."""
+        claim = self.parsed_claim
+        return None if claim.kind is ClaimKind.OWN else claim.name
+
+    @property
     def fills_gap(self) -> bool:
         """Tell whether it pays nobody and only spends a nonce that others wait behind."""
         return self.amount == 0

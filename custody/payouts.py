@@ -132,6 +132,8 @@ def approval_line(payout: Payout) -> ApprovalLine:
         payout_id=payout.id,
         chain=payout.chain,
         chain_id=payout.chain_id,
+        wallet=payout.source_wallet,
+        client=payout.signed_client,
         destination=payout.destination,
         asset=payout.asset,
         amount=payout.chain_amount,

@@ -80,6 +80,8 @@ def line_of(intent: Intent) -> ApprovalLine:
         payout_id=intent.payout_id,
         chain=intent.chain,
         chain_id=intent.chain_id,
+        wallet=intent.wallet,
+        client=intent.client,
         destination=intent.destination,
         asset=intent.asset,
         amount=read_amount(intent.amount),

@@ -64,6 +64,8 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     payout_id: UUID
     chain: str
     chain_id: int
+    wallet: str
+    client: str | None
     destination: str
     asset: str
     amount: str
@@ -78,6 +80,8 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             payout_id=line.payout_id,
             chain=line.chain,
             chain_id=line.chain_id,
+            wallet=line.wallet,
+            client=line.client,
             destination=line.destination,
             asset=line.asset,
             amount=str(line.amount),
@@ -92,6 +96,8 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             payout_id=self.payout_id,
             chain=self.chain,
             chain_id=self.chain_id,
+            wallet=self.wallet,
+            client=self.client,
             destination=self.destination,
             asset=self.asset,
             amount=read_amount(self.amount),

@@ -148,6 +148,8 @@ def line(**changes: Any) -> ApprovalLine:
         payout_id=UUID(int=1),
         chain="evm",
         chain_id=31337,
+        wallet="client-pool",
+        client="acme",
         destination=PAYEE,
         asset="ETH",
         amount=2**200,

@@ -261,6 +261,9 @@ def test_a_signature_of_somebody_else_is_refused(signer: Signer) -> None:
         {"chain_id": 1},
         {"asset": "USDT"},
         {"initiator": "eve"},
+        {"wallet": "house-hot"},
+        {"client": "birch"},
+        {"client": None},
     ],
 )
 def test_an_approval_of_another_payment_does_not_count(
@@ -274,6 +277,25 @@ def test_an_approval_of_another_payment_does_not_count(
     )
 
 
+def test_the_application_cannot_choose_another_wallet_than_the_approvers_saw(
+    signer: Signer,
+) -> None:
+    tx = native()
+    approved = approval(intent(tx), "ann")
+    other = intent(tx, wallet="house-hot", key_path=OTHER_PATH, sender=OWN)
+
+    assert ask(signer, tx, other, approved) == "what ann approved is another payment"
+
+
+def test_the_application_cannot_choose_whose_allow_list_counts(signer: Signer) -> None:
+    tx = native()
+    approved = approval(intent(tx), "ann")
+
+    assert ask(signer, tx, intent(tx, client="birch"), approved) == (
+        "what ann approved is another payment"
+    )
+
+
 def test_one_signature_may_release_many_payouts(signer: Signer) -> None:
     tx = native()
     meant = intent(tx)
@@ -281,6 +303,8 @@ def test_one_signature_may_release_many_payouts(signer: Signer) -> None:
         payout_id=UUID(int=8),
         chain="evm",
         chain_id=31337,
+        wallet="client-pool",
+        client="acme",
         destination=STRANGER,
         asset="ETH",
         amount=1,
