@@ -88,6 +88,11 @@ async def _push_if_due(bench: Bench, head: Nonce, report: LineReport) -> None:
     if payout.state not in SENT or not attempts:
         return
     newest = next(item for item in attempts if item.number == payout.attempt)
+    if attempts[-1].number > payout.attempt:
+        # To offer it again at every look would be refused at every look.
+        reason = f"the signer refused what was offered last for payout {payout.id}"
+        await _alarm(bench, head, reason, report)
+        return
     age = now - (newest.signed_at or newest.built_at)
     if newest.state not in WAITING or age < bench.bump.underpriced_after:
         return

@@ -22,7 +22,7 @@ from custody.errors import NotPossible
 from custody.evm_rail import EvmRail
 from custody.payout_allocate import require_covered
 from custody.payout_allocation import FEE_PER_GAS_MAX, Allocation
-from custody.payout_events import WORKER, step_payout
+from custody.payout_events import WORKER, move_attempt, step_payout
 from custody.payout_model import SENT, Attempt, AttemptKind, AttemptState, Payout, PayoutState
 from custody.payout_postings import replaced
 from custody.payout_steps import Bench
@@ -30,6 +30,7 @@ from custody.rails import Rail
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import Refused
+from kernel.events import record
 from ledger.posting import post, require_applied
 from registry.authority import require_role, signing_bytes, verify_signature
 from registry.model import Operator, Role
@@ -40,6 +41,8 @@ CANCELLERS: Final = (Role.ADMIN, Role.TREASURER, Role.APPROVER)
 CANCEL_VERB: Final = "payout.cancel_by_conflict"
 PEOPLE_MIN: Final = 2
 WAITING: Final = frozenset({AttemptState.SIGNED, AttemptState.BROADCAST, AttemptState.AMBIGUOUS})
+HAS_NONCE: Final = frozenset({PayoutState.ALLOCATED, *SENT})
+"""States in which a payment can be cancelled by conflict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,8 @@ async def cancel_by_conflict(
     Args:
         engine: the database.
         gateway: the node, asked for fees.
-        payout_id: a payout that is SIGNED.
+        payout_id: a payout that is SIGNED, or ALLOCATED and for any reason not signed. An offer that
+            waits for its signature is given up: nothing has to let it pass first.
         signatures: Ed25519 over `cancel_bytes`, by operator code; at least two people.
         reason: why it shall not be paid.
         clock: the time.
@@ -144,7 +148,7 @@ async def cancel_by_conflict(
     rail = EvmRail(gateway)
     async with engine.connect() as conn:
         await allowed(conn)
-        seen, newest = await _load(conn, payout_id)
+        seen, newest = await _load(conn, payout_id, AttemptKind.CANCEL)
     if newest.kind is AttemptKind.CANCEL:
         raise NotPossible(f"payout {payout_id} is being cancelled", remedy="Bump it instead")
     planned = await _plan(rail, seen, newest, AttemptKind.CANCEL, FEE_PER_GAS_MAX)
@@ -179,21 +183,26 @@ async def require_people(
         raise Refused("two people decide this", remedy="Have a second one sign the same")
 
 
-async def _load(conn: AsyncConnection, payout_id: UUID) -> tuple[Payout, Attempt]:
+async def _load(
+    conn: AsyncConnection, payout_id: UUID, kind: AttemptKind = AttemptKind.PAY
+) -> tuple[Payout, Attempt]:
     seen = await store.get_payout(conn, payout_id)
-    return seen, await _newest(conn, seen)
+    return seen, await _newest(conn, seen, kind)
 
 
-async def _newest(conn: AsyncConnection, payout: Payout) -> Attempt:
-    """Return the newest attempt, which is signed and in no block.
+async def _newest(conn: AsyncConnection, payout: Payout, kind: AttemptKind) -> Attempt:
+    """Return the newest attempt, which is in no block; to pay for more, it is signed.
 
     Raises:
         NotPossible: there is none.
     """
-    if payout.state not in SENT:
+    cancels = kind is AttemptKind.CANCEL
+    if payout.state not in (HAS_NONCE if cancels else SENT):
         raise NotPossible(f"payout {payout.id} is {payout.state}, nothing of it waits for a block")
     attempt = await store.get_attempt(conn, payout.id, payout.attempt)
-    if attempt.state not in WAITING:
+    # After a deep reorganisation superseded bytes wait for a block again.
+    waits = attempt.raw is not None or (cancels and attempt.state is AttemptState.BUILT)
+    if not waits:
         raise NotPossible(f"attempt {attempt.number} of payout {payout.id} is {attempt.state}")
     return attempt
 
@@ -215,11 +224,14 @@ async def _replace(
     conn: AsyncConnection, rail: Rail, seen: Payout, planned: Allocation, why: _Why
 ) -> Payout:
     payout = await store.get_payout(conn, seen.id, lock=True)
-    newest = await _newest(conn, payout)
+    newest = await _newest(conn, payout, why.kind)
     if newest.number != seen.attempt:
         raise NotPossible(f"payout {payout.id} was bumped meanwhile")
     await store.lock_sender(conn, payout.chain, payout.sender, payout.source_wallet)
-    number = newest.number + 1
+    if newest.state is AttemptState.BUILT:
+        payout = await _give_up(conn, payout, newest, why)
+    # The one after the newest may have been refused: its number stays its own.
+    number = (await store.list_attempts(conn, payout.id))[-1].number + 1
     await store.insert_attempt(conn, rail.draft(payout, number, planned, why.at))
     # The older attempts may still be mined: the dearest of them all has to be paid for.
     fee_cap = max(payout.fee_cap, planned.fee_cap)
@@ -232,6 +244,7 @@ async def _replace(
         "fee_cap": fee_cap,
         "hold_epoch": payout.hold_epoch + 1,
         "run_after": why.at,
+        "waiting_for": "",
     }
     cancels = why.kind is AttemptKind.CANCEL and not payout.fills_gap
     begins = cancels and newest.kind is AttemptKind.PAY
@@ -245,4 +258,18 @@ async def _replace(
         name="PayoutCancelling" if begins else "PayoutBumped",
         payload={"attempt": number, "fee_cap": str(fee_cap)},
         **changed,
+    )
+
+
+async def _give_up(conn: AsyncConnection, payout: Payout, built: Attempt, why: _Why) -> Payout:
+    """End an attempt before its signature is stored; what a signer says of it then is not kept."""
+    _, event = await move_attempt(
+        conn, built, AttemptState.SUPERSEDED, now=why.at, reason=why.reason
+    )
+    await record(conn, [event])
+    if payout.state is not PayoutState.ALLOCATED:
+        return payout
+    # Whether bytes of it exist only the signer knows: people hold it, and then cancel it.
+    return await step_payout(
+        conn, payout, PayoutState.SECURITY_HOLD, actor=why.actor, now=why.at, reason=why.reason
     )
