@@ -13,7 +13,14 @@ from chain.model import BroadcastOutcome, BroadcastReport
 from custody import payout_rows as rows
 from custody.payout_allocation import Waiting
 from custody.payout_gates import find_frozen
-from custody.payout_model import SENT, Attempt, AttemptState, Payout, PayoutState
+from custody.payout_model import (
+    SENT,
+    Attempt,
+    AttemptKind,
+    AttemptState,
+    Payout,
+    PayoutState,
+)
 from custody.payout_moves import AttemptMove, Move, move_attempts, move_payouts
 from custody.payout_steps import Bench, Result, Results, Sent, lock_mine
 from kernel.db import transact
@@ -32,7 +39,12 @@ async def send(bench: Bench, payouts: Sequence[Payout]) -> Results:
     results: dict[UUID, Result] = {}
     async with bench.engine.connect() as conn:
         attempts = await rows.list_current(conn, payouts)
-        unsent = [item for item in payouts if not attempts[item.id].broadcasts]
+        # What pays nobody is never stopped: it is what ends a payment.
+        unsent = [
+            item
+            for item in payouts
+            if not attempts[item.id].broadcasts and attempts[item.id].kind is AttemptKind.PAY
+        ]
         frozen = await find_frozen(conn, unsent)
         results |= {key: Waiting(reason) for key, reason in frozen.items()}
         due = [item for item in payouts if item.id not in frozen and attempts[item.id].raw]
