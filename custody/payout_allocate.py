@@ -70,6 +70,8 @@ def _plan(
         return Waiting(stopped[payout.id])
     if payout.state is not PayoutState.APPROVED:
         return Waiting(f"it is {payout.state} by now")
+    if payout.expires_at is not None and payout.expires_at <= bench.clock.now():
+        return Waiting("its time is over")
     if isinstance(seen, Waiting):
         return seen
     return bench.rail.plan(payout, seen, books.view(payout))
