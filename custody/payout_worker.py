@@ -135,7 +135,8 @@ async def _claim(
         & (payout_table.c.book == book)
         & payout_table.c.state.in_(STATES)
         & (payout_table.c.run_after <= now),
-        order_by=(payout_table.c.created_at, payout_table.c.id),
+        # By when they are due, so that those which wait stand behind those which were not tried.
+        order_by=(payout_table.c.run_after, payout_table.c.created_at, payout_table.c.id),
         holder=holder,
         now=now,
         lease_for=LEASE,
