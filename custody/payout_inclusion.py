@@ -176,26 +176,32 @@ async def _unmined(
         await _failure_unmined(conn, payout, plan, now)
         return
     plan.post(*orphaned(payout))
+    newest = await _newest_to_send(conn, payout, attempt)
+    cancels = newest.kind is AttemptKind.CANCEL and not payout.fills_gap
     _, told = await move_payout(
         conn,
         payout,
-        await _waits_as(conn, payout),
+        PayoutState.CANCELLING if cancels else PayoutState.SIGNED,
         actor=WORKER,
         now=now,
         name="PayoutOrphaned",
         reason=f"block {block.height} {block.hash} is no longer on the chain",
         hold_epoch=payout.hold_epoch + 1,
+        attempt=newest.number,
         run_after=now,
         **NOT_MINED,
     )
     plan.tell(told)
 
 
-async def _waits_as(conn: AsyncConnection, payout: Payout) -> PayoutState:
-    """Return in which state a payout waits for a block: its newest attempt pays, or cancels it."""
+async def _newest_to_send(conn: AsyncConnection, payout: Payout, orphan: Attempt) -> Attempt:
+    """Return the attempt with which the payout waits for a block: its newest, if it has bytes.
+
+    One that a final block has ended before it was signed never gets any; then it is the orphan.
+    """
     newest = await store.get_attempt(conn, payout.id, payout.attempt)
-    cancels = newest.kind is AttemptKind.CANCEL and not payout.fills_gap
-    return PayoutState.CANCELLING if cancels else PayoutState.SIGNED
+    never = newest.state is AttemptState.SUPERSEDED and newest.raw is None
+    return orphan if never else newest
 
 
 async def _failure_unmined(
