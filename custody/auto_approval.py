@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import payout_store as store
 from custody.payout_approvals import LINES_MAX, approval_bytes
-from custody.payout_control import load_policies
 from custody.payout_model import Payout, PayoutState, Quorum
 from custody.payout_tables import payout as payout_table
+from custody.payout_tables import payout_policy
 from custody.payouts import approval_line, approve_payouts
 from custody.policy_documents import quorums_to_document
 from custody.policy_model import SERVICES
@@ -34,12 +34,16 @@ async def find_allowed_payouts(
     conn: AsyncConnection, *, book: int, by: str, now: datetime, limit: int = LINES_MAX
 ) -> list[Payout]:
     """Return payouts that wait for the service *by* and were not asked for by it, oldest first."""
+    # What was requested under a policy that does not know the service is left to people.
+    knows = payout_policy.c.document["services"].contains([by])
+    versions = select(payout_policy.c.version).where(knows)
     rows = await conn.execute(
         select(payout_table)
         .where(
             payout_table.c.book == book,
             payout_table.c.state == PayoutState.PENDING_APPROVAL,
             payout_table.c.required == ALLOWED,
+            payout_table.c.policy_version.in_(versions),
             payout_table.c.requested_by != by,
             payout_table.c.expires_at.is_(None) | (payout_table.c.expires_at > now),
         )
@@ -47,10 +51,7 @@ async def find_allowed_payouts(
         .limit(min(limit, LINES_MAX))
         .with_for_update(skip_locked=True)
     )
-    found = [store.to_payout(row) for row in rows]
-    policies = await load_policies(conn, {payout.policy_version for payout in found})
-    # What was requested under a policy that does not know the service is left to people.
-    return [p for p in found if by in policies[p.policy_version].document.services]
+    return [store.to_payout(row) for row in rows]
 
 
 async def approve_allowed(

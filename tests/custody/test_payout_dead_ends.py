@@ -8,24 +8,27 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.testing import FINALITY_LAG
 from custody import payout_store as store
 from custody.allow_list import revocation_bytes, revoke_destination
+from custody.auto_approval import find_allowed_payouts
 from custody.control_messages import ScopeKind
 from custody.freeze_model import freeze_bytes
 from custody.freezes import Scope, close, derive_freeze_id
 from custody.payout_model import Attempt, AttemptKind, AttemptState, Payout, PayoutState
 from custody.payout_replace import bump_payout, cancel_by_conflict, cancel_bytes
 from custody.payout_rules import BumpPolicy
+from custody.policy_model import Action, PolicyDocument, PolicyRule
 from custody.ports import PayoutSigner
 from custody.signer.errors import SignerRefused
 from custody.signer.wire import Intent, SignedApproval
+from custody.testing import set_policy
 from kernel.errors import OutsideUnavailable
 from registry.queries import get_operator
 from registry.testing import operator_keypair
-from tests.custody.payout_world import ETH, OneByOne, World, make_world
+from tests.custody.payout_world import BOOK, ETH, OneByOne, World, make_world
 
 REASON = "it must not be paid"
 RULE = BumpPolicy()
@@ -268,6 +271,26 @@ async def test_payouts_that_wait_do_not_keep_the_worker_from_those_behind_them(
 
     assert (await world.get(payout)).state is PayoutState.SIGNED
     assert {(await world.get(item)).state for item in stuck} == {PayoutState.APPROVED}
+
+
+async def test_what_waits_for_a_service_of_an_older_policy_does_not_hide_what_waits_for_this_one(
+    world: World,
+) -> None:
+    def allow_by(service: str) -> PolicyDocument:
+        rules = (PolicyRule(action=Action.ALLOW),)
+        return PolicyDocument(rules=rules, services=(service,))
+
+    now = world.clock.now()
+    await world.run(lambda c: set_policy(c, now=now, document=allow_by("cleo")))
+    older = await world.request(client_ref="older", amount=ETH, requested_by="ada")
+    await world.run(lambda c: set_policy(c, now=now, document=allow_by("dan")))
+    payout = await world.request(client_ref="newer", amount=ETH, requested_by="ada")
+
+    async def look(conn: AsyncConnection) -> list[Payout]:
+        return await find_allowed_payouts(conn, book=BOOK, by="dan", now=now, limit=1)
+
+    assert [item.id for item in await world.run(look)] == [payout.id]
+    assert (await world.get(older)).state is PayoutState.PENDING_APPROVAL
 
 
 async def test_an_orphaned_payout_is_sent_again_though_its_newest_attempt_was_never_signed(
