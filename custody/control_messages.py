@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -24,6 +24,9 @@ from registry.authority import signing_bytes
 SIGNATURES_MAX: Final = 8
 BODY_ITEMS_MAX: Final = 256
 """Most operators, asset limits, wallets or policy rules in one message."""
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A number that a column of the signer's store takes."""
 
 
 class ControlKind(StrEnum):
@@ -189,7 +192,8 @@ class LimitsInForce(Body, frozen=True, kw_only=True):
     Attributes:
         chains: network id by chain code.
         fee_cap_max: largest fee of one transaction, decimal text in wei.
-        fee_window_s, fee_window_max: most fees per chain within that many seconds; None: no limit.
+        fee_window_s, fee_window_max: most fees per chain within that many seconds; None: no limit
+            but that of cancellations.
         cooling_off_s_min: seconds that every new destination cools off at least.
         policy_grace_s: how long a payout of a replaced approval policy may still be signed.
     """
@@ -230,9 +234,9 @@ class PayoutDead(Body, frozen=True, kw_only=True):
     """Transaction *spent_by* is final and has spent the nonce at which the payout was signed."""
 
     payout_id: UUID
-    chain_id: int
+    chain_id: Natural
     sender: str
-    nonce: int
+    nonce: Natural
     spent_by: str
 
 

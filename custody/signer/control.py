@@ -30,6 +30,7 @@ from custody.control_messages import (
     read_body,
 )
 from custody.signer.errors import SignerRefused
+from custody.signer.paths import require_key_name
 from custody.signer.retirement import check_retirement
 from custody.signer.rules import Rules, check_limits, check_operators, require_apart
 from kernel.clock import to_unix_ms
@@ -48,6 +49,9 @@ ADMINISTRATIVE: Final = frozenset(
 )
 COOLING_OFF_S_MAX: Final = 366 * 86_400
 FREEZES_MAX: Final = 1_000
+"""Most closed switches of one scope: whoever uses one scope up leaves the others."""
+TEXT_LENGTH_MAX: Final = 500
+NESTING_MAX: Final = 32
 MS: Final = 1_000
 
 PlaceKey = tuple[str, int, str]
@@ -105,6 +109,26 @@ class InForce:
             if item.scope is ScopeKind.GLOBAL or item.name in scopes.get(item.scope, set()):
                 return item
         return None
+
+
+def check_nesting(body: object) -> None:
+    """Refuse a body nested so deep that reading it would exhaust the stack.
+
+    Raises:
+        BadInput: deeper than any message is.
+    """
+    level = [body]
+    for _ in range(NESTING_MAX):
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+        if not inner:
+            return
+        level = inner
+    raise BadInput(f"a message nested in more than {NESTING_MAX} levels")
 
 
 def check_control(state: InForce, message: ControlMessage) -> Body:
@@ -229,6 +253,7 @@ def _check_policy(state: InForce, body: Any) -> None:
 
 
 def _check_wallet(state: InForce, body: Any) -> None:
+    require_key_name(body.account_path)
     before = state.wallets.get(body.wallet)
     _require_next(f"wallet {body.wallet}", 0 if before is None else before.version, body.version)
     if len(state.wallets) >= BODY_ITEMS_MAX and before is None:
@@ -265,8 +290,12 @@ def _check_freeze(state: InForce, body: Any) -> None:
         raise SignerRefused(f"freeze {body.id} stands with other words")
     if (body.scope is ScopeKind.GLOBAL) is not (body.name == ""):
         raise SignerRefused("a global freeze has no name, and every other one has")
-    if len(state.freezes) >= FREEZES_MAX:
-        raise SignerRefused(f"{FREEZES_MAX} switches are closed", remedy="Freeze globally")
+    if max(len(body.name), len(body.reason)) > TEXT_LENGTH_MAX:
+        raise SignerRefused(f"a name or reason of more than {TEXT_LENGTH_MAX} letters")
+    if sum(item.scope is body.scope for item in state.freezes.values()) >= FREEZES_MAX:
+        raise SignerRefused(
+            f"{FREEZES_MAX} {body.scope} switches are closed", remedy="Freeze globally"
+        )
 
 
 def _check_thaw(state: InForce, body: Any) -> None:

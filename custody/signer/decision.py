@@ -25,6 +25,9 @@ MS: Final = 1_000
 OWN_PARTY: Final = "own"
 """The party of destinations that are ours though their keys are elsewhere: cold vaults."""
 
+CANCEL_FEES_MAX: Final = 100
+"""How many times the largest fee cancellations may cost within the window of fees."""
+
 AddressOf = Callable[[str], str]
 """Returns the address (EIP-55) of the signer's own key at a path."""
 
@@ -70,14 +73,15 @@ def check_request(
     check_bytes(intent, tx)
     if address_of(intent.key_path) != intent.sender:
         raise SignerRefused(f"the key at {intent.key_path} is not that of {intent.sender}")
-    check_retired(state.retired, intent, is_first=fee_before is None)
+    check_retired(state.retired, intent, is_first=fee_before is None, address_of=address_of)
     check_open(state, intent)
     check_fee(state, windows, intent, tx, fee_before=fee_before, now_ms=now_ms)
     rule = find_rule(state, intent)
     fee = more_fee(tx, fee_before)
     if intent.kind == "cancel":
         # Nothing leaves but a fee within its bounds: nobody has to approve that.
-        return Allowed((), Spent(asset_key(rule), 0, fee, leaves=False, auto=False))
+        check_cancel_fees(state, windows, intent, fee, now_ms=now_ms)
+        return Allowed((), Spent(asset_key(rule), 0, fee, leaves=False, auto=False, cancels=True))
     check_destination(state, intent, address_of=address_of, now_ms=now_ms)
     check_policy(state, intent, now_ms=now_ms)
     is_first = fee_before is None
@@ -193,6 +197,19 @@ def check_fee(
             f"fees on {intent.chain} reach the signer's {limits.fee_window_max} wei in"
             f" {limits.fee_window_s} s",
             remedy="Wait, or have people sign higher limits",
+        )
+
+
+def check_cancel_fees(
+    state: InForce, windows: Windows, intent: Intent, fee: int, *, now_ms: int
+) -> None:
+    """Postpone a cancellation after very many: fees are all that leaves without an approval."""
+    most = CANCEL_FEES_MAX * read_amount(state.limits.fee_cap_max)
+    if windows.cancelled[intent.chain_id].sum(now_ms) + fee > most:
+        raise SignerPostponed(
+            f"fees of cancellations on {intent.chain} reach {most} wei in"
+            f" {state.limits.fee_window_s} s",
+            remedy="Wait, or have people sign a larger fee cap",
         )
 
 

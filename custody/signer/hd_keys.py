@@ -13,12 +13,11 @@ from typing import Final, Self
 from coincurve import PrivateKey
 
 from custody.signer.backends.port import CURVE_ORDER, DIGEST_BYTES, Signature, low_s
+from custody.signer.paths import DEPTH_MAX, HARDENED, parse_path
 from kernel.errors import BadInput
 
 SEED_BYTES_MIN: Final = 16
 SEED_BYTES_MAX: Final = 64
-DEPTH_MAX: Final = 10
-HARDENED: Final = 2**31
 XPUB_VERSION: Final = bytes.fromhex("0488b21e")
 
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -100,22 +99,6 @@ class PrivateNode:
         signed = PrivateKey(self.secret).sign_recoverable(digest, hasher=None)
         r, s = int.from_bytes(signed[:32], "big"), int.from_bytes(signed[32:64], "big")
         return low_s(r, s, signed[64])
-
-
-def parse_path(path: str) -> tuple[int, ...]:
-    """Return the child numbers of a derivation path; ``'`` marks a hardened one."""
-    head, _, rest = path.partition("/")
-    steps = rest.split("/") if rest else []
-    if head != "m" or len(steps) > DEPTH_MAX:
-        raise BadInput(f"{path!r} is not a derivation path", remedy="Write it as m/44'/60'/0'")
-    return tuple(_parse_step(step, path) for step in steps)
-
-
-def _parse_step(step: str, path: str) -> int:
-    digits = step.removesuffix("'")
-    if not (digits.isascii() and digits.isdigit() and int(digits) < HARDENED):
-        raise BadInput(f"{path!r} is not a derivation path", where=step)
-    return int(digits) + (HARDENED if step.endswith("'") else 0)
 
 
 def _require_scalar(value: int) -> None:

@@ -6,13 +6,20 @@ application too, can do no more with the signer than empty it into the new one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from custody.signer.errors import SignerRefused
+from custody.signer.paths import require_key_name
 from custody.signer.wire import Intent
 
 
-def check_retired(retired: Mapping[str, str], intent: Intent, *, is_first: bool) -> None:
+def check_retired(
+    retired: Mapping[str, str],
+    intent: Intent,
+    *,
+    is_first: bool,
+    address_of: Callable[[str], str],
+) -> None:
     """Refuse a payment with a retired key.
 
     Cancelling stays possible, and so does another fee for what was signed at its nonce before the
@@ -21,6 +28,7 @@ def check_retired(retired: Mapping[str, str], intent: Intent, *, is_first: bool)
     Args:
         retired: paths of retired keys, and of those that replace them.
         is_first: nothing was signed at the nonce yet.
+        address_of: derives the signer's own addresses: a path alone is the asker's word.
 
     Raises:
         SignerRefused: names the path that replaces it.
@@ -29,7 +37,8 @@ def check_retired(retired: Mapping[str, str], intent: Intent, *, is_first: bool)
     if successor is None or intent.kind == "cancel" or not is_first:
         return
     target = intent.destination_path
-    if intent.kind != "own" or target is None or not is_below(target, successor):
+    is_own = intent.kind == "own" and target is not None and is_below(target, successor)
+    if not is_own or target is None or address_of(target) != intent.destination:
         raise SignerRefused(
             f"the key at {intent.key_path} is retired: it pays to {successor} only",
             remedy=f"Move its coins to a wallet at {successor}, and pay from there",
@@ -44,6 +53,8 @@ def check_retirement(retired: Mapping[str, str], path: str, successor: str) -> N
     """
     if not path or not successor:
         raise SignerRefused("a retirement names the keys and those that replace them")
+    require_key_name(path)
+    require_key_name(successor)
     if successor_of(retired, path) is not None:
         raise SignerRefused(f"{path} is retired already")
     if is_below(successor, path) or is_below(path, successor):

@@ -15,6 +15,7 @@ from custody.control_messages import (
     OperatorsInForce,
     WalletPinned,
 )
+from custody.signer.paths import require_key_name
 from custody.signer.wire import read_amount
 from kernel.errors import BadInput
 
@@ -89,6 +90,8 @@ def check_rules(rules: Rules) -> None:
         raise BadInput("a wallet is pinned twice")
     if any(item.version != 1 for item in rules.wallets):
         raise BadInput("a wallet begins at version 1")
+    for wallet in rules.wallets:
+        require_key_name(wallet.account_path)
     for first, second in combinations(rules.wallets, 2):
         require_apart(first, second)
 
@@ -112,6 +115,10 @@ def check_operators(body: OperatorsInForce) -> None:
         raise BadInput("a service is one of the operators")
     if not set(body.administrators) <= people:
         raise BadInput("an administrator is a person among the operators")
+    if body.administrators and len(set(body.administrators)) < body.quorum:
+        raise BadInput(
+            f"{body.quorum} people or more administer the signer, or nothing ever changes"
+        )
     if any(not set(codes) <= people for codes in body.groups.values()):
         raise BadInput("a group is of people among the operators")
     if not QUORUM_MIN <= body.quorum <= len(people):
@@ -125,10 +132,11 @@ def check_limits(body: LimitsInForce) -> None:
     """Refuse limits that let anything pass unapproved, or that have no sense."""
     if len(body.assets) > BODY_ITEMS_MAX:
         raise BadInput(f"more than {BODY_ITEMS_MAX} assets")
-    if len({(rule.chain_id, rule.asset, rule.contract) for rule in body.assets}) != len(
-        body.assets
-    ):
+    # Whatever its code: under a second one the same coins would have a second limit and window.
+    if len({(rule.chain_id, rule.contract) for rule in body.assets}) != len(body.assets):
         raise BadInput("an asset has two rules")
+    if len(set(body.chains.values())) != len(body.chains):
+        raise BadInput("a network has two names, so closing one of them would not close it")
     for rule in body.assets:
         _check_asset(rule)
     _check_amounts([body.fee_cap_max, body.fee_window_max])

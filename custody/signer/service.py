@@ -28,7 +28,7 @@ from custody.signer.approvals import Approvals
 from custody.signer.audit import CONTROL, REFUSED, SIGNED
 from custody.signer.backends.port import KeyBackend
 from custody.signer.checkpoints import Places
-from custody.signer.control import InForce, apply_control, check_control
+from custody.signer.control import InForce, apply_control, check_control, check_nesting
 from custody.signer.decision import Allowed, check_open, check_request
 from custody.signer.errors import SignerRefused, StoreUnusable
 from custody.signer.store import Memory, SignedBody
@@ -112,7 +112,10 @@ class Signer:
         Raises:
             msgspec.DecodeError: it is no question.
         """
-        question = msgspec.json.decode(body, type=Question)
+        try:
+            question = msgspec.json.decode(body, type=Question)
+        except RecursionError as error:
+            raise msgspec.DecodeError("nested too deep") from error
         answer = self.answer(question)
         _tell(question, answer, peer)
         return msgspec.json.encode(answer)
@@ -271,6 +274,7 @@ class Signer:
     # Control.
 
     def _control(self, message: ControlMessage) -> Accepted | No:
+        check_nesting(message.body)
         digest, now_ms = message.digest, self._now_ms()
         known = self.state.messages.get(digest)
         if known is not None:
@@ -312,6 +316,7 @@ def spent_of(body: SignedBody) -> Spent:
         fee=int(body.fee),
         leaves=intent.kind == "pay",
         auto=body.auto,
+        cancels=intent.kind == "cancel",
     )
 
 

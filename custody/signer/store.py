@@ -182,19 +182,23 @@ class Memory:
             SignerRefused: names what was signed before.
         """
         row = self.database.execute(
-            "SELECT payout_id, content, pays FROM payment"
+            "SELECT payout_id, content, pays, dead_seq FROM payment"
             " WHERE chain_id = ? AND sender = ? AND nonce = ?",
             (tx.chain_id, intent.sender, tx.nonce),
         ).fetchone()
         if row is None:
             self._check_new(intent)
             return
-        payout_id, content, pays = row
+        payout_id, content, pays, dead_seq = row
         same_payout = payout_id == str(intent.payout_id)
         is_cancel = intent.kind == "cancel"
         if not same_payout or (not is_cancel and not (pays and bytes(content) == _content(tx))):
             raise SignerRefused(
                 f"nonce {tx.nonce} of {intent.sender} is signed for another payment"
+            )
+        if dead_seq is not None and not is_cancel:
+            raise SignerRefused(
+                f"nonce {tx.nonce} of {intent.sender} was spent by another transaction"
             )
         self._check_replacement(intent, tx)
 

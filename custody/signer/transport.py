@@ -227,17 +227,32 @@ class Doorkeeper:
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str
     ) -> None:
-        """Answer questions until the other side closes, is idle, or breaks the protocol."""
-        try:
-            while True:
+        """Answer questions until the other side closes, is idle, or breaks the protocol.
+
+        An OSError of the answer itself (a checkpoint that cannot be written) is not the other side's.
+        """
+        answer = b""
+        while True:
+            try:
                 async with asyncio.timeout(IDLE_S_MAX):
+                    if answer:
+                        await write_body(writer, answer)
                     body = await read_frame(reader)
-                    await write_body(writer, self.answer(body, peer))
-        except (asyncio.IncompleteReadError, TimeoutError, OSError):
-            # Gone, idle, or cut: it asks again when it likes.
-            return
-        except (msgspec.DecodeError, CausewayError) as error:
-            log.warning("signer_protocol_error", peer=peer, error=type(error).__name__)
+            except (asyncio.IncompleteReadError, TimeoutError, OSError):
+                # Gone, idle, or cut: it asks again when it likes.
+                return
+            except CausewayError as error:
+                _warn(peer, error)
+                return
+            try:
+                answer = self.answer(body, peer)
+            except (msgspec.DecodeError, CausewayError) as error:
+                _warn(peer, error)
+                return
+
+
+def _warn(peer: str, error: Exception) -> None:
+    log.warning("signer_protocol_error", peer=peer, error=type(error).__name__)
 
 
 def names_of(certificate: dict[str, object]) -> frozenset[str]:

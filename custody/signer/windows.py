@@ -45,6 +45,7 @@ class Spent:
     Attributes:
         leaves: it goes to somebody else, not to an address of our own.
         auto: a service approved it, and not enough people.
+        cancels: it pays nobody, and nobody approved it.
     """
 
     asset: AssetKey
@@ -52,6 +53,7 @@ class Spent:
     fee: int
     leaves: bool
     auto: bool
+    cancels: bool = False
 
 
 @dataclass(slots=True)
@@ -61,6 +63,8 @@ class Windows:
     paid: dict[AssetKey, RollingSum]
     auto: dict[AssetKey, RollingSum]
     fees: dict[int, RollingSum]
+    cancelled: dict[int, RollingSum]
+    """Fees of cancellations alone."""
 
     @classmethod
     def of(cls, limits: LimitsInForce) -> Windows:
@@ -69,6 +73,9 @@ class Windows:
             paid={asset_key(rule): RollingSum(rule.window_s * MS) for rule in limits.assets},
             auto={asset_key(rule): RollingSum(rule.window_s * MS) for rule in limits.assets},
             fees={chain: RollingSum(limits.fee_window_s * MS) for chain in limits.chains.values()},
+            cancelled={
+                chain: RollingSum(limits.fee_window_s * MS) for chain in limits.chains.values()
+            },
         )
 
     @staticmethod
@@ -82,6 +89,8 @@ class Windows:
         sums = [(self.fees.get(spent.asset[0]), spent.fee)]
         if spent.leaves:
             sums.append((self.paid.get(spent.asset), spent.amount))
+        if spent.cancels:
+            sums.append((self.cancelled.get(spent.asset[0]), spent.fee))
         if spent.auto:
             sums.append((self.auto.get(spent.asset), spent.amount))
         for rolling, amount in sums:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from custody.control_messages import ControlMessage
+from custody.control_messages import ControlMessage, Natural
 from custody.payout_approvals import ApprovalLine
 from kernel.errors import BadInput
 
@@ -20,6 +20,8 @@ REQUESTS_MAX: Final = 100
 """Most transactions in one question."""
 APPROVALS_MANY_MAX: Final = 400
 """Most approvals in one question: each is verified once, whatever number of requests it covers."""
+AMOUNT_DIGITS_MAX: Final = 78
+"""Decimal digits of 2**256 - 1."""
 
 
 class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,10 +46,10 @@ class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     client: str | None
     destination_path: str | None
     chain: str
-    chain_id: int
+    chain_id: Natural
     key_path: str
     sender: str
-    nonce: int
+    nonce: Natural
     destination: str
     asset: str
     contract: str | None
@@ -166,14 +168,14 @@ class AskState(msgspec.Struct, frozen=True, tag="state"):
 class AskCheckpoint(msgspec.Struct, frozen=True, tag="checkpoint", forbid_unknown_fields=True):
     """Your signed checkpoint, and the proof that it goes on from one of *since* records."""
 
-    since: int = 0
+    since: Natural = 0
 
 
 class AskAudit(msgspec.Struct, frozen=True, tag="audit", forbid_unknown_fields=True):
     """The record at *index* of your log, and the proof that it is in a tree of *size* records."""
 
-    index: int
-    size: int
+    index: Natural
+    size: Natural
 
 
 class Health(msgspec.Struct, frozen=True, tag="healthy"):
@@ -286,6 +288,8 @@ Answer = (
 
 def read_amount(text: str) -> int:
     """Return a decimal integer in its one canonical spelling."""
-    if not (text.isascii() and text.isdigit()) or (len(text) > 1 and text[0] == "0"):
-        raise BadInput(f"{text!r} is not an amount in smallest units")
+    # int() fails in an error of another kind above 4,300 digits.
+    is_number = text.isascii() and text.isdigit() and len(text) <= AMOUNT_DIGITS_MAX
+    if not is_number or (len(text) > 1 and text[0] == "0"):
+        raise BadInput(f"{text[: AMOUNT_DIGITS_MAX + 1]!r} is not an amount in smallest units")
     return int(text)

@@ -7,7 +7,8 @@ from typing import Final
 
 from custody.signer.backends.port import Signature
 from custody.signer.errors import SignerRefused
-from custody.signer.hd_keys import HARDENED, PrivateNode, parse_path
+from custody.signer.hd_keys import PrivateNode
+from custody.signer.paths import HARDENED, parse_path
 
 ACCOUNT_DEPTH: Final = 3
 """BIP 44: purpose, coin and account are hardened; below them only addresses."""

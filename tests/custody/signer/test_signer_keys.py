@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from custody.signer.backends.port import CURVE_ORDER
-from custody.signer.hd_keys import HARDENED, PrivateNode, parse_path
+from custody.signer.hd_keys import PrivateNode
+from custody.signer.paths import HARDENED, parse_path
 from kernel.errors import BadInput
 
 # Test vectors 1 and 2 of BIP 32.

@@ -297,9 +297,13 @@ async def test_a_long_question_comes_through(folder: Path) -> None:
     assert answer == b"causeway said " + question
 
 
-async def test_an_error_that_is_not_the_askers_ends_the_signer(folder: Path) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, OSError, TimeoutError])
+async def test_an_error_that_is_not_the_askers_ends_the_signer(
+    folder: Path, kind: type[Exception]
+) -> None:
+    # A checkpoint that cannot be written is an OSError, like a connection that is cut.
     def broken(body: bytes, peer: str) -> bytes:
-        raise RuntimeError(f"cannot remember {body!r} of {peer}")
+        raise kind(f"cannot remember {body!r} of {peer}")
 
     async def serve() -> None:
         async with listening(broken, folder / "s"):
@@ -307,7 +311,7 @@ async def test_an_error_that_is_not_the_askers_ends_the_signer(folder: Path) -> 
                 await ask(folder / "s")
             await asyncio.sleep(5)
 
-    with pytest.raises(RuntimeError, match="cannot remember b'hello'"):
+    with pytest.raises(kind, match="cannot remember b'hello'"):
         await serve()
 
 
