@@ -318,7 +318,7 @@ def legal_hold_lift(
         from custody.compliance.cases import get_legal_hold
 
         found = await get_legal_hold(conn, hold_id)
-        payload = people.legal_hold_bytes(people.LIFT_VERB, found.party, found.order, reason)
+        payload = people.lift_bytes(found, reason)
         signatures = await _signed(conn, both, payload)
         return await decisions.lift_legal_hold(
             conn, hold_id, signatures=signatures, reason=reason, now=clock().now()

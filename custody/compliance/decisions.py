@@ -34,6 +34,7 @@ from custody.compliance.model import (
 from custody.deposit_model import Deposit, DepositState
 from custody.deposits import pay_back
 from custody.errors import NotPossible
+from custody.freezes import require_open
 from custody.payout_model import Payout, PayoutRequest
 from custody.payouts import derive_payout_id, request_payout
 from custody.plan import Plan
@@ -121,6 +122,7 @@ async def release(
         NotPossible: it is not held, or a legal hold stands on the client.
         ChainHalted: the block that holds the deposit may be gone; people have to look first.
         NotAuthorised: the two are one, or may not say so, or did not sign this.
+        Frozen: something of the deposit is frozen.
     """
     # A deposit's row is locked before its case, here as in the crediting turn.
     case = await store.get_case(conn, subject_id)
@@ -246,7 +248,7 @@ async def lift_legal_hold(
     """Lift a legal hold; two people.
 
     Args:
-        signatures: by operator, over ``legal_hold_bytes(LIFT_VERB, party, order, reason)``.
+        signatures: by operator, over ``lift_bytes(hold, reason)``.
 
     Raises:
         NotPossible: it was lifted before.
@@ -255,7 +257,7 @@ async def lift_legal_hold(
     if found.state is not LegalHoldState.PLACED:
         raise NotPossible(f"legal hold {found.id} is {found.state} already")
     signers = await load_people(conn, signatures)
-    payload = people.legal_hold_bytes(people.LIFT_VERB, found.party, found.order, reason)
+    payload = people.lift_bytes(found, reason)
     people.require_people(payload, signers, count=people.BOTH, roles=people.DECIDERS, reason=reason)
     after = replace(found, state=LegalHoldState.LIFTED, lifted_at=now, version=found.version + 1)
     await store.save_legal_hold(conn, after)
@@ -275,6 +277,9 @@ async def _credit(
 ) -> None:
     await require_running(conn, deposit.chain)
     party = str(deposit.party)
+    await require_open(
+        conn, chain=deposit.chain, asset=deposit.asset, wallet=deposit.wallet, client=party
+    )
     move = arrivals.released(deposit, party)
     after = arrivals.moved(
         deposit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from custody.compliance.model import REASON_LENGTH_MAX, Case
+from custody.compliance.model import REASON_LENGTH_MAX, Case, LegalHold
 from custody.deposit_model import Deposit
 from kernel.errors import BadInput
 from registry.authority import require_role, signing_bytes, verify_signature
@@ -27,7 +27,7 @@ BOTH: Final = 2
 
 
 def case_bytes(verb: str, case: Case, reason: str, **more: str) -> bytes:
-    """Return what is signed about a case: what it is about, and in which epoch."""
+    """Return what is signed about a case: what it is about, in which epoch, and how it stands."""
     return signing_bytes(
         verb,
         {
@@ -35,6 +35,8 @@ def case_bytes(verb: str, case: Case, reason: str, **more: str) -> bytes:
             "subject": str(case.subject),
             "subject_id": case.subject_id,
             "epoch": case.epoch,
+            # What was signed about one hold says nothing about the next hold of the same case.
+            "version": case.version,
             "asset": case.asset,
             "amount": str(case.amount),
             "chain": case.chain,
@@ -47,8 +49,16 @@ def case_bytes(verb: str, case: Case, reason: str, **more: str) -> bytes:
 
 
 def legal_hold_bytes(verb: str, party: str, order: str, reason: str) -> bytes:
-    """Return what is signed when a legal hold is placed or lifted."""
+    """Return what is signed when a legal hold is placed."""
     return signing_bytes(verb, {"party": party, "order": order, "reason": reason})
+
+
+def lift_bytes(hold: LegalHold, reason: str) -> bytes:
+    """Return what is signed when this legal hold is lifted, and no other of the same order."""
+    return signing_bytes(
+        LIFT_VERB,
+        {"hold": hold.id, "party": hold.party, "order": hold.order, "reason": reason},
+    )
 
 
 def deposit_bytes(verb: str, deposit: Deposit, reason: str) -> bytes:

@@ -245,7 +245,7 @@ async def place(house: House, order: str = "7 Js 12/26") -> LegalHold:
 
 
 async def lift(house: House, hold: LegalHold, *by: str) -> LegalHold:
-    payload = people.legal_hold_bytes(people.LIFT_VERB, "acme", hold.order, "withdrawn")
+    payload = people.lift_bytes(hold, "withdrawn")
     return await house.do(
         lambda conn: decisions.lift_legal_hold(
             conn, hold.id, signatures=signed(payload, *by), reason="withdrawn", now=house.now
