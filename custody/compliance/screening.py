@@ -178,7 +178,7 @@ async def rescreen(engine: AsyncEngine, screening: Screening, *, now: datetime) 
         OutsideUnavailable: no answer; the next call goes on.
     """
     name, list_version = screening.name, await screening.version()
-    if await transact(engine, lambda conn: store.is_rescreened(conn, name, list_version)):
+    if await transact(engine, lambda conn: _is_done(conn, name, list_version)):
         return Rescreened(due=False)
     total = await _rescreen_cases(engine, screening, list_version, now)
     more = await _rescreen_destinations(engine, screening, list_version, now)
@@ -195,6 +195,14 @@ async def rescreen(engine: AsyncEngine, screening: Screening, *, now: datetime) 
         }
         await transact(engine, lambda conn: store.note_rescreened(conn, row))
     return done
+
+
+async def _is_done(conn: AsyncConnection, name: str, list_version: str) -> bool:
+    """Tell whether everything was asked by this version, and no older answer came in afterwards."""
+    if not await store.is_rescreened(conn, name, list_version):
+        return False
+    late = await store.list_cases_to_ask_again(conn, name, list_version, after=None, limit=1)
+    return not late
 
 
 async def _rescreen_cases(

@@ -203,7 +203,12 @@ async def list_payouts_to_ask(conn: AsyncConnection, chain: str) -> list[Case]:
 
 
 async def list_cases_to_ask_again(
-    conn: AsyncConnection, provider: str, list_version: str, *, after: UUID | None
+    conn: AsyncConnection,
+    provider: str,
+    list_version: str,
+    *,
+    after: UUID | None,
+    limit: int = ASKED_AT_ONCE_MAX,
 ) -> list[Case]:
     """Return a page of cases of another version: of what came in, and of payouts to come."""
     table = tables.compliance_case
@@ -213,7 +218,7 @@ async def list_cases_to_ask_again(
         .where(or_(table.c.list_version != list_version, table.c.provider != provider))
         .where(or_(table.c.subject == Subject.DEPOSIT, _is_payout_to_come(table)))
         .order_by(table.c.id)
-        .limit(ASKED_AT_ONCE_MAX)
+        .limit(limit)
     )
     if after is not None:
         query = query.where(table.c.id > after)
