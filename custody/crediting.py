@@ -32,6 +32,8 @@ class Turn:
     plan: Plan = field(default_factory=Plan)
     passed: list[tuple[Deposit, ...]] = field(default_factory=list)
     owing: list[Deposit] = field(default_factory=list)
+    booked: list[Deposit] = field(default_factory=list)
+    """Those for which something is booked beside their hold, which frozen accounts refuse."""
     done: list[Deposit] = field(default_factory=list)
 
     def layers(self) -> list[list[Deposit]]:
@@ -77,11 +79,13 @@ class Turn:
         steps.append(self._posted(screened, DepositState.CREDITED, "DepositCredited"))
         if deposit.shortfall:
             self.owing.append(deposit)
+            self.booked.append(deposit)
         self._end(*steps)
 
     def _less(self, deposit: Deposit) -> None:
         """Post what really arrived, to nobody; nothing is left of it where nothing did."""
         why = f"{deposit.amount} was logged and {deposit.value} arrived"
+        self.booked.append(deposit)
         transfers = arrivals.received_less(deposit)
         self.plan.post(*transfers)
         if deposit.value:
@@ -104,6 +108,7 @@ class Turn:
         self._end(after)
 
     def _held(self, deposit: Deposit, party: str, reason: str) -> Deposit:
+        self.booked.append(deposit)
         void, credit = arrivals.held(deposit, party)
         self.plan.need(held_account(party), deposit.asset)
         self.plan.post(void, credit)

@@ -194,14 +194,13 @@ async def prove_deposits(engine: AsyncEngine, gateway: ChainGateway, chain: str)
         asked = {item.id: item.epoch for item in waiting}
         rows = []
         for deposit in locked:
-            amount, token = by_id[deposit.id].amount, tokens.get(deposit.contract)
+            found, token = by_id[deposit.id], tokens.get(deposit.contract)
             if deposit.epoch != asked[deposit.id] or token is None:
                 continue
-            if amount is None:
-                waits = f"the node has no longer the state of block {deposit.height}"
-                rows.append(replace(deposit, waiting_for=waits))
+            if found.amount is None:
+                rows.append(replace(deposit, waiting_for=found.why))
                 continue
-            rows.append(replace(deposit, received=token.split(amount)[0], waiting_for=""))
+            rows.append(replace(deposit, received=token.split(found.amount)[0], waiting_for=""))
         await store.save_arrivals(conn, rows)
 
     await transact(engine, write)
@@ -240,9 +239,9 @@ async def credit_deposits(
         await store.save_arrivals(conn, rows)
     plan = turn.plan
     await pay_back(conn, turn.owing, plan, book=book, now=now)
-    owed_by = {key for deposit in turn.owing for key in arrivals.accounts_of(deposit)}
+    touched = {key for deposit in turn.booked for key in arrivals.accounts_of(deposit)}
     # One frozen client must not keep every deposit of the chain waiting.
-    shut = await open_frozen(conn, owed_by, book=book, now=now)
+    shut = await open_frozen(conn, touched, book=book, now=now)
     await apply_plan(conn, plan, book=book, now=now)
     await shut_again(conn, shut, book=book, now=now)
     last = claimed[-1].id if len(claimed) == store.PAGE_MAX else None

@@ -14,13 +14,14 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chain.errors import BlockGone
+from chain.errors import BlockGone, UnreadableAnswer
+from chain.evm.rpc import RpcRefusal
 from chain.follow import get_block
 from chain.model import Block, WatchList
 from chain.ports import ChainGateway
 from custody import store
 from custody.arrivals import Token
-from custody.deposit_model import Deposit
+from custody.deposit_model import REASON_LENGTH_MAX, Deposit, DepositKind
 from custody.inclusion import load_tokens
 from kernel.db import transact
 from kernel.errors import ungrouped
@@ -38,10 +39,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What arrived of a deposit, as the chain counts; None: the node cannot say."""
+    """What arrived of a deposit, as the chain counts; None: nobody can say, and *why*."""
 
     deposit_id: UUID
     amount: int | None
+    why: str = ""
 
 
 def share(claimed: Sequence[int], arrived: int) -> list[int]:
@@ -72,16 +74,26 @@ async def measure(
         token = tokens.get(place.contract)
         if token is None:
             return
-        claimed = [token.on_the_chain(item.amount, item.remainder) for item in items]
+        claimed = [_claimed(token, item) for item in items]
         async with seats:
             arrived = await _arrived(gateway, block, parent, place, sum(claimed))
-        shares = [None] * len(items) if arrived is None else share(claimed, arrived)
+        if isinstance(arrived, str):
+            found.extend(Measured(item.id, None, arrived) for item in items)
+            return
+        shares = share(claimed, arrived)
         found.extend(Measured(item.id, part) for item, part in zip(items, shares, strict=True))
 
     with ungrouped():
         await _all(one, blocks, groups)
     asked = {item.id for item in deposits}
     return [item for item in found if item.deposit_id in asked]
+
+
+def _claimed(token: Token, item: Deposit) -> int:
+    """Return what was logged, in the chain's units; it may be nobody's yet, which counts as those."""
+    if item.kind is DepositKind.QUARANTINED and item.received is None:
+        return item.amount
+    return token.on_the_chain(item.amount, item.remainder)
 
 
 async def _all(
@@ -124,7 +136,8 @@ async def _load(
 
 async def _arrived(
     gateway: ChainGateway, block: Block, parent: Block, place: Place, claimed: int
-) -> int | None:
+) -> int | str:
+    """Return what arrived, or in words why that cannot be said of this token and block."""
     try:
         before = await gateway.balance(place.address, place.contract, at=parent)
         after = await gateway.balance(place.address, place.contract, at=block)
@@ -133,7 +146,10 @@ async def _arrived(
         # Something may have left the address in the same block: a sweep, or gas paid from it.
         left = await _left(gateway, block, place)
     except BlockGone:
-        return None
+        return f"the node has no longer the state of block {block.height}"
+    except (RpcRefusal, UnreadableAnswer) as trouble:
+        # One token that is paused or broken must not keep every other deposit waiting.
+        return f"the token does not tell its balances: {trouble.what}"[:REASON_LENGTH_MAX]
     return after - before + left
 
 
