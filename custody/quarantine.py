@@ -25,6 +25,7 @@ from custody.model import AddressPurpose, custody_account
 from custody.plan import Plan
 from custody.policy import ConfirmationPolicy
 from custody.remainders import move_remainders
+from custody.surplus import begin_anew, find_booked
 from registry.queries import get_wallet
 
 
@@ -45,18 +46,26 @@ async def adopt(
         policy: names the smallest deposits; None: every deposit counts.
 
     Raises:
-        NotPossible: it is not quarantined, its contract is still not registered, or nothing arrived.
+        NotPossible: it is not quarantined, its contract is still not registered, nothing arrived, or
+            its coins are in the books as a surplus.
         NotAuthorised: the two are one, or may not say so, or did not sign this.
     """
     deposit = await _lock(conn, deposit_id, people.ADOPT_VERB, signatures, reason, people.BOTH)
     if deposit.received is not None:
         raise NotPossible(f"nothing arrived of deposit {deposit.id}: there is nothing to let in")
+    await begin_anew(conn, deposit.chain, deposit.address, now=now)
+    booked = await find_booked(conn, deposit)
+    if booked is not None:
+        raise NotPossible(
+            f"the coins of deposit {deposit.id} are booked as a surplus: deposit {booked}",
+            remedy="Attribute that one: what is in the books once is not let in twice",
+        )
     tokens = await load_tokens(conn, deposit.chain)
     judged = await _judge(conn, deposit, tokens, policy, book)
     if judged.kind is DepositKind.QUARANTINED:
         raise NotPossible(
             f"deposit {deposit.id} is still not to be believed: {judged.reason}",
-            remedy="Register the contract first; two administrators do",
+            remedy="Register the contract, or its larger supply, first; two administrators do",
         )
     after = arrivals.adopted(deposit, judged, reason=reason)
     await store.save_arrival(conn, after)

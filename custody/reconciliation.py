@@ -38,7 +38,7 @@ from custody.payout_model import ForeignState
 from custody.payout_tables import foreign_spend
 from custody.reconciliation_items import Arrived, Known, Place, age, itemise
 from custody.reconciliation_model import Difference, Item, Reason, Run, RunRow
-from custody.surplus import DELTA, book_surpluses, reverse_explained
+from custody.surplus import DELTA, book_surpluses, list_bookable, reverse_explained
 from kernel.db import transact
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
@@ -165,8 +165,10 @@ async def reconcile_turn(
         ChainHalted: nothing is booked on a chain that people have to look at.
         BlockGone: the node has lost the block meanwhile; call again.
     """
+    # This round's own run ends at the tip, which is not final: what is booked stood in two before.
+    bookable = await list_bookable(engine, gateway, chain, book=book)
     run = await reconcile(engine, gateway, chain, book=book, now=now, dust=dust)
-    return run, await book_surpluses(engine, gateway, chain, book=book, now=now)
+    return run, await book_surpluses(engine, gateway, chain, book=book, now=now, bookable=bookable)
 
 
 def held_in_custody(balance: Balance) -> int:

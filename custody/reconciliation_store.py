@@ -110,6 +110,17 @@ async def list_differences(
     return [_to_difference(row) for row in rows]
 
 
+async def list_differences_at(conn: AsyncConnection, chain: str, address: str) -> list[Difference]:
+    """Return the open differences at an address, their rows locked."""
+    query = select(difference).where(
+        difference.c.chain == chain,
+        difference.c.address == address,
+        difference.c.state == DifferenceState.OPEN,
+    )
+    rows = await conn.execute(query.order_by(difference.c.id).with_for_update())
+    return [_to_difference(row) for row in rows]
+
+
 async def lock_difference(conn: AsyncConnection, difference_id: UUID) -> Difference:
     """Return a difference, its row locked.
 

@@ -12,6 +12,7 @@ the booked surplus is reversed. What is missing is never booked: see `custody.re
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -53,26 +54,47 @@ UNSETTLED: Final = (DepositState.ORPHANED, DepositState.QUARANTINED)
 """Arrivals in these states may be the coins: they are waited for, not booked."""
 
 
-async def book_surpluses(
-    engine: AsyncEngine, gateway: ChainGateway, chain: str, *, book: int, now: datetime
-) -> list[Deposit]:
-    """Book what two runs at different final blocks show and nothing explains; return it.
+async def list_bookable(
+    engine: AsyncEngine, gateway: ChainGateway, chain: str, *, book: int
+) -> list[Difference]:
+    """Return the surpluses that two runs at different final blocks show, unchanged.
 
     Raises:
-        ChainHalted: nothing is booked on a chain that people have to look at.
         NodeTrouble: the node cannot be relied on now; call again.
     """
     finalized = await gateway.finalized_height()
     standing = await transact(
         engine, lambda conn: runs.list_differences(conn, book=book, chain=chain)
     )
+    return [item for item in standing if _is_bookable(item, finalized)]
+
+
+async def book_surpluses(
+    engine: AsyncEngine,
+    gateway: ChainGateway,
+    chain: str,
+    *,
+    book: int,
+    now: datetime,
+    bookable: Sequence[Difference] | None = None,
+) -> list[Deposit]:
+    """Book what two runs at different final blocks show and nothing explains; return it.
+
+    Args:
+        bookable: what `list_bookable` returned before a newer run, which is at the tip and so not
+            final: booked is what that run still shows as it was. None: what is bookable now.
+
+    Raises:
+        ChainHalted: nothing is booked on a chain that people have to look at.
+        NodeTrouble: the node cannot be relied on now; call again.
+    """
+    if bookable is None:
+        bookable = await list_bookable(engine, gateway, chain, book=book)
     booked = []
-    for item in standing:
-        if not _is_bookable(item, finalized) or not await _is_agreed(gateway, item, now):
+    for item in bookable:
+        if not await _is_agreed(gateway, item, now):
             continue
-        deposit = await transact(
-            engine, partial(_book, difference_id=item.id, finalized=finalized, now=now)
-        )
+        deposit = await transact(engine, partial(_book, shown=item, now=now))
         if deposit is not None:
             booked.append(deposit)
     return booked
@@ -99,13 +121,18 @@ async def _is_agreed(gateway: ChainGateway, item: Difference, now: datetime) -> 
     return True
 
 
-async def _book(
-    conn: AsyncConnection, difference_id: UUID, finalized: int, now: datetime
-) -> Deposit | None:
-    """Write the deposit and its hold, and close the difference; None if it does not stand now."""
-    item = await runs.lock_difference(conn, difference_id)
+async def _book(conn: AsyncConnection, shown: Difference, now: datetime) -> Deposit | None:
+    """Write the deposit and its hold, and close the difference; None if it does not stand now.
+
+    Args:
+        shown: the difference as two final blocks show it.
+    """
+    item = await runs.lock_difference(conn, shown.id)
     await require_running(conn, item.chain)
-    if not _is_bookable(item, finalized) or not await _stands(conn, item):
+    unchanged = (item.state, item.amount, item.first_block) == (
+        *(DifferenceState.OPEN, shown.amount, shown.first_block),
+    )
+    if not unchanged or not await _stands(conn, item, shown):
         return None
     (address,) = await store.list_addresses(conn, item.chain, only=[item.address])
     deposit = await _deposit(conn, item, address, now)
@@ -133,22 +160,43 @@ async def _book(
     return deposit
 
 
-async def _stands(conn: AsyncConnection, item: Difference) -> bool:
-    """Tell whether both blocks are on our chain and nothing that is pending explains the coins."""
-    for block_hash in (item.first_block, item.last_block):
+async def _stands(conn: AsyncConnection, item: Difference, shown: Difference) -> bool:
+    """Tell whether the blocks are on our chain and nothing since or pending explains the coins."""
+    for block_hash in (shown.first_block, shown.last_block, item.last_block):
         if not await is_canonical(conn, item.chain, block_hash):
             return False
     moving = await list_under_way(conn, item.chain, item.book)
     if any(item.address in {m.address, m.destination} and m.asset == item.asset for m in moving):
         return False
     table = tables.deposit
+    token = await get_chain_asset(conn, item.chain, item.asset)
     waiting = select(table.c.id).where(
         table.c.chain == item.chain,
         table.c.address == item.address,
-        table.c.asset == item.asset,
+        # What came before its token was registered names no asset.
+        table.c.contract.is_not_distinct_from(token.contract),
         table.c.state.in_([str(state) for state in UNSETTLED]),
     )
-    return await conn.scalar(waiting.limit(1)) is None
+    if await conn.scalar(waiting.limit(1)) is not None:
+        return False
+    return not await _is_found_late(conn, item, token.contract)
+
+
+async def _is_found_late(conn: AsyncConnection, item: Difference, contract: str | None) -> bool:
+    """Tell whether an arrival was written after the last run, in a block that the run had read."""
+    table, seen = tables.deposit, tables.observation
+    query = (
+        select(table.c.id)
+        .join(seen, (seen.c.arrival_id == table.c.id) & (seen.c.epoch == table.c.epoch))
+        .where(
+            table.c.chain == item.chain,
+            table.c.address == item.address,
+            table.c.contract.is_not_distinct_from(contract),
+            table.c.height <= item.last_height,
+            seen.c.observed_at > item.seen_at,
+        )
+    )
+    return await conn.scalar(query.limit(1)) is not None
 
 
 async def _deposit(
@@ -247,6 +295,36 @@ async def _booked(conn: AsyncConnection, chain: str) -> list[tuple[Row[Any], dat
         .order_by(table.c.height, table.c.id)
     )
     return [(row, row.observed_at) for row in rows]
+
+
+async def begin_anew(conn: AsyncConnection, chain: str, address: str, *, now: datetime) -> None:
+    """Close what stands open at an address whose books change now: it may be what is booked.
+
+    The rows stay locked, so no surplus is booked beside it; the next run finds what is left.
+    """
+    for item in await runs.list_differences_at(conn, chain, address):
+        closed = replace(
+            item,
+            state=DifferenceState.CLOSED,
+            seen_at=now,
+            detail="an arrival was let into the books: counted anew by the next run",
+        )
+        await runs.write_difference(conn, closed)
+
+
+async def find_booked(conn: AsyncConnection, deposit: Deposit) -> UUID | None:
+    """Return a surplus in the books that counts the coins of an arrival that is not in them."""
+    table = tables.deposit
+    query = select(table.c.id).where(
+        table.c.chain == deposit.chain,
+        table.c.address == deposit.address,
+        table.c.contract.is_not_distinct_from(deposit.contract),
+        table.c.height >= deposit.height,
+        table.c.position.startswith(DELTA),
+        table.c.state.in_([str(state) for state in IN_THE_BOOKS]),
+    )
+    found: UUID | None = await conn.scalar(query.limit(1))
+    return found
 
 
 async def _found_since(conn: AsyncConnection, delta: Row[Any], booked_at: datetime) -> int:
