@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -19,9 +20,9 @@ from custody.addresses import assign_address, watch_list
 from custody.inclusion import apply_step
 from custody.model import AddressPurpose
 from custody.payout_finality import confirm_payouts
-from custody.payout_model import Payout, PayoutRequest
+from custody.payout_model import ON_ITS_WAY, Payout, PayoutRequest, PayoutState
 from custody.payout_worker import WorkReport, advance_payouts
-from custody.payouts import get_payout, request_payout
+from custody.payouts import every_payout, get_payout, has_signed_bytes, request_payout
 from custody.policy import Requirement
 from custody.ports import ControlledSigner, PayoutSigner
 from custody.signer.errors import SignerRefused
@@ -33,9 +34,9 @@ from kernel.clock import ManualClock
 from kernel.db import transact
 from kernel.ids import derive_id
 from ledger.accounts import ensure_accounts
-from ledger.model import transfer
+from ledger.model import OpenHold, transfer
 from ledger.posting import open_book, post, require_applied
-from ledger.queries import trial_balance
+from ledger.queries import list_open_holds, trial_balance
 from ledger.testing import enforce_lock_order
 from registry.changes import found
 from registry.testing import DEMO_OPERATORS, TOKEN, XPUBS, demo_founding
@@ -202,6 +203,61 @@ class World:
                 address = self.hot[row.path.removeprefix("custody:")]
                 held = await self.gateway.balance(address, contract, at=head)
                 assert row.debits + row.debits_pending - row.credits == held, row.path
+        await self.assert_live_rows()
+
+    async def assert_live_rows(self) -> None:
+        """Open holds are those of the live payouts, and what is in flight is signed and not final."""
+
+        async def read(conn: AsyncConnection) -> tuple[list[Payout], set[UUID], list[OpenHold]]:
+            found = [item async for item in every_payout(conn, book=BOOK, states={*PayoutState})]
+            signed = {item.id for item in found if await has_signed_bytes(conn, item.id)}
+            return found, signed, await list_open_holds(conn, BOOK)
+
+        payouts, signed, holds = await self.run(read)
+        expected = {
+            (item.id, *held)
+            for item in payouts
+            for held in holds_of(item, signed=item.id in signed)
+        }
+        assert {
+            (item.correlation, item.debit, item.asset, item.amount) for item in holds
+        } == expected
+        assert len(holds) == len(expected)
+        flying: dict[str, int] = {}
+        for item in payouts:
+            if item.id in signed and is_flying(item):
+                flying[item.asset] = flying.get(item.asset, 0) + item.amount
+        books = await self.books()
+        assert {
+            asset: balance
+            for (path, asset), (balance, _, _) in books.items()
+            if path == "in-flight:evm" and balance
+        } == flying
+
+
+def holds_of(payout: Payout, *, signed: bool) -> list[tuple[str, str, int]]:
+    """Return what a payout in this state has on hold: debited account, asset, amount."""
+    claim = payout.parsed_claim.account
+    coins = ("transit:out:evm", payout.asset, payout.amount)
+    fee = ("expense:network-fee", payout.native_asset, payout.fee_cap)
+    match payout.state:
+        case PayoutState.RESERVED | PayoutState.PENDING_APPROVAL | PayoutState.APPROVED:
+            held = [coins if claim is None else (claim, payout.asset, payout.amount)]
+        case _ if payout.state in ON_ITS_WAY and not payout.claim_returned:
+            held = [coins, fee]
+            if claim is not None and not signed:
+                held.append((claim, payout.asset, payout.amount))
+        case PayoutState.MINED if not payout.succeeded:
+            held = [coins]
+        case _:
+            held = []
+    return [item for item in held if item[2]]
+
+
+def is_flying(payout: Payout) -> bool:
+    """Tell whether a signed payout is not final, and to others."""
+    live = payout.state in {*ON_ITS_WAY, PayoutState.MINED} and not payout.claim_returned
+    return live and payout.parsed_claim.account is not None
 
 
 @dataclass(slots=True)
