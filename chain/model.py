@@ -6,7 +6,7 @@ Amounts and fees are integers of the smallest unit (wei for the native asset).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,6 +17,9 @@ from kernel.states import StateTable
 
 TOP: Final = "top"
 """Position of the value that a transaction itself carries."""
+
+UNREGISTERED_PER_BLOCK_MAX: Final = 16
+"""Transfers of unregistered contracts that one block may show: anybody can make any number of them."""
 
 REORG_DEPTH_MAX: Final = 1_000
 """No policy may walk back further in one go: beyond it people set the chain up anew."""
@@ -106,12 +109,15 @@ class BlockContents:
         outcomes: of every transaction sent by a watched address, in block order.
         traced: whether native value passed on by contracts is among the movements. Where it is not,
             only balances show it.
+        left_out: transfers of unregistered contracts beyond `UNREGISTERED_PER_BLOCK_MAX`; told when
+            the block is read, and not stored with it.
     """
 
     block: Block
     movements: tuple[Movement, ...] = ()
     outcomes: tuple[TransactionOutcome, ...] = ()
     traced: bool = False
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,37 @@ class WatchList:
 
     addresses: frozenset[str]
     contracts: frozenset[str]
+
+    def concerns(self, movement: Movement) -> bool:
+        """Tell whether the movement is of anything registered, and from or to an address of ours."""
+        if movement.contract is not None and movement.contract not in self.contracts:
+            return False
+        return movement.sender in self.addresses or movement.recipient in self.addresses
+
+    def is_pressed_on(self, movement: Movement) -> bool:
+        """Tell whether an unregistered contract says that a stranger sent us something.
+
+        That is shown, to be quarantined. What such a contract says that we sent is of no effect at
+        all: anybody can write it.
+        """
+        foreign = movement.contract is not None and movement.contract not in self.contracts
+        ours = movement.recipient in self.addresses and movement.sender not in self.addresses
+        return foreign and ours
+
+
+def shown(movements: Iterable[Movement], watch: WatchList) -> tuple[tuple[Movement, ...], int]:
+    """Return what a block shows of its *movements*, in their order, and how many it leaves out."""
+    kept: list[Movement] = []
+    pressed = 0
+    for movement in movements:
+        if watch.is_pressed_on(movement):
+            pressed += 1
+            if pressed > UNREGISTERED_PER_BLOCK_MAX:
+                continue
+        elif not watch.concerns(movement):
+            continue
+        kept.append(movement)
+    return tuple(kept), max(0, pressed - UNREGISTERED_PER_BLOCK_MAX)
 
 
 @dataclass(frozen=True, slots=True)

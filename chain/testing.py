@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -36,6 +36,7 @@ from chain.model import (
     TransactionOutcome,
     WatchList,
     log_position,
+    shown,
     trace_position,
 )
 
@@ -429,11 +430,11 @@ class ScriptedGateway:
 
     def _contents(self, block: Block, watch: WatchList) -> BlockContents:
         found = watched(block, self._find(block).transactions, watch)
-        shown = [m for m in found.movements if self.traces or not m.position.startswith("trace:")]
+        told = [m for m in found.movements if self.traces or not m.position.startswith("trace:")]
         if self.hide_logs:
             self.hide_logs -= 1
-            shown = [m for m in shown if m.contract is None]
-        return BlockContents(block, tuple(shown), found.outcomes, traced=self.traces)
+            told = [m for m in told if m.contract is None]
+        return replace(found, movements=tuple(told), traced=self.traces)
 
     def _stumble(self) -> None:
         if self.faults:
@@ -478,15 +479,11 @@ def watched(
     movements: list[Movement] = []
     outcomes: list[TransactionOutcome] = []
     for item in transactions:
-        movements += (
-            m
-            for m in item.movements()
-            if (m.contract is None or m.contract in watch.contracts)
-            and not watch.addresses.isdisjoint((m.sender, m.recipient))
-        )
+        movements += item.movements()
         if item.sender in watch.addresses:
             outcomes.append(item.outcome())
-    return BlockContents(block, tuple(movements), tuple(outcomes))
+    kept, left_out = shown(movements, watch)
+    return BlockContents(block, kept, tuple(outcomes), left_out=left_out)
 
 
 def _scripted(signed: SignedTransaction, tokens: set[str]) -> ScriptedTransaction:

@@ -83,6 +83,8 @@ class Judgement:
     amount: int
     reason: str = ""
     remainder: int = 0
+    impossible: bool = False
+    """A registered contract says more than there can be: the asset is not to be trusted."""
 
 
 def judge(
@@ -109,7 +111,8 @@ def judge(
             reason=f"contract {movement.contract} is not registered",
         )
     asset, (amount, remainder) = token.asset.code, token.split(movement.amount)
-    doubt = _doubt(amount)
+    impossible = _impossible(movement.amount, amount, token)
+    doubt = impossible or ("" if amount else "less than one unit of the asset")
     if doubt:
         return Judgement(
             kind=DepositKind.QUARANTINED,
@@ -118,6 +121,7 @@ def judge(
             amount=movement.amount,
             reason=doubt,
             remainder=remainder,
+            impossible=bool(impossible),
         )
     if movement.position.startswith(DELTA):
         # A balance says that it came, and no transaction: nobody can say for whom.
@@ -135,10 +139,12 @@ def judge(
     )
 
 
-def _doubt(amount: int) -> str:
-    if amount > PLAUSIBLE_AMOUNT_MAX:
-        return "no real asset has so many units"
-    return "" if amount else "less than one unit of the asset"
+def _impossible(on_chain: int, amount: int, token: Token) -> str:
+    """Say why there cannot be so much; empty where there can."""
+    bound = token.on_chain.supply_max
+    if bound is not None and on_chain > bound:
+        return f"more than the {bound} smallest units that there are of {token.on_chain.code}"
+    return "no real asset has so many units" if amount > PLAUSIBLE_AMOUNT_MAX else ""
 
 
 def _credited(address: Address, *, dust: bool, blocked: bool) -> tuple[DepositKind, str, str]:

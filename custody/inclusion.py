@@ -7,7 +7,7 @@ So the books are exact at the block where the cursor stands.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
@@ -19,6 +19,7 @@ from custody import arrivals, store
 from custody.allow_list import list_destinations
 from custody.arrivals import Judgement, Token
 from custody.books import apply_plan
+from custody.control_messages import ScopeKind
 from custody.deposit_model import (
     OUTSIDE,
     POSTED,
@@ -30,6 +31,7 @@ from custody.deposit_model import (
     ReceiptState,
     SourceClass,
 )
+from custody.freezes import Scope, close_automatically
 from custody.model import Address, AddressPurpose, client_account, custody_account
 from custody.payout_inclusion import payouts_included, payouts_orphaned
 from custody.payout_model import ControlState
@@ -38,6 +40,7 @@ from custody.plan import Plan
 from custody.policy import ConfirmationPolicy
 from custody.remainders import move_remainders
 from custody.reversals import reverse, shut_again
+from custody.unregistered import admit
 from kernel.events import DomainEvent
 from ledger.queries import list_accounts
 from registry.queries import get_asset, list_chain_assets, list_wallets
@@ -112,9 +115,11 @@ async def _arrived(
     await pending_included(conn, contents, now=now)
     if not arriving:
         return Plan()
-    identities = {(item.movement.tx_hash, item.movement.position) for item in arriving}
+    identities = {_identity(item.movement) for item in arriving}
     deposits = await store.lock_known(conn, Deposit, block.chain, identities)
     receipts = await store.lock_known(conn, Receipt, block.chain, identities)
+    arriving = await _bounded(conn, contents, arriving, tokens, deposits, now=now)
+    await _freeze_impossible(conn, arriving, deposits, tokens, now=now)
     written = [_written(item, block, deposits, receipts) for item in arriving]
     await store.insert_arrivals(conn, [new for known, new in written if known is None])
     await store.save_arrivals(conn, [new for known, new in written if known is not None])
@@ -130,6 +135,56 @@ async def _arrived(
             plan.post(arrivals.included(new))
     await move_remainders(conn, plan, [new for _, new in written], tokens, sign=1, now=now)
     return plan
+
+
+async def _bounded(
+    conn: AsyncConnection,
+    contents: BlockContents,
+    arriving: Sequence[_Arriving],
+    tokens: Mapping[str | None, Token],
+    deposits: Mapping[Identity, Deposit],
+    *,
+    now: datetime,
+) -> list[_Arriving]:
+    """Leave out what unregistered contracts press on us beyond what a day takes."""
+    fresh = [
+        item.movement
+        for item in arriving
+        if item.movement.contract not in tokens and _identity(item.movement) not in deposits
+    ]
+    taken = await admit(conn, contents.block, fresh, left_out=contents.left_out, now=now)
+    beyond = {_identity(item) for item in fresh} - {_identity(item) for item in taken}
+    return [item for item in arriving if _identity(item.movement) not in beyond]
+
+
+async def _freeze_impossible(
+    conn: AsyncConnection,
+    arriving: Sequence[_Arriving],
+    deposits: Mapping[Identity, Deposit],
+    tokens: Mapping[str | None, Token],
+    *,
+    now: datetime,
+) -> None:
+    """Stop an asset whose registered contract says more than there can be; each finding once.
+
+    Whoever opens the asset again knows of it: the same transfer mined again does not close it.
+    """
+    for item in arriving:
+        known, token = deposits.get(_identity(item.movement)), tokens.get(item.movement.contract)
+        if not item.judged.impossible or token is None:
+            continue
+        if known is not None and known.reason == item.judged.reason:
+            continue
+        reason = (
+            f"{token.on_chain.code} claims {item.movement.amount} in {item.movement.tx_hash}: "
+            f"{item.judged.reason}"
+        )
+        scope = Scope(ScopeKind.ASSET, token.asset.code)
+        await close_automatically(conn, scope, by=arrivals.FOLLOWER, reason=reason, now=now)
+
+
+def _identity(movement: Movement) -> Identity:
+    return movement.tx_hash, movement.position
 
 
 def _written(

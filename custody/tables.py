@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -238,5 +239,19 @@ remainder = Table(
     Column("version", Integer, nullable=False),
     PrimaryKeyConstraint("wallet", "chain_asset"),
     CheckConstraint("amount >= 0", name="amount"),
+    schema=SCHEMA,
+)
+
+unregistered_day = Table(
+    "unregistered_day",
+    metadata,
+    Column("chain", Text, nullable=False),
+    Column("day", Date, nullable=False),
+    # Empty for every contract of which nothing was kept that day.
+    Column("contract", Text, nullable=False),
+    Column("kept", BigInteger, nullable=False),
+    Column("left_out", BigInteger, nullable=False),
+    PrimaryKeyConstraint("chain", "day", "contract"),
+    CheckConstraint("kept >= 0 AND left_out >= 0", name="counts"),
     schema=SCHEMA,
 )

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from kernel.errors import BadInput
-from kernel.money import SCALE_MAX, Asset
+from kernel.money import AMOUNT_MAX, SCALE_MAX, Asset
 from kernel.states import StateTable
 
 PUBLIC_KEY_BYTES: Final = 32
@@ -121,6 +121,8 @@ class ChainAsset:
         code: ``evm:USDT``: the chain and the asset.
         contract: address of the token's contract, in EIP-55 spelling; None for the native coin.
         decimals: decimal places on the chain, which may differ from the asset's scale.
+        supply_max: more smallest units of it on this chain cannot be: an arrival above it is not
+            believed. None: unknown.
     """
 
     code: str
@@ -128,6 +130,7 @@ class ChainAsset:
     contract: str | None
     decimals: int
     asset: str
+    supply_max: int | None = None
 
     def __post_init__(self) -> None:
         if self.code != f"{self.chain}:{self.asset}":
@@ -142,6 +145,11 @@ class ChainAsset:
         if not 0 <= self.decimals <= SCALE_MAX:
             raise BadInput(
                 f"{self.code} has {self.decimals} decimals; 0 to {SCALE_MAX} are possible"
+            )
+        if self.supply_max is not None and not 0 < self.supply_max <= AMOUNT_MAX:
+            raise BadInput(
+                f"{self.code} has a supply bound of {self.supply_max}",
+                remedy="Write it in smallest units, above 0, or leave it out",
             )
 
 

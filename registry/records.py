@@ -59,13 +59,14 @@ def to_content(record: Record) -> dict[str, Any]:
                 "network_id": network_id,
                 "native_asset": native_asset,
             }
-        case ChainAsset(code, chain, contract, decimals, asset):
+        case ChainAsset(code, chain, contract, decimals, asset, supply_max):
             return {
                 "code": code,
                 "chain": chain,
                 "contract": contract,
                 "decimals": decimals,
                 "asset": asset,
+                "supply_max": supply_max,
             }
         case Party(code, party_kind, entity):
             return {"code": code, "kind": str(party_kind), "entity": entity}

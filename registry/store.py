@@ -272,7 +272,7 @@ CHANGEABLE: Final[Mapping[RecordKind, frozenset[str]]] = {
     RecordKind.ENTITY: frozenset({"name", "version", "valid_from"}),
     RecordKind.ASSET: frozenset({"version", "valid_from"}),
     RecordKind.CHAIN: frozenset({"version", "valid_from"}),
-    RecordKind.CHAIN_ASSET: frozenset({"version", "valid_from"}),
+    RecordKind.CHAIN_ASSET: frozenset({"supply_max", "version", "valid_from"}),
     RecordKind.PARTY: frozenset({"kind", "entity", "version", "valid_from"}),
     RecordKind.OPERATOR: frozenset({"public_key", "active", "version", "valid_from"}),
     RecordKind.WALLET: frozenset({"purpose", "version", "valid_from"}),
@@ -289,7 +289,8 @@ def _record(kind: RecordKind, row: Row[Any], roles: Mapping[str, set[Role]]) -> 
         case RecordKind.CHAIN:
             return Chain(row.code, row.kind, row.network_id, row.native_asset)
         case RecordKind.CHAIN_ASSET:
-            return ChainAsset(row.code, row.chain, row.contract, row.decimals, row.asset)
+            bound = None if row.supply_max is None else int(row.supply_max)
+            return ChainAsset(row.code, row.chain, row.contract, row.decimals, row.asset, bound)
         case RecordKind.PARTY:
             return Party(row.code, PartyKind(row.kind), row.entity)
         case RecordKind.OPERATOR:

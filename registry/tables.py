@@ -74,6 +74,7 @@ chain_asset = Table(
     Column("contract", Text),
     Column("decimals", Integer, nullable=False),
     Column("asset", Text, nullable=False),
+    Column("supply_max", Units),
     *_version_columns(),
     ForeignKeyConstraint(["chain"], ["registry.chain.code"]),
     ForeignKeyConstraint(["asset"], ["registry.asset.code"]),
@@ -81,6 +82,7 @@ chain_asset = Table(
     # One native coin per chain, and one asset per contract.
     UniqueConstraint("chain", "contract", postgresql_nulls_not_distinct=True),
     CheckConstraint("decimals BETWEEN 0 AND 36", name="decimals"),
+    CheckConstraint("supply_max > 0", name="supply_max"),
     schema=SCHEMA,
 )
 

@@ -38,7 +38,7 @@ def erc20_transfer_data(recipient: str, amount: int) -> bytes:
     """
     if not 0 < amount <= AMOUNT_MAX:
         raise BadTransaction(f"a token transfer of {amount} is not possible")
-    data = TRANSFER_SELECTOR + _address_word(recipient) + amount.to_bytes(WORD_BYTES, "big")
+    data = TRANSFER_SELECTOR + address_word(recipient) + amount.to_bytes(WORD_BYTES, "big")
     if decode_erc20_transfer(data) != Erc20Transfer(recipient, amount):
         raise BadTransaction("the call data does not say what was asked for")
     return data
@@ -63,7 +63,7 @@ def decode_erc20_transfer(data: bytes) -> Erc20Transfer:
 
 def balance_of_data(holder: str) -> bytes:
     """Return the call data that asks what *holder* has."""
-    return BALANCE_OF_SELECTOR + _address_word(holder)
+    return BALANCE_OF_SELECTOR + address_word(holder)
 
 
 def decode_address_word(word: bytes) -> str:
@@ -74,5 +74,6 @@ def decode_address_word(word: bytes) -> str:
     return checksum_address(word[padding:])
 
 
-def _address_word(address: str) -> bytes:
+def address_word(address: str) -> bytes:
+    """Return the address as a word of 32 bytes, as in call data and topics."""
     return address_bytes(address).rjust(WORD_BYTES, b"\0")

@@ -6,6 +6,9 @@ What counts as a movement, and why:
 - a ``Transfer`` event of a *registered* contract, told apart by its number of topics: three and 32
   bytes of data is ERC-20; four is an NFT (ERC-721 has the same first topic); one is a contract that
   indexes nothing. The last two are not money that we know, and are left out;
+- the same event of any other contract, when it names an address of ours as the recipient and a
+  stranger as the sender: not money either, but shown, a bounded number of times per block, so that
+  custody quarantines it. As an outgoing movement it would be anybody's word: it is left out;
 - nothing of zero: it moves nothing, and address poisoning is made of it.
 
 Call data is never believed: a token may return false and stay silent. Value that contracts pass on
@@ -42,6 +45,7 @@ from chain.model import (
     TransactionOutcome,
     WatchList,
     log_position,
+    shown,
 )
 from kernel.money import AMOUNT_MAX
 
@@ -152,11 +156,15 @@ def parse_receipt(answer: object) -> Receipt:
     )
 
 
-def needs_receipts(full: FullBlock, watch: WatchList) -> bool:
+def needs_receipts(full: FullBlock, watch: WatchList, recipients: Iterable[bytes] = ()) -> bool:
     """Tell whether the block can hold anything for *watch*.
 
     The filter over a block's logs is part of what its hash covers: when it knows none of the
     registered contracts, no event of theirs is in the block.
+
+    Args:
+        recipients: words of addresses whose unregistered tokens are looked for as well; without
+            them those are seen only in blocks that are read for another reason.
     """
     if any(
         item.sender in watch.addresses or (item.value and item.recipient in watch.addresses)
@@ -165,7 +173,9 @@ def needs_receipts(full: FullBlock, watch: WatchList) -> bool:
         return True
     if not full.transactions or not may_contain(full.bloom, TRANSFER_TOPIC_BYTES):
         return False
-    return any(may_contain(full.bloom, bytes.fromhex(c[2:])) for c in watch.contracts)
+    return any(may_contain(full.bloom, bytes.fromhex(c[2:])) for c in watch.contracts) or any(
+        may_contain(full.bloom, word) for word in recipients
+    )
 
 
 def check_receipts(full: FullBlock, receipts: Sequence[Receipt]) -> None:
@@ -207,15 +217,13 @@ def contents_of(
     for item, receipt in zip(full.transactions, receipts, strict=True):
         if item.sender in watch.addresses:
             outcomes.append(outcome_of(item, receipt))
-        movements += (
-            m
-            for m in (
-                *movements_of(item, receipt, watch.contracts),
-                *(moves.get(item.tx_hash, ()) if moves and receipt.succeeded else ()),
-            )
-            if m.sender in watch.addresses or m.recipient in watch.addresses
-        )
-    return BlockContents(full.block, tuple(movements), tuple(outcomes), traced=moves is not None)
+        movements += movements_of(item, receipt)
+        if moves and receipt.succeeded:
+            movements += moves.get(item.tx_hash, ())
+    kept, left_out = shown(movements, watch)
+    return BlockContents(
+        full.block, kept, tuple(outcomes), traced=moves is not None, left_out=left_out
+    )
 
 
 def outcome_of(item: Transaction, receipt: Receipt) -> TransactionOutcome:
@@ -230,18 +238,14 @@ def outcome_of(item: Transaction, receipt: Receipt) -> TransactionOutcome:
     )
 
 
-def movements_of(
-    item: Transaction, receipt: Receipt, contracts: frozenset[str]
-) -> Iterable[Movement]:
-    """Yield everything that the transaction moved, native value first, then logs in order."""
+def movements_of(item: Transaction, receipt: Receipt) -> Iterable[Movement]:
+    """Yield all that the transaction says it moved, native value first, then logs in order."""
     if not receipt.succeeded:
         return
     recipient = receipt.created if item.recipient is None else item.recipient
     if item.value and recipient is not None:
         yield Movement(item.tx_hash, TOP, item.sender, recipient, None, item.value)
     for index, log in enumerate(receipt.logs):
-        if log.address not in contracts:
-            continue
         moved = _erc20_transfer(log)
         if moved is not None and moved[2]:
             yield Movement(

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from chain.errors import BlockGone, IncompleteAnswer, RangeTooLarge, UnreadableAnswer
 from chain.evm.bloom import may_contain
-from chain.evm.erc20 import TRANSFER_TOPIC
-from chain.evm.parse import parse_block
+from chain.evm.erc20 import TRANSFER_TOPIC, address_word
+from chain.evm.parse import ERC20_TOPICS, parse_block
 from chain.evm.quantities import as_bytes, as_hash, as_int, as_list, as_object, get
 from chain.evm.traces import PLAIN_GAS
 from chain.model import Block, WatchList
@@ -23,6 +23,11 @@ CONTRACTS_FILTER_MAX: Final = 200
 """Contracts named in a filter of events; with more, all transfers are asked for and looked through."""
 LOGS_MAX: Final = 50_000
 """Events of one answer that are taken in; with more, fewer blocks are asked for at once."""
+RECIPIENTS_FILTER_MAX: Final = 500
+"""Addresses whose unregistered tokens are looked for; nodes take a thousand topics at one place, at most.
+With more addresses such a token is seen only in a block that is read for another reason."""
+RECIPIENT: Final = 1
+"""Where the recipient stands among the topics after the first."""
 TOPIC: Final = bytes.fromhex(TRANSFER_TOPIC[2:])
 ADDRESS_AT: Final = 26
 """Where the digits of an address begin in a topic of 32 bytes."""
@@ -30,17 +35,24 @@ ADDRESS_AT: Final = 26
 
 @dataclass(frozen=True, slots=True)
 class Needle:
-    """A watch list in the spelling of nodes: lower case."""
+    """A watch list in the spelling of nodes: lower case.
+
+    Attributes:
+        recipients: the addresses as words of 32 bytes, if they are few enough to be looked for.
+    """
 
     addresses: frozenset[str]
     contracts: Mapping[str, bytes]
+    recipients: tuple[bytes, ...]
 
     @classmethod
     def of(cls, watch: WatchList) -> Needle:
         """Return the needle for a watch list."""
+        few = len(watch.addresses) <= RECIPIENTS_FILTER_MAX
         return cls(
             addresses=frozenset(item.lower() for item in watch.addresses),
             contracts={item.lower(): bytes.fromhex(item[2:]) for item in watch.contracts},
+            recipients=tuple(map(address_word, sorted(watch.addresses))) if few else (),
         )
 
 
@@ -117,8 +129,20 @@ def log_filter(first: Block, last: Block, needle: Needle) -> dict[str, Any]:
     return asked
 
 
+def recipient_filter(first: Block, last: Block, needle: Needle) -> dict[str, Any] | None:
+    """Return the filter for transfers of any contract to us; None where nothing is to be asked."""
+    everything_is_told = len(needle.contracts) > CONTRACTS_FILTER_MAX
+    if everything_is_told or not needle.recipients:
+        return None
+    return {
+        "fromBlock": hex(first.height),
+        "toBlock": hex(last.height),
+        "topics": [TRANSFER_TOPIC, None, [f"0x{word.hex()}" for word in needle.recipients]],
+    }
+
+
 def digest_logs(answer: object, needle: Needle) -> LogDigest:
-    """Read the answer of ``eth_getLogs`` to `log_filter`.
+    """Read the answer of ``eth_getLogs`` to `log_filter` or to `recipient_filter`.
 
     Raises:
         RangeTooLarge: more than `LOGS_MAX` events.
@@ -138,10 +162,12 @@ def digest_logs(answer: object, needle: Needle) -> LogDigest:
         if body.get("removed"):
             raise IncompleteAnswer(f"the node took an event of block {block_hash} back")
         contract = str(get(body, "address")).lower()
-        if contract not in needle.contracts:
-            continue
-        told.add((block_hash, contract))
-        for topic in as_list(get(body, "topics"), "topics")[1:]:
+        topics = as_list(get(body, "topics"), "topics")[1:]
+        if contract in needle.contracts:
+            told.add((block_hash, contract))
+        else:
+            topics = topics[RECIPIENT:] if len(topics) == ERC20_TOPICS - 1 else []
+        for topic in topics:
             if f"0x{str(topic)[ADDRESS_AT:]}".lower() in needle.addresses:
                 ours.add(block_hash)
     return LogDigest(frozenset(ours), frozenset(told), frozenset(places))

@@ -38,6 +38,7 @@ from chain.evm.ranges import (
     digest_logs,
     log_filter,
     must_be_read,
+    recipient_filter,
     scan_block,
 )
 from chain.evm.refusals import (
@@ -106,7 +107,8 @@ class Reading:
             raise IncompleteAnswer(f"the node tells another story of block {block.hash}")
         moves = None if self.tracer is None else await self._moves(self.tracer, scanned)
         full = parse_full_block(body, self._chain)
-        if not needs_receipts(full, watch) and not _touches(moves, watch):
+        recipients = self._needle_of(watch).recipients
+        if not needs_receipts(full, watch, recipients) and not _touches(moves, watch):
             return BlockContents(block, traced=moves is not None)
         return await self._strict(full, watch, moves)
 
@@ -217,15 +219,22 @@ class Reading:
         return contents_of(full, receipts, watch, moves)
 
     async def _digest(self, first: Block, last: Block, needle: Needle) -> LogDigest:
-        if not needle.contracts:
-            return digest_logs([], needle)
+        logs: list[Any] = []
+        if needle.contracts:
+            logs += await self._logs(log_filter(first, last, needle))
+        asked = recipient_filter(first, last, needle)
+        if asked is not None:
+            logs += await self._logs(asked)
+        return digest_logs(logs, needle)
+
+    async def _logs(self, asked: dict[str, Any]) -> list[Any]:
         try:
-            answer = await self._rpc.ask("eth_getLogs", log_filter(first, last, needle))
+            answer = await self._rpc.ask("eth_getLogs", asked)
         except RpcRefusal as refusal:
             if says_range_too_large(refusal.code, refusal.message):
                 raise RangeTooLarge(refusal.what) from refusal
             raise
-        return digest_logs(answer, needle)
+        return as_list(answer, "the logs")
 
     async def _moves(self, tracer: Tracer, scanned: Scanned) -> Moves | None:
         """Return what contracts passed on; None when the node does not say, in time or at all.

@@ -103,14 +103,32 @@ async def test_a_failed_transaction_moves_nothing_and_costs_its_fee(stage: Stage
     assert outcome.fee == before - after > 0
 
 
-async def test_tokens_of_contracts_that_are_not_registered_are_not_seen(stage: Stage) -> None:
+async def test_a_token_that_is_not_registered_is_shown_where_it_comes_in(stage: Stage) -> None:
     block = await mine(stage, transfer_token(ANN, 0, stage.token, to=CAROL.address, amount=9))
 
     contents = await stage.gateway.contents(
         block, WatchList(frozenset({CAROL.address}), frozenset())
     )
+    (movement,) = contents.movements
+    assert (movement.contract, movement.recipient, movement.amount) == (
+        stage.token,
+        CAROL.address,
+        9,
+    )
+    for addresses in ({ANN.address}, {ANN.address, CAROL.address}):
+        watch_of = WatchList(frozenset(addresses), frozenset())
+        assert (await stage.gateway.contents(block, watch_of)).movements == ()
 
-    assert contents.movements == ()
+
+async def test_a_run_shows_a_token_that_is_not_registered_as_well(stage: Stage) -> None:
+    first = await mine(stage, transfer_token(ANN, 0, stage.token, to=CAROL.address, amount=9))
+    last = await mine(stage)
+
+    run = await stage.gateway.contents_of_range(
+        first, last, WatchList(frozenset({CAROL.address}), frozenset())
+    )
+
+    assert [[m.amount for m in contents.movements] for contents in run] == [[9], []]
 
 
 async def test_a_payment_of_nothing_is_no_movement(stage: Stage) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chain.errors import IncompleteAnswer, NodeTrouble, UnreadableAnswer
 from chain.evm.bloom import bloom_of, may_contain
-from chain.evm.erc20 import TRANSFER_TOPIC
+from chain.evm.erc20 import TRANSFER_TOPIC, address_word
 from chain.evm.parse import (
     TIME_MAX,
     FullBlock,
@@ -21,7 +21,7 @@ from chain.evm.parse import (
     parse_full_block,
     parse_receipt,
 )
-from chain.model import BlockContents, Movement, WatchList
+from chain.model import UNREGISTERED_PER_BLOCK_MAX, BlockContents, Movement, WatchList
 
 OURS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 STRANGER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -110,7 +110,8 @@ def read(sent: Body, answered: Body, watch: WatchList = WATCH) -> BlockContents:
     receipts = [parse_receipt(answered)]
     check_receipts(full, receipts)
     contents = contents_of(full, receipts, watch)
-    assert needs_receipts(full, watch) or contents == BlockContents(full.block)
+    recipients = [address_word(address) for address in watch.addresses]
+    assert needs_receipts(full, watch, recipients) or contents == BlockContents(full.block)
     return contents
 
 
@@ -136,9 +137,10 @@ def test_value_sent_to_a_contract_that_is_being_created_goes_to_the_contract() -
 
 def test_a_log_is_named_by_its_place_among_all_logs_of_its_receipt() -> None:
     approval = log(topics=[APPROVAL_TOPIC, word(STRANGER), word(OURS)])
+    foreign = log(address=OTHER_TOKEN, topics=[TRANSFER_TOPIC, word(STRANGER), word(STRANGER)])
     contents = read(
         transaction(to=OTHER_TOKEN.lower(), value="0x0"),
-        receipt(approval, log(address=OTHER_TOKEN), log(data=word(3)), approval, log(data=word(4))),
+        receipt(approval, foreign, log(data=word(3)), approval, log(data=word(4))),
     )
 
     assert [(m.position, m.amount) for m in contents.movements] == [("log:2", 3), ("log:4", 4)]
@@ -164,7 +166,14 @@ def test_a_log_is_named_by_its_place_among_all_logs_of_its_receipt() -> None:
         pytest.param(log(data="0x"), id="no amount"),
         pytest.param(log(data=word(7) + "00"), id="a byte too many"),
         pytest.param(log(data=word(0)), id="zero"),
-        pytest.param(log(address=OTHER_TOKEN), id="contract not registered"),
+        pytest.param(
+            log(address=OTHER_TOKEN, topics=[TRANSFER_TOPIC, word(OURS), word(STRANGER)]),
+            id="forged: what we sent of a contract that is not registered",
+        ),
+        pytest.param(
+            log(address=OTHER_TOKEN, topics=[TRANSFER_TOPIC, word(OURS), word(OURS)]),
+            id="forged: from us to us of a contract that is not registered",
+        ),
         pytest.param(log(topics=[APPROVAL_TOPIC, word(STRANGER), word(OURS)]), id="approval"),
         pytest.param(
             log(topics=[TRANSFER_TOPIC, word(STRANGER), "0x01" + word(OURS)[4:]]),
@@ -180,6 +189,36 @@ def test_events_that_are_no_erc20_transfer_of_ours_are_left_out(odd: Body) -> No
     contents = read(transaction(to=TOKEN.lower(), value="0x0"), receipt(odd, log(data=word(9))))
 
     assert [(m.position, m.amount) for m in contents.movements] == [("log:1", 9)]
+
+
+def test_a_token_that_is_not_registered_is_shown_with_its_contract() -> None:
+    contents = read(transaction(value="0x0"), receipt(log(address=OTHER_TOKEN)))
+
+    assert [(m.position, m.contract, m.recipient) for m in contents.movements] == [
+        ("log:0", OTHER_TOKEN, OURS)
+    ]
+    assert contents.left_out == 0
+
+
+def test_a_block_shows_a_bounded_number_of_tokens_that_are_not_registered() -> None:
+    spam = [log(address=OTHER_TOKEN)] * (UNREGISTERED_PER_BLOCK_MAX + 5)
+
+    contents = read(transaction(value="0x0"), receipt(*spam, log(data=word(9))))
+
+    assert len(contents.movements) == UNREGISTERED_PER_BLOCK_MAX + 1
+    assert (contents.movements[-1].contract, contents.movements[-1].amount) == (TOKEN, 9)
+    assert contents.left_out == 5
+
+
+def test_receipts_are_asked_for_when_the_filter_knows_a_recipient_of_ours() -> None:
+    odd = log(address=OTHER_TOKEN)
+    full = parse_full_block(
+        block(transaction(to=STRANGER.lower()), bloom=bloom_over(receipt(odd))), "evm"
+    )
+
+    assert not needs_receipts(full, WATCH)
+    assert needs_receipts(full, WATCH, [address_word(OURS)])
+    assert not needs_receipts(full, WATCH, [address_word(TOKEN)])
 
 
 def test_the_largest_amount_a_token_can_name_is_read() -> None:

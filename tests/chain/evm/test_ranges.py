@@ -12,7 +12,13 @@ from chain.errors import BlockGone, IncompleteAnswer, NodeTrouble, RangeTooLarge
 from chain.evm.addresses import checksum_address
 from chain.evm.erc20 import TRANSFER_TOPIC
 from chain.evm.gateway import EvmGateway
-from chain.evm.ranges import CONTRACTS_FILTER_MAX, Needle, log_filter
+from chain.evm.ranges import (
+    CONTRACTS_FILTER_MAX,
+    RECIPIENTS_FILTER_MAX,
+    Needle,
+    log_filter,
+    recipient_filter,
+)
 from chain.evm.rpc import Call, Rpc, RpcRefusal
 from chain.model import Block, BlockContents, WatchList
 from chain.simulators.testing import dev_account, sign_transaction, transfer_token
@@ -210,10 +216,29 @@ async def test_a_hundred_thousand_addresses_are_never_sent_to_the_node(run: Run)
     assert len(params[0]["address"]) == 1
 
 
-async def test_events_of_other_contracts_than_were_asked_for_are_left_out(run: Run) -> None:
+async def test_what_comes_in_of_a_contract_that_is_not_registered_is_found_as_well(
+    run: Run,
+) -> None:
     found = await run.read(WatchList(run.watch.addresses, frozenset({ANN.address})))
 
-    assert [sum(m.amount for m in item.movements) for item in found] == [0, 0, 6, 0]
+    assert [sum(m.amount for m in item.movements) for item in found] == [4, 0, 6, 0]
+    assert {m.contract for m in found[0].movements} == run.watch.contracts
+
+
+def test_recipients_are_asked_for_while_they_are_few() -> None:
+    at = Block("evm", 7, OTHER, OTHER, GENESIS_TIME)
+    addresses = [
+        checksum_address((n + 1).to_bytes(20, "big")) for n in range(RECIPIENTS_FILTER_MAX + 1)
+    ]
+    few = Needle.of(WatchList(frozenset(addresses[1:]), frozenset()))
+
+    asked = recipient_filter(at, at, few)
+
+    assert asked is not None
+    assert len(asked["topics"][2]) == RECIPIENTS_FILTER_MAX
+    many = Needle.of(WatchList(frozenset(addresses), frozenset()))
+    assert recipient_filter(at, at, many) is None
+    assert recipient_filter(at, at, Needle.of(WatchList(frozenset(), frozenset()))) is None
 
 
 def test_many_contracts_are_looked_through_instead_of_named() -> None:
