@@ -45,8 +45,17 @@ UNMATCHED: Final = (
 )
 """States of a receipt in which nothing may rest on it."""
 
-UNCONFIRMED: Final = frozenset({PayoutState.SIGNED, PayoutState.MINED, PayoutState.SECURITY_HOLD})
-"""States in which a payout that was confirmed may be again."""
+UNCONFIRMED: Final = frozenset(
+    {
+        PayoutState.SIGNED,
+        PayoutState.CANCELLING,
+        PayoutState.MINED,
+        PayoutState.SECURITY_HOLD,
+        PayoutState.CANCELLED,
+        PayoutState.FAILED_ON_CHAIN,
+    }
+)
+"""States in which a payout that was confirmed may be again, or end."""
 
 
 async def take_back(conn: AsyncConnection, *, book: int, now: datetime) -> list[Instruction]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from uuid import UUID
+
 import pytest
 
-from chain.testing import ScriptedTransaction
+from chain.testing import FINALITY_LAG, ScriptedTransaction
+from custody.payout_model import PayoutState
+from custody.payout_replace import cancel_by_conflict, cancel_bytes
+from custody.payout_worker import advance_payouts
 from kernel.events import list_history
-from registry.testing import USDT
+from registry.testing import USDT, operator_keypair
 from settlement.errors import NotReleasable
 from settlement.model import Instruction, Run, RunState
 from settlement.reopening import list_breaks, take_back
@@ -200,6 +206,49 @@ async def test_a_payment_alone_that_vanishes_is_final_once_more_when_custody_say
 
     assert (await desk.finality(run.id)).state is RunState.FINAL
     assert await breaks(desk) == []
+
+
+async def test_a_payment_that_vanishes_and_is_cancelled_then_is_owed_again(desk: Desk) -> None:
+    run, _ = await matched(desk)
+    await pays(desk, run)
+    await desk.finality(run.id)
+    payout_id = (await desk.instructions(run.id))["acme ETH"].payout_id
+    assert payout_id is not None
+    await vanish(desk)
+
+    await cancel(desk, payout_id)
+    assert await breaks(desk) == ["payout_gone"]
+    await desk.mine(FINALITY_LAG + 1)
+    assert (await desk.payout(payout_id)).state is PayoutState.CANCELLED
+    assert await breaks(desk) == ["payout_gone"]
+
+    await taken_back(desk)
+    await desk.finality(run.id)
+    assert (await desk.states(run.id))["acme ETH"] == "failed"
+
+
+async def cancel(desk: Desk, payout_id: UUID) -> None:
+    """Let a signed payment be cancelled by conflict, and the conflict be sent."""
+    reason = "sent to the wrong person"
+    signed = cancel_bytes(payout_id, reason)
+    await cancel_by_conflict(
+        desk.engine,
+        desk.gateway,
+        payout_id,
+        signatures={code: operator_keypair(code).sign(signed) for code in ("ada", "ben")},
+        reason=reason,
+        clock=desk.clock,
+    )
+    desk.clock.advance(timedelta(seconds=2))
+    await advance_payouts(
+        desk.engine,
+        desk.gateway,
+        desk.signer,
+        chain="evm",
+        book=BOOK,
+        holder="worker-1",
+        clock=desk.clock,
+    )
 
 
 async def test_a_run_does_not_close_over_a_payment_that_has_vanished(desk: Desk) -> None:
