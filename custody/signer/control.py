@@ -51,7 +51,6 @@ COOLING_OFF_S_MAX: Final = 366 * 86_400
 FREEZES_MAX: Final = 1_000
 """Most closed switches of one scope: whoever uses one scope up leaves the others."""
 TEXT_LENGTH_MAX: Final = 500
-NESTING_MAX: Final = 32
 MS: Final = 1_000
 
 PlaceKey = tuple[str, int, str]
@@ -109,26 +108,6 @@ class InForce:
             if item.scope is ScopeKind.GLOBAL or item.name in scopes.get(item.scope, set()):
                 return item
         return None
-
-
-def check_nesting(body: object) -> None:
-    """Refuse a body nested so deep that reading it would exhaust the stack.
-
-    Raises:
-        BadInput: deeper than any message is.
-    """
-    level = [body]
-    for _ in range(NESTING_MAX):
-        inner: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner += item.values()
-            elif isinstance(item, list):
-                inner += item
-        if not inner:
-            return
-        level = inner
-    raise BadInput(f"a message nested in more than {NESTING_MAX} levels")
 
 
 def check_control(state: InForce, message: ControlMessage) -> Body:

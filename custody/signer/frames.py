@@ -6,6 +6,7 @@ One answer follows each question.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Final
 
 import msgspec
@@ -14,6 +15,23 @@ from custody.signer.wire import Answer, Question
 from kernel.errors import BadInput
 
 FRAME_BYTES_MAX: Final = 1_048_576
+NESTING_MAX: Final = 32
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A string of JSON; one that does not end takes the rest, so that the search stays linear."""
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def require_shallow(body: bytes) -> None:
+    """Refuse JSON nested so deep that reading it could exhaust the stack, before it is read.
+
+    Raises:
+        BadInput: deeper than any question is.
+    """
+    depth = 0
+    for bracket in _STRING.sub(b"", body).translate(None, _NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > NESTING_MAX:
+            raise BadInput(f"a frame nested in more than {NESTING_MAX} levels")
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes:

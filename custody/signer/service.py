@@ -28,9 +28,10 @@ from custody.signer.approvals import Approvals
 from custody.signer.audit import CONTROL, REFUSED, SIGNED
 from custody.signer.backends.port import KeyBackend
 from custody.signer.checkpoints import Places
-from custody.signer.control import InForce, apply_control, check_control, check_nesting
+from custody.signer.control import InForce, apply_control, check_control
 from custody.signer.decision import Allowed, check_open, check_request
 from custody.signer.errors import SignerRefused, StoreUnusable
+from custody.signer.frames import require_shallow
 from custody.signer.store import Memory, SignedBody
 from custody.signer.windows import Spent, Windows
 from custody.signer.wire import (
@@ -110,12 +111,10 @@ class Signer:
         """Return the answer to a question, both as frames carry them; *peer* is who asks.
 
         Raises:
-            msgspec.DecodeError: it is no question.
+            msgspec.DecodeError, BadInput: it is no question.
         """
-        try:
-            question = msgspec.json.decode(body, type=Question)
-        except RecursionError as error:
-            raise msgspec.DecodeError("nested too deep") from error
+        require_shallow(body)
+        question = msgspec.json.decode(body, type=Question)
         answer = self.answer(question)
         _tell(question, answer, peer)
         return msgspec.json.encode(answer)
@@ -274,7 +273,6 @@ class Signer:
     # Control.
 
     def _control(self, message: ControlMessage) -> Accepted | No:
-        check_nesting(message.body)
         digest, now_ms = message.digest, self._now_ms()
         known = self.state.messages.get(digest)
         if known is not None:

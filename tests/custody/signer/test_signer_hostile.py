@@ -11,8 +11,10 @@ import pytest
 
 from chain.evm.transactions import encode_unsigned
 from custody.control_messages import ControlKind, Frozen, KeyRetired, PayoutDead, ScopeKind
-from custody.signer.control import FREEZES_MAX, TEXT_LENGTH_MAX
+from custody.signer import control as signer_control
+from custody.signer.control import TEXT_LENGTH_MAX
 from custody.signer.decision import CANCEL_FEES_MAX
+from custody.signer.frames import NESTING_MAX, require_shallow
 from custody.signer.service import Signer
 from custody.signer.wire import (
     AskAudit,
@@ -23,6 +25,7 @@ from custody.signer.wire import (
     Question,
 )
 from kernel.clock import ManualClock
+from kernel.errors import BadInput
 from tests.custody.signer.vault import (
     CHAIN_ID,
     ETH,
@@ -122,11 +125,38 @@ def test_no_question_ends_the_signer(signer: Signer, question: Question | bytes)
 
     try:
         answer = signer.answer_frame(frame, "mallory")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, BadInput):
         answer = b'"refused"'
 
     assert b'"refused"' in answer
     assert isinstance(pay(signer, 1), bytes)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * (NESTING_MAX + 1),
+        b'{"a":' * (NESTING_MAX + 1),
+        b'"\\\\"' + b"[" * (NESTING_MAX + 1),
+    ],
+)
+def test_a_deep_frame_is_refused_unread(body: bytes) -> None:
+    with pytest.raises(BadInput, match="levels"):
+        require_shallow(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * NESTING_MAX + b"]" * NESTING_MAX,
+        b'{"a":[]},' * 100,
+        b'"' + b"[" * 100 + b'"',
+        b'"\\"' + b"[" * 100 + b'"',
+        b'"\\"' * 300_000,
+    ],
+)
+def test_what_strings_hold_makes_no_frame_deep(body: bytes) -> None:
+    require_shallow(body)
 
 
 def test_a_key_has_one_path_only(tmp_path: Path) -> None:
@@ -165,8 +195,11 @@ def test_a_retired_key_pays_no_vault_under_the_name_of_its_successor(signer: Sig
     assert "is retired" in str(ask(signer, tx, meant, approval(meant, "ann")))
 
 
-def test_one_person_cannot_use_the_switches_up(signer: Signer) -> None:
-    for number in range(FREEZES_MAX):
+def test_one_person_cannot_use_the_switches_up(
+    signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signer_control, "FREEZES_MAX", 3)
+    for number in range(3):
         assert told(signer, closed(1_000 + number, ScopeKind.CLIENT, f"c{number}", "bob")) == ""
     assert "switches are closed" in told(signer, closed(5_000, ScopeKind.CLIENT, "more", "bob"))
 
