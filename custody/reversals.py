@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import arrivals, store
 from custody.deposit_model import Deposit, DepositState, Receipt, ReceiptState
-from custody.model import reorg_account
+from custody.model import held_account, reorg_account
 from custody.payout_events import move_payout
 from custody.payout_model import CANCELLABLE, Payout, PayoutState
 from custody.payout_postings import released
@@ -24,6 +25,8 @@ from custody.plan import Plan
 from ledger.accounts import ensure_accounts, set_frozen
 from ledger.posting import post
 from ledger.queries import get_balance, list_accounts
+
+_GIVEN_BACK: Final = frozenset({DepositState.REFUNDING, DepositState.REFUNDED})
 
 Frozen = tuple[str, str]
 """(path, asset) of an account."""
@@ -62,6 +65,13 @@ async def reverse(
         (path, asset): freed[path, asset] + (await get_balance(conn, book, path, asset)).available
         for path, asset in sorted(accounts)
     }
+    # What lies on a held account for other deposits is theirs, not what a refund took from it.
+    refunds = {item.id for item in newest_first if item.state in _GIVEN_BACK}
+    others = await store.sum_held(conn, but=refunds) if refunds else {}
+    for (party, asset), amount in others.items():
+        key = (held_account(party), asset)
+        if key in available:
+            available[key] = max(0, available[key] - amount)
     reversed_rows = []
     for item, short in arrivals.split_shortfalls(newest_first, available):
         after = _reversed(item, short)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     and_,
     any_,
+    func,
     insert,
     literal,
     or_,
@@ -381,6 +382,26 @@ async def list_refunds(conn: AsyncConnection) -> list[tuple[UUID, str]]:
         .limit(PAGE_MAX)
     )
     return [(row.id, row.state) for row in await conn.execute(query)]
+
+
+async def sum_held(conn: AsyncConnection, *, but: Collection[UUID]) -> dict[tuple[str, str], int]:
+    """Return what lies on held accounts for deposits other than *but*, by party and asset.
+
+    That is what is held, and what a refund would have given back that came to nothing.
+    """
+    table = tables.deposit
+    came_back = and_(
+        table.c.state == DepositState.REFUNDING,
+        payout.c.state.in_([state for state in _REFUND_OVER if state != "confirmed"]),
+    )
+    amount = func.sum(func.coalesce(table.c.received, table.c.amount))
+    query = (
+        select(table.c.party, table.c.asset, amount.label("amount"))
+        .select_from(table.outerjoin(payout, payout.c.id == table.c.refund))
+        .where(or_(table.c.state == DepositState.HELD, came_back), table.c.id.not_in(sorted(but)))
+        .group_by(table.c.party, table.c.asset)
+    )
+    return {(row.party, row.asset): int(row.amount) for row in await conn.execute(query)}
 
 
 async def get_arrival(

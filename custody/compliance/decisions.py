@@ -72,6 +72,9 @@ async def hold(
     await _lock_deposit(conn, case)
     case = await store.get_case(conn, case.id, lock=True)
     signers = await load_people(conn, signatures)
+    if case.state is CaseState.REFUNDED:
+        # Only the payout that gives it back brings it back to the held account.
+        raise NotPossible(f"case {case.id} is {case.state}", where=case.reason)
     payload = people.case_bytes(people.HOLD_VERB, case, reason)
     people.require_people(payload, signers, count=1, roles=people.HOLDERS, reason=reason)
     return await _move(conn, case, CaseState.HELD, people.HOLD_VERB, signers, reason, now)

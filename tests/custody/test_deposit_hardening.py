@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.errors import UnreadableAnswer
@@ -23,10 +24,13 @@ from custody.deposit_model import DepositState
 from custody.errors import Frozen, NotPossible
 from custody.freezes import Scope, close_automatically
 from custody.inclusion import apply_step
+from custody.model import AddressPurpose
 from custody.reconciliation import reconcile, reconcile_turn
 from custody.surplus import book_surpluses
+from custody.testing import allow, approve, set_policy
 from kernel.money import Asset
 from ledger.accounts import set_frozen
+from ledger.queries import get_balance
 from ledger.testing import enforce_lock_order
 from registry.errors import NotAuthorised
 from registry.model import ChainAsset
@@ -359,3 +363,67 @@ async def test_what_is_found_late_after_a_run_that_missed_it_is_not_booked_as_a_
 
     booked = await book_surpluses(house.engine, house.gateway, "evm", book=BOOK, now=house.now)
     assert booked == []
+
+
+# Refunds.
+
+
+async def refunding(house: House) -> Any:
+    deposit = await held(house)
+
+    async def prepare(conn: AsyncConnection) -> None:
+        await set_policy(conn, now=house.now)
+        await allow(conn, "acme", OTHER, now=house.now)
+
+    await house.assign("client-pool", AddressPurpose.HOT, None)
+    await house.do(prepare)
+    case = await house.case(deposit.id)
+    payload = people.case_bytes(people.REFUND_VERB, case, "sent in error", destination=OTHER)
+    return await house.do(
+        lambda conn: decisions.refund(
+            conn,
+            deposit.id,
+            destination=OTHER,
+            source_wallet="client-pool",
+            signatures=signed(payload, "ben", "cleo"),
+            reason="sent in error",
+            book=BOOK,
+            now=house.now,
+        )
+    )
+
+
+async def test_what_is_given_back_is_not_held_by_one_person(house: House) -> None:
+    payout = await refunding(house)
+    (deposit,) = await house.deposits()
+    assert deposit.refund == payout.id
+
+    with pytest.raises(NotPossible, match="refunded"):
+        await hold(house, deposit)
+
+
+async def test_a_refund_that_left_takes_nothing_of_what_is_held_for_other_deposits(
+    house: House,
+) -> None:
+    other = await held(house)
+    payout = await refunding(house)
+
+    async def on_its_way(conn: AsyncConnection) -> None:
+        # Stands for a worker that took it: it has a nonce, and is not cancelled any more.
+        await approve(conn, [payout], now=house.now, by="ada")
+        await conn.execute(
+            text("UPDATE custody.payout SET state = 'allocated' WHERE id = :id"), {"id": payout.id}
+        )
+
+    await house.do(on_its_way)
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+
+    assert sorted(await house.states()) == ["held", "reversed"]
+    balances = await house.balances()
+    assert balances["receivable:acme:reorg ETH"] == (ETHER, 0)
+    house.clock.advance(timedelta(hours=1))
+    await house.release(other.id)
+    assert (await house.balances())["client:acme ETH"] == (ETHER, 0)
+    held_now = await house.do(lambda c: get_balance(c, BOOK, "client:acme:held", "ETH"))
+    assert held_now.available == 0
