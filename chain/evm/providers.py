@@ -4,11 +4,15 @@ What is believed, and why:
 
 - *The head* is the highest block that `quorum` providers have by hash. One provider with a branch
   of its own can then neither lead the follower astray nor stop it.
-- *Reads* go to the healthiest provider among those that have the agreed head; trouble, "gone" and
+- *Other reads* go to the healthiest provider among those that have the agreed head; trouble, "gone" and
   "incomplete" are taken to the next before they are believed.
+- *Which block stands at a height* is what `quorum` providers say: blocks are taken back, and chains
+  halted, on that word.
 - *What a block holds for us* is believed when `quorum` providers tell the same, because a credit
-  follows from it, and a hash proves nothing about amounts. That a block holds nothing is believed of
-  one provider: nothing follows from it, and the second reading of the block is put to another one.
+  follows from it, and a hash proves nothing about amounts. That it holds nothing as well: below
+  finality a block is read once, and at a second reading silence would take a booking back. Of blocks
+  that hold nothing the second reading is put to those who were not asked the first time.
+- *Balances* are what `quorum` providers say, because books are corrected by them.
 - *A count of mined transactions* and *the final height* are the highest that `quorum` providers
   reach. A lagging one cannot make us use a nonce again (and the nonce rows would not), a lying one
   cannot make a block final or a nonce seem spent.
@@ -40,6 +44,7 @@ from chain.errors import (
     RangeTooLarge,
     WrongChain,
 )
+from chain.evm.answers import Answers, blocks_of, itself, untraced
 from chain.evm.fee_oracle import FeePolicy, middle_quote
 from chain.evm.gateway import EvmGateway
 from chain.evm.health import (
@@ -76,7 +81,6 @@ HEAD_STEPS: Final = (0, 1, 2, 4, 8, 16, 32, 64)
 TOLD_MAX: Final = 10_000
 """Blocks of which is remembered who told that they hold nothing."""
 REST_PER_WASTE: Final = 2
-TRACE: Final = "trace:"
 
 T = TypeVar("T")
 Question = Callable[[EvmGateway], Awaitable[T]]
@@ -157,7 +161,7 @@ class ProviderSet:
         self._healths = [Health(name) for name in _distinct(one.name for one in gateways)]
         self._clock_s = clock_s
         self._on_branch: frozenset[int] = frozenset()
-        self._told: OrderedDict[str, int] = OrderedDict()
+        self._told: OrderedDict[str, frozenset[int]] = OrderedDict()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -266,55 +270,70 @@ class ProviderSet:
             BlockGone: no provider has the block.
             IncompleteAnswer: no quorum tells the same.
         """
-        told: list[BlockContents] = []
-        troubles: list[NodeTrouble] = []
-        for place in self._order_for(block):
-            try:
-                found = await self._ask(place, lambda gateway: gateway.contents(block, watch))
-            except NodeTrouble as trouble:
-                troubles.append(trouble)
-                continue
-            if not (found.movements or found.outcomes or told):
-                self._remember(block, place)
-                return found
-            told.append(self._comparable(found))
-            if told.count(told[-1]) >= self._quorum:
-                return told[-1]
-        if not told:
-            raise _worst(troubles, self.chain)
-        raise IncompleteAnswer(
-            f"of {len(told)} providers no {self._quorum} tell the same of block {block.hash}"
-        )
+
+        async def question(gateway: EvmGateway) -> BlockContents:
+            return self._comparable(await gateway.contents(block, watch))
+
+        answers = await self._ask_until_alike(question, self._order_for(block), itself)
+        # Where one was too slow to trace the block, what all can tell is left, and listed so.
+        alike = answers.alike(itself, self._quorum) or [
+            (place, untraced(found)) for place, found in answers.alike(untraced, self._quorum)
+        ]
+        if not alike:
+            raise self._disagreement(answers, f"of block {block.hash}")
+        found = alike[0][1]
+        if not (found.movements or found.outcomes):
+            self._remember(block, frozenset(place for place, _ in alike))
+        return found
 
     async def contents_of_range(
         self, first: Block, last: Block, watch: WatchList
     ) -> list[BlockContents]:
-        """Return what the blocks hold; what holds something is told by a quorum as well."""
-        found = await self._first(lambda gateway: gateway.contents_of_range(first, last, watch))
+        """Return what the blocks hold, of which a quorum tells the same."""
+
+        async def question(gateway: EvmGateway) -> list[BlockContents]:
+            return await gateway.contents_of_range(first, last, watch)
+
+        answers = await self._ask_until_alike(question, self._order(), blocks_of)
+        alike = answers.alike(blocks_of, self._quorum)
+        if not alike:
+            raise self._disagreement(answers, f"of blocks {first.height} to {last.height}")
+        if self._quorum == 1:
+            return alike[0][1]
         return [
-            await self.contents(one.block, watch)
-            if self._quorum > 1 and (one.movements or one.outcomes)
-            else one
-            for one in found
+            await self.contents(told[0].block, watch)
+            if any(one.movements or one.outcomes for one in told)
+            else replace(told[0], traced=all(one.traced for one in told))
+            for told in zip(*(run for _, run in alike), strict=True)
         ]
 
-    # ------------------------------------------------------------------ what one provider says
-
     async def block_at(self, height: int) -> Block | None:
-        """Return the block at *height* of the healthiest provider that has one."""
-        return await self._first_found(lambda gateway: gateway.block_at(height))
+        """Return the block that a quorum has at *height*; None when there is no such block."""
+        answers = await self._ask_until_alike(
+            lambda gateway: gateway.block_at(height), self._order(), itself
+        )
+        alike = answers.alike(itself, self._quorum)
+        if not alike and len(answers.told) < self._quorum:
+            raise self._disagreement(answers, f"of height {height}")
+        return alike[0][1] if alike else None
+
+    async def balance(self, address: str, contract: str | None, *, at: Block) -> int:
+        """Return what *address* holds after exactly the block *at*, as a quorum tells it."""
+        return await self._agreed(
+            lambda gateway: gateway.balance(address, contract, at=at), f"of {address}"
+        )
+
+    async def balances(self, wanted: Sequence[tuple[str, str | None]], *, at: Block) -> list[int]:
+        """Return the balances of many (address, contract), as a quorum tells them."""
+        return await self._agreed(
+            lambda gateway: gateway.balances(wanted, at=at), f"of {len(wanted)} balances"
+        )
+
+    # ------------------------------------------------------------------ what one provider says
 
     async def find_transaction(self, tx_hash: str) -> TransactionOutcome | None:
         """Return the outcome of a mined transaction; None when no provider has it in a block."""
         return await self._first_found(lambda gateway: gateway.find_transaction(tx_hash))
-
-    async def balance(self, address: str, contract: str | None, *, at: Block) -> int:
-        """Return what *address* holds after exactly the block *at*."""
-        return await self._first(lambda gateway: gateway.balance(address, contract, at=at))
-
-    async def balances(self, wanted: Sequence[tuple[str, str | None]], *, at: Block) -> list[int]:
-        """Return the balances of many (address, contract), all from one provider."""
-        return await self._first(lambda gateway: gateway.balances(wanted, at=at))
 
     async def storage_at(self, address: str, slot: int) -> bytes:
         """Return the 32 bytes of a contract's storage slot at the head."""
@@ -402,6 +421,53 @@ class ProviderSet:
         self._healths[place] = answered(self._healths[place], took_ms)
         return answer
 
+    async def _ask_until_alike(
+        self, question: Question[T], places: Sequence[int], key: Callable[[T], object]
+    ) -> Answers[T]:
+        """Ask providers in this order, and no more of them than are needed for a quorum alike."""
+        answers: Answers[T] = Answers([], [])
+        waiting = list(places)
+        while waiting:
+            lacking = self._quorum - len(answers.alike(key, 1))
+            if lacking <= 0:
+                break
+            asked, waiting = waiting[:lacking], waiting[lacking:]
+            for place, answer in zip(asked, await self._ask_each(asked, question), strict=True):
+                if isinstance(answer, NodeTrouble):
+                    answers.troubles.append(answer)
+                else:
+                    answers.told.append((place, answer))
+        return answers
+
+    async def _ask_each(
+        self, places: Sequence[int], question: Question[T]
+    ) -> list[T | NodeTrouble]:
+        async def ask(place: int) -> T | NodeTrouble:
+            try:
+                return await self._ask(place, question)
+            except NodeTrouble as trouble:
+                return trouble
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ask(place)) for place in places]
+        return [task.result() for task in tasks]
+
+    async def _agreed(self, question: Question[T], what: str) -> T:
+        """Return what a quorum answers alike."""
+        answers = await self._ask_until_alike(question, self._order(), itself)
+        alike = answers.alike(itself, self._quorum)
+        if not alike:
+            raise self._disagreement(answers, what)
+        return alike[0][1]
+
+    def _disagreement(self, answers: Answers[T], what: str) -> NodeTrouble:
+        """Return why no quorum is alike: too few answered, or they differ."""
+        if len(answers.told) < self._quorum and answers.troubles:
+            return _worst(answers.troubles, self.chain)
+        return IncompleteAnswer(
+            f"of {len(answers.told)} providers no {self._quorum} tell the same {what}"
+        )
+
     async def _first(self, question: Question[T]) -> T:
         """Return the first usable answer, the healthiest provider asked first."""
         troubles: list[NodeTrouble] = []
@@ -483,25 +549,22 @@ class ProviderSet:
         return places
 
     def _order_for(self, block: Block) -> Sequence[int]:
-        """Return whom to ask about a block: last the one that has told that it holds nothing."""
-        told = self._told.get(block.hash)
+        """Return whom to ask about a block: last those who have told that it holds nothing."""
+        told = self._told.get(block.hash, frozenset())
         traces = self.traces
         return sorted(
             self._order(),
-            key=lambda place: (traces and not self._gateways[place].traces, place == told),
+            key=lambda place: (traces and not self._gateways[place].traces, place in told),
         )
 
-    def _remember(self, block: Block, place: int) -> None:
-        self._told[block.hash] = place
+    def _remember(self, block: Block, places: frozenset[int]) -> None:
+        self._told[block.hash] = places
         if len(self._told) > TOLD_MAX:
             self._told.popitem(last=False)
 
     def _comparable(self, found: BlockContents) -> BlockContents:
         """Leave out what only traces show, unless a quorum of providers traces."""
-        if self.traces or not found.traced:
-            return found
-        kept = tuple(move for move in found.movements if not move.position.startswith(TRACE))
-        return replace(found, movements=kept, traced=False)
+        return found if self.traces or not found.traced else untraced(found)
 
     def _reached(self, answers: dict[int, int], what: str) -> int:
         self._require_quorum(answers, what)

@@ -364,17 +364,34 @@ async def test_no_quorum_on_amounts_is_no_answer(world: World) -> None:
         await world.providers.contents(block, world.watch())
 
 
+@pytest.mark.parametrize(("quorum", "asked"), [(1, [0, 1, 1]), (2, [1, 1, 2])])
 async def test_that_a_block_holds_nothing_is_told_by_another_provider_the_second_time(
-    world: World,
+    evm: NodeStage, proxies: tuple[FaultProxy, ...], quorum: int, asked: list[int]
 ) -> None:
-    block = await world.mine(sign_transaction(ANN, 0, to=BOB.address))
-    before = world.calls("eth_getBlockByHash")
+    async with opened([proxy.url for proxy in proxies], quorum) as providers:
+        world = World(evm, proxies, providers)
+        block = await world.mine(sign_transaction(ANN, 0, to=BOB.address))
+        before = world.calls("eth_getBlockByHash")
 
-    for _ in range(2):
-        assert (await world.providers.contents(block, world.watch())).movements == ()
+        for _ in range(2):
+            assert (await world.providers.contents(block, world.watch())).movements == ()
 
-    after = world.calls("eth_getBlockByHash")
-    assert sorted(now - then for now, then in zip(after, before, strict=True)) == [0, 1, 1]
+        after = world.calls("eth_getBlockByHash")
+        assert sorted(now - then for now, then in zip(after, before, strict=True)) == asked
+
+
+async def test_a_block_that_only_one_of_two_providers_can_trace_is_taken_without_traces(
+    evm: NodeStage, proxies: tuple[FaultProxy, ...]
+) -> None:
+    """Else a block that is heavy to trace would stop the chain for good."""
+    async with opened([proxy.url for proxy in proxies[:2]]) as providers:
+        world = World(evm, proxies[:2], providers)
+        block = await split(world, 8)
+        proxies[1].rules.set(Rule(fault=Fault.TIME_OUT, methods=("debug_*", "trace_*")))
+
+        contents = await providers.contents(block, world.watch())
+
+        assert (contents.movements, contents.traced) == ((), False)
 
 
 async def test_a_transaction_that_one_provider_has_not_seen_is_found_at_another(
