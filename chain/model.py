@@ -6,7 +6,7 @@ Amounts and fees are integers of the smallest unit (wei for the native asset).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -33,12 +33,13 @@ def log_position(index: int) -> str:
     return f"log:{index}"
 
 
-def trace_position(path: Sequence[int]) -> str:
-    """Return the position of the call frame at *path*: the child taken at each depth, from 0.
+def trace_position(index: int) -> str:
+    """Return the position of value that contracts passed on: *index*-th (from 0) in its transaction.
 
-    The top frame has the empty path and the position `TOP`; it is not an internal transfer.
+    All that moved counts, in the order of execution, whoever it was paid to; a frame that moved
+    nothing does not, because not every node shows it.
     """
-    return "trace:" + ".".join(str(step) for step in path)
+    return f"trace:{index}"
 
 
 def delta_position(height: int) -> str:
@@ -69,7 +70,7 @@ class Movement:
 
     Attributes:
         position: `TOP` for the transaction's own value, ``log:<n>`` for a token transfer,
-            ``trace:<i.j.k>`` for native value that a contract passed on, ``delta:<height>`` for
+            ``trace:<n>`` for native value that a contract passed on, ``delta:<height>`` for
             what only a balance shows.
         contract: the token's contract; None for the native asset.
         amount: positive, in the smallest unit of what moved.

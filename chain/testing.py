@@ -62,9 +62,8 @@ class ScriptedTransfer:
 
 @dataclass(frozen=True, slots=True)
 class ScriptedCall:
-    """Native value that a contract passes on; *path* is its place among the call frames."""
+    """Native value that a contract passes on."""
 
-    path: tuple[int, ...]
     sender: str
     recipient: str
     amount: int
@@ -115,10 +114,8 @@ class ScriptedTransaction:
             for n, item in enumerate(self.transfers)
         )
         passed_on = (
-            Movement(
-                self.hash, trace_position(item.path), item.sender, item.recipient, None, item.amount
-            )
-            for item in self.calls
+            Movement(self.hash, trace_position(n), item.sender, item.recipient, None, item.amount)
+            for n, item in enumerate(self.calls)
         )
         return tuple(m for m in (top, *logs, *passed_on) if m.amount > 0)
 

@@ -4,6 +4,11 @@ A frame moves value if its transaction succeeded, it succeeded itself, *and so d
 it*: what a frame that reverted had passed on went back. Only calls, creations and destructions move value: a
 DELEGATECALL shows the value of the frame around it and a CALLCODE pays itself.
 
+A movement's position is its place among all that its transaction passed on, in the order of
+execution, whoever it was paid to. The path of its frame is not the same on every node: geth counts
+calls of precompiled contracts and calls that could not be made, Erigon and Nethermind leave them
+out. What moved is the same everywhere.
+
 Two forms are understood and give the same positions: the nested frames of geth's ``callTracer``
 (``debug_traceBlockByHash``; geth ``eth/tracers/native/call.go``) and the flat list of
 ``trace_block`` (OpenEthereum's trace module, also Erigon, Nethermind, reth and anvil).
@@ -12,9 +17,10 @@ Two forms are understood and give the same positions: the nested frames of geth'
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
-from chain.errors import IncompleteAnswer
+from chain.errors import IncompleteAnswer, UnreadableAnswer
 from chain.evm.quantities import Json, as_address, as_hash, as_int, as_list, as_object, get
 from chain.model import Movement, trace_position
 
@@ -27,6 +33,8 @@ PLAIN_GAS: Final = 21_000
 """The gas of a plain payment: a transaction that may use no more runs no code."""
 
 Path = tuple[int, ...]
+Payment = tuple[str, str, int]
+"""Payer, payee and amount."""
 Moves = dict[str, list[Movement]]
 """Movements by the hash of their transaction, in the order in which they happened."""
 
@@ -49,7 +57,7 @@ def moves_of_frames(block_hash: str, hashes: Sequence[str], answer: object) -> M
         # Not every node says whose trace it is; where it does, it must be the right one's.
         if body.get("txHash") and as_hash(body["txHash"], "txHash") != tx_hash:
             raise IncompleteAnswer(f"the trace given for {tx_hash} is another one's")
-        moves[tx_hash] = list(_frames(tx_hash, as_object(body["result"], "a frame")))
+        moves[tx_hash] = _placed(tx_hash, _frames(tx_hash, as_object(body["result"], "a frame")))
     return moves
 
 
@@ -72,10 +80,9 @@ def moves_of_flat(block_hash: str, hashes: Sequence[str], answer: object) -> Mov
         owner = as_hash(get(body, "transactionHash"), "transactionHash")
         if owner not in frames:
             raise IncompleteAnswer(f"a trace of {owner}, which is not in block {block_hash}")
-        path = tuple(as_list(get(body, "traceAddress"), "traceAddress"))
-        frames[owner].append((path, body))
+        frames[owner].append((_path(body), body))
     _require_count(block_hash, hashes, sum(bool(found) for found in frames.values()))
-    return {tx_hash: list(_flat(tx_hash, found)) for tx_hash, found in frames.items()}
+    return {tx_hash: _placed(tx_hash, _flat(tx_hash, found)) for tx_hash, found in frames.items()}
 
 
 def _require_count(block_hash: str, hashes: Sequence[str], count: int) -> None:
@@ -85,7 +92,21 @@ def _require_count(block_hash: str, hashes: Sequence[str], count: int) -> None:
         )
 
 
-def _frames(tx_hash: str, root: Json) -> Iterator[Movement]:
+def _placed(tx_hash: str, payments: Iterator[Payment]) -> list[Movement]:
+    return [
+        Movement(tx_hash, trace_position(place), payer, payee, None, amount)
+        for place, (payer, payee, amount) in enumerate(payments)
+    ]
+
+
+def _path(body: Json) -> Path:
+    path = tuple(as_list(get(body, "traceAddress"), "traceAddress"))
+    if not all(isinstance(step, int) for step in path):
+        raise UnreadableAnswer(f"{path!r} is no place among frames")
+    return path
+
+
+def _frames(tx_hash: str, root: Json) -> Iterator[Payment]:
     """Yield what the frames below *root* moved, depth first, skipping all inside a failed one."""
     waiting: list[tuple[Path, Json]] = [((), root)]
     while waiting:
@@ -93,9 +114,7 @@ def _frames(tx_hash: str, root: Json) -> Iterator[Movement]:
         if frame.get("error") is not None:
             continue
         if path and frame.get("type") in MOVING:
-            yield from _movement(
-                tx_hash, path, get(frame, "from"), frame.get("to"), frame.get("value")
-            )
+            yield from _payment(get(frame, "from"), frame.get("to"), frame.get("value"))
         inner = as_list(frame.get("calls") or [], "calls")
         if inner and len(path) >= DEPTH_MAX:
             raise IncompleteAnswer(f"the trace of {tx_hash} is deeper than calls can be")
@@ -104,19 +123,19 @@ def _frames(tx_hash: str, root: Json) -> Iterator[Movement]:
         ][::-1]
 
 
-def _flat(tx_hash: str, found: Sequence[tuple[Path, Json]]) -> Iterator[Movement]:
-    """Yield what flat frames moved; a frame stands after the one around it."""
+def _flat(tx_hash: str, found: Sequence[tuple[Path, Json]]) -> Iterator[Payment]:
+    """Yield what flat frames moved, depth first, in whatever order they were listed."""
     alive: dict[Path, bool] = {}
-    for path, body in found:
+    for path, body in sorted(found, key=itemgetter(0)):
         around = path[:-1]
         if path and around not in alive:
             raise IncompleteAnswer(f"a frame of {tx_hash} comes without the one around it")
         alive[path] = body.get("error") is None and (not path or alive[around])
         if path and alive[path] and body.get("type") in FLAT_MOVING:
-            yield from _flat_movement(tx_hash, path, body)
+            yield from _flat_payment(body)
 
 
-def _flat_movement(tx_hash: str, path: Path, body: Json) -> Iterator[Movement]:
+def _flat_payment(body: Json) -> Iterator[Payment]:
     action = as_object(get(body, "action"), "an action")
     kind = body["type"]
     if kind == "suicide":
@@ -132,15 +151,13 @@ def _flat_movement(tx_hash: str, path: Path, body: Json) -> Iterator[Movement]:
         return
     else:
         sender, recipient, value = get(action, "from"), get(action, "to"), get(action, "value")
-    yield from _movement(tx_hash, path, sender, recipient, value)
+    yield from _payment(sender, recipient, value)
 
 
-def _movement(
-    tx_hash: str, path: Path, sender: object, recipient: object, value: Any
-) -> Iterator[Movement]:
+def _payment(sender: object, recipient: object, value: Any) -> Iterator[Payment]:
     amount = 0 if value is None else as_int(value, "value")
     if not amount:
         return
     payer, payee = as_address(sender, "from"), as_address(recipient, "to")
     if payer != payee:
-        yield Movement(tx_hash, trace_position(path), payer, payee, None, amount)
+        yield payer, payee, amount

@@ -221,7 +221,7 @@ async def test_a_crash_while_completing_a_block_completes_it_once(books: Remembe
 async def test_blocks_read_without_traces_are_named_and_completed_when_they_are_traced(
     books: Remembering,
 ) -> None:
-    passed_on = ScriptedCall((0,), STRANGER, OURS, 9)
+    passed_on = ScriptedCall(STRANGER, OURS, 9)
     books.gateway.mine()
     books.gateway.mine(ScriptedTransaction(sender=STRANGER, recipient=TOKEN, calls=(passed_on,)))
     await books.run()

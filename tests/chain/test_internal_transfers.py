@@ -89,7 +89,7 @@ async def test_ether_of_a_contract_that_destroys_itself_is_passed_on(
 
     assert await balance_delta(sender.evm.gateway, PAID, None, block=contents.block) == 700
     if sender.evm.gateway.traces:
-        assert [(m.position, m.amount) for m in contents.movements] == [("trace:0.0", 700)]
+        assert [(m.position, m.amount) for m in contents.movements] == [("trace:1", 700)]
 
 
 async def test_a_plain_payment_stays_what_it_was(evm: NodeStage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -39,17 +40,17 @@ def traced(root: dict[str, Any]) -> list[Movement]:
     return moves_of_frames(BLOCK, [TX], [{"txHash": TX, "result": root}])[TX]
 
 
-def moved(path: str, sender: int, recipient: int, amount: int) -> Movement:
-    return Movement(TX, f"trace:{path}", address(sender), address(recipient), None, amount)
+def moved(place: int, sender: int, recipient: int, amount: int) -> Movement:
+    return Movement(TX, f"trace:{place}", address(sender), address(recipient), None, amount)
 
 
-def test_value_passed_on_is_a_movement_at_the_path_of_its_frame() -> None:
+def test_value_passed_on_is_a_movement_at_its_place_among_all_of_its_transaction() -> None:
     root = frame(1, 2, 9, frame(2, 3, 4), frame(2, 4, None, frame(4, 5, 6), frame(4, 6, 7)))
 
     assert traced(root) == [
-        moved("0", 2, 3, 4),
-        moved("1.0", 4, 5, 6),
-        moved("1.1", 4, 6, 7),
+        moved(0, 2, 3, 4),
+        moved(1, 4, 5, 6),
+        moved(2, 4, 6, 7),
     ]
 
 
@@ -57,7 +58,7 @@ def test_an_internal_transfer_that_a_frame_around_it_reverted_is_not_credited() 
     # Failure 1 of the catalogue: a contract pays several wallets, one refuses, all is taken back.
     refused = {"error": "execution reverted"}
     root = frame(1, 2, 9, frame(2, 3, 4), frame(2, 4, 5, frame(4, 5, 5), **refused))
-    assert traced(root) == [moved("0", 2, 3, 4)]
+    assert traced(root) == [moved(0, 2, 3, 4)]
 
     whole = frame(1, 2, 9, frame(2, 3, 4), frame(2, 4, 5), **refused)
     assert traced(whole) == []
@@ -81,13 +82,13 @@ def test_an_internal_transfer_that_a_frame_around_it_reverted_is_not_credited() 
 def test_only_frames_that_pay_move_value(kind: str, counts: bool) -> None:  # noqa: FBT001  a parameter of the table
     found = traced(frame(1, 2, 9, frame(2, 3, 4, kind=kind)))
 
-    assert found == ([moved("0", 2, 3, 4)] if counts else [])
+    assert found == ([moved(0, 2, 3, 4)] if counts else [])
 
 
 def test_a_payment_inside_a_delegated_call_counts() -> None:
     root = frame(1, 2, 9, frame(2, 3, 9, frame(2, 4, 5), kind="DELEGATECALL"))
 
-    assert traced(root) == [moved("0.0", 2, 4, 5)]
+    assert traced(root) == [moved(0, 2, 4, 5)]
 
 
 def test_a_contract_that_pays_itself_moves_nothing() -> None:
@@ -149,9 +150,9 @@ def test_flat_frames_give_the_same_positions_and_end_with_the_frame_around() -> 
     ]
 
     assert moves_of_flat(BLOCK, [TX], answer)[TX] == [
-        moved("0", 2, 3, 4),
-        moved("3", 2, 7, 3),
-        moved("3.0", 7, 8, 3),
+        moved(0, 2, 3, 4),
+        moved(1, 2, 7, 3),
+        moved(2, 7, 8, 3),
     ]
 
 
@@ -198,14 +199,35 @@ def flattened(tree: dict[str, Any], path: tuple[int, ...] = ()) -> list[Any]:
     ]
 
 
+def payments(tree: dict[str, Any]) -> Iterator[tuple[int, int, int]]:
+    """Yield what a tree paid, its root always first: nothing in or below a frame that failed."""
+    payer, payee = (int(tree[side], 16) for side in ("from", "to"))
+    yield payer, payee, int(tree["value"], 16)
+    for inner in tree.get("calls", []) if "error" not in tree else []:
+        first, *below = payments(inner)
+        if "error" not in inner:
+            yield from (first, *below) if first[2] and first[0] != first[1] else below
+
+
 @given(trees)
 def test_both_forms_say_the_same_and_a_failed_frame_hides_all_below_it(tree: Any) -> None:
     nested = moves_of_frames(BLOCK, [TX], [{"result": tree}])[TX]
 
     assert moves_of_flat(BLOCK, [TX], flattened(tree))[TX] == nested
-    for movement in nested:
-        step, found = tree, movement.position.removeprefix("trace:").split(".")
-        for place in found:
-            assert "error" not in step
-            step = step["calls"][int(place)]
-        assert "error" not in step
+    assert nested == [moved(place, *paid) for place, paid in enumerate(list(payments(tree))[1:])]
+
+
+def test_frames_that_not_every_node_shows_change_no_position() -> None:
+    """Geth shows calls of precompiled contracts and calls that failed at once; Erigon does not."""
+    paid = frame(2, 3, 4), frame(2, 4, 0, frame(4, 5, 6))
+    shown = frame(1, 2, 9, frame(2, 1, 0), frame(2, 6, 99, error="insufficient balance"), *paid)
+    bare = frame(1, 2, 9, *paid)
+
+    assert traced(shown) == traced(bare) == [moved(0, 2, 3, 4), moved(1, 4, 5, 6)]
+    assert moves_of_flat(BLOCK, [TX], flattened(bare))[TX] == traced(shown)
+
+
+def test_flat_frames_are_counted_by_their_places_not_by_the_order_of_the_answer() -> None:
+    listed = flattened(frame(1, 2, 9, frame(2, 3, 4), frame(2, 4, 5)))
+
+    assert moves_of_flat(BLOCK, [TX], listed[::-1])[TX] == [moved(0, 2, 3, 4), moved(1, 2, 4, 5)]
