@@ -8,7 +8,7 @@ that the payment will not be mined.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -44,6 +44,9 @@ WAITING: Final = frozenset({AttemptState.SIGNED, AttemptState.BROADCAST, Attempt
 HAS_NONCE: Final = frozenset({PayoutState.ALLOCATED, *SENT})
 """States in which a payment can be cancelled by conflict."""
 
+Write = Callable[[AsyncConnection], Awaitable[Payout]]
+"""Writes a replacement whose fee is known; it may be rolled back, or tried again."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Why:
@@ -64,7 +67,23 @@ async def bump_payout(
     reason: str,
     clock: Clock,
 ) -> Payout:
+    """Do what `prepare_bump` returns, in one transaction."""
+    write = await prepare_bump(engine, gateway, payout_id, by=by, reason=reason, clock=clock)
+    return await transact(engine, write)
+
+
+async def prepare_bump(
+    engine: AsyncEngine,
+    gateway: ChainGateway,
+    payout_id: UUID,
+    *,
+    by: Operator,
+    reason: str,
+    clock: Clock,
+) -> Write:
     """Offer the same payment again for a higher fee, on the same nonce.
+
+    The node is asked now; what is returned writes, in the caller's transaction.
 
     At most one of the two can be mined. Both fee fields rise by an eighth or to what the network
     asks now, whichever is more; coins and fee are held anew in one chain. The worker has the
@@ -89,7 +108,7 @@ async def bump_payout(
         await allowed(conn)
         return await _replace(conn, rail, seen, planned, why)
 
-    return await transact(engine, write)
+    return write
 
 
 async def bump_by_rule(bench: Bench, payout: Payout, kind: AttemptKind, reason: str) -> Payout:
@@ -120,7 +139,25 @@ async def cancel_by_conflict(
     reason: str,
     clock: Clock,
 ) -> Payout:
+    """Do what `prepare_cancellation` returns, in one transaction."""
+    write = await prepare_cancellation(
+        engine, gateway, payout_id, signatures=signatures, reason=reason, clock=clock
+    )
+    return await transact(engine, write)
+
+
+async def prepare_cancellation(
+    engine: AsyncEngine,
+    gateway: ChainGateway,
+    payout_id: UUID,
+    *,
+    signatures: Mapping[str, bytes],
+    reason: str,
+    clock: Clock,
+) -> Write:
     """Let a transaction that pays nobody compete for the payout's nonce: it becomes CANCELLING.
+
+    The node is asked now; what is returned writes, in the caller's transaction.
 
     If that transaction is mined, the payout is CANCELLED once it is deep and final, and the claim
     has its money back; until then coins and fee stay held. If the payment is mined first, the
@@ -158,7 +195,7 @@ async def cancel_by_conflict(
         await allowed(conn)
         return await _replace(conn, rail, seen, planned, why)
 
-    return await transact(engine, write)
+    return write
 
 
 async def require_people(

@@ -180,27 +180,28 @@ class _RolledBack(Exception):
     """The rehearsal is over."""
 
 
+async def rehearse(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """Run a change in one transaction, roll it back, say so, and return what it returned."""
+    from kernel.db import transact
+
+    results: list[T] = []
+
+    async def once(conn: AsyncConnection) -> None:
+        results.append(await work(conn))
+        raise _RolledBack
+
+    try:
+        await transact(engine, once)
+    except _RolledBack:
+        typer.echo(DRY_RUN, err=True)
+    return results[-1]
+
+
 def write(work: Callable[[AsyncConnection], Awaitable[T]], *, dry_run: bool = False) -> T:
     """Run a change in one transaction and return what it returned; *dry_run*: roll it back."""
-
-    async def rehearse(engine: AsyncEngine) -> T:
-        from kernel.db import transact
-
-        results: list[T] = []
-
-        async def once(conn: AsyncConnection) -> None:
-            results.append(await work(conn))
-            raise _RolledBack
-
-        try:
-            await transact(engine, once)
-        except _RolledBack:
-            typer.echo(DRY_RUN, err=True)
-        return results[-1]
-
     if not dry_run:
         return read(work)
-    return run(lambda: on_database(rehearse))
+    return run(lambda: on_database(lambda engine: rehearse(engine, work)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ from app.cli.common import (
     clock,
     node_url,
     on_database,
+    rehearse,
     run,
+    settings,
     show,
     show_one,
     write,
@@ -30,7 +32,9 @@ from app.cli.operators import Approver, ApproverKey, As, Key, credentials
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from chain.evm.providers import ProviderSet
     from custody.deposit_model import Deposit
+    from custody.payout_replace import Write
 
 DepositId = Annotated[UUID, typer.Argument(metavar="DEPOSIT", help="Id of the deposit.")]
 
@@ -47,6 +51,7 @@ def bump(
     reason: Reason,
     as_: As,
     key: Key,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Offer a payment again for a higher fee, on the same nonce: at most one of the two is mined.
@@ -58,20 +63,18 @@ def bump(
     who = credentials(as_, key)
 
     async def work(engine: AsyncEngine) -> dict[str, str]:
-        from chain.evm.gateway import EvmGateway
-        from custody.payout_replace import bump_payout
-        from custody.payouts import get_payout
+        from custody.payout_replace import prepare_bump
         from kernel.db import transact
 
         me = await transact(engine, who.person)
-        seen = await transact(engine, lambda conn: get_payout(conn, payout_id))
-        async with EvmGateway(node_url(), chain=seen.chain, network_id=seen.chain_id) as gateway:
-            done = await bump_payout(
+        async with await _providers_of(engine, payout_id) as gateway:
+            change = await prepare_bump(
                 engine, gateway, payout_id, by=me.operator, reason=reason, clock=clock()
             )
-        return payout_facts(done, await transact(engine, Money.load))
+        return await _replace(engine, change, dry_run=dry_run)
 
-    show_one("Payout", run(lambda: on_database(work)), as_json=as_json)
+    found = run(lambda: on_database(work))
+    show_one("Payout", found, as_json=as_json, dry_run=dry_run)
 
 
 def cancel_signed(
@@ -82,6 +85,7 @@ def cancel_signed(
     key: Key,
     approver: Approver,
     approver_key: ApproverKey,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Cancel a payment that is signed, by a spend of its nonce that pays nobody; two operators sign.
@@ -95,16 +99,13 @@ def cancel_signed(
     one, two = credentials(as_, key), credentials(approver, approver_key)
 
     async def work(engine: AsyncEngine) -> dict[str, str]:
-        from chain.evm.gateway import EvmGateway
-        from custody.payout_replace import cancel_by_conflict, cancel_bytes
-        from custody.payouts import get_payout
+        from custody.payout_replace import cancel_bytes, prepare_cancellation
         from kernel.db import transact
 
         people = [await transact(engine, who.person) for who in (one, two)]
-        seen = await transact(engine, lambda conn: get_payout(conn, payout_id))
         payload = cancel_bytes(payout_id, reason)
-        async with EvmGateway(node_url(), chain=seen.chain, network_id=seen.chain_id) as gateway:
-            done = await cancel_by_conflict(
+        async with await _providers_of(engine, payout_id) as gateway:
+            change = await prepare_cancellation(
                 engine,
                 gateway,
                 payout_id,
@@ -112,9 +113,29 @@ def cancel_signed(
                 reason=reason,
                 clock=clock(),
             )
-        return payout_facts(done, await transact(engine, Money.load))
+        return await _replace(engine, change, dry_run=dry_run)
 
-    show_one("Payout", run(lambda: on_database(work)), as_json=as_json)
+    found = run(lambda: on_database(work))
+    show_one("Payout", found, as_json=as_json, dry_run=dry_run)
+
+
+async def _providers_of(engine: AsyncEngine, payout_id: UUID) -> ProviderSet:
+    """Return the providers of a payout's chain, not yet opened."""
+    from app.nodes import evm_providers
+    from custody.payouts import get_payout
+    from kernel.db import transact
+    from registry.queries import get_chain
+
+    seen = await transact(engine, lambda conn: get_payout(conn, payout_id))
+    chain = await transact(engine, lambda conn: get_chain(conn, seen.chain))
+    return evm_providers(settings(), chain, node_url())
+
+
+async def _replace(engine: AsyncEngine, change: Write, *, dry_run: bool) -> dict[str, str]:
+    from kernel.db import transact
+
+    done = await (rehearse(engine, change) if dry_run else transact(engine, change))
+    return payout_facts(done, await transact(engine, Money.load))
 
 
 def attribute(

@@ -19,6 +19,7 @@ from app.cli.common import (
     one_of,
     read,
     run,
+    settings,
     show,
     show_one,
     write,
@@ -204,14 +205,14 @@ def destinations_prove(
     """
 
     async def work(engine: AsyncEngine) -> AllowedDestination:
-        from chain.evm.gateway import EvmGateway
+        from app.nodes import evm_providers
         from custody.allow_list import get_destination, record_code, record_return
         from kernel.db import transact
         from registry.queries import get_chain
 
         found = await transact(engine, lambda conn: get_destination(conn, destination_id))
-        network = (await transact(engine, lambda conn: get_chain(conn, found.chain))).network_id
-        async with EvmGateway(node_url(), chain=found.chain, network_id=network) as gateway:
+        chain = await transact(engine, lambda conn: get_chain(conn, found.chain))
+        async with evm_providers(settings(), chain, node_url()) as gateway:
             await gateway.chain_id()
             code = await gateway.code_at(found.address)
         now = clock().now()

@@ -113,6 +113,7 @@ def test_what_moves_money_can_be_rehearsed() -> None:
 
     assert rehearsed >= {
         *("custody payout", "custody approve", "custody reject", "custody cancel"),
+        *("custody bump", "custody cancel-signed"),
         *("custody attribute", "custody compliance release", "custody compliance refund"),
         *("desk deal", "desk cancel", "settle seal", "settle release"),
         *("ledger journal propose", "ledger journal approve", "ledger import"),
