@@ -234,7 +234,9 @@ async def test_a_token_that_only_looks_like_ours_credits_nobody(house: House) ->
     house.mine(house.pay_token((house.acme, 10**9), contract=FAKE_TOKEN), empty_after=3)
     await house.catch_up()
 
-    assert await house.deposits() == []
+    [seen] = await house.deposits()
+    assert (seen.state, seen.asset, seen.credit) == (DepositState.QUARANTINED, "", "")
+    assert seen.contract == FAKE_TOKEN
     assert await house.balances() == {}
 
 
