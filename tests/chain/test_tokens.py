@@ -147,12 +147,13 @@ async def test_a_false_return_without_revert_is_no_deposit(sender: Sender) -> No
     assert (await sender.contents(token)).movements == ()
 
 
-async def test_the_same_token_under_another_address_is_not_seen(sender: Sender) -> None:
+async def test_the_same_token_under_another_address_is_told_by_its_contract(sender: Sender) -> None:
     # Failure 3: the same code, name and symbol; only the registered contract is money.
     registered, fake = await sender.token(), await sender.token()
 
     await sender.call(fake, "transfer(address,uint256)", CAROL.address, 1_000)
-    assert (await sender.contents(registered)).movements == ()
+    (movement,) = (await sender.contents(registered)).movements
+    assert movement.contract == fake != registered
 
     # Also beside an honest one, where the receipts of the block are read.
     for token, amount in ((registered, 7), (fake, 1_000)):
