@@ -162,7 +162,10 @@ async def test_the_same_token_under_another_address_is_told_by_its_contract(send
         await sender.evm.rpc.call("eth_sendRawTransaction", raw)
         sender.nonce += 1
     await sender.evm.mine()
-    assert [m.amount for m in (await sender.contents(registered)).movements] == [7]
+    assert [(m.contract, m.amount) for m in (await sender.contents(registered)).movements] == [
+        (registered, 7),
+        (fake, 1_000),
+    ]
 
 
 async def test_a_forged_event_brings_nothing(sender: Sender) -> None:
