@@ -26,6 +26,7 @@ class Contradicted:
     """What was booked is not in the block by the second reading."""
 
     reason: str
+    height: int
 
 
 def compare(stored: BlockContents, again: BlockContents, watch: WatchList) -> Missed | Contradicted:
@@ -41,7 +42,8 @@ def compare(stored: BlockContents, again: BlockContents, watch: WatchList) -> Mi
             continue
         return Contradicted(
             f"block {block.height} {block.hash} was read twice and differs: "
-            f"{movement.position} of {movement.tx_hash} was included, and is not there any more"
+            f"{movement.position} of {movement.tx_hash} was included, and is not there any more",
+            block.height,
         )
     outcomes = {item.tx_hash: item for item in stored.outcomes}
     found = {item.tx_hash: item for item in again.outcomes}
@@ -49,7 +51,8 @@ def compare(stored: BlockContents, again: BlockContents, watch: WatchList) -> Mi
         if found.get(tx_hash) != outcome and outcome.sender in watch.addresses:
             return Contradicted(
                 f"block {block.height} {block.hash} was read twice and differs: "
-                f"the outcome of {tx_hash} is another one now"
+                f"the outcome of {tx_hash} is another one now",
+                block.height,
             )
     return Missed(
         BlockContents(

@@ -109,7 +109,7 @@ class Walk:
             await self._orphan(found.orphans[:left])
         contradiction = await self._read_again()
         if contradiction is not None:
-            return await self._halt(contradiction.reason)
+            return await self._halt(contradiction.reason, looked_at=contradiction.height)
         return self._report(caught_up=self._is_at(head))
 
     async def _catch_up(self, head: Block, steps_max: int) -> None:
@@ -454,9 +454,14 @@ class Walk:
             raise IncompleteAnswer(f"the node's answers about {self.chain} do not fit together")
         return decided
 
-    async def _halt(self, reason: str) -> FollowReport:
+    async def _halt(self, reason: str, *, looked_at: int | None = None) -> FollowReport:
+        """Halt the chain; *looked_at*: up to here two people decide, not another second reading."""
+
         async def work(conn: AsyncConnection) -> None:
             await halt(conn, self.chain, by=ACTOR, reason=reason, now=self.now)
+            if looked_at is not None:
+                # Else the same block would halt the chain again as soon as it is resumed.
+                await write_reread(conn, self.chain, looked_at)
 
         await transact(self.engine, work)
         return self._report(FollowState.HALTED, reason, caught_up=False)

@@ -21,7 +21,7 @@ from chain.model import (
     WatchList,
 )
 from chain.rereading import Contradicted, Missed, compare
-from chain.store import load_following
+from chain.store import load_following, write_following
 from chain.testing import ScriptedCall, ScriptedGateway, ScriptedTransaction
 from kernel.db import transact
 from tests.chain.books import OURS, STRANGER, TOKEN, WATCH, Books, Crash, make_books, pay, pay_token
@@ -157,7 +157,9 @@ async def test_a_branch_that_ends_lower_is_read_again_from_where_it_began(
     assert books.late() == [(5, [7])]
 
 
-async def test_a_payment_that_is_not_there_any_more_halts_the_chain(books: Remembering) -> None:
+async def test_a_payment_that_is_not_there_any_more_halts_the_chain_once(
+    books: Remembering,
+) -> None:
     await books.run()
     books.gateway.mine(pay_token(0, 7))
     await books.run()
@@ -172,6 +174,14 @@ async def test_a_payment_that_is_not_there_any_more_halts_the_chain(books: Remem
 
     assert report.state is FollowState.HALTED
     assert "was read twice and differs" in report.reason
+
+    await transact(
+        books.engine, lambda conn: write_following(conn, "evm", FollowState.RUNNING, "", 0)
+    )
+    for _ in range(2):
+        books.gateway.mine()
+        resumed = await books.run()
+        assert (resumed.state, resumed.caught_up) == (FollowState.RUNNING, True)
 
 
 @dataclass
