@@ -1,8 +1,9 @@
-"""What may stop a payout between its approval and its first broadcast, asked anew at each step.
+"""What may stop a payout between its approval and its block, asked anew at each step.
 
 What was true when it was requested may not be any more: something is frozen, its destination is
 revoked, compliance has not let it go, the wallet is above its cap or lacks coins. Then it waits, and
-says why.
+says why. Bytes that went out once are held back like those that did not: what is stopped is offered
+to no node by us, and people may cancel it by conflict.
 """
 
 from __future__ import annotations
@@ -46,8 +47,15 @@ async def find_stopped(
     conn: AsyncConnection, payouts: Sequence[Payout], *, now: datetime
 ) -> dict[UUID, str]:
     """Return which payouts may not get a nonce or a signature now, and why."""
+    found = await _find_wallet_stops(conn, payouts)
+    return found | await find_unsendable(conn, payouts, now=now)
+
+
+async def find_unsendable(
+    conn: AsyncConnection, payouts: Sequence[Payout], *, now: datetime
+) -> dict[UUID, str]:
+    """Return which payouts' bytes may not be offered to a node now, for the first time or again."""
     found = await _find_disallowed(conn, payouts, now)
-    found |= await _find_wallet_stops(conn, payouts)
     found |= await find_uncleared(conn, payouts)
     return found | await find_frozen(conn, payouts)
 

@@ -19,6 +19,7 @@ from custody.nonces import Alarm, Line, read_line
 from custody.payout_allocate import require_covered
 from custody.payout_allocation import Allocation
 from custody.payout_events import PAYOUT, WORKER, step_payout
+from custody.payout_gates import find_unsendable
 from custody.payout_model import (
     SENT,
     AttemptKind,
@@ -85,6 +86,7 @@ async def _push_if_due(bench: Bench, head: Nonce, report: LineReport) -> None:
     async with bench.engine.connect() as conn:
         payout = await store.get_payout(conn, head.payout_id)
         attempts = await store.list_attempts(conn, payout.id)
+        stopped = await find_unsendable(conn, [payout], now=now)
     if payout.state not in SENT or not attempts:
         return
     newest = next(item for item in attempts if item.number == payout.attempt)
@@ -105,6 +107,9 @@ async def _push_if_due(bench: Bench, head: Nonce, report: LineReport) -> None:
         case Bump.PEOPLE:
             reason = f"payout {payout.id} is in no block and may not offer more by rule"
             await _alarm(bench, head, reason, report)
+        case Bump.NOW if stopped and newest.kind is AttemptKind.PAY:
+            # Nobody would sign it: more for a block is offered when it may go out again.
+            await _alarm(bench, head, stopped[payout.id], report)
         case Bump.NOW:
             await _push(bench, payout, newest.kind, head, report)
         case Bump.CANCEL:

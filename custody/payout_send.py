@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chain.model import BroadcastOutcome, BroadcastReport
 from custody import payout_rows as rows
 from custody.payout_allocation import Waiting
-from custody.payout_gates import find_frozen
+from custody.payout_gates import find_unsendable
 from custody.payout_model import (
     SENT,
     Attempt,
@@ -40,14 +40,10 @@ async def send(bench: Bench, payouts: Sequence[Payout]) -> Results:
     async with bench.engine.connect() as conn:
         attempts = await rows.list_current(conn, payouts)
         # What pays nobody is never stopped: it is what ends a payment.
-        unsent = [
-            item
-            for item in payouts
-            if not attempts[item.id].broadcasts and attempts[item.id].kind is AttemptKind.PAY
-        ]
-        frozen = await find_frozen(conn, unsent)
-        results |= {key: Waiting(reason) for key, reason in frozen.items()}
-        due = [item for item in payouts if item.id not in frozen and attempts[item.id].raw]
+        paying = [item for item in payouts if attempts[item.id].kind is AttemptKind.PAY]
+        stopped = await find_unsendable(conn, paying, now=bench.clock.now())
+        results |= {key: Waiting(reason) for key, reason in stopped.items()}
+        due = [item for item in payouts if item.id not in stopped and attempts[item.id].raw]
         others = await rows.list_all_attempts(
             conn, [item.id for item in due if attempts[item.id].number > 1]
         )
