@@ -216,6 +216,9 @@ def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
             "payouts": len(turn.payouts),
             "signed": len(turn.work.signed),
             "sent": len(turn.work.sent),
+            "bumped": len(turn.work.bumped),
+            "filled": len(turn.work.filled),
+            "alarms": len(turn.work.alarms),
         }
         if turn.followed.reason:
             done["halted"] = turn.followed.reason
@@ -244,7 +247,8 @@ def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
             name="watcher",
             turn=watch,
             pause=pause,
-            usual=frozenset({"included"}),
+            # Each alarm is a warning of its own, once.
+            usual=frozenset({"included", "alarms"}),
             doze=feed.wait,
         ),
         Loop(name="settlement", turn=settle, pause=pause),

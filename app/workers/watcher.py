@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -20,7 +21,9 @@ from custody.compliance.screening import rescreen
 from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
 from custody.deposit_model import Deposit, Receipt
 from custody.deposits import advance_deposits
+from custody.evm_rail import EvmRail
 from custody.inclusion import apply_step
+from custody.nonces import Alarm
 from custody.payout_finality import confirm_payouts
 from custody.payout_model import Payout
 from custody.payout_worker import WorkReport, advance_payouts
@@ -71,6 +74,14 @@ class Watcher:
     screening: Screening = NOBODY_LISTED
     travel_rule: TravelRule = NO_TRAVEL_RULE
     watched: WatchListReader = field(default_factory=WatchListReader)
+    rail: EvmRail = field(init=False)
+    """Kept from turn to turn: it remembers which payees have no code."""
+    blocked: set[tuple[str, int]] = field(default_factory=set, init=False)
+    """Sending addresses and nonces of the alarms that were told and stand."""
+
+    def __post_init__(self) -> None:
+        """Make what is kept from turn to turn."""
+        object.__setattr__(self, "rail", EvmRail(self.gateway))
 
     async def turn(self) -> Turn:
         """Follow the chain to the head, credit and confirm what is deep enough, send what is due."""
@@ -88,10 +99,27 @@ class Watcher:
             book=self.book,
             holder=self.holder,
             clock=self.clock,
+            rail=self.rail,
             screening=self.screening,
             travel_rule=self.travel_rule,
         )
+        self._warn(work.alarms)
         return replace(turn, work=work)
+
+    def _warn(self, alarms: Sequence[Alarm]) -> None:
+        """Say once which lines of nonces do not move, and again if they stop anew."""
+        standing = {(item.sender, item.nonce) for item in alarms}
+        for item in alarms:
+            if (item.sender, item.nonce) not in self.blocked:
+                log.warning(
+                    "a line of payouts does not move",
+                    chain=item.chain,
+                    sender=item.sender,
+                    nonce=item.nonce,
+                    reason=item.reason,
+                )
+        self.blocked.clear()
+        self.blocked.update(standing)
 
     async def _confirm(self, turn: Turn, cursor: Block) -> Turn:
         """Credit and confirm what is deep enough below the highest block that providers agree on."""
