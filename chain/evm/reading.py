@@ -18,6 +18,7 @@ from chain.errors import (
     NodeTrouble,
     NodeUnavailable,
     RangeTooLarge,
+    UnreadableAnswer,
 )
 from chain.evm.parse import (
     FullBlock,
@@ -54,6 +55,8 @@ from chain.model import Block, BlockContents, WatchList
 BLOCKS_AT_ONCE: Final = 16
 """Blocks in full of one batch: some megabytes on a busy chain."""
 BATCHES_AT_ONCE: Final = 3
+TRACER_PATIENCE_S: Final = 60.0
+"""A node that did not say whether it traces is asked again after this."""
 
 Read = tuple[Scanned, BlockContents]
 
@@ -77,26 +80,35 @@ class Reading:
         self._rpc = rpc
         self._chain = chain
         self._trace = trace
-        self._asked = False
+        self._ask_tracer_at_s: float | None = 0.0
         self._batches = True
         self._block_receipts = True
         self._needle: tuple[WatchList, Needle] | None = None
         self.tracer: Tracer | None = None
 
     async def find_tracer(self) -> None:
-        """Learn once how the node shows call frames, if it does; nothing changes after that."""
-        if not self._trace or self._asked:
+        """Learn how the node shows call frames, if it does; once it has said so, nothing changes.
+
+        Trouble with this question is no trouble with the node: some answer it with HTTP 403, or are
+        too slow to trace their newest block. They are read without traces, and asked again later.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if not self._trace or self._ask_tracer_at_s is None or now_s < self._ask_tracer_at_s:
             return
         body = as_object(await self._rpc.ask("eth_getBlockByNumber", "latest", False), "the block")
+        again_s: float | None = None
         for tracer in Tracer:
             try:
                 await self._ask_traces(tracer, str(body.get("hash")), str(body.get("number")))
             except RpcRefusal as refusal:
                 if not says_untraceable(refusal.message):
                     continue
-            self.tracer = tracer
+            except NodeTrouble:
+                again_s = now_s + TRACER_PATIENCE_S
+                continue
+            self.tracer, again_s = tracer, None
             break
-        self._asked = True
+        self._ask_tracer_at_s = again_s
 
     async def contents(self, block: Block, watch: WatchList) -> BlockContents:
         """Return what exactly this block holds for *watch*."""
@@ -239,18 +251,19 @@ class Reading:
     async def _moves(self, tracer: Tracer, scanned: Scanned) -> Moves | None:
         """Return what contracts passed on; None when the node does not say, in time or at all.
 
-        A block that takes too long to trace must not stop the chain. It counts as not traced, is
-        listed as such, and asked for again by the second reading.
+        A block that the node cannot trace, or not in time, or not in a form that is understood, must
+        not stop the chain. It counts as not traced, is listed as such, and asked for again by the
+        second reading. Traces of another block are the exception: the block is read again at once.
         """
         if not scanned.runs_code:
             return {}
         block = scanned.block
         try:
             answer = await self._ask_traces(tracer, block.hash, hex(block.height))
-        except NodeUnavailable:
+            read = moves_of_frames if tracer is Tracer.FRAMES else moves_of_flat
+            return read(block.hash, scanned.hashes, answer)
+        except (NodeUnavailable, UnreadableAnswer):
             return None
-        read = moves_of_frames if tracer is Tracer.FRAMES else moves_of_flat
-        return read(block.hash, scanned.hashes, answer)
 
     async def _ask_traces(self, tracer: Tracer, block_hash: str, height: str) -> Any:
         if tracer is Tracer.FRAMES:

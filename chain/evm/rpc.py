@@ -123,9 +123,9 @@ class Rpc:
         try:
             answer = await self._provider.make_request(RPCEndpoint(method), list(params))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unavailable(method, error) from error
-        except (Web3Exception, ValueError) as error:
-            raise UnreadableAnswer(f"the node's answer to {method} is not JSON-RPC") from error
+            raise _unavailable(method, error) from None
+        except (Web3Exception, ValueError):
+            raise UnreadableAnswer(f"the node's answer to {method} is not JSON-RPC") from None
         return _result(method, answer)
 
     async def ask_many(self, calls: Sequence[Call]) -> list[Any | RpcRefusal]:
@@ -167,9 +167,9 @@ class Rpc:
             ) as response:
                 answer = orjson.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unavailable(what, error) from error
-        except ValueError as error:
-            raise UnreadableAnswer(f"the node's answer to {what} is not JSON-RPC") from error
+            raise _unavailable(what, error) from None
+        except ValueError:
+            raise UnreadableAnswer(f"the node's answer to {what} is not JSON-RPC") from None
         return _results(what, calls, ids, answer)
 
     async def _insist(self, attempt: Callable[[], Any]) -> Any:
@@ -237,8 +237,10 @@ def _unavailable(what: str, error: Exception) -> NodeUnavailable:
     if isinstance(error, aiohttp.ClientResponseError) and error.status == TOO_MANY_REQUESTS:
         asked = "" if error.headers is None else error.headers.get("Retry-After", "")
         return RateLimited(what, int(asked) if asked.isascii() and asked.isdecimal() else 0)
-    # The address is left out: with many services it contains the key.
+    # The address is left out, and so is the cause that shows it: with many services it contains the key.
     reason = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    if isinstance(error, aiohttp.InvalidURL):
+        reason = "the address is not valid"
     status = f"{error.status} " if isinstance(error, aiohttp.ClientResponseError) else ""
     said = f"{type(error).__name__}: {status}{reason}"[:MESSAGE_LENGTH_MAX]
     return NodeUnavailable(f"the node does not answer {what}: {said}")

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from chain.errors import IncompleteAnswer, UnreadableAnswer
+from chain.errors import IncompleteAnswer, NodeUnavailable, UnreadableAnswer
 from chain.evm.quantities import Json, as_address, as_hash, as_int, as_list, as_object, get
 from chain.model import Movement, trace_position
 
@@ -45,7 +45,8 @@ def moves_of_frames(block_hash: str, hashes: Sequence[str], answer: object) -> M
     *hashes* are those of the block's transactions, in order.
 
     Raises:
-        IncompleteAnswer: the answer is not one trace for each transaction of the block.
+        NodeUnavailable: the answer is not one trace for each transaction of the block.
+        IncompleteAnswer: a trace is another transaction's.
     """
     traces = as_list(answer, "the traces")
     _require_count(block_hash, hashes, len(traces))
@@ -53,7 +54,7 @@ def moves_of_frames(block_hash: str, hashes: Sequence[str], answer: object) -> M
     for tx_hash, trace in zip(hashes, traces, strict=True):
         body = as_object(trace, "a trace")
         if "result" not in body:
-            raise IncompleteAnswer(f"the node could not trace {tx_hash}")
+            raise NodeUnavailable(f"the node could not trace {tx_hash}")
         # Not every node says whose trace it is; where it does, it must be the right one's.
         if body.get("txHash") and as_hash(body["txHash"], "txHash") != tx_hash:
             raise IncompleteAnswer(f"the trace given for {tx_hash} is another one's")
@@ -67,6 +68,7 @@ def moves_of_flat(block_hash: str, hashes: Sequence[str], answer: object) -> Mov
     The method takes a height, so every frame must name the block that was meant.
 
     Raises:
+        NodeUnavailable: there is not a frame for each transaction of the block.
         IncompleteAnswer: frames of another block, or of an unknown transaction, or without the one
             around them.
     """
@@ -87,7 +89,7 @@ def moves_of_flat(block_hash: str, hashes: Sequence[str], answer: object) -> Mov
 
 def _require_count(block_hash: str, hashes: Sequence[str], count: int) -> None:
     if count != len(hashes):
-        raise IncompleteAnswer(
+        raise NodeUnavailable(
             f"block {block_hash} has {len(hashes)} transactions, the node traced {count}"
         )
 

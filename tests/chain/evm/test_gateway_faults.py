@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+import chain.evm.reading
 import chain.evm.rpc
 from chain.errors import (
     BlockGone,
@@ -22,6 +24,7 @@ from chain.errors import (
     WrongChain,
 )
 from chain.evm.gateway import EvmGateway
+from chain.evm.rpc import Rpc
 from chain.evm.transactions import transaction_hash
 from chain.model import BroadcastOutcome, WatchList
 from chain.simulators.testing import dev_account, sign_transaction, transfer_token
@@ -335,3 +338,64 @@ async def test_a_transaction_told_otherwise_than_asked_for_is_refused(
 
     with pytest.raises(IncompleteAnswer):
         await gateway.find_transaction(tx_hash)
+
+
+UNTRACEABLE = [
+    pytest.param(plain("not in your plan", 403), id="403"),
+    pytest.param(plain("<html>"), id="html"),
+    pytest.param(silence, id="time-out"),
+    pytest.param(always(None), id="null"),
+    pytest.param(always([]), id="nothing"),
+    pytest.param(always([{"error": "execution timeout"}]), id="one failed"),
+    pytest.param(always([{"result": {"type": "CALL", "calls": {}}}]), id="no frames"),
+]
+
+
+@pytest.mark.parametrize("fault", UNTRACEABLE)
+async def test_a_block_that_a_node_cannot_trace_is_read_without_traces(
+    evm: NodeStage, proxy: Proxy, gateway: EvmGateway, fault: Handler
+) -> None:
+    """Else one odd block stops the chain for ever."""
+    raw = transfer_token(ANN, 0, evm.token, to=CAROL.address, amount=5)
+    await evm.rpc.call("eth_sendRawTransaction", raw)
+    await evm.mine()
+    proxy.handlers["trace_block"] = proxy.handlers["debug_traceBlockByHash"] = fault
+
+    contents = await gateway.contents(await gateway.head(), watch(evm))
+
+    assert ([move.amount for move in contents.movements], contents.traced) == ([5], False)
+
+
+@pytest.mark.parametrize("fault", UNTRACEABLE[:3])
+async def test_trouble_with_traces_at_the_start_is_no_trouble_with_the_node(
+    evm: NodeStage, proxy: Proxy, fault: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.handlers["trace_block"] = proxy.handlers["debug_traceBlockByHash"] = fault
+    async with EvmGateway(proxy.url, chain="evm", network_id=CHAIN_ID, timeout_s=0.5) as made:
+        assert not made.traces
+        proxy.handlers.clear()
+        await made.prove()
+        assert not made.traces
+        monkeypatch.setattr(chain.evm.reading, "TRACER_PATIENCE_S", 0.0)
+        monkeypatch.setattr(made._reading, "_ask_tracer_at_s", 0.0)
+        await made.prove()
+        assert made.traces
+
+
+async def test_a_key_in_the_address_is_in_no_error_nor_in_what_it_came_from(
+    proxy: Proxy,
+) -> None:
+    key = "s3cretkey"
+    troubles: list[NodeTrouble] = []
+    proxy.handlers["eth_chainId"] = plain("forbidden", 401)
+    for url in (proxy.url + key, f"http://127.0.0.1:99999/{key}", f"http://[::1/{key}"):
+        rpc = Rpc(url, attempts=1)
+        for question in (rpc.ask("eth_chainId"), rpc.ask_many([("eth_chainId", ())])):
+            with pytest.raises(NodeTrouble) as raised:
+                await question
+            troubles.append(raised.value)
+        await rpc.close()
+
+    for trouble in troubles:
+        shown = "".join(traceback.format_exception(trouble))
+        assert key not in shown

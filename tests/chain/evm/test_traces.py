@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.errors import IncompleteAnswer, UnreadableAnswer
+from chain.errors import IncompleteAnswer, NodeUnavailable, UnreadableAnswer
 from chain.evm.addresses import checksum_address
 from chain.evm.traces import moves_of_flat, moves_of_frames
 from chain.model import Movement
@@ -99,14 +99,18 @@ def test_a_contract_that_pays_itself_moves_nothing() -> None:
     "answer",
     [
         [],
-        [{"txHash": OTHER, "result": frame(1, 2, 3)}],
         [{"txHash": TX, "error": "timeout"}],
         [{"txHash": TX, "result": frame(1, 2, 3)}, {"txHash": OTHER, "result": frame(1, 2, 3)}],
     ],
 )
-def test_traces_that_are_not_those_of_the_block_are_refused(answer: Any) -> None:
-    with pytest.raises(IncompleteAnswer):
+def test_fewer_or_more_traces_than_transactions_are_none(answer: Any) -> None:
+    with pytest.raises(NodeUnavailable):
         moves_of_frames(BLOCK, [TX], answer)
+
+
+def test_traces_that_are_not_those_of_the_block_are_refused() -> None:
+    with pytest.raises(IncompleteAnswer):
+        moves_of_frames(BLOCK, [TX], [{"txHash": OTHER, "result": frame(1, 2, 3)}])
 
 
 @pytest.mark.parametrize("answer", [None, {}, [[]], [{"result": [], "txHash": TX}]])
