@@ -171,7 +171,11 @@ class Watcher:
     async def _pool(self) -> None:
         """Note what is on its way to us: for people to see, and never posted."""
         watch = await transact(self.engine, lambda c: self.watched.read(c, self.chain))
-        await watch_pool(self.engine, self.gateway, self.chain, watch, now=self.clock.now())
+        try:
+            await watch_pool(self.engine, self.gateway, self.chain, watch, now=self.clock.now())
+        except OutsideUnavailable as error:
+            # Some providers never show their pool; what is mined is booked and confirmed all the same.
+            log.warning("the pool was not read", error=error.render())
 
     async def _deposits(self, tip: Block, finalized: int) -> list[Deposit]:
         now = self.clock.now()

@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.workers.watcher import Watcher
+from chain.errors import NodeUnavailable
+from chain.model import PendingMovement, WatchList
 from chain.testing import ScriptedGateway
 from custody.payout_rules import HEAD_OF_LINE_AFTER, BumpPolicy
 from custody.policy import ConfirmationPolicy
@@ -79,3 +81,19 @@ async def test_whether_a_payee_has_code_is_asked_once_for_many_turns(
         assert (await watcher.turn()).work.signed == [payout.id]
 
     assert asked == [PAYEE]
+
+
+async def test_a_pool_that_is_not_shown_keeps_nothing_else_waiting(
+    world: World, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool is for people to see; some providers refuse to show it for ever."""
+
+    async def refuse(self: ScriptedGateway, watch: WatchList) -> tuple[PendingMovement, ...]:
+        raise NodeUnavailable("the node refuses txpool_status: not in your plan")
+
+    monkeypatch.setattr(ScriptedGateway, "pending", refuse)
+    payout = await world.approved()
+
+    turn = await watcher.turn()
+
+    assert (turn.tip is not None, turn.work.signed) == (True, [payout.id])
