@@ -115,6 +115,8 @@ def provider_set(
 
     With others to ask, a question is put to one provider once; alone it is asked again.
     """
+    if len({provider.url.rstrip("/") for provider in providers}) < len(providers):
+        raise BadInput("one provider is named twice: it would be a quorum with itself")
     attempts = 1 if len(providers) > 1 else ATTEMPTS_MAX
     return ProviderSet(
         [

@@ -624,3 +624,12 @@ def test_providers_of_one_set_serve_one_chain_and_have_names_of_their_own() -> N
     ]
     with pytest.raises(BadInput, match="one chain"):
         ProviderSet([one, two], quorum=1)
+
+
+def test_a_provider_named_twice_is_no_quorum_with_itself() -> None:
+    urls = ["http://one.example/key", "http://two.example", "http://one.example/key"]
+
+    with pytest.raises(BadInput, match="one provider is named twice") as refused:
+        opened(urls)
+
+    assert "key" not in refused.value.render()
