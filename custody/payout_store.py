@@ -368,13 +368,17 @@ async def find_nonce_state(
 
 
 async def list_open_nonces(conn: AsyncConnection, chain: str, book: int) -> list[Nonce]:
-    """Return what is not spent of the nonces of a book's payouts, by address and nonce."""
+    """Return the nonces of a book's payouts that no block has, by address and nonce.
+
+    One whose payout is mined waits for nobody but depth.
+    """
     rows = await conn.execute(
         select(payout_nonce)
         .join(payout, payout.c.id == payout_nonce.c.payout_id)
         .where(
             payout_nonce.c.chain == chain,
             payout_nonce.c.state != NonceState.SPENT,
+            payout.c.state != PayoutState.MINED,
             payout.c.book == book,
         )
         .order_by(payout_nonce.c.sender, payout_nonce.c.nonce)

@@ -18,7 +18,7 @@ from custody import payout_rows as rows
 from custody import payout_store as store
 from custody.nonces import choose_nonce, read_line
 from custody.payout_model import AttemptKind, Nonce, NonceState, Payout, PayoutState
-from custody.payout_rules import FILL_AFTER, HEAD_OF_LINE_AFTER
+from custody.payout_rules import FILL_AFTER, HEAD_OF_LINE_AFTER, BumpPolicy
 from custody.payouts import list_payouts
 from custody.ports import PayoutSigner
 from custody.signer.errors import SignerRefused
@@ -162,6 +162,23 @@ async def test_the_lowest_open_nonce_is_an_alarm_when_it_is_too_old(world: World
     (alarm,) = report.alarms
     assert (alarm.sender, alarm.nonce) == (payout.sender, 0)
     assert "open for 10 minutes" in alarm.reason
+
+
+async def test_a_payment_in_a_block_that_is_not_deep_yet_does_not_hide_the_head_of_the_line(
+    world: World,
+) -> None:
+    await world.approved(client_ref="1", amount=ETH)
+    await world.advance()
+    await world.mine()
+    world.clock.advance(HEAD_OF_LINE_AFTER)
+    assert (await world.advance()).alarms == []
+    behind = await world.approved(client_ref="2", amount=ETH)
+    await world.advance()
+    world.clock.advance(BumpPolicy().bump_after)
+
+    report = await world.advance()
+
+    assert (report.bumped, report.alarms) == ([behind.id], [])
 
 
 async def test_a_nonce_that_a_stranger_consumes_freezes_its_sender_and_nothing_is_renumbered(

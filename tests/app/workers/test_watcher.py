@@ -59,7 +59,7 @@ async def test_a_line_that_does_not_move_is_a_warning_once_and_its_head_is_bumpe
     assert [(entry["log_level"], entry["nonce"]) for entry in told] == [("warning", 0)]
     assert told[0]["sender"] == payout.sender
     assert all(turn.work.alarms for turn in (first, second))
-    await world.mine(5)
+    await world.mine()
     assert (await watcher.turn()).work.alarms == []
     assert watcher.blocked == set()
 
