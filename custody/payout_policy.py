@@ -38,7 +38,7 @@ WINDOW_MAX_S: Final = 31 * 86_400
 AGE_MAX_S: Final = 366 * 86_400
 CLAIMS: Final = frozenset({ANY, *ClaimKind})
 GROUP_PREFIX: Final = "group:"
-APPROVER_ROLES: Final = frozenset({Role.APPROVER, Role.TREASURER})
+APPROVER_ROLES: Final = (Role.APPROVER, Role.TREASURER)
 
 
 def decide(policy: ApprovalPolicy, facts: RequestFacts) -> Decision:
@@ -122,7 +122,7 @@ def groups_of(document: PolicyDocument, operator: Operator) -> frozenset[str]:
     named = {name for name, members in document.groups.items() if operator.code in members}
     if operator.code in document.services:
         return frozenset({SERVICES})
-    if operator.roles & APPROVER_ROLES:
+    if not operator.roles.isdisjoint(APPROVER_ROLES):
         named |= {APPROVERS, SERVICES}
     return frozenset(named)
 
