@@ -183,6 +183,7 @@ async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
         if request.param != "providers":
             yield made
             return
-        three = [Provider(opened.url, name) for name in ("one", "two", "three")]
+        # One node by three addresses: a provider that is named twice is refused.
+        three = [Provider(f"{opened.url}/?{name}", name) for name in ("one", "two", "three")]
         async with provider_set(three, chain="evm", network_id=CHAIN_ID, quorum=2) as providers:
             yield ProvidersStage(providers, made, made.token)

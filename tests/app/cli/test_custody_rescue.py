@@ -32,7 +32,7 @@ async def world(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[World]:
     """A desk whose node is reached by three providers, one of which does not answer."""
-    named = f"{node.url}#name=one {node.url}#name=two {NOBODY}#name=three"
+    named = f"{node.url}/?one#name=one {node.url}/?two#name=two {NOBODY}#name=three"
     monkeypatch.setenv("CAUSEWAY_EVM_URL", named)
     async with make_world(engine, tmp_path) as made:
         async with aiohttp.ClientSession() as session:
