@@ -40,7 +40,7 @@ def test_any_schedule_of_reorganisations_gives_the_ledger_of_a_clean_sync(
     # Failures 5, 20 and 21 of the catalogue: whatever the chain and the node did on the way.
     @given(schedule=actions, height=st.sampled_from([1, SHORT, LONG]))
     @settings(
-        max_examples=max(1, settings.default.max_examples // EXAMPLES_SHARE),
+        max_examples=max(1, settings().max_examples // EXAMPLES_SHARE),
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow],
     )
