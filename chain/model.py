@@ -42,12 +42,16 @@ def trace_position(index: int) -> str:
     return f"trace:{index}"
 
 
+DELTA: Final = "delta:"
+"""How the positions begin that `delta_position` gives."""
+
+
 def delta_position(height: int) -> str:
     """Return the position of what a balance says arrived by *height* and nothing explains.
 
     No transaction is known for it, so it is only ever nobody's.
     """
-    return f"delta:{height}"
+    return f"{DELTA}{height}"
 
 
 @dataclass(frozen=True, slots=True)

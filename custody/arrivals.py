@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
-from chain.model import Block, Movement
+from chain.model import DELTA, Block, Movement
 from custody.deposit_model import (
     DEPOSIT_STATES,
     PLAUSIBLE_AMOUNT_MAX,
@@ -45,7 +45,6 @@ from ledger.model import Transfer, chain, hold, post_hold, reversal, transfer, v
 from registry.model import CLIENT, ChainAsset
 
 PURPOSE: Final = "deposit"
-DELTA: Final = "delta:"
 FOLLOWER: Final = "system:follower"
 
 A = TypeVar("A", Deposit, Receipt)

@@ -9,7 +9,6 @@ from typing import Final
 from custody.errors import NotPossible
 from kernel.errors import Refused
 
-ZERO: Final = "0x" + "0" * 40
 PRECOMPILES_MAX: Final = 0x3FF
 """Addresses up to this are the protocol's own, or kept for it: what is sent there is gone."""
 DELEGATION_PREFIX: Final = bytes.fromhex("ef0100")

@@ -77,13 +77,6 @@ def find_windows(document: PolicyDocument, facts: RequestFacts) -> set[Window]:
     return found | {_window_of_limit(limit, facts) for limit in _limits_for(document, facts)}
 
 
-def adds_up(document: PolicyDocument, asset: str) -> bool:
-    """Tell whether any rule or limit of *asset* counts what was reserved before."""
-    return any(limit.asset in {ANY, asset} for limit in document.limits) or any(
-        rule.window_s is not None and rule.asset in {ANY, asset} for rule in document.rules
-    )
-
-
 def check_document(document: PolicyDocument) -> None:
     """Refuse a policy that says nothing, or in which something could never happen."""
     if not 0 < len(document.rules) <= RULES_MAX:

@@ -23,7 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import get_cursor
-from chain.model import Block
+from chain.model import DELTA, Block
 from chain.ports import ChainGateway
 from custody import reconciliation_model, tables
 from custody import reconciliation_store as runs
@@ -38,7 +38,7 @@ from custody.payout_model import ForeignState
 from custody.payout_tables import foreign_spend
 from custody.reconciliation_items import Arrived, Known, Place, age, itemise
 from custody.reconciliation_model import Difference, Item, Reason, Run, RunRow
-from custody.surplus import DELTA, book_surpluses, list_bookable, reverse_explained
+from custody.surplus import book_surpluses, list_bookable, reverse_explained
 from kernel.db import transact
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id

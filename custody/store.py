@@ -27,6 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chain.model import DELTA
 from custody import tables
 from custody.compliance.tables import compliance_case
 from custody.deposit_model import (
@@ -308,7 +309,7 @@ async def list_unproven(conn: AsyncConnection, chain: str) -> list[Deposit]:
     query = (
         select(table)
         .where(table.c.chain == chain, table.c.state == DepositState.CONFIRMED)
-        .where(table.c.received.is_(None), ~table.c.position.startswith("delta:"))
+        .where(table.c.received.is_(None), ~table.c.position.startswith(DELTA))
         .where(or_(table.c.contract.is_not(None), table.c.position != "top"))
         .order_by(table.c.waiting_for, table.c.height, table.c.id)
         .limit(PAGE_MAX)
@@ -364,7 +365,7 @@ async def claim_answered(
         query = query.where(table.c.id > after)
     if proven:
         native = and_(table.c.contract.is_(None), table.c.position == "top")
-        known = or_(table.c.received.is_not(None), native, table.c.position.startswith("delta:"))
+        known = or_(table.c.received.is_not(None), native, table.c.position.startswith(DELTA))
         query = query.where(known)
     return await _arrivals(conn, Deposit, query)
 

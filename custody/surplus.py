@@ -23,7 +23,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import is_canonical, require_running
-from chain.model import Block, Movement
+from chain.model import DELTA, Block, Movement, delta_position
 from chain.ports import ChainGateway
 from custody import arrivals, store, tables
 from custody import reconciliation_store as runs
@@ -48,7 +48,6 @@ from kernel.events import DomainEvent, next_version
 from kernel.ids import canonical
 from registry.queries import get_chain_asset, get_wallet
 
-DELTA: Final = "delta:"
 ACTOR: Final = "system:reconciliation"
 UNSETTLED: Final = (DepositState.ORPHANED, DepositState.QUARANTINED)
 """Arrivals in these states may be the coins: they are waited for, not booked."""
@@ -205,7 +204,7 @@ async def _deposit(
     token = await get_chain_asset(conn, item.chain, item.asset)
     movement = Movement(
         tx_hash=_identity(item),
-        position=f"{DELTA}{item.first_height}",
+        position=delta_position(item.first_height),
         sender="",
         recipient=item.address,
         contract=token.contract,

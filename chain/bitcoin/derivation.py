@@ -18,6 +18,7 @@ from embit.networks import NETWORKS as EMBIT_NETWORKS
 from embit.script import p2wpkh
 
 from chain.bitcoin.addresses import address_of
+from chain.bitcoin.bech32 import LETTERS
 from chain.bitcoin.networks import Network
 from chain.bitcoin.scripts import witness_key_hash_script
 from chain.errors import BadKey, DerivationDisagrees
@@ -34,7 +35,6 @@ DESCRIPTOR_LETTERS: Final = (
     'ijklmnopqrstuvwxyzABCDEFGH`#"\\ '
 )
 """BIP 380, "Character Set"."""
-CHECKSUM_LETTERS: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR: Final = (0xF5DEE51989, 0xA9FDCA3312, 0x1BAB10E32D, 0x3706B1677A, 0x644D626FFD)
 
 
@@ -141,4 +141,4 @@ def descriptor_checksum(text: str) -> str:
         for place, part in enumerate(_GENERATOR):
             remainder ^= part if top >> place & 1 else 0
     remainder ^= 1
-    return "".join(CHECKSUM_LETTERS[remainder >> 5 * (7 - place) & 31] for place in range(8))
+    return "".join(LETTERS[remainder >> 5 * (7 - place) & 31] for place in range(8))

@@ -20,6 +20,7 @@ from chain.bitcoin.transactions import (
     encode_output,
 )
 from chain.errors import BadTransaction
+from chain.keys.hashes import double_sha256
 
 SIGHASH_ALL: Final = 1
 
@@ -51,16 +52,18 @@ def signing_digests(transaction: Transaction, spent: Sequence[Spent]) -> list[by
         raise BadTransaction(f"{len(transaction.inputs)} inputs spend {len(spent)} outputs")
     before = (
         transaction.version.to_bytes(4, "little")
-        + _double(b"".join(encode_outpoint(item.outpoint) for item in transaction.inputs))
-        + _double(b"".join(item.sequence.to_bytes(4, "little") for item in transaction.inputs))
+        + double_sha256(b"".join(encode_outpoint(item.outpoint) for item in transaction.inputs))
+        + double_sha256(
+            b"".join(item.sequence.to_bytes(4, "little") for item in transaction.inputs)
+        )
     )
     after = (
-        _double(b"".join(map(encode_output, transaction.outputs)))
+        double_sha256(b"".join(map(encode_output, transaction.outputs)))
         + transaction.lock_time.to_bytes(4, "little")
         + SIGHASH_ALL.to_bytes(4, "little")
     )
     return [
-        _double(
+        double_sha256(
             before
             + encode_outpoint(item.outpoint)
             + encode_bytes(script_code(found))
@@ -82,7 +85,3 @@ def script_code(spent: Spent) -> bytes:
             raise BadTransaction("the witness script is not the one that the output pays")
         return spent.witness_script
     raise BadTransaction(f"an output of kind {found.kind} is not signed for here")
-
-
-def _double(data: bytes) -> bytes:
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from chain.errors import BadKey
+from chain.keys.hashes import hash160
 
 OP_0: Final = 0x00
 OP_1: Final = 0x51
@@ -57,11 +58,6 @@ class Recognised:
     kind: ScriptKind
     payload: bytes = b""
     version: int | None = None
-
-
-def hash160(data: bytes) -> bytes:
-    """Return RIPEMD-160 of SHA-256."""
-    return hashlib.new("ripemd160", hashlib.sha256(data).digest()).digest()
 
 
 def key_hash_script(payload: bytes) -> bytes:

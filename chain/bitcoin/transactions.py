@@ -9,12 +9,12 @@ Sources: BIP 144 (serialisation with witness), BIP 141 (weight), Bitcoin develop
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from chain.errors import BadTransaction
+from chain.keys.hashes import double_sha256
 
 MONEY_MAX: Final = 21_000_000 * 100_000_000
 """Satoshi that can ever exist; an output of more is invalid (Bitcoin Core ``MAX_MONEY``)."""
@@ -77,12 +77,12 @@ class Transaction:
     @property
     def tx_id(self) -> str:
         """Return the id: the double SHA-256 without witnesses, last byte first."""
-        return _double_sha256(encode(self, witness=False))[::-1].hex()
+        return double_sha256(encode(self, witness=False))[::-1].hex()
 
     @property
     def witness_id(self) -> str:
         """Return the id over everything, which a third party's change of a witness changes too."""
-        return _double_sha256(encode(self))[::-1].hex()
+        return double_sha256(encode(self))[::-1].hex()
 
     @property
     def has_witness(self) -> bool:
@@ -195,10 +195,6 @@ def _encode_input(item: Input) -> bytes:
 
 def _encode_stack(stack: tuple[bytes, ...]) -> bytes:
     return encode_size(len(stack)) + b"".join(map(encode_bytes, stack))
-
-
-def _double_sha256(data: bytes) -> bytes:
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
 
 @dataclass(slots=True)

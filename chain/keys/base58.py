@@ -5,10 +5,10 @@ Source: the Bitcoin wiki's "Base58Check encoding", as BIP32 uses it for extended
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 from chain.errors import BadKey
+from chain.keys.hashes import double_sha256
 
 ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 CHECKSUM_BYTES: Final = 4
@@ -52,4 +52,4 @@ def encode_base58check(payload: bytes) -> str:
 
 
 def _checksum(payload: bytes) -> bytes:
-    return hashlib.sha256(hashlib.sha256(payload).digest()).digest()[:CHECKSUM_BYTES]
+    return double_sha256(payload)[:CHECKSUM_BYTES]

@@ -11,6 +11,7 @@ from coincurve import PublicKey
 
 from chain.errors import BadKey
 from chain.keys.base58 import decode_base58check, encode_base58check
+from chain.keys.hashes import hash160
 
 VERSION_PUBLIC: Final = bytes.fromhex("0488b21e")
 """``xpub``, the main network's; used for EVM accounts too."""
@@ -83,8 +84,7 @@ class ExtendedPublicKey:
     @property
     def fingerprint(self) -> bytes:
         """Return the first four bytes of the key's identifier (RIPEMD-160 of SHA-256)."""
-        inner = hashlib.sha256(self.public_key).digest()
-        return hashlib.new("ripemd160", inner).digest()[:4]
+        return hash160(self.public_key)[:4]
 
     def uncompressed(self) -> bytes:
         """Return the public key in 65 bytes."""

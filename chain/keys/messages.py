@@ -12,9 +12,9 @@ from eth_utils.crypto import keccak
 
 from chain.errors import BadKey
 from chain.evm.addresses import address_of_public_key
+from chain.evm.transactions import CURVE_ORDER
 
 SIGNATURE_BYTES: Final = 65
-CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _PREFIX: Final = b"\x19Ethereum Signed Message:\n"
 _PARITIES: Final = {0: 0, 1: 1, 27: 0, 28: 1}
 """Wallets write the parity as it is, or with 27 added."""

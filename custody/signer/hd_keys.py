@@ -5,22 +5,22 @@ Nothing here prints: a key has no repr of its secret and no method that returns 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from dataclasses import dataclass
 from typing import Final, Self
 
 from coincurve import PrivateKey
 
-from custody.signer.backends.port import CURVE_ORDER, DIGEST_BYTES, Signature, low_s
+from chain.evm.transactions import CURVE_ORDER
+from chain.keys.base58 import encode_base58check
+from chain.keys.hashes import hash160
+from custody.signer.backends.port import DIGEST_BYTES, Signature, low_s
 from custody.signer.paths import DEPTH_MAX, HARDENED, parse_path
 from kernel.errors import BadInput
 
 SEED_BYTES_MIN: Final = 16
 SEED_BYTES_MAX: Final = 64
 XPUB_VERSION: Final = bytes.fromhex("0488b21e")
-
-_ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -69,7 +69,7 @@ class PrivateNode:
             secret=secret.to_bytes(32, "big"),
             chain_code=digest[32:],
             depth=self.depth + 1,
-            parent_fingerprint=_hash160(self.public_key)[:4],
+            parent_fingerprint=hash160(self.public_key)[:4],
             child_number=number,
         )
 
@@ -90,7 +90,7 @@ class PrivateNode:
             + self.chain_code
             + self.public_key
         )
-        return _base58check(payload)
+        return encode_base58check(payload)
 
     def sign(self, digest: bytes) -> Signature:
         """Sign a 32-byte hash, deterministically (RFC 6979), s in the lower half (EIP-2)."""
@@ -105,17 +105,3 @@ def _require_scalar(value: int) -> None:
     # Happens once in 2**127 derivations; BIP 32 says that such a key does not exist.
     if not 0 < value < CURVE_ORDER:
         raise BadInput("this derivation gives no key")
-
-
-def _hash160(data: bytes) -> bytes:
-    return hashlib.new("ripemd160", hashlib.sha256(data).digest()).digest()
-
-
-def _base58check(payload: bytes) -> str:
-    data = payload + hashlib.sha256(hashlib.sha256(payload).digest()).digest()[:4]
-    number, text = int.from_bytes(data, "big"), ""
-    while number:
-        number, digit = divmod(number, 58)
-        text = _ALPHABET[digit] + text
-    zeros = len(data) - len(data.lstrip(b"\x00"))
-    return "1" * zeros + text

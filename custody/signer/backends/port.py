@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-"""n of secp256k1 (SEC 2, version 2.0, section 2.4.1)."""
+from chain.evm.transactions import CURVE_ORDER
+
 DIGEST_BYTES: Final = 32
 
 

@@ -14,6 +14,7 @@ from eth_keys.datatypes import Signature as SecondSignature
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 
 from chain.evm.addresses import address_of_public_key
+from chain.evm.transactions import CURVE_ORDER
 from custody.signer.backends.local import LocalKeys
 from custody.signer.backends.pkcs11 import (
     SECP256K1_OID,
@@ -21,7 +22,7 @@ from custody.signer.backends.pkcs11 import (
     read_signature,
     unwrap_point,
 )
-from custody.signer.backends.port import CURVE_ORDER, KeyBackend, Signature, low_s
+from custody.signer.backends.port import KeyBackend, Signature, low_s
 from custody.signer.errors import KeystoreUnreadable, SignerRefused
 from custody.signer.hd_keys import PrivateNode
 from kernel.errors import BadInput, OutsideUnavailable, Refused

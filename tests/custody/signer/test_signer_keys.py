@@ -8,7 +8,7 @@ from embit import bip32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from custody.signer.backends.port import CURVE_ORDER
+from chain.evm.transactions import CURVE_ORDER
 from custody.signer.hd_keys import PrivateNode
 from custody.signer.paths import HARDENED, parse_path
 from kernel.errors import BadInput
