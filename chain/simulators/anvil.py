@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.errors import BadInput, OutsideUnavailable
+from chain.simulators.programs import end_program, find_program
+from kernel.errors import OutsideUnavailable
 
 #: Names the binary to use; wins over everything else.
 ANVIL_VARIABLE = "ANVIL"
@@ -55,26 +55,12 @@ def find_anvil(env: Mapping[str, str], search: Sequence[Path]) -> Path | None:
     Raises:
         BadInput: ``ANVIL`` is set and names no file.
     """
-    named = env.get(ANVIL_VARIABLE)
-    if named:
-        if not Path(named).is_file():
-            raise BadInput(
-                f"{ANVIL_VARIABLE} names {named}, which is not a file",
-                remedy=f"Set {ANVIL_VARIABLE} to the anvil binary, or unset it",
-            )
-        return Path(named)
-    on_path = shutil.which("anvil", path=env.get("PATH", ""))
-    if on_path is not None:
-        return Path(on_path)
-    package = PLATFORM_PACKAGES.get((platform.system(), platform.machine()))
-    if package is None:
-        return None
+    package = PLATFORM_PACKAGES.get((platform.system(), platform.machine()), "")
     name = "anvil.exe" if platform.system() == "Windows" else "anvil"
-    for folder in search:
-        candidate = folder / "node_modules" / "@foundry-rs" / package / "bin" / name
-        if candidate.is_file():
-            return candidate
-    return None
+    # A platform without a package has no candidate.
+    folders = search if package else ()
+    installed = [item / "node_modules" / "@foundry-rs" / package / "bin" / name for item in folders]
+    return find_program(env, ANVIL_VARIABLE, "anvil", installed)
 
 
 @contextlib.asynccontextmanager
@@ -108,7 +94,7 @@ async def start_anvil(
             address = await _wait_until_listening(process, output.fileno())
             yield Anvil(f"http://{address}", f"ws://{address}", process.pid)
         finally:
-            await _stop(process)
+            await end_program(process, STOP_TIMEOUT_S)
 
 
 async def _wait_until_listening(process: asyncio.subprocess.Process, descriptor: int) -> str:
@@ -131,15 +117,3 @@ async def _wait_until_listening(process: asyncio.subprocess.Process, descriptor:
 
 def _read_from_start(descriptor: int) -> str:
     return os.pread(descriptor, MAX_OUTPUT_BYTES, 0).decode(errors="replace")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from kernel.errors import BadInput, OutsideUnavailable
+from chain.simulators.programs import end_program, find_program
+from kernel.errors import OutsideUnavailable
 
 BITCOIND_VARIABLE: Final = "BITCOIND"
 """Names the binary to use; wins over everything else."""
@@ -96,19 +96,8 @@ def find_bitcoind(env: Mapping[str, str], search: Sequence[Path]) -> Path | None
     Raises:
         BadInput: ``BITCOIND`` is set and names no file.
     """
-    named = env.get(BITCOIND_VARIABLE)
-    if named:
-        if not Path(named).is_file():
-            raise BadInput(
-                f"{BITCOIND_VARIABLE} names {named}, which is not a file",
-                remedy=f"Set {BITCOIND_VARIABLE} to the bitcoind binary, or unset it",
-            )
-        return Path(named)
-    on_path = shutil.which("bitcoind", path=env.get("PATH", ""))
-    if on_path is not None:
-        return Path(on_path)
-    candidates = [folder / "bitcoind" for folder in search]
-    return next((path for path in candidates if path.is_file()), None)
+    fetched = [folder / "bitcoind" for folder in search]
+    return find_program(env, BITCOIND_VARIABLE, "bitcoind", fetched)
 
 
 @contextlib.asynccontextmanager
@@ -135,7 +124,7 @@ async def start_bitcoind(
             await _wait_until_answering(node, process)
             yield node
         finally:
-            await _stop(process)
+            await end_program(process, STOP_TIMEOUT_S)
 
 
 def _prepare(folder: Path) -> None:
@@ -166,15 +155,3 @@ async def _wait_until_answering(node: Bitcoind, process: asyncio.subprocess.Proc
     raise OutsideUnavailable(
         f"bitcoind did not start to answer: {said}", remedy="Run the same binary by hand"
     )
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import time
@@ -18,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.errors import BadInput, OutsideUnavailable
+from chain.simulators.programs import find_program
+from kernel.errors import OutsideUnavailable
 
 #: Names the binary to use; wins over everything else.
 GETH_VARIABLE = "GETH"
@@ -51,19 +51,8 @@ def find_geth(env: Mapping[str, str], search: Sequence[Path]) -> Path | None:
     Raises:
         BadInput: ``GETH`` is set and names no file.
     """
-    named = env.get(GETH_VARIABLE)
-    if named:
-        if not Path(named).is_file():
-            raise BadInput(
-                f"{GETH_VARIABLE} names {named}, which is not a file",
-                remedy=f"Set {GETH_VARIABLE} to the geth binary, or unset it",
-            )
-        return Path(named)
-    on_path = shutil.which("geth", path=env.get("PATH", ""))
-    if on_path is not None:
-        return Path(on_path)
-    built = (folder / "bin" / "geth" for folder in search)
-    return next((path for path in built if path.is_file()), None)
+    built = [folder / "bin" / "geth" for folder in search]
+    return find_program(env, GETH_VARIABLE, "geth", built)
 
 
 @contextlib.contextmanager
