@@ -12,8 +12,6 @@ loop would have to ask for them as well.
 from __future__ import annotations
 
 import asyncio
-import os
-import resource
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +20,9 @@ import aiohttp
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.local.migrate import migrate
+from bench.anvil import require_anvil
 from bench.ledger_book import Books, books
-from bench.measure import Measured, Result, Shared, Turn, alternate, versions
+from bench.measure import Measured, Result, Shared, Turn, alternate, peak_memory_kib, versions
 from chain.evm.addresses import address_from_node
 from chain.evm.erc20 import TRANSFER_TOPIC
 from chain.evm.gateway import EvmGateway
@@ -31,7 +30,7 @@ from chain.evm.reading import BATCHES_AT_ONCE, BLOCKS_AT_ONCE
 from chain.follow import follow
 from chain.model import BLOCKS_MAX, ChainStep, FollowPolicy
 from chain.runs import RUN_FIRST
-from chain.simulators.anvil import find_anvil, start_anvil
+from chain.simulators.anvil import start_anvil
 from chain.simulators.testing import (
     JsonRpc,
     deploy_test_dollar,
@@ -44,13 +43,11 @@ from custody.inclusion import apply_step
 from custody.model import AddressPurpose
 from kernel.clock import SystemClock
 from kernel.db import APP_ROLE, create_engine, transact
-from kernel.errors import OutsideUnavailable
 from ledger.posting import open_book
 from ledger.queries import get_balance
 from registry.changes import found
 from registry.testing import ENTITY, EVM, demo_founding
 
-REPOSITORY: Final = Path(__file__).resolve().parents[1]
 ROUNDS: Final = 5
 AT_LEAST: Final = 0.7
 BLOCKS: Final = 1_000
@@ -214,11 +211,7 @@ class Catchup:
 def measure(shared: Shared) -> Measured:
     """Catch up, and only fetch, in turn."""
     of = shared.once(books)
-    binary = find_anvil(os.environ, [REPOSITORY / ".cache" / "npm", REPOSITORY])
-    if binary is None:
-        raise OutsideUnavailable(
-            "no anvil was found", remedy="npm i --prefix .cache/npm @foundry-rs/anvil@1.7.1"
-        )
+    binary = require_anvil()
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         try:
@@ -244,7 +237,7 @@ def measure(shared: Shared) -> Measured:
             ),
             Result(
                 name="evm_catchup.memory",
-                value=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                value=peak_memory_kib() / 1024,
                 unit="MiB at most, both together",
             ),
         ],

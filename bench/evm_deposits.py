@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import resource
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -26,13 +24,14 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.local.migrate import migrate
+from bench.anvil import require_anvil
 from bench.ledger_book import Books, books
-from bench.measure import Measured, Result, Shared, Turn, alternate, versions
+from bench.measure import Measured, Result, Shared, Turn, alternate, peak_memory_kib, versions
 from chain.evm.addresses import address_from_node
 from chain.evm.gateway import EvmGateway
 from chain.follow import follow, get_cursor
 from chain.model import Block, ChainStep, FollowPolicy
-from chain.simulators.anvil import find_anvil, start_anvil
+from chain.simulators.anvil import start_anvil
 from chain.simulators.testing import (
     JsonRpc,
     deploy_test_dollar,
@@ -48,14 +47,12 @@ from custody.inclusion import apply_step
 from custody.policy import ConfirmationPolicy
 from kernel.clock import SystemClock
 from kernel.db import APP_ROLE, create_engine, transact
-from kernel.errors import OutsideUnavailable
 from ledger.posting import open_book
 from ledger.queries import get_balance
 from registry.changes import found
 from registry.model import Founding, Party, PartyKind
 from registry.testing import ENTITY, EVM, demo_founding
 
-REPOSITORY: Final = Path(__file__).resolve().parents[1]
 DEPOSITS: Final = 1_000
 FEW: Final = 1_000
 MANY: Final = 100_000
@@ -307,15 +304,11 @@ def _transfer(to: str, amount: int) -> bytes:
 def measure(shared: Shared) -> Measured:
     """Let both houses take turns, first with a transaction for each deposit, then with few."""
     of = shared.once(books)
-    binary = find_anvil(os.environ, [REPOSITORY / ".cache" / "npm", REPOSITORY])
-    if binary is None:
-        raise OutsideUnavailable(
-            "there is no anvil", remedy="npm i --prefix .cache/npm @foundry-rs/anvil@1.7.1"
-        )
+    binary = require_anvil()
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         try:
-            before = _memory()
+            before = peak_memory_kib() / 1024
             few = runner.run(stack.enter_async_context(open_house(of, binary, FEW)))
             many = runner.run(stack.enter_async_context(open_house(of, binary, MANY)))
             each = _rates(runner, few, many, at_once=False)
@@ -328,7 +321,7 @@ def measure(shared: Shared) -> Measured:
         [
             *_results("evm_deposits", each, AT_MOST),
             *_results("evm_deposits.at_once", at_once, AT_MOST),
-            Result(name="evm_deposits.memory", value=_memory() - before, unit="MB"),
+            Result(name="evm_deposits.memory", value=peak_memory_kib() / 1024 - before, unit="MB"),
         ],
         of.conditions(
             f"{DEPOSITS:,} token deposits in one block of a real anvil, to as many clients, with"
@@ -368,8 +361,3 @@ def _results(name: str, rates: dict[str, float], at_most: float) -> list[Result]
             at_most=at_most,
         )
     ]
-
-
-def _memory() -> float:
-    """Return the peak resident size of this process in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import resource
 import secrets
 import subprocess
 import sys
@@ -30,12 +28,13 @@ from eth_account.signers.local import LocalAccount
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.local.migrate import migrate
+from bench.anvil import REPOSITORY, require_anvil
 from bench.ledger_book import Books, books
-from bench.measure import Measured, Result, Shared, Turn, alternate, versions
+from bench.measure import Measured, Result, Shared, Turn, alternate, peak_memory_kib, versions
 from chain.evm.gateway import EvmGateway
 from chain.follow import follow
 from chain.model import ChainStep, FollowPolicy
-from chain.simulators.anvil import find_anvil, start_anvil
+from chain.simulators.anvil import start_anvil
 from chain.simulators.testing import JsonRpc, dev_account
 from custody.addresses import assign_address, watch_list
 from custody.evm_rail import EvmRail
@@ -58,7 +57,6 @@ from ledger.posting import open_book, post, require_applied
 from registry.changes import found
 from registry.testing import DEMO_OPERATORS, ENTITY, EVM, demo_founding
 
-REPOSITORY: Final = Path(__file__).resolve().parents[1]
 ROUNDS: Final = 5
 AT_LEAST: Final = 0.3
 CLAIMS_PER_TURN: Final = 3
@@ -233,11 +231,7 @@ class Payouts:
 def measure(shared: Shared) -> Measured:
     """Carry payouts out, and only sign and send, in turn."""
     of = shared.once(books)
-    binary = find_anvil(os.environ, [REPOSITORY / ".cache" / "npm", REPOSITORY])
-    if binary is None:
-        raise OutsideUnavailable(
-            "no anvil was found", remedy="npm i --prefix .cache/npm @foundry-rs/anvil@1.7.1"
-        )
+    binary = require_anvil()
     with (
         tempfile.TemporaryDirectory(prefix="causeway-bench-") as folder,
         signer_process(Path(folder)) as (signer, child),
@@ -262,7 +256,7 @@ def measure(shared: Shared) -> Measured:
             ),
             Result(
                 name="evm_payouts.memory",
-                value=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                value=peak_memory_kib() / 1024,
                 unit="MiB at most, both together",
             ),
             Result(name="evm_payouts.signer_memory", value=signer_memory, unit="MiB"),

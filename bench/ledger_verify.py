@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import resource
 import shutil
 import statistics
 import tempfile
@@ -28,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.local.migrate import migrate
 from app.local.postgres import DURABLE, LocalPostgres
-from bench.measure import Measured, Result, Shared, versions
+from bench.measure import Measured, Result, Shared, peak_memory_kib, versions
 from kernel.clock import SystemClock
 from kernel.db import APP_ROLE, create_engine, transact
 from kernel.ids import derive_id
@@ -117,7 +116,7 @@ def run_apart(url: str) -> _Run:
         return seconds, seen[0]
 
     seconds, records = asyncio.run(work())
-    return _Run(seconds, records, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return _Run(seconds, records, peak_memory_kib())
 
 
 @contextmanager

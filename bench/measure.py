@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import resource
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -185,6 +186,11 @@ def machine() -> dict[str, str]:
 def load() -> str:
     """Return how many processes wanted to run, on average over the last minute."""
     return f"{os.getloadavg()[0]:.1f}"
+
+
+def peak_memory_kib() -> int:
+    """Return the most memory that this process has had resident so far, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def versions(*distributions: str) -> dict[str, str]:

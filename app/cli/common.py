@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from chain.evm.providers import ProviderSet
     from kernel.clock import Clock
 
 T = TypeVar("T")
@@ -80,6 +81,21 @@ def node_url() -> str:
             remedy="Set it; `causeway simulate evm` is one for this machine",
         )
     return url
+
+
+async def chain_providers(engine: AsyncEngine, chain: str, url: str) -> ProviderSet:
+    """Return the providers of a registered chain that *url* names, not opened yet.
+
+    Raises:
+        UnknownRecord: the chain is not registered.
+        BadInput: an address or a quorum that cannot be.
+    """
+    from app.nodes import evm_providers
+    from kernel.db import transact
+    from registry.queries import get_chain
+
+    found = await transact(engine, lambda conn: get_chain(conn, chain))
+    return evm_providers(settings(), found, url)
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

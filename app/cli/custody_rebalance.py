@@ -17,13 +17,13 @@ from app.cli.common import (
     DryRun,
     Money,
     Reason,
+    chain_providers,
     clock,
     emit,
     node_url,
     on_database,
     read,
     run,
-    settings,
     show,
     show_one,
     write,
@@ -94,13 +94,9 @@ def rebalance_run(
     url = node_url()
 
     async def work(engine: AsyncEngine) -> RebalanceReport:
-        from app.nodes import evm_providers
         from custody.rebalance.worker import advance_rebalance
-        from kernel.db import transact
-        from registry.queries import get_chain
 
-        found = await transact(engine, lambda conn: get_chain(conn, chain))
-        async with evm_providers(settings(), found, url) as gateway:
+        async with await chain_providers(engine, chain, url) as gateway:
             return await advance_rebalance(engine, gateway, chain=chain, book=book, clock=clock())
 
     report = run(lambda: on_database(work))
@@ -347,13 +343,10 @@ def _show_plan(chain: str, book: int, kinds: tuple[str, ...], *, as_json: bool) 
     url = node_url()
 
     async def work(engine: AsyncEngine) -> tuple[list[tuple[str, ...]], list[str]]:
-        from app.nodes import evm_providers
         from custody.rebalance.worker import preview
         from kernel.db import transact
-        from registry.queries import get_chain
 
-        found = await transact(engine, lambda conn: get_chain(conn, chain))
-        async with evm_providers(settings(), found, url) as gateway:
+        async with await chain_providers(engine, chain, url) as gateway:
             made = await preview(engine, gateway, chain=chain, book=book)
         money = await transact(engine, Money.load)
         rows = [

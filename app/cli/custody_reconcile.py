@@ -14,13 +14,13 @@ from app.cli.common import (
     Book,
     Chain,
     Money,
+    chain_providers,
     clock,
     emit,
     node_url,
     on_database,
     read,
     run,
-    settings,
     show,
 )
 from kernel.clock import iso
@@ -57,15 +57,12 @@ def reconcile(
     url = node_url()
 
     async def work(engine: AsyncEngine) -> tuple[RunRow, list[Item], list[ClientMoney], Money]:
-        from app.nodes import evm_providers
         from custody.reconciliation import explain_run
         from custody.reconciliation import reconcile as verb
         from kernel.db import transact
-        from registry.queries import get_chain
         from reporting.client_money_watch import list_client_money
 
-        found = await transact(engine, lambda conn: get_chain(conn, chain))
-        async with evm_providers(settings(), found, url) as gateway:
+        async with await chain_providers(engine, chain, url) as gateway:
             made = await verb(engine, gateway, chain, book=book, now=clock().now())
         row, items = await transact(engine, lambda conn: explain_run(conn, made.id))
         covered = await transact(engine, lambda conn: list_client_money(conn, book))

@@ -16,12 +16,12 @@ from app.cli.common import (
     DryRun,
     Money,
     Reason,
+    chain_providers,
     clock,
     node_url,
     on_database,
     rehearse,
     run,
-    settings,
     show,
     show_one,
     write,
@@ -121,14 +121,11 @@ def cancel_signed(
 
 async def _providers_of(engine: AsyncEngine, payout_id: UUID) -> ProviderSet:
     """Return the providers of a payout's chain, not yet opened."""
-    from app.nodes import evm_providers
     from custody.payouts import get_payout
     from kernel.db import transact
-    from registry.queries import get_chain
 
     seen = await transact(engine, lambda conn: get_payout(conn, payout_id))
-    chain = await transact(engine, lambda conn: get_chain(conn, seen.chain))
-    return evm_providers(settings(), chain, node_url())
+    return await chain_providers(engine, seen.chain, node_url())
 
 
 async def _replace(engine: AsyncEngine, change: Write, *, dry_run: bool) -> dict[str, str]:

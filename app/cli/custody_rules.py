@@ -13,13 +13,13 @@ from app.cli.common import (
     AsJson,
     Chain,
     Reason,
+    chain_providers,
     clock,
     node_url,
     on_database,
     one_of,
     read,
     run,
-    settings,
     show,
     show_one,
     write,
@@ -205,14 +205,11 @@ def destinations_prove(
     """
 
     async def work(engine: AsyncEngine) -> AllowedDestination:
-        from app.nodes import evm_providers
         from custody.allow_list import get_destination, record_code, record_return
         from kernel.db import transact
-        from registry.queries import get_chain
 
         found = await transact(engine, lambda conn: get_destination(conn, destination_id))
-        chain = await transact(engine, lambda conn: get_chain(conn, found.chain))
-        async with evm_providers(settings(), chain, node_url()) as gateway:
+        async with await chain_providers(engine, found.chain, node_url()) as gateway:
             await gateway.chain_id()
             code = await gateway.code_at(found.address)
         now = clock().now()
