@@ -1,7 +1,9 @@
 """The nouns of a chain: blocks, what they hold for us, and the steps that a follower takes.
 
-Hashes are ``"0x"`` and 64 lower-case hexadecimal digits; addresses are in EIP-55 mixed case.
-Amounts and fees are integers of the smallest unit (wei for the native asset).
+Hashes and addresses are in the one spelling of their chain: on EVM chains ``"0x"`` with 64 lower-case
+hexadecimal digits and EIP-55 mixed case, on Bitcoin 64 lower-case hexadecimal digits as nodes print
+them and `chain.bitcoin.addresses.canonical_address`. Amounts and fees are integers of the smallest
+unit (wei, satoshi).
 """
 
 from __future__ import annotations
@@ -42,6 +44,11 @@ def trace_position(index: int) -> str:
     return f"trace:{index}"
 
 
+def output_position(index: int) -> str:
+    """Return the position of the *index*-th output (from 0) of a transaction of Bitcoin."""
+    return f"vout:{index}"
+
+
 DELTA: Final = "delta:"
 """How the positions begin that `delta_position` gives."""
 
@@ -65,6 +72,13 @@ class Block:
     time: datetime
 
 
+COINBASE: Final = "coinbase"
+"""The sender of coins that a block of Bitcoin makes."""
+
+NO_ADDRESS: Final = "nonstandard"
+"""The sender whose output script has no address."""
+
+
 @dataclass(frozen=True, slots=True)
 class Movement:
     """Value that moved, proven by a successful transaction of the block.
@@ -75,7 +89,10 @@ class Movement:
     Attributes:
         position: `TOP` for the transaction's own value, ``log:<n>`` for a token transfer,
             ``trace:<n>`` for native value that a contract passed on, ``delta:<height>`` for
-            what only a balance shows.
+            what only a balance shows, ``vout:<n>`` for an output.
+        sender: on Bitcoin an address of ours if any input spends an output of ours, else the address
+            of the first input's output, `COINBASE` for new coins, `NO_ADDRESS` where there is none.
+        recipient: on Bitcoin the address of the output, or ``script:<hex>`` where it has none.
         contract: the token's contract; None for the native asset.
         amount: positive, in the smallest unit of what moved.
     """
@@ -106,6 +123,24 @@ class TransactionOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Spend:
+    """An output that paid a watched address was spent by a transaction of the block (Bitcoin).
+
+    Attributes:
+        tx_hash: the transaction that spends; *index* is its input, from 0.
+        spent_tx, spent_index: the outpoint.
+        address: the watched address that the outpoint had paid; *amount* is what it held.
+    """
+
+    tx_hash: str
+    index: int
+    spent_tx: str
+    spent_index: int
+    address: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlockContents:
     """What a block holds for a watch list.
 
@@ -116,6 +151,7 @@ class BlockContents:
             only balances show it.
         left_out: transfers of unregistered contracts beyond `UNREGISTERED_PER_BLOCK_MAX`; told when
             the block is read, and not stored with it.
+        spends: of outputs that had paid a watched address, in block order; empty on EVM chains.
     """
 
     block: Block
@@ -123,6 +159,7 @@ class BlockContents:
     outcomes: tuple[TransactionOutcome, ...] = ()
     traced: bool = False
     left_out: int = 0
+    spends: tuple[Spend, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +259,8 @@ class PendingMovement:
 
     Attributes:
         recipient: the watched address that would receive.
+        inputs: the outpoints that it spends (Bitcoin, where *sender* and *nonce* tell nothing): the
+            first transaction mined that spends one of them settles the fate of all others.
         contract: the token's contract; None for the native asset.
         amount: positive, in the smallest unit of what would move.
     """
@@ -232,6 +271,7 @@ class PendingMovement:
     recipient: str
     contract: str | None
     amount: int
+    inputs: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from chain.model import (
 )
 
 
-class ChainGateway(Protocol):
-    """A node, or several that agree.
+class ChainReader(Protocol):
+    """What every kind of chain answers: enough to follow it, and to hand signed bytes over.
 
     Every method may raise `NodeTrouble`, but for `broadcast`, `broadcast_many` and `heads`.
     """
@@ -93,6 +93,37 @@ class ChainGateway(Protocol):
         """Return the height up to which the chain itself promises no reorganisation."""
         ...
 
+    async def broadcast(self, raw: bytes, tx_hash: str) -> BroadcastReport:
+        """Hand signed bytes to the node, once, and say what is known afterwards.
+
+        Never raises for what the node or the network does: that is UNKNOWN. Sending the same bytes
+        again is always safe. REJECTED needs evidence: bytes that no node can ever take, or a nonce
+        that another, named transaction has spent on the node's chain.
+
+        Raises:
+            WrongChain: the node serves another chain; nothing was sent.
+        """
+        ...
+
+    async def broadcast_many(self, items: Sequence[tuple[bytes, str]]) -> list[BroadcastReport]:
+        """Hand several ``(raw, tx_hash)`` to the node, by the rules of `broadcast`, and in order.
+
+        Raises:
+            WrongChain: the node serves another chain; nothing was sent.
+        """
+        ...
+
+    async def find_transaction(self, tx_hash: str) -> TransactionOutcome | None:
+        """Return the outcome of a mined transaction; None when it is in no block of the node.
+
+        None is not evidence that it will never be mined.
+        """
+        ...
+
+
+class ChainGateway(ChainReader, Protocol):
+    """A node of a chain with accounts (EVM), or several that agree."""
+
     async def balance(self, address: str, contract: str | None, *, at: Block) -> int:
         """Return what *address* holds after exactly the block *at*, in smallest units.
 
@@ -129,31 +160,4 @@ class ChainGateway(Protocol):
         self, *, sender: str, recipient: str, value: int = 0, data: bytes = b""
     ) -> CallResult:
         """Return what the call would do at the head; a call that fails is an answer, no error."""
-        ...
-
-    async def broadcast(self, raw: bytes, tx_hash: str) -> BroadcastReport:
-        """Hand signed bytes to the node, once, and say what is known afterwards.
-
-        Never raises for what the node or the network does: that is UNKNOWN. Sending the same bytes
-        again is always safe. REJECTED needs evidence: bytes that no node can ever take, or a nonce
-        that another, named transaction has spent on the node's chain.
-
-        Raises:
-            WrongChain: the node serves another chain; nothing was sent.
-        """
-        ...
-
-    async def broadcast_many(self, items: Sequence[tuple[bytes, str]]) -> list[BroadcastReport]:
-        """Hand several ``(raw, tx_hash)`` to the node, by the rules of `broadcast`, and in order.
-
-        Raises:
-            WrongChain: the node serves another chain; nothing was sent.
-        """
-        ...
-
-    async def find_transaction(self, tx_hash: str) -> TransactionOutcome | None:
-        """Return the outcome of a mined transaction; None when it is in no block of the node.
-
-        None is not evidence that it will never be mined.
-        """
         ...

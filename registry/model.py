@@ -25,6 +25,9 @@ PROPOSAL_LIFETIME: Final = timedelta(days=7)
 NAME_LENGTH_MAX: Final = 200
 CLIENT: Final = "client"
 HOUSE: Final = "house"
+EVM: Final = "evm"
+BITCOIN: Final = "bitcoin"
+CHAIN_KINDS: Final = (EVM, BITCOIN)
 
 _CODE = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 _CONTRACT = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -95,8 +98,9 @@ class Chain:
     """A block chain.
 
     Attributes:
-        kind: ``evm``.
-        network_id: what tells it from its copies (EIP-155 chain id).
+        kind: one of `CHAIN_KINDS`.
+        network_id: what tells it from its copies: the EIP-155 chain id; on Bitcoin the four bytes with
+            which messages of the network begin, as a big-endian number.
         native_asset: asset code of the coin that pays for blocks.
     """
 
@@ -107,8 +111,10 @@ class Chain:
 
     def __post_init__(self) -> None:
         _require_code("chain", self.code)
-        if self.kind != "evm":
-            raise BadInput(f"{self.code} is of kind {self.kind!r}", remedy="Use evm")
+        if self.kind not in CHAIN_KINDS:
+            raise BadInput(
+                f"{self.code} is of kind {self.kind!r}", remedy=f"Use {' or '.join(CHAIN_KINDS)}"
+            )
         if self.network_id < 1:
             raise BadInput(f"{self.code} has network id {self.network_id}; it is 1 or more")
 

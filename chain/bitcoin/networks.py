@@ -21,6 +21,8 @@ class Network:
         hrp: how its segwit addresses begin.
         key_hash, script_hash: first byte of its base58 addresses.
         coin_type: of BIP 44 paths, without the hardening.
+        network_id: the four bytes with which its messages begin, as a big-endian number: what the
+            registry calls the network id of the chain.
     """
 
     name: str
@@ -28,12 +30,13 @@ class Network:
     key_hash: int
     script_hash: int
     coin_type: int
+    network_id: int
 
 
-MAIN: Final = Network("main", "bc", 0x00, 0x05, 0)
-TEST: Final = Network("test", "tb", 0x6F, 0xC4, 1)
-SIGNET: Final = Network("signet", "tb", 0x6F, 0xC4, 1)
-REGTEST: Final = Network("regtest", "bcrt", 0x6F, 0xC4, 1)
+MAIN: Final = Network("main", "bc", 0x00, 0x05, 0, 0xF9BEB4D9)
+TEST: Final = Network("test", "tb", 0x6F, 0xC4, 1, 0x0B110907)
+SIGNET: Final = Network("signet", "tb", 0x6F, 0xC4, 1, 0x0A03CF40)
+REGTEST: Final = Network("regtest", "bcrt", 0x6F, 0xC4, 1, 0xFABFB5DA)
 
 NETWORKS: Final = {item.name: item for item in (MAIN, TEST, SIGNET, REGTEST)}
 
@@ -50,3 +53,18 @@ def find_network(name: str) -> Network:
             f"{name!r} is not a network of Bitcoin", remedy=f"Known are {', '.join(NETWORKS)}"
         )
     return found
+
+
+def network_of(network_id: int) -> Network:
+    """Return the network that the registry knows by *network_id*.
+
+    Raises:
+        BadInput: there is none.
+    """
+    for network in NETWORKS.values():
+        if network.network_id == network_id:
+            return network
+    known = ", ".join(f"{item.network_id} ({item.name})" for item in NETWORKS.values())
+    raise BadInput(
+        f"{network_id} is the network id of no Bitcoin network", remedy=f"Known: {known}"
+    )
