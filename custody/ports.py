@@ -16,6 +16,7 @@ from custody.signer.wire import (
     Signed,
     SignedApproval,
     SignRequest,
+    SpendIntent,
 )
 
 
@@ -44,6 +45,23 @@ class PayoutSigner(Protocol):
 
         Raises:
             OutsideUnavailable: no answer; some may have been signed, ask the same again.
+        """
+        ...
+
+    async def sign_spend(
+        self, intent: SpendIntent, psbt: bytes, approvals: Sequence[SignedApproval]
+    ) -> bytes:
+        """Return the signed Bitcoin transaction; the same request always gets the same bytes.
+
+        Args:
+            intent: what the transaction is meant to do, line by line.
+            psbt: the same transaction, unsigned (BIP 174).
+            approvals: of all the lines; each line finds its own.
+
+        Raises:
+            SignerRefused: this transaction was not signed.
+            SignerPostponed: it was not signed now; ask the same again later.
+            OutsideUnavailable: no answer; ask the same again.
         """
         ...
 

@@ -24,6 +24,7 @@ from custody.signer.wire import (
     AskPublicKey,
     AskSign,
     AskSignMany,
+    AskSignSpend,
     AskState,
     AskXpub,
     Audited,
@@ -37,6 +38,7 @@ from custody.signer.wire import (
     SignedApproval,
     SignedMany,
     SignRequest,
+    SpendIntent,
     State,
     Xpub,
 )
@@ -104,6 +106,15 @@ class SignerClient:
         answer = await self._ask(AskSignMany(list(requests), list(approvals)))
         if isinstance(answer, SignedMany) and len(answer.answers) == len(requests):
             return answer.answers
+        raise self._surprise(answer)
+
+    async def sign_spend(
+        self, intent: SpendIntent, psbt: bytes, approvals: Sequence[SignedApproval]
+    ) -> bytes:
+        """Return the signed bytes of the Bitcoin transaction in *psbt*; see `sign`."""
+        answer = await self._ask(AskSignSpend(intent, psbt, list(approvals)))
+        if isinstance(answer, Signed):
+            return answer.raw
         raise self._surprise(answer)
 
     async def control(self, message: ControlMessage) -> Accepted | No:

@@ -47,6 +47,7 @@ from custody.signer.wire import (
     AskPublicKey,
     AskSign,
     AskSignMany,
+    AskSignSpend,
     AskState,
     AskXpub,
     Audited,
@@ -142,6 +143,8 @@ class Signer:
                         f"more than {REQUESTS_MAX} requests or {APPROVALS_MANY_MAX} approvals"
                     )
                 return SignedMany(self._sign_all(requests, approvals, alone=False))
+            case AskSignSpend():
+                return No("this signer signs no Bitcoin transactions")
             case AskControl(message):
                 return self._control(message)
             case _:

@@ -33,6 +33,7 @@ from custody.signer.wire import (
     AskHealth,
     AskSign,
     AskSignMany,
+    AskSignSpend,
     AskXpub,
     Audited,
     Checkpointed,
@@ -43,6 +44,7 @@ from custody.signer.wire import (
     SignedApproval,
     SignedMany,
     SignRequest,
+    SpendIntent,
     Xpub,
 )
 from kernel.clock import Clock, SystemClock, to_unix_ms
@@ -122,6 +124,16 @@ class LocalSigner:
         answer = self.signer.answer(AskSignMany(list(requests), list(approvals)))
         assert isinstance(answer, SignedMany)
         return answer.answers
+
+    async def sign_spend(
+        self, intent: SpendIntent, psbt: bytes, approvals: Sequence[SignedApproval]
+    ) -> bytes:
+        """Return the signed bytes of a Bitcoin transaction."""
+        answer = self.signer.answer(AskSignSpend(intent, psbt, list(approvals)))
+        if isinstance(answer, Signed):
+            return answer.raw
+        assert isinstance(answer, No)
+        raise refusal_of(answer)
 
     async def account_xpub(self, path: str) -> str:
         """Return the extended public key of the account at *path*."""

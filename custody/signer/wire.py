@@ -22,6 +22,10 @@ APPROVALS_MANY_MAX: Final = 400
 """Most approvals in one question: each is verified once, whatever number of requests it covers."""
 AMOUNT_DIGITS_MAX: Final = 78
 """Decimal digits of 2**256 - 1."""
+SPEND_LINES_MAX: Final = 500
+"""Most payouts of one Bitcoin transaction."""
+SPEND_INPUTS_MAX: Final = 500
+"""Most coins that one Bitcoin transaction spends."""
 
 
 class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,6 +62,75 @@ class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     initiator: str
     policy_version: int
     rule: int
+
+
+class SpendLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One payout of a Bitcoin transaction: an output of *amount* satoshi to *destination*.
+
+    Attributes:
+        kind: ``pay`` to somebody's allowed address, ``own`` to an address that the signer derives
+            itself, or to a vault that two people allowed for the party ``own``.
+        client: whose allow-list has the destination; None for ``own``.
+        destination: an address in its one spelling.
+        destination_path: the receiving key of an ``own`` line; None otherwise.
+        initiator: operator who asked for the payout.
+        rule: number of the rule of approval policy *policy_version* that decided.
+    """
+
+    payout_id: UUID
+    kind: Literal["pay", "own"]
+    client: str | None
+    destination: str
+    destination_path: str | None
+    asset: str
+    amount: Natural
+    initiator: str
+    policy_version: int
+    rule: int
+
+
+class SpendInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A coin that is spent: output *index* of *tx_id*, *amount* satoshi for the key at *key_path*."""
+
+    tx_id: str
+    index: Natural
+    amount: Natural
+    key_path: str
+
+
+class SpendChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What comes back: *amount* satoshi to the signer's own key at *key_path*, on branch 1."""
+
+    amount: Natural
+    key_path: str
+
+
+class SpendIntent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a Bitcoin transaction is meant to do; the signer builds its outputs from this again.
+
+    Attributes:
+        spend_id: the spend that this transaction, and every one that replaces it, belongs to.
+        chain_id: network id of *chain* (`chain.bitcoin.networks`).
+        wallet: code of the wallet that every input and the change belong to.
+        kind: ``pay`` the *lines*; ``cancel``: no lines, everything goes to the change.
+        lines: one output for each, in any order.
+        inputs: every coin that is spent, in the order of the transaction.
+        change: None: nothing comes back.
+        fee: satoshi; inputs less outputs, exactly. *fee_cap*: the most that the spend may cost.
+        anchor: ``tx_id:index`` of the input that every transaction of the spend spends.
+    """
+
+    spend_id: UUID
+    chain: str
+    chain_id: Natural
+    wallet: str
+    kind: Literal["pay", "cancel"]
+    lines: list[SpendLine]
+    inputs: list[SpendInput]
+    change: SpendChange | None
+    fee: Natural
+    fee_cap: Natural
+    anchor: str
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -152,6 +225,14 @@ class AskSignMany(msgspec.Struct, frozen=True, tag="sign_many", forbid_unknown_f
     """Sign up to `REQUESTS_MAX` transactions; each finds its own line in the approvals."""
 
     requests: list[SignRequest]
+    approvals: list[SignedApproval]
+
+
+class AskSignSpend(msgspec.Struct, frozen=True, tag="sign_spend", forbid_unknown_fields=True):
+    """Sign every input of a Bitcoin transaction; *psbt* (BIP 174) holds it unsigned."""
+
+    intent: SpendIntent
+    psbt: bytes
     approvals: list[SignedApproval]
 
 
@@ -267,6 +348,7 @@ Question = (
     | AskPublicKey
     | AskSign
     | AskSignMany
+    | AskSignSpend
     | AskControl
     | AskState
     | AskCheckpoint

@@ -27,7 +27,7 @@ from custody.policy import Requirement
 from custody.ports import ControlledSigner, PayoutSigner
 from custody.signer.errors import SignerRefused
 from custody.signer.testing import local_signer, rules_for
-from custody.signer.wire import Intent, No, Signed, SignedApproval, SignRequest
+from custody.signer.wire import Intent, No, Signed, SignedApproval, SignRequest, SpendIntent
 from custody.signer_sync import adopt_signer, push_control
 from custody.testing import allow, approve, set_policy
 from kernel.clock import ManualClock
@@ -82,6 +82,11 @@ class OneByOne:
             except SignerRefused as error:
                 answers.append(No(error.what, error.remedy, error.signed_before))
         return answers
+
+    async def sign_spend(
+        self, intent: SpendIntent, psbt: bytes, approvals: Sequence[SignedApproval]
+    ) -> bytes:
+        raise NotImplementedError
 
 
 @dataclass(slots=True)
