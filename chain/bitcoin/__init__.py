@@ -6,6 +6,7 @@
 - ``transactions``: read strictly, written again byte for byte; ids and sizes come from the bytes;
 - ``digests``: what a signature of a version 0 witness program signs;
 - ``fees``, ``selection``: what weight costs, what is too small to be worth it, which coins pay.
+- ``kernel``: Bitcoin's own consensus code checks what we signed, where it is installed.
 
 All of it is pure. It holds no private key and asks no node.
 """
