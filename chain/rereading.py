@@ -7,9 +7,9 @@ was missed is included late. What was booked and cannot be found again is for pe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from chain.model import BlockContents, Movement, WatchList
+from chain.model import BlockContents, Movement, TransactionOutcome, WatchList
 
 TRACE: str = "trace:"
 
@@ -38,7 +38,7 @@ def compare(stored: BlockContents, again: BlockContents, watch: WatchList) -> Mi
     before = {(m.tx_hash, m.position): m for m in stored.movements}
     now = {(m.tx_hash, m.position): m for m in again.movements}
     for identity, movement in before.items():
-        if now.get(identity) == movement or not _is_asked(movement, again, watch):
+        if _same(movement, now.get(identity)) or not _is_asked(movement, again, watch):
             continue
         return Contradicted(
             f"block {block.height} {block.hash} was read twice and differs: "
@@ -48,20 +48,43 @@ def compare(stored: BlockContents, again: BlockContents, watch: WatchList) -> Mi
     outcomes = {item.tx_hash: item for item in stored.outcomes}
     found = {item.tx_hash: item for item in again.outcomes}
     for tx_hash, outcome in outcomes.items():
-        if found.get(tx_hash) != outcome and outcome.sender in watch.addresses:
-            return Contradicted(
-                f"block {block.height} {block.hash} was read twice and differs: "
-                f"the outcome of {tx_hash} is another one now",
-                block.height,
-            )
+        if _same(outcome, found.get(tx_hash)) or outcome.sender not in watch.addresses:
+            continue
+        return Contradicted(
+            f"block {block.height} {block.hash} was read twice and differs: "
+            f"the outcome of {tx_hash} is another one now",
+            block.height,
+        )
+    spends = {(s.spent_tx, s.spent_index): s for s in stored.spends}
+    spent = {(s.spent_tx, s.spent_index): s for s in again.spends}
+    for outpoint, spend in spends.items():
+        if spent.get(outpoint) == spend or spend.address not in watch.addresses:
+            continue
+        return Contradicted(
+            f"block {block.height} {block.hash} was read twice and differs: "
+            f"{spend.spent_tx}:{spend.spent_index} was spent, and is not any more",
+            block.height,
+        )
     return Missed(
         BlockContents(
             block,
             tuple(m for identity, m in now.items() if identity not in before),
             tuple(item for tx_hash, item in found.items() if tx_hash not in outcomes),
             traced=again.traced,
+            spends=tuple(item for outpoint, item in spent.items() if outpoint not in spends),
         )
     )
+
+
+def _same(before: Movement | TransactionOutcome, now: Movement | TransactionOutcome | None) -> bool:
+    """Tell whether two readings say the same.
+
+    A transaction of Bitcoin has as many senders as inputs. Which of them is named depends on the
+    watch list, which may have grown; its spends are compared one by one.
+    """
+    if now is None or before.tx_hash.startswith("0x"):
+        return before == now
+    return replace(now, sender=before.sender) == before
 
 
 def _is_asked(movement: Movement, again: BlockContents, watch: WatchList) -> bool:

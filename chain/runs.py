@@ -29,7 +29,7 @@ def shorter(length: int) -> int:
 
 def holds_something(contents: BlockContents) -> bool:
     """Tell whether anything follows from the block."""
-    return bool(contents.movements or contents.outcomes)
+    return bool(contents.movements or contents.outcomes or contents.spends)
 
 
 def transactions(run: Sequence[BlockContents]) -> Iterator[list[BlockContents]]:

@@ -19,9 +19,10 @@ from chain.model import (
     BlockState,
     FollowState,
     Movement,
+    Spend,
     TransactionOutcome,
 )
-from chain.tables import block, cursor, following, movement, outcome
+from chain.tables import block, cursor, following, movement, outcome, spend
 from kernel.ids import derive_id
 
 INCLUDE_BLOCKS: Final = text(
@@ -192,7 +193,7 @@ async def complete_block(conn: AsyncConnection, missed: BlockContents) -> None:
             table.c.inclusion == inclusion,
         )
         .scalar_subquery()
-        for table in (movement, outcome)
+        for table in (movement, outcome, spend)
     ]
     last = (await conn.execute(select(func.coalesce(func.greatest(*taken), -1)))).scalar_one()
     await _insert_contents(conn, missed, inclusion, int(last) + 1)
@@ -214,8 +215,11 @@ async def _insert_contents(
     ]
     if movements:
         await conn.execute(insert(movement), movements)
+    spends = [_spend_row(s) | key | {"ordinal": i} for i, s in enumerate(contents.spends, first)]
     if outcomes:
         await conn.execute(insert(outcome), outcomes)
+    if spends:
+        await conn.execute(insert(spend), spends)
 
 
 async def orphan_block(conn: AsyncConnection, orphan: Block) -> None:
@@ -242,11 +246,13 @@ async def load_contents(conn: AsyncConnection, item: Block) -> BlockContents:
 
     movements = (await conn.execute(contents_of(movement))).all()
     outcomes = (await conn.execute(contents_of(outcome))).all()
+    spends = (await conn.execute(contents_of(spend))).all()
     return BlockContents(
         item,
         tuple(_movement(row) for row in movements),
         tuple(_outcome(row) for row in outcomes),
         traced=bool(row.traced),
+        spends=tuple(_spend(row) for row in spends),
     )
 
 
@@ -311,6 +317,19 @@ def _outcome(row: Row[Any]) -> TransactionOutcome:
     )
 
 
+def _spend(row: Row[Any]) -> Spend:
+    # A row is a tuple too, and a tuple has an `index` of its own.
+    at = row._mapping  # noqa: SLF001  documented name of SQLAlchemy's mapping view
+    return Spend(
+        at["tx_hash"],
+        int(at["index"]),
+        at["spent_tx"],
+        int(at["spent_index"]),
+        at["address"],
+        int(at["amount"]),
+    )
+
+
 def _movement_row(item: Movement) -> dict[str, Any]:
     return {
         "tx_hash": item.tx_hash,
@@ -330,4 +349,15 @@ def _outcome_row(item: TransactionOutcome) -> dict[str, Any]:
         "succeeded": item.succeeded,
         "fee": item.fee,
         "recipient": item.recipient,
+    }
+
+
+def _spend_row(item: Spend) -> dict[str, Any]:
+    return {
+        "tx_hash": item.tx_hash,
+        "index": item.index,
+        "spent_tx": item.spent_tx,
+        "spent_index": item.spent_index,
+        "address": item.address,
+        "amount": item.amount,
     }

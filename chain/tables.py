@@ -97,6 +97,25 @@ outcome = Table(
     schema=SCHEMA,
 )
 
+# An output that had paid a watched address, and the transaction of the block that spends it.
+spend = Table(
+    "spend",
+    metadata,
+    *_content_columns(),
+    Column("index", BigInteger, nullable=False),
+    Column("spent_tx", Text, nullable=False),
+    Column("spent_index", BigInteger, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("amount", Units, nullable=False),
+    PrimaryKeyConstraint("chain", "block_hash", "inclusion", "ordinal"),
+    UniqueConstraint("chain", "block_hash", "inclusion", "spent_tx", "spent_index"),
+    ForeignKeyConstraint(["chain", "block_hash"], [block.c.chain, block.c.hash]),
+    CheckConstraint("amount >= 0", name="amount"),
+    CheckConstraint("index >= 0", name="index"),
+    CheckConstraint("spent_index >= 0", name="spent_index"),
+    schema=SCHEMA,
+)
+
 following = Table(
     "following",
     metadata,
