@@ -20,6 +20,7 @@ from registry.decisions import (
     decide_approval,
     decide_coin,
     decide_contract,
+    decide_cosigners,
     decide_founding,
     decide_proposal,
     decide_rejection,
@@ -36,6 +37,7 @@ from registry.model import (
     Record,
     RecordKind,
     Versioned,
+    Wallet,
 )
 from registry.records import kind_of, record_id, to_content
 
@@ -178,6 +180,10 @@ async def _close(
 
 
 async def _require_bookable(conn: AsyncConnection, item: Record) -> None:
+    if isinstance(item, Wallet):
+        found = await store.find_record(conn, RecordKind.CHAIN, item.chain)
+        if found is not None and isinstance(found.record, Chain):
+            decide_cosigners(item, found.record)
     if not isinstance(item, ChainAsset):
         return
     decide_contract(item)

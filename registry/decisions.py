@@ -13,6 +13,7 @@ from registry.authority import require_role, signing_bytes, verify_signature
 from registry.errors import ChangeRefused, NotAuthorised
 from registry.model import (
     ADMINS_MIN,
+    BITCOIN,
     PROPOSAL_LIFETIME,
     Chain,
     ChainAsset,
@@ -30,6 +31,10 @@ from registry.records import from_content, kind_of
 
 APPROVE = "registry.approve"
 REJECT = "registry.reject"
+WALLET_KEYS = (
+    *("account_xpub", "account_path", "token_key", "token_public_key", "cosigners", "required"),
+)
+"""What of a wallet says which keys it has."""
 
 
 def approval_bytes(proposal: Proposal, verb: str = APPROVE) -> bytes:
@@ -186,6 +191,19 @@ def decide_contract(on_chain: ChainAsset) -> None:
         )
 
 
+def decide_cosigners(wallet: Wallet, chain: Chain) -> None:
+    """Refuse a multisig wallet on a chain that has no such addresses.
+
+    Raises:
+        ChangeRefused: names the chain's kind.
+    """
+    if wallet.cosigners and chain.kind != BITCOIN:
+        raise ChangeRefused(
+            f"wallet {wallet.code} has cosigners, and {chain.code} is of kind {chain.kind}",
+            remedy="Only Bitcoin has addresses of several keys",
+        )
+
+
 def _require_second_person(proposal: Proposal, *, by: Operator, proposer: Operator) -> None:
     require_role(by, Role.ADMIN)
     require_role(proposer, Role.ADMIN)
@@ -236,6 +254,6 @@ def _fixed_fields(record: Record) -> tuple[str, ...]:
         case ChainAsset():
             return ("chain", "contract", "decimals", "asset")
         case Wallet():
-            return ("chain", "owner", "account_xpub", "account_path")
+            return ("chain", "owner", *WALLET_KEYS)
         case _:
             return ()

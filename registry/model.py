@@ -25,6 +25,8 @@ PROPOSAL_LIFETIME: Final = timedelta(days=7)
 NAME_LENGTH_MAX: Final = 200
 CLIENT: Final = "client"
 HOUSE: Final = "house"
+COSIGNERS_MAX: Final = 15
+"""Most keys of one multisig wallet: what hardware and other wallets still read."""
 EVM: Final = "evm"
 BITCOIN: Final = "bitcoin"
 CHAIN_KINDS: Final = (EVM, BITCOIN)
@@ -33,6 +35,8 @@ _CODE = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 _CONTRACT = re.compile(r"0x[0-9a-fA-F]{40}")
 _ACCOUNT_PATH = re.compile(r"m(/\d{1,10}'?)*")
 _XPUB = re.compile(r"[1-9A-HJ-NP-Za-km-z]{100,120}")
+_TOKEN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
+_COMPRESSED_KEY = re.compile(r"0[23][0-9a-f]{64}")
 
 
 class Role(StrEnum):
@@ -63,6 +67,17 @@ class WalletPurpose(StrEnum):
     """Counterparties pay what they owe."""
     HOT = "hot"
     """Payouts leave from here."""
+
+
+class KeySource(StrEnum):
+    """Where the keys of a wallet come from."""
+
+    ACCOUNT = "account"
+    """Derived below one account of a seed."""
+    TOKEN = "token"  # noqa: S105  a word, not a password
+    """One key in a token: it is never outside, and nothing is derived from it."""
+    COSIGNERS = "cosigners"
+    """Derived below one account of each of several signers, of whom so many sign together."""
 
 
 class RecordKind(StrEnum):
@@ -196,20 +211,33 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Wallet:
-    """An account of keys on one chain; its coins have one owner class for ever.
+    """Keys on one chain; their coins have one owner class for ever.
+
+    Exactly one of *account_xpub*, *token_key* and *cosigners* says where the keys are.
 
     Attributes:
         owner: ``client`` (omnibus), ``client:<party>`` (segregated) or ``house``.
         account_xpub: BIP-32 extended public key of the account, base58check.
-        account_path: where the signer finds its private half: ``m/44'/60'/0'``.
+        account_path: where the signer finds its private half: ``m/44'/60'/0'``; of *cosigners*, the
+            path of the account that each of them gave; "" of a token's key.
+        token_key: label of a key in a PKCS#11 token: the wallet has one address, that of the key.
+        token_public_key: what the signer says its public half is: 33 bytes (SEC 1, compressed) in
+            hexadecimal. Whoever approves the wallet approves it.
+        cosigners: account keys like *account_xpub*, in alphabetical order, each of another person
+            or device: multisig (Bitcoin, BIP-67 order).
+        required: how many of the cosigners sign together.
     """
 
     code: str
     chain: str
     owner: str
     purpose: WalletPurpose
-    account_xpub: str
-    account_path: str
+    account_xpub: str = ""
+    account_path: str = ""
+    token_key: str = ""
+    token_public_key: str = ""
+    cosigners: tuple[str, ...] = ()
+    required: int = 0
 
     def __post_init__(self) -> None:
         _require_code("wallet", self.code)
@@ -230,10 +258,23 @@ class Wallet:
                 f"wallet {self.code} takes settlement payments and is owned by {self.owner}",
                 remedy="What is paid to the desk belongs in a wallet of the house",
             )
-        if not _XPUB.fullmatch(self.account_xpub):
-            raise BadInput(f"wallet {self.code} has no extended public key in base58")
-        if not _ACCOUNT_PATH.fullmatch(self.account_path):
-            raise BadInput(f"wallet {self.code} has the path {self.account_path!r}")
+        self._require_keys()
+
+    @property
+    def key_source(self) -> KeySource:
+        """Tell where the keys come from."""
+        if self.token_key:
+            return KeySource.TOKEN
+        return KeySource.COSIGNERS if self.cosigners else KeySource.ACCOUNT
+
+    @property
+    def key_root(self) -> str:
+        """Return the name under which the signer has the keys: account path or token's label."""
+        return self.token_key or self.account_path
+
+    def key_path(self, branch: int, index: int) -> str:
+        """Return the name of one key for the signer; a token has only the one."""
+        return self.token_key or f"{self.account_path}/{branch}/{index}"
 
     @property
     def holds_client_money(self) -> bool:
@@ -245,6 +286,69 @@ class Wallet:
         """Return the one client of a segregated wallet."""
         _, _, party = self.owner.partition(":")
         return party or None
+
+    def _require_keys(self) -> None:
+        named = [bool(self.account_xpub), bool(self.token_key), bool(self.cosigners)]
+        if sum(named) > 1:
+            raise BadInput(
+                f"wallet {self.code} names keys in {sum(named)} places",
+                remedy="Give one of account_xpub, token_key and cosigners",
+            )
+        match self.key_source:
+            case KeySource.ACCOUNT:
+                _require_xpub(self.code, self.account_xpub)
+            case KeySource.TOKEN:
+                self._require_token_key()
+            case KeySource.COSIGNERS:
+                self._require_cosigners()
+        if bool(self.token_public_key) is not bool(self.token_key):
+            raise BadInput(
+                f"wallet {self.code} has one of a token's key and its public half, not both",
+                remedy="Ask the signer for it: causeway custody signer public-key",
+            )
+        if self.required and not self.cosigners:
+            raise BadInput(f"wallet {self.code} requires {self.required} of no cosigners")
+        if not self.token_key and not _ACCOUNT_PATH.fullmatch(self.account_path):
+            raise BadInput(f"wallet {self.code} has the path {self.account_path!r}")
+
+    def _require_token_key(self) -> None:
+        if not _TOKEN_KEY.fullmatch(self.token_key):
+            raise BadInput(
+                f"{self.token_key!r} is not the label of a token's key",
+                where=f"wallet {self.code}",
+                remedy="Use up to 64 letters, digits, dots, hyphens and underscores",
+            )
+        if not _COMPRESSED_KEY.fullmatch(self.token_public_key):
+            raise BadInput(
+                f"wallet {self.code} has no public key of {self.token_key}",
+                remedy="Write the 66 hex digits that `causeway custody signer public-key` prints",
+            )
+        if self.account_path:
+            raise BadInput(f"wallet {self.code} has a token's key, which has no account path")
+        if self.purpose is WalletPurpose.DEPOSIT:
+            raise BadInput(
+                f"wallet {self.code} takes clients' deposits and has a single key",
+                remedy="Deposit addresses are derived: name an account's extended public key",
+            )
+
+    def _require_cosigners(self) -> None:
+        for xpub in self.cosigners:
+            _require_xpub(self.code, xpub)
+        count = len(self.cosigners)
+        if not 1 < count <= COSIGNERS_MAX or len(set(self.cosigners)) != count:
+            raise BadInput(
+                f"wallet {self.code} has 2 to {COSIGNERS_MAX} cosigners, each with another key"
+            )
+        if list(self.cosigners) != sorted(self.cosigners):
+            raise BadInput(
+                f"the cosigners of wallet {self.code} are not in alphabetical order",
+                remedy="Sort them: the same people in another order are the same wallet",
+            )
+        if not 0 < self.required <= count:
+            raise BadInput(
+                f"wallet {self.code} requires {self.required} of {count} cosigners",
+                remedy=f"Require 1 to {count}",
+            )
 
 
 Record: TypeAlias = LegalEntity | Asset | Chain | ChainAsset | Party | Operator | Wallet
@@ -336,6 +440,11 @@ class Founding:
             *self.operators,
             *self.wallets,
         )
+
+
+def _require_xpub(wallet: str, xpub: str) -> None:
+    if not _XPUB.fullmatch(xpub):
+        raise BadInput(f"wallet {wallet} has no extended public key in base58")
 
 
 def _require_code(what: str, code: str) -> None:

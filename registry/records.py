@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -77,14 +78,11 @@ def to_content(record: Record) -> dict[str, Any]:
                 "roles": sorted(str(role) for role in roles),
                 "active": active,
             }
-        case Wallet(code, chain, owner, purpose, account_xpub, account_path):
+        case Wallet():
             return {
-                "code": code,
-                "chain": chain,
-                "owner": owner,
-                "purpose": str(purpose),
-                "account_xpub": account_xpub,
-                "account_path": account_path,
+                **{field.name: getattr(record, field.name) for field in dataclasses.fields(record)},
+                "purpose": str(record.purpose),
+                "cosigners": list(record.cosigners),
             }
 
 
@@ -110,4 +108,5 @@ def from_content(kind: RecordKind, content: Mapping[str, Any]) -> Record:
                 active=fields["active"],
             )
         case RecordKind.WALLET:
-            return Wallet(**{**fields, "purpose": WalletPurpose(fields["purpose"])})
+            fields["purpose"] = WalletPurpose(fields["purpose"])
+            return Wallet(**{**fields, "cosigners": tuple(fields.get("cosigners", ()))})

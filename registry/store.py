@@ -52,6 +52,9 @@ _CONSTRAINTS: Final[Mapping[str, str]] = {
     "uq_entity_book": "another legal entity has that book",
     "uq_operator_public_key": "another operator has that key",
     "uq_wallet_account_xpub": "another wallet has that extended public key",
+    "uq_wallet_token_key": "another wallet has that token's key",
+    "uq_wallet_token_public_key": "another wallet has that public key",
+    "uq_wallet_cosigners": "another wallet has those cosigners",
     "uq_chain_asset_chain_asset": "the chain has that asset already",
     "uq_chain_asset_chain_contract": "the chain has an asset with that contract already",
     "fk_chain_native_asset_asset": "there is no such native asset",
@@ -259,7 +262,7 @@ async def _roles(conn: AsyncConnection, codes: Sequence[str]) -> dict[str, set[R
 def _values(record: Record) -> dict[str, Any]:
     values = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "roles"}
     if isinstance(record, Wallet):
-        values["owner_party"] = record.owner_party
+        values |= {"owner_party": record.owner_party, "cosigners": list(record.cosigners)}
     return values
 
 
@@ -303,6 +306,10 @@ def _record(kind: RecordKind, row: Row[Any], roles: Mapping[str, set[Role]]) -> 
                 WalletPurpose(row.purpose),
                 row.account_xpub,
                 row.account_path,
+                row.token_key,
+                row.token_public_key,
+                tuple(row.cosigners),
+                row.required,
             )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
+    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -17,8 +18,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    func,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from kernel.db import Timestamp, Units, metadata
 
@@ -127,9 +129,12 @@ wallet = Table(
     Column("owner", Text, nullable=False),
     Column("owner_party", Text),
     Column("purpose", Text, nullable=False),
-    # One account of keys is one wallet: two would hand out the same addresses.
-    Column("account_xpub", Text, nullable=False, unique=True),
+    Column("account_xpub", Text, nullable=False),
     Column("account_path", Text, nullable=False),
+    Column("token_key", Text, nullable=False),
+    Column("token_public_key", Text, nullable=False),
+    Column("cosigners", ARRAY(Text), nullable=False),
+    Column("required", Integer, nullable=False),
     *_version_columns(),
     ForeignKeyConstraint(["chain"], ["registry.chain.code"]),
     ForeignKeyConstraint(["owner_party"], ["registry.party.code"]),
@@ -138,7 +143,38 @@ wallet = Table(
         "OR owner_party IS NOT NULL AND owner = 'client:' || owner_party",
         name="owner",
     ),
+    CheckConstraint(
+        "num_nonnulls(nullif(account_xpub, ''), nullif(token_key, ''), "
+        "nullif(cardinality(cosigners), 0)) = 1",
+        name="keys",
+    ),
     schema=SCHEMA,
+)
+# The same keys are one wallet: two would hand out the same addresses.
+Index(
+    "uq_wallet_account_xpub",
+    wallet.c.account_xpub,
+    unique=True,
+    postgresql_where=wallet.c.account_xpub != "",
+)
+Index(
+    "uq_wallet_token_public_key",
+    wallet.c.token_public_key,
+    unique=True,
+    postgresql_where=wallet.c.token_public_key != "",
+)
+Index(
+    "uq_wallet_token_key",
+    wallet.c.token_key,
+    unique=True,
+    postgresql_where=wallet.c.token_key != "",
+)
+Index(
+    "uq_wallet_cosigners",
+    wallet.c.cosigners,
+    wallet.c.required,
+    unique=True,
+    postgresql_where=func.cardinality(wallet.c.cosigners) > 0,
 )
 
 proposal = Table(

@@ -2,15 +2,77 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
 revision = "0027_pre_wallet_keys"
 down_revision: str | None = "0026_pre_spends"
 branch_labels = None
 depends_on = None
 
+SCHEMA = "registry"
+BEFORE = ("code", "chain", "owner", "account_xpub", "account_path")
+NEW = (
+    ("token_key", sa.Text(), ""),
+    ("token_public_key", sa.Text(), ""),
+    ("cosigners", postgresql.ARRAY(sa.Text()), "{}"),
+    ("required", sa.Integer(), "0"),
+)
+FIXED = (*BEFORE, *(column for column, _, _ in NEW))
+
+
+def keep_fixed(columns: tuple[str, ...]) -> None:
+    arguments = ", ".join(f"'{column}'" for column in columns)
+    op.execute(
+        "CREATE OR REPLACE TRIGGER wallet_fixed BEFORE UPDATE ON registry.wallet "
+        f"FOR EACH ROW EXECUTE FUNCTION registry.keep_fixed({arguments})"
+    )
+
+
+def unique(name: str, columns: list[str], where: str) -> None:
+    op.create_index(
+        f"uq_wallet_{name}",
+        "wallet",
+        columns,
+        unique=True,
+        schema=SCHEMA,
+        postgresql_where=sa.text(where),
+    )
+
 
 def upgrade() -> None:
-    """Nothing yet."""
+    """Add where the keys are, and let no two wallets have the same."""
+    for column, kind, default in NEW:
+        op.add_column(
+            "wallet",
+            sa.Column(column, kind, nullable=False, server_default=default),
+            schema=SCHEMA,
+        )
+    # The defaults were for the rows that stood; whoever writes says where the keys are.
+    for column, _, _ in NEW:
+        op.alter_column("wallet", column, server_default=None, schema=SCHEMA)
+    op.create_check_constraint(
+        op.f("ck_wallet_keys"),
+        "wallet",
+        "num_nonnulls(nullif(account_xpub, ''), nullif(token_key, ''), "
+        "nullif(cardinality(cosigners), 0)) = 1",
+        schema=SCHEMA,
+    )
+    op.drop_constraint("uq_wallet_account_xpub", "wallet", schema=SCHEMA)
+    unique("account_xpub", ["account_xpub"], "account_xpub <> ''")
+    unique("token_key", ["token_key"], "token_key <> ''")
+    unique("token_public_key", ["token_public_key"], "token_public_key <> ''")
+    unique("cosigners", ["cosigners", "required"], "cardinality(cosigners) > 0")
+    keep_fixed(FIXED)
 
 
 def downgrade() -> None:
-    """Nothing yet."""
+    """Back to wallets of one account each."""
+    keep_fixed(BEFORE)
+    for name in ("cosigners", "token_public_key", "token_key", "account_xpub"):
+        op.drop_index(f"uq_wallet_{name}", "wallet", schema=SCHEMA)
+    op.create_unique_constraint("uq_wallet_account_xpub", "wallet", ["account_xpub"], schema=SCHEMA)
+    op.drop_constraint("ck_wallet_keys", "wallet", schema=SCHEMA)
+    for column, _, _ in reversed(NEW):
+        op.drop_column("wallet", column, schema=SCHEMA)

@@ -24,6 +24,7 @@ from registry.decisions import REJECT
 from registry.errors import AlreadyFounded, ChangeRefused, NotAuthorised, UnknownRecord
 from registry.model import (
     PROPOSAL_STATES,
+    Chain,
     ChainAsset,
     Party,
     PartyKind,
@@ -426,3 +427,64 @@ async def test_the_trigger_has_the_edges_of_the_model(owner_engine: AsyncEngine)
 
 def test_the_content_of_an_operator_is_plain_json() -> None:
     assert to_content(DEMO_OPERATORS[0])["roles"] == ["admin", "treasurer"]
+
+
+POINT = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+TOKEN_WALLET = Wallet(
+    "vault", "evm", "house", WalletPurpose.HOT, token_key="hot", token_public_key=POINT
+)
+SHARED = Wallet(
+    *("cold", "btc", "house", WalletPurpose.SETTLEMENT),
+    account_path="m/48'/0'/0'/2'",
+    cosigners=tuple(sorted(XPUBS)),
+    required=2,
+)
+BITCOIN = Chain("btc", "bitcoin", 0xFABFB5DA, "BTC")
+
+
+async def test_keys_in_a_token_and_keys_of_several_are_registered_by_two_people(
+    founded: AsyncEngine,
+) -> None:
+    for record in (BTC, BITCOIN, TOKEN_WALLET, SHARED):
+        await approved(founded, await proposed(founded, record))
+
+    assert TOKEN_WALLET in await read(founded, lambda conn: queries.list_wallets(conn, "evm"))
+    assert await read(founded, lambda conn: queries.list_wallets(conn, "btc")) == [SHARED]
+    retired = replace(TOKEN_WALLET, purpose=WalletPurpose.SETTLEMENT)
+    assert (await approved(founded, await proposed(founded, retired))).version == 2
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (replace(TOKEN_WALLET, code="other", token_public_key="03" + POINT[2:]), "token's key"),
+        (replace(TOKEN_WALLET, code="other", token_key="cold"), "that public key"),
+        (replace(SHARED, code="other"), "those cosigners"),
+    ],
+)
+async def test_the_same_keys_are_one_wallet(
+    founded: AsyncEngine, second: Wallet, message: str
+) -> None:
+    for record in (BTC, BITCOIN, TOKEN_WALLET, SHARED):
+        await approved(founded, await proposed(founded, record))
+    proposal = await proposed(founded, second)
+
+    with pytest.raises(ChangeRefused, match=message):
+        await approved(founded, proposal)
+
+
+async def test_several_keys_are_proposed_for_bitcoin_only(founded: AsyncEngine) -> None:
+    with pytest.raises(ChangeRefused, match="of kind evm"):
+        await proposed(founded, replace(SHARED, chain="evm"))
+
+
+async def test_the_database_itself_wants_one_place_of_the_keys(founded: AsyncEngine) -> None:
+    statement = (
+        "INSERT INTO registry.wallet (code, chain, owner, purpose, account_xpub, account_path, "
+        "token_key, token_public_key, cosigners, required, version, valid_from) VALUES "
+        "('vault', 'evm', 'house', 'hot', 'xpub', '', 'hot', '02', '{}', 0, 1, now())"
+    )
+    async with founded.connect() as conn:
+        with pytest.raises(DBAPIError) as refused:
+            await conn.execute(text(statement))
+    assert constraint_name(refused.value) == "ck_wallet_keys"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,6 +13,7 @@ from registry.decisions import (
     REJECT,
     approval_bytes,
     decide_approval,
+    decide_cosigners,
     decide_founding,
     decide_proposal,
     decide_rejection,
@@ -21,6 +23,7 @@ from registry.model import (
     PROPOSAL_LIFETIME,
     Chain,
     ChainAsset,
+    KeySource,
     LegalEntity,
     Operator,
     Party,
@@ -42,6 +45,7 @@ ADA, BEN = operator("ada", Role.ADMIN), operator("ben", Role.ADMIN)
 CLEO = operator("cleo", Role.APPROVER)
 ACME = Party("acme", PartyKind.CLIENT, "desk")
 CURRENT = Versioned(ACME, 1, NOW)
+POINT = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
 CHANGED = replace(ACME, kind=PartyKind.COUNTERPARTY)
 
 
@@ -249,6 +253,10 @@ def test_every_kind_is_in_the_demonstration() -> None:
         ({"account_xpub": "xpub"}, "extended public key"),
         ({"account_xpub": XPUBS[0].replace("x", "0", 1)}, "extended public key"),
         ({"account_path": "44'/60'"}, "path"),
+        ({"token_key": "hot", "token_public_key": POINT}, "keys in 2 places"),
+        ({"cosigners": sorted(XPUBS), "required": 2}, "keys in 2 places"),
+        ({"token_public_key": POINT}, "not both"),
+        ({"required": 2}, "requires 2 of no cosigners"),
     ],
 )
 def test_an_impossible_wallet_is_bad_input(change: dict[str, object], message: str) -> None:
@@ -256,3 +264,80 @@ def test_an_impossible_wallet_is_bad_input(change: dict[str, object], message: s
 
     with pytest.raises(BadInput, match=message):
         Wallet(**fields)
+
+
+TOKEN_WALLET = Wallet(
+    "vault", "evm", "house", WalletPurpose.HOT, token_key="hot", token_public_key=POINT
+)
+SHARED = Wallet(
+    *("cold", "btc", "house", WalletPurpose.SETTLEMENT),
+    account_path="m/48'/0'/0'/2'",
+    cosigners=tuple(sorted(XPUBS)),
+    required=2,
+)
+
+
+@pytest.mark.parametrize(
+    ("wallet", "source", "root", "path"),
+    [
+        (CLIENT_WALLET, KeySource.ACCOUNT, "m/44'/60'/0'", "m/44'/60'/0'/1/7"),
+        (TOKEN_WALLET, KeySource.TOKEN, "hot", "hot"),
+        (SHARED, KeySource.COSIGNERS, "m/48'/0'/0'/2'", "m/48'/0'/0'/2'/1/7"),
+    ],
+)
+def test_a_wallet_says_where_its_keys_are(
+    wallet: Wallet, source: KeySource, root: str, path: str
+) -> None:
+    assert (wallet.key_source, wallet.key_root, wallet.key_path(1, 7)) == (source, root, path)
+    assert from_content(RecordKind.WALLET, to_content(wallet)) == wallet
+
+
+@pytest.mark.parametrize(
+    ("wallet", "change", "message"),
+    [
+        (TOKEN_WALLET, {"token_key": "m/44'/60'/0'"}, "not the label"),
+        (TOKEN_WALLET, {"token_key": "h" * 65}, "not the label"),
+        (TOKEN_WALLET, {"token_public_key": ""}, "no public key of hot"),
+        (TOKEN_WALLET, {"token_public_key": POINT.upper()}, "no public key of hot"),
+        (TOKEN_WALLET, {"token_public_key": "04" + POINT[2:]}, "no public key of hot"),
+        (TOKEN_WALLET, {"account_path": "m/44'/60'/0'"}, "no account path"),
+        (TOKEN_WALLET, {"owner": "client", "purpose": WalletPurpose.DEPOSIT}, "are derived"),
+        (TOKEN_WALLET, {"token_key": "", "token_public_key": ""}, "extended public key"),
+        (SHARED, {"cosigners": ()}, "extended public key"),
+        (SHARED, {"cosigners": XPUBS[:1], "required": 1}, "2 to 15 cosigners"),
+        (SHARED, {"cosigners": XPUBS[:1] * 2}, "another key"),
+        (SHARED, {"cosigners": ("xpub", *XPUBS)}, "extended public key"),
+        (SHARED, {"cosigners": tuple(sorted(XPUBS, reverse=True))}, "alphabetical order"),
+        (SHARED, {"required": 0}, "requires 0 of 3"),
+        (SHARED, {"required": 4}, "requires 4 of 3"),
+        (SHARED, {"account_path": ""}, "the path ''"),
+    ],
+)
+def test_keys_of_a_wallet_are_said_whole_and_once(
+    wallet: Wallet, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        replace(wallet, **change)
+
+
+@pytest.mark.parametrize(
+    ("wallet", "change", "name"),
+    [
+        (TOKEN_WALLET, {"token_key": "cold"}, "token_key"),
+        (TOKEN_WALLET, {"token_public_key": "03" + POINT[2:]}, "token_public_key"),
+        (SHARED, {"required": 3}, "required"),
+        (SHARED, {"cosigners": tuple(sorted(XPUBS)[:2])}, "cosigners"),
+    ],
+)
+def test_the_keys_of_a_wallet_are_for_ever(
+    wallet: Wallet, change: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(ChangeRefused, match=f"{name} of wallet .* can never be"):
+        decide_proposal(replace(wallet, **change), Versioned(wallet, 1, NOW), by=ADA)
+
+
+def test_only_bitcoin_has_wallets_of_several_keys() -> None:
+    decide_cosigners(SHARED, Chain("btc", "bitcoin", 0xFABFB5DA, "BTC"))
+    decide_cosigners(TOKEN_WALLET, Chain("evm", "evm", 1, "ETH"))
+    with pytest.raises(ChangeRefused, match="of kind evm"):
+        decide_cosigners(SHARED, Chain("evm", "evm", 1, "ETH"))
