@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -30,6 +31,8 @@ _CLAIM = re.compile(
     r"|payable:(?P<payable>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):netted"
     r"|own:(?P<own>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
 )
+CLAIMS_REMEMBERED: Final = 4_096
+"""A claim is asked what it means some forty times on its way."""
 
 
 class PayoutState(StrEnum):
@@ -78,6 +81,8 @@ PAYOUT_STATES: Final = StateTable(
             (PayoutState.ALLOCATED, PayoutState.SIGNED),
             # The signer said no, so no signature exists and the reservation may end.
             (PayoutState.ALLOCATED, PayoutState.REJECTED),
+            # The transaction that it shared with others was not signed: it goes into another.
+            (PayoutState.ALLOCATED, PayoutState.APPROVED),
             (PayoutState.SIGNED, PayoutState.MINED),
             # The block was orphaned: the same bytes go out again.
             (PayoutState.MINED, PayoutState.SIGNED),
@@ -294,14 +299,7 @@ class Claim:
     @classmethod
     def parse(cls, text: str) -> Claim:
         """Read ``client:<id>[:held]``, ``payable:<party>:netted`` or ``own:<wallet>``."""
-        match = _CLAIM.fullmatch(text)
-        if match is None:
-            raise BadInput(
-                f"{text!r} is not a claim that a payout can debit",
-                remedy="Write client:<id>[:held], payable:<party>:netted or own:<wallet>",
-            )
-        kind = ClaimKind(match.lastgroup or "")
-        return cls(kind, match[kind])
+        return _parse_claim(text)
 
     @property
     def account(self) -> str | None:
@@ -315,6 +313,18 @@ class Claim:
                 return f"payable:{self.name}:netted"
             case ClaimKind.OWN:
                 return None
+
+
+@lru_cache(maxsize=CLAIMS_REMEMBERED)
+def _parse_claim(text: str) -> Claim:
+    match = _CLAIM.fullmatch(text)
+    if match is None:
+        raise BadInput(
+            f"{text!r} is not a claim that a payout can debit",
+            remedy="Write client:<id>[:held], payable:<party>:netted or own:<wallet>",
+        )
+    kind = ClaimKind(match.lastgroup or "")
+    return Claim(kind, match[kind])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
