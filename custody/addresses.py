@@ -9,25 +9,26 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.errors import DerivationDisagrees
-from chain.keys.checked import derive_checked
 from chain.model import WatchList
 from custody import store
+from custody.derivation import derive_address
 from custody.errors import NotPossible
-from custody.model import BRANCHES, Address, AddressPurpose
+from custody.model import BRANCHES, OWN_PURPOSES, Address, AddressPurpose
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
-from registry.model import Party, PartyKind, Wallet, WalletPurpose
-from registry.queries import get_party, get_wallet, list_chain_assets
+from registry.model import BITCOIN, Chain, Party, PartyKind, Wallet, WalletPurpose
+from registry.queries import get_chain, get_party, get_wallet, list_chain_assets
 
 REFERENCE_LENGTH_MAX: Final = 200
 
 _ALLOWED: Final = {
-    WalletPurpose.DEPOSIT: frozenset({AddressPurpose.DEPOSIT, AddressPurpose.HOT}),
-    WalletPurpose.SETTLEMENT: frozenset({AddressPurpose.SETTLEMENT, AddressPurpose.HOT}),
-    WalletPurpose.HOT: frozenset({AddressPurpose.SETTLEMENT, AddressPurpose.HOT}),
+    WalletPurpose.DEPOSIT: frozenset({AddressPurpose.DEPOSIT, *OWN_PURPOSES}),
+    WalletPurpose.SETTLEMENT: frozenset({AddressPurpose.SETTLEMENT, *OWN_PURPOSES}),
+    WalletPurpose.HOT: frozenset({AddressPurpose.SETTLEMENT, *OWN_PURPOSES}),
 }
-"""Which addresses a wallet may hand out; a settlement address also needs a wallet of the house."""
+"""Which addresses a wallet may hand out; a settlement address also needs a wallet of the house, and a
+change address a chain of outputs."""
 
 
 async def assign_address(
@@ -48,7 +49,7 @@ async def assign_address(
 
     Args:
         wallet: code of a wallet in the registry.
-        party: whose deposits or payments will arrive; none for a hot address.
+        party: whose deposits or payments will arrive; none for a hot or change address.
         reference: what it is for, opaque; the same reference again returns the same address.
         chain_asset: code of what the client is told to pay in there (``evm:USDT``); a client has one
             such address in a wallet, and asking again returns it.
@@ -56,24 +57,26 @@ async def assign_address(
 
     Raises:
         NotPossible: this wallet does not hand out such addresses, or not to this party.
+        BadKey: the wallet's key is not valid, or not at its path.
         DerivationDisagrees: two libraries derive different addresses, or the key is not the one that
             the wallet began with.
     """
     if len(reference) > REFERENCE_LENGTH_MAX:
         raise BadInput(f"a reference has at most {REFERENCE_LENGTH_MAX} characters")
     owner = await get_wallet(conn, wallet)
-    _require_allowed(owner, purpose, None if party is None else await get_party(conn, party))
+    chain = await get_chain(conn, owner.chain)
+    _require_allowed(chain, owner, purpose, None if party is None else await get_party(conn, party))
     await _require_asset(conn, owner, purpose, chain_asset)
     branch = BRANCHES[purpose]
     index = await store.lock_branch(conn, wallet, branch)
     await check_wallet_key(conn, owner, now=now)
     # Looked for under the branch's lock, so that two who ask at once get one address.
-    known = await _find_known(conn, owner, purpose, party, reference, chain_asset)
+    known = await _find_known(conn, chain, owner, purpose, party, reference, chain_asset)
     if known is not None:
         return known
     new = Address(
         chain=owner.chain,
-        address=derive_checked(owner.account_xpub, branch, index, path=owner.account_path),
+        address=derive_address(chain, owner, branch, index),
         wallet=wallet,
         branch=branch,
         index=index,
@@ -98,7 +101,7 @@ async def check_wallet_key(conn: AsyncConnection, wallet: Wallet, *, now: dateti
         BadKey: the account key is not valid, or not at its path.
         DerivationDisagrees: the libraries, or the answer and they, do not agree.
     """
-    first = derive_checked(wallet.account_xpub, 0, 0, path=wallet.account_path)
+    first = derive_address(await get_chain(conn, wallet.chain), wallet, 0, 0)
     known = await store.keep_wallet_key(
         conn, wallet.code, wallet.account_xpub, wallet.account_path, first, now
     )
@@ -164,6 +167,7 @@ class WatchListReader:
 
 async def _find_known(
     conn: AsyncConnection,
+    chain: Chain,
     wallet: Wallet,
     purpose: AddressPurpose,
     party: str | None,
@@ -178,7 +182,7 @@ async def _find_known(
         known = await store.find_address_by_asset(conn, wallet.code, party, chain_asset)
     if known is None:
         return None
-    again = derive_checked(wallet.account_xpub, known.branch, known.index, path=wallet.account_path)
+    again = derive_address(chain, wallet, known.branch, known.index)
     if again != known.address:
         raise DerivationDisagrees(
             f"{known.branch}/{known.index} was {known.address}, and is {again} now",
@@ -200,7 +204,9 @@ async def _require_asset(
         )
 
 
-def _require_allowed(wallet: Wallet, purpose: AddressPurpose, party: Party | None) -> None:
+def _require_allowed(
+    chain: Chain, wallet: Wallet, purpose: AddressPurpose, party: Party | None
+) -> None:
     where = f"wallet {wallet.code}"
     settles = purpose is AddressPurpose.SETTLEMENT
     if purpose not in _ALLOWED[wallet.purpose] or (settles and wallet.holds_client_money):
@@ -209,7 +215,9 @@ def _require_allowed(wallet: Wallet, purpose: AddressPurpose, party: Party | Non
             where=where,
             remedy="Take a wallet of that purpose",
         )
-    if (purpose is AddressPurpose.HOT) != (party is None):
+    if purpose is AddressPurpose.CHANGE and chain.kind != BITCOIN:
+        raise NotPossible(f"{chain.code} is a chain of accounts: it has no change", where=where)
+    if (purpose in OWN_PURPOSES) != (party is None):
         raise BadInput(
             f"a {purpose} address is {'nobody' if party else 'some party'}'s",
             where=where,

@@ -290,7 +290,7 @@ class PendingState(StrEnum):
     INCLUDED = "included"
     """Its transaction is in a block: what arrived is a deposit or a receipt now."""
     REPLACED = "replaced"
-    """Its sender's nonce was spent by another transaction."""
+    """Its sender's nonce, or an output that it spends, was spent by another transaction."""
     DROPPED = "dropped"
     """No pool has shown it for a while."""
 
@@ -327,6 +327,7 @@ class PendingArrival:
         amount: in the chain's smallest unit of it.
         last_seen_at: when a pool showed it last.
         version: number of events so far.
+        inputs: the outpoints that it spends (Bitcoin); none where *sender* and *nonce* say it.
     """
 
     id: UUID
@@ -342,3 +343,4 @@ class PendingArrival:
     first_seen_at: datetime
     last_seen_at: datetime
     version: int = 1
+    inputs: tuple[tuple[str, int], ...] = ()

@@ -18,6 +18,8 @@ from chain.model import Block, BlockContents, ChainStep, Included, Movement
 from custody import arrivals, store
 from custody.allow_list import list_destinations
 from custody.arrivals import Judgement, Token
+from custody.bitcoin.coin_inclusion import coins_included, coins_orphaned
+from custody.bitcoin.spend_inclusion import spends_included, spends_orphaned
 from custody.books import apply_plan
 from custody.control_messages import ScopeKind
 from custody.deposit_model import (
@@ -43,7 +45,8 @@ from custody.reversals import reverse, shut_again
 from custody.unregistered import admit
 from kernel.events import DomainEvent
 from ledger.queries import list_accounts
-from registry.queries import get_asset, list_chain_assets, list_wallets
+from registry.model import BITCOIN
+from registry.queries import get_asset, get_chain, list_chain_assets, list_wallets
 
 
 async def apply_step(
@@ -66,13 +69,20 @@ async def apply_step(
         PostingRefused: the ledger refuses; the caller's transaction must not commit.
     """
     contents = step.contents
+    of_outputs = (await get_chain(conn, contents.block.chain)).kind == BITCOIN
     if isinstance(step, Included):
+        if of_outputs:
+            await coins_included(conn, contents)
         plan = await _arrived(conn, contents, book=book, now=now, policy=policy)
-        payouts = await payouts_included(conn, contents, book=book, now=now)
+        included = spends_included if of_outputs else payouts_included
+        payouts = await included(conn, contents, book=book, now=now)
         await apply_plan(conn, plan.merge([payouts]), book=book, now=now)
         return
+    if of_outputs:
+        await coins_orphaned(conn, contents)
     plan, undone = await _vanished(conn, contents.block, now=now)
-    payouts = await payouts_orphaned(conn, contents, book=book, now=now)
+    vanished = spends_orphaned if of_outputs else payouts_orphaned
+    payouts = await vanished(conn, contents, book=book, now=now)
     plan = plan.merge([payouts])
     shut = await reverse(conn, plan, undone, book=book, now=now)
     await apply_plan(conn, plan, book=book, now=now)

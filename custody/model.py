@@ -17,12 +17,18 @@ class AddressPurpose(StrEnum):
     """One party pays what it owes; what arrives is a receipt."""
     HOT = "hot"
     """Payouts leave from here; what strangers send here is unattributed."""
+    CHANGE = "change"
+    """What is left of the coins that a payment spends comes back here (Bitcoin); each is used once."""
 
+
+OWN_PURPOSES: Final = frozenset({AddressPurpose.HOT, AddressPurpose.CHANGE})
+"""Nobody is told these addresses: what strangers send there is nobody's."""
 
 BRANCHES: Final = {
     AddressPurpose.DEPOSIT: 0,
     AddressPurpose.SETTLEMENT: 0,
     AddressPurpose.HOT: 1,
+    AddressPurpose.CHANGE: 1,
 }
 """The branch under a wallet's account (BIP-44: 0 is given to others, 1 is for our own use).
 
@@ -37,7 +43,7 @@ class Address:
     Attributes:
         address: as the chain spells it (EIP-55).
         branch, index: below the wallet's account: ``<account_path>/<branch>/<index>``.
-        party: whose deposits or payments arrive there; None for a hot address.
+        party: whose deposits or payments arrive there; None for a hot or change address.
         reference: what it was handed out for, opaque.
         chain_asset: what its client is told to send there; None: anything of the chain. Whatever
             else arrives is the client's all the same.

@@ -1,12 +1,13 @@
 """What is on its way to us: transactions in a pool, shown to people and never posted.
 
 A pending arrival proves nothing. It becomes a deposit only through a block, and what decides that it
-never will is the nonce of its sender: once that is spent by another transaction, it is replaced.
+never will is what it needs to be mined: the nonce of its sender, on Bitcoin each output that it spends.
+Once another transaction has that, it is replaced, also by one that pays us nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,8 +17,10 @@ from sqlalchemy import Row, Text, any_, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chain.bitcoin.ports import BitcoinReader
+from chain.bitcoin.transactions import Outpoint
 from chain.model import BlockContents, PendingMovement, WatchList
-from chain.ports import ChainGateway
+from chain.ports import ChainGateway, ChainReader
 from custody import store
 from custody.deposit_model import PENDING_STATES, PendingArrival, PendingState
 from custody.tables import pending_arrival
@@ -52,11 +55,38 @@ async def watch_pool(
     Raises:
         NodeTrouble: the node cannot be relied on now; nothing was concluded.
     """
-    shown = (await gateway.pending(watch))[:WATCHED_MAX]
+    return await _watch(
+        engine, gateway, chain, watch, lambda missing: _list_spent(gateway, missing), now=now
+    )
+
+
+async def watch_coin_pool(
+    engine: AsyncEngine, node: BitcoinReader, chain: str, watch: WatchList, *, now: datetime
+) -> PoolReport:
+    """Do as `watch_pool` on a chain of outputs.
+
+    Raises:
+        NodeTrouble: the node cannot be relied on now; nothing was concluded.
+    """
+    return await _watch(
+        engine, node, chain, watch, lambda missing: _list_conflicting(node, missing), now=now
+    )
+
+
+async def _watch(
+    engine: AsyncEngine,
+    node: ChainReader,
+    chain: str,
+    watch: WatchList,
+    list_replaced: Callable[[Sequence[PendingArrival]], Awaitable[set[str]]],
+    *,
+    now: datetime,
+) -> PoolReport:
+    shown = (await node.pending(watch))[:WATCHED_MAX]
     waiting = await transact(engine, lambda conn: _list(conn, chain, {PendingState.SEEN}))
     hashes = {movement.tx_hash for movement in shown}
     missing = [item for item in waiting if item.tx_hash not in hashes]
-    spent = await _list_spent(gateway, missing)
+    spent = await list_replaced(missing)
     replaced = {item.id for item in missing if item.tx_hash in spent}
     silent = now - DROPPED_AFTER
     dropped = {
@@ -119,6 +149,30 @@ async def _list_spent(gateway: ChainGateway, missing: Sequence[PendingArrival]) 
     return {key for key in sorted(over) if await gateway.find_transaction(key) is None}
 
 
+async def _list_conflicting(node: BitcoinReader, missing: Sequence[PendingArrival]) -> set[str]:
+    """Return the transactions of which another one has spent an input."""
+    found: set[str] = set()
+    for item in {item.tx_hash: item for item in missing}.values():
+        # Its inputs are spent by itself once it is mined, and our follower may not be there yet.
+        if await node.find_transaction(item.tx_hash) is not None:
+            continue
+        for tx_id, index in item.inputs:
+            if await _is_taken(node, Outpoint(tx_id, index), by_other_than=item.tx_hash):
+                found.add(item.tx_hash)
+                break
+    return found
+
+
+async def _is_taken(node: BitcoinReader, outpoint: Outpoint, *, by_other_than: str) -> bool:
+    spender = await node.pool_spender(outpoint)
+    if spender is not None:
+        return spender != by_other_than
+    if await node.is_unspent(outpoint, with_pool=True):
+        return False
+    # Nobody in the pool spends it and it is not there: a block spent it, or it was never made.
+    return await node.find_transaction(outpoint.tx_id) is not None
+
+
 async def _see(
     conn: AsyncConnection, chain: str, shown: Sequence[PendingMovement], now: datetime
 ) -> int:
@@ -136,10 +190,7 @@ async def _see(
         # Two transfers of one token to one address in one transaction are shown as their sum.
         amount = movement.amount + (fresh[key].amount if key in fresh else 0)
         fresh[key] = _seen(chain, movement, amount, ours[movement.recipient].party, now)
-    rows = [
-        {f.name: getattr(item, f.name) for f in fields(PendingArrival)} for item in fresh.values()
-    ]
-    await insert_rows(conn, pending_arrival, rows)
+    await insert_rows(conn, pending_arrival, [_row(item) for item in fresh.values()])
     again = [item for item in known if item.state in _BACK]
     await record(conn, [_event(None, item, now) for item in fresh.values()])
     await _write(conn, again, PendingState.SEEN, now)
@@ -168,6 +219,7 @@ def _seen(
         state=PendingState.SEEN,
         first_seen_at=now,
         last_seen_at=now,
+        inputs=movement.inputs,
     )
 
 
@@ -245,5 +297,12 @@ def _event(before: PendingArrival | None, after: PendingArrival, now: datetime) 
     )
 
 
+def _row(item: PendingArrival) -> dict[str, Any]:
+    values = {f.name: getattr(item, f.name) for f in fields(PendingArrival)}
+    return values | {"inputs": [f"{tx_id}:{index}" for tx_id, index in item.inputs]}
+
+
 def _pending(row: Row[Any]) -> PendingArrival:
-    return PendingArrival(**dict(row._mapping) | {"state": PendingState(row.state)})  # noqa: SLF001  the public name of a row's mapping
+    values = dict(row._mapping)  # noqa: SLF001  the public name of a row's mapping
+    inputs = tuple((text.partition(":")[0], int(text.partition(":")[2])) for text in row.inputs)
+    return PendingArrival(**values | {"state": PendingState(row.state), "inputs": inputs})

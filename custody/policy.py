@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, TypeVar
 
+from chain.model import COINBASE
+from custody.bitcoin.coin_model import COINBASE_MATURITY
 from custody.deposit_model import Arrival, Deposit, SourceClass
 from kernel.errors import BadInput
 from kernel.money import Asset
@@ -158,10 +160,14 @@ class ConfirmationPolicy:
         return self.minimums.get(f"{chain}:{asset}", 0)
 
     def require(self, arrival: Arrival) -> tuple[int, Requirement]:
-        """Return the number (from 1) of the first rule that matches, and what it asks for."""
+        """Return the number (from 1) of the first rule that matches, and what it asks for.
+
+        New coins of Bitcoin need `COINBASE_MATURITY` whatever the rule says: nobody can spend them
+        before.
+        """
         for number, rule in enumerate(self.rules, start=1):
             if rule.misses(arrival) is None:
-                return number, rule.requirement
+                return number, rule.requirement.raised(floor_of(arrival))
         raise AssertionError("the last rule matches everything")
 
     def raised(self, arrival: A) -> A:
@@ -184,9 +190,16 @@ class ConfirmationPolicy:
             miss = rule.misses(arrival)
             if miss is None:
                 lines.append(f"rule {number} matches: {rule.requirement}")
+                if arrival.sender == COINBASE:
+                    lines.append(f"new coins are not spendable before {floor_of(arrival)}")
                 break
             lines.append(f"rule {number} does not match: {miss}")
         return "\n".join(lines)
+
+
+def floor_of(arrival: Arrival) -> Requirement:
+    """Return what is asked of *arrival* under every policy."""
+    return Requirement(COINBASE_MATURITY if arrival.sender == COINBASE else 1)
 
 
 def content_of(policy: ConfirmationPolicy) -> dict[str, Any]:

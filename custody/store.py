@@ -27,8 +27,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chain.model import DELTA
+from chain.model import DELTA, TOP
 from custody import tables
+from custody.bitcoin.coin_model import OUTPUT
 from custody.compliance.tables import compliance_case
 from custody.deposit_model import (
     Arrival,
@@ -310,11 +311,20 @@ async def list_unproven(conn: AsyncConnection, chain: str) -> list[Deposit]:
         select(table)
         .where(table.c.chain == chain, table.c.state == DepositState.CONFIRMED)
         .where(table.c.received.is_(None), ~table.c.position.startswith(DELTA))
-        .where(or_(table.c.contract.is_not(None), table.c.position != "top"))
+        .where(~_proves_itself(table))
         .order_by(table.c.waiting_for, table.c.height, table.c.id)
         .limit(PAGE_MAX)
     )
     return await _arrivals(conn, Deposit, query)
+
+
+def _proves_itself(table: Table) -> ColumnElement[bool]:
+    """Return the condition that nothing but the block has to say what arrived.
+
+    The value that a transaction itself carries, and an output of Bitcoin, are what they say they are.
+    """
+    native = and_(table.c.contract.is_(None), table.c.position == TOP)
+    return or_(native, table.c.position.startswith(OUTPUT))
 
 
 async def lock_deposits(
@@ -364,8 +374,9 @@ async def claim_answered(
     if after is not None:
         query = query.where(table.c.id > after)
     if proven:
-        native = and_(table.c.contract.is_(None), table.c.position == "top")
-        known = or_(table.c.received.is_not(None), native, table.c.position.startswith(DELTA))
+        known = or_(
+            table.c.received.is_not(None), _proves_itself(table), table.c.position.startswith(DELTA)
+        )
         query = query.where(known)
     return await _arrivals(conn, Deposit, query)
 

@@ -46,7 +46,7 @@ address = Table(
     PrimaryKeyConstraint("chain", "address"),
     UniqueConstraint("wallet", "branch", "index"),
     CheckConstraint("index >= 0", name="index"),
-    CheckConstraint("(purpose = 'hot') = (party IS NULL)", name="party"),
+    CheckConstraint("(purpose IN ('hot', 'change')) = (party IS NULL)", name="party"),
     schema=SCHEMA,
 )
 # Asking for the same thing again gives the same address.
@@ -222,6 +222,8 @@ pending_arrival = Table(
     Column("first_seen_at", Timestamp, nullable=False),
     Column("last_seen_at", Timestamp, nullable=False),
     Column("version", Integer, nullable=False),
+    # Outpoints as <transaction>:<output>.
+    Column("inputs", ARRAY(Text), nullable=False, server_default="{}"),
     UniqueConstraint(
         "chain", "tx_hash", "recipient", "contract", postgresql_nulls_not_distinct=True
     ),

@@ -25,7 +25,7 @@ from registry.model import Wallet, WalletPurpose
 from registry.testing import TOKEN, XPUBS, change, demo_founding
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
-DEPOSIT, SETTLEMENT, HOT = AddressPurpose
+DEPOSIT, SETTLEMENT, HOT, CHANGE = AddressPurpose
 T = TypeVar("T")
 
 

@@ -1,0 +1,31 @@
+"""The address of a wallet at a place below its account, by the kind of its chain. Pure.
+
+Whatever the kind, two libraries derive it and must agree: `chain.keys.checked` for chains with
+accounts, `chain.bitcoin.derivation` for Bitcoin.
+"""
+
+from __future__ import annotations
+
+from chain.bitcoin.derivation import derive_checked as derive_bitcoin
+from chain.bitcoin.networks import network_of
+from chain.keys.checked import derive_checked as derive_evm
+from registry.model import BITCOIN, Chain, Wallet
+
+
+def derive_address(chain: Chain, wallet: Wallet, branch: int, index: int) -> str:
+    """Return the address at ``branch/index`` of a wallet's account, as its chain spells it.
+
+    Raises:
+        BadKey: the account key is not valid, not at its path, or of another kind of chain.
+        BadInput: the chain's network id is the one of no network.
+        DerivationDisagrees: two libraries derive different addresses.
+    """
+    if chain.kind == BITCOIN:
+        return derive_bitcoin(
+            wallet.account_xpub,
+            branch,
+            index,
+            network=network_of(chain.network_id),
+            path=wallet.account_path,
+        )
+    return derive_evm(wallet.account_xpub, branch, index, path=wallet.account_path)
