@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from chain.evm.heads import HeadFeed
 from chain.evm.providers import Provider, ProviderSet, provider_set
-from chain.evm.rate_limit import RateLimit
+from chain.rate_limit import RateLimit
 from kernel.errors import BadInput
 from kernel.settings import Settings
 from registry.model import Chain

@@ -15,8 +15,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.errors import BlockGone, UnreadableAnswer
-from chain.evm.rpc import RpcRefusal
 from chain.follow import get_block
+from chain.jsonrpc import RpcRefusal
 from chain.model import Block, WatchList
 from chain.ports import ChainGateway
 from custody import store

@@ -128,7 +128,7 @@ async def _start_chain(settings: Settings, processes: Processes) -> str:
 async def _ask(evm_url: str) -> tuple[int, int]:
     """Return the node's network id and height."""
     from chain.evm.quantities import as_int
-    from chain.evm.rpc import Rpc
+    from chain.jsonrpc import Rpc
 
     rpc = Rpc(evm_url)
     try:

@@ -46,7 +46,7 @@ from chain.evm.refusals import (
     says_block_gone,
     says_call_fails,
 )
-from chain.evm.rpc import BATCH_MAX, TIMEOUT_S, Rpc, RpcRefusal
+from chain.jsonrpc import BATCH_MAX, TIMEOUT_S, Rpc, RpcRefusal
 from chain.evm.transactions import SignedTransaction, decode_signed
 from chain.model import (
     Block,

@@ -44,10 +44,10 @@ from chain.errors import (
     RangeTooLarge,
     WrongChain,
 )
-from chain.evm.answers import Answers, blocks_of, itself, untraced
+from chain.answers import Answers, blocks_of, itself, untraced
 from chain.evm.fee_oracle import FeePolicy, middle_quote
 from chain.evm.gateway import EvmGateway
-from chain.evm.health import (
+from chain.health import (
     Health,
     Standing,
     answered,
@@ -59,8 +59,8 @@ from chain.evm.health import (
     serves_another_chain,
     stands_at,
 )
-from chain.evm.rate_limit import RateLimit
-from chain.evm.rpc import ATTEMPTS_MAX, TIMEOUT_S, RateLimited, Rpc, RpcRefusal
+from chain.rate_limit import RateLimit
+from chain.jsonrpc import ATTEMPTS_MAX, TIMEOUT_S, RateLimited, Rpc, RpcRefusal
 from chain.model import (
     Block,
     BlockContents,

@@ -48,8 +48,8 @@ from chain.evm.refusals import (
     says_range_too_large,
     says_untraceable,
 )
-from chain.evm.rpc import Call, Rpc, RpcRefusal
 from chain.evm.traces import Moves, moves_of_flat, moves_of_frames
+from chain.jsonrpc import Call, Rpc, RpcRefusal
 from chain.model import Block, BlockContents, WatchList
 
 BLOCKS_AT_ONCE: Final = 16

@@ -6,7 +6,7 @@ import pytest
 
 from app.nodes import evm_providers, head_feed, read_providers
 from chain.evm.providers import Provider
-from chain.evm.rate_limit import RateLimit
+from chain.rate_limit import RateLimit
 from kernel.errors import BadInput
 from kernel.settings import Settings
 from registry.model import Chain

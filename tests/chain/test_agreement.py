@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-import chain.evm.rpc
+import chain.jsonrpc
 from chain.agreement import PATIENCE, agreed_tip, get_agreement
 from chain.errors import NodeTrouble
 from chain.evm.providers import Provider, ProviderSet, provider_set
@@ -77,7 +77,7 @@ class World:
 async def world(
     node: Node, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    monkeypatch.setattr(chain.evm.rpc, "BACKOFF_BASE_S", 0.001)
+    monkeypatch.setattr(chain.jsonrpc, "BACKOFF_BASE_S", 0.001)
     async with AsyncExitStack() as stack:
         settings = FaultProxySettings(upstream=node.url)
         proxies = [await stack.enter_async_context(FaultProxy(settings)) for _ in range(3)]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-import chain.evm.health
-import chain.evm.rpc
+import chain.health
+import chain.jsonrpc
 from chain.agreement import agreed_tip
 from chain.errors import NodeTrouble
 from chain.evm.gateway import EvmGateway
@@ -137,8 +137,8 @@ async def world(
     simulator_process: EvmProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[World]:
-    monkeypatch.setattr(chain.evm.rpc, "BACKOFF_BASE_S", 0.001)
-    monkeypatch.setattr(chain.evm.health, "REST_MAX_S", 0.02)
+    monkeypatch.setattr(chain.jsonrpc, "BACKOFF_BASE_S", 0.001)
+    monkeypatch.setattr(chain.health, "REST_MAX_S", 0.02)
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(open_node("simulator", request))
         stage = await stack.enter_async_context(node_stage(node))

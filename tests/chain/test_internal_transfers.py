@@ -9,7 +9,7 @@ import pytest
 from chain.errors import NodeUnavailable
 from chain.evm.gateway import EvmGateway
 from chain.evm.reading import Tracer
-from chain.evm.rpc import Rpc, RpcRefusal
+from chain.jsonrpc import Rpc, RpcRefusal
 from chain.model import BlockContents, WatchList
 from chain.received import balance_delta, received_delta
 from chain.simulators.testing import dev_account

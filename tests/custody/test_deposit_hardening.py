@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.errors import UnreadableAnswer
-from chain.evm.rpc import RpcRefusal
+from chain.jsonrpc import RpcRefusal
 from chain.model import Block, BlockContents, Included, Movement, WatchList
 from chain.testing import ScriptedGateway
 from custody import quarantine

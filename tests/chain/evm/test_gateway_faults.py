@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 import chain.evm.reading
-import chain.evm.rpc
+import chain.jsonrpc
 from chain.errors import (
     BlockGone,
     IncompleteAnswer,
@@ -24,8 +24,8 @@ from chain.errors import (
     WrongChain,
 )
 from chain.evm.gateway import EvmGateway
-from chain.evm.rpc import Rpc
 from chain.evm.transactions import transaction_hash
+from chain.jsonrpc import Rpc
 from chain.model import BroadcastOutcome, WatchList
 from chain.simulators.testing import dev_account, sign_transaction, transfer_token
 from tests.chain.conftest import CHAIN_ID, NodeStage
@@ -93,7 +93,7 @@ async def silence(body: dict[str, Any]) -> web.Response:
 
 @pytest.fixture
 async def proxy(evm: NodeStage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
-    monkeypatch.setattr(chain.evm.rpc, "BACKOFF_BASE_S", 0.001)
+    monkeypatch.setattr(chain.jsonrpc, "BACKOFF_BASE_S", 0.001)
     async with aiohttp.ClientSession() as session:
         made = Proxy(evm.rpc.url, session)
         app = web.Application()
@@ -229,7 +229,7 @@ async def test_questions_are_not_asked_for_ever(proxy: Proxy, gateway: EvmGatewa
     with pytest.raises(NodeUnavailable):
         await gateway.head()
 
-    assert proxy.calls["eth_getBlockByNumber"] == chain.evm.rpc.ATTEMPTS_MAX
+    assert proxy.calls["eth_getBlockByNumber"] == chain.jsonrpc.ATTEMPTS_MAX
 
 
 async def test_a_port_where_nobody_listens_is_named_as_unavailable() -> None:

@@ -12,7 +12,7 @@ import pytest
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-import chain.evm.rpc
+import chain.jsonrpc
 from chain.contracts.artefact import load_artefact
 from chain.errors import (
     BlockGone,
@@ -22,9 +22,9 @@ from chain.errors import (
     WrongChain,
 )
 from chain.evm.gateway import EvmGateway
-from chain.evm.health import Standing, order
 from chain.evm.providers import Provider, ProviderSet, merge_reports, provider_set
 from chain.evm.transactions import erc20_transfer_data, transaction_hash
+from chain.health import Standing, order
 from chain.model import Block, BroadcastOutcome, BroadcastReport, WatchList
 from chain.simulators.faults.model import Fault, Rule
 from chain.simulators.faults.proxy import FaultProxy, FaultProxySettings
@@ -96,7 +96,7 @@ def opened(urls: list[str], quorum: int = 2) -> ProviderSet:
 async def proxies(
     evm: NodeStage, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[FaultProxy, ...]]:
-    monkeypatch.setattr(chain.evm.rpc, "BACKOFF_BASE_S", 0.001)
+    monkeypatch.setattr(chain.jsonrpc, "BACKOFF_BASE_S", 0.001)
     async with AsyncExitStack() as stack:
         settings = FaultProxySettings(upstream=evm.rpc.url)
         yield tuple([await stack.enter_async_context(FaultProxy(settings)) for _ in NAMES])

@@ -19,7 +19,7 @@ from chain.evm.ranges import (
     log_filter,
     recipient_filter,
 )
-from chain.evm.rpc import Call, Rpc, RpcRefusal
+from chain.jsonrpc import Call, Rpc, RpcRefusal
 from chain.model import Block, BlockContents, WatchList
 from chain.simulators.testing import dev_account, sign_transaction, transfer_token
 from chain.testing import GENESIS_TIME

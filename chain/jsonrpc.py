@@ -1,29 +1,26 @@
 """JSON-RPC to one node over HTTP: bounded questions, and sending that happens exactly once.
 
-web3's HTTP provider is the transport, with its own retries switched off: by default it sends
-``eth_sendRawTransaction`` up to five times. Its session is replaced by one that keeps connections
-alive and has limits. Batches are written here: web3 puts the answers of a batch in the order of
-arrival when their ids are missing and hopes for the best; here every answer must name its question.
+Nothing is sent twice unless the caller asks for it: libraries send signed bytes again by themselves,
+up to five times. Every member of a batch's answer must name its question. Neither the node's address nor what lets us in
+is ever shown: with many services the address contains the key.
+
+Source: JSON-RPC 2.0. What a kind of node does otherwise is its subclass's: `chain.bitcoin.node`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Final
 
 import aiohttp
 import orjson
-from web3 import AsyncHTTPProvider
-from web3.exceptions import Web3Exception
-from web3.types import RPCEndpoint
 
 from chain.errors import NodeUnavailable, UnreadableAnswer
-from chain.evm.quantities import as_object
-from chain.evm.rate_limit import RateLimit, TokenBucket
+from chain.rate_limit import RateLimit, TokenBucket
 
 TIMEOUT_S: Final = 10.0
 ATTEMPTS_MAX: Final = 3
@@ -88,11 +85,6 @@ class Rpc:
         """
         self._url = url
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._provider = AsyncHTTPProvider(
-            url,
-            request_kwargs={"timeout": self._timeout},
-            exception_retry_configuration=None,
-        )
         self._attempts = attempts
         self._bucket = None if limit is None else TokenBucket(limit)
         self._clock_s = clock_s
@@ -118,15 +110,8 @@ class Rpc:
 
     async def ask_once(self, method: str, *params: Any) -> Any:
         """Return the result of a request that is sent exactly once."""
-        await self._open()
         await self._wait_turn(1, method)
-        try:
-            answer = await self._provider.make_request(RPCEndpoint(method), list(params))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unavailable(method, error) from None
-        except (Web3Exception, ValueError):
-            raise UnreadableAnswer(f"the node's answer to {method} is not JSON-RPC") from None
-        return _result(method, answer)
+        return read_result(method, await self._post(method, self._question(method, params)))
 
     async def ask_many(self, calls: Sequence[Call]) -> list[Any | RpcRefusal]:
         """Return the results of *calls*, in order, asked in batches of up to `BATCH_MAX`.
@@ -150,27 +135,51 @@ class Rpc:
             raise ValueError(f"a batch of {len(calls)} calls, the limit is {BATCH_MAX}")
         if not calls:
             return []
-        session = await self._open()
         what = f"a batch of {len(calls)} ({calls[0][0]})"
         await self._wait_turn(len(calls), what)
-        ids = [next(self._ids) for _ in calls]
-        body = [
-            {"jsonrpc": "2.0", "id": number, "method": method, "params": list(params)}
-            for number, (method, params) in zip(ids, calls, strict=True)
-        ]
+        body = [self._question(method, params) for method, params in calls]
+        answer = await self._post(what, body)
+        return _results(what, calls, [item["id"] for item in body], answer)
+
+    # ------------------------------------------------------------------ what a kind of node may do otherwise
+
+    def headers(self) -> Mapping[str, str]:
+        """Return what every request carries, besides its type; what lets us in, say."""
+        return {}
+
+    def read(self, body: bytes) -> Any:
+        """Return the value that *body* holds; a ``ValueError`` says that it holds none."""
+        return orjson.loads(body)
+
+    def check_status(self, what: str, response: aiohttp.ClientResponse, body: bytes) -> None:  # noqa: ARG002  others look into the body
+        """Raise what a status other than success means, unless *body* is to be read all the same."""
+        response.raise_for_status()
+
+    # ------------------------------------------------------------------ how it is asked
+
+    def _question(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
+        return {
+            "jsonrpc": "2.0",
+            "id": next(self._ids),
+            "method": method,
+            "params": list(params),
+        }
+
+    async def _post(self, what: str, question: object) -> Any:
+        session = await self._open()
+        headers = {"Content-Type": "application/json", **self.headers()}
+        data = orjson.dumps(question)
         try:
             async with session.post(
-                self._url,
-                data=orjson.dumps(body),
-                headers={"Content-Type": "application/json"},
-                timeout=self._timeout,
+                self._url, data=data, headers=headers, timeout=self._timeout
             ) as response:
-                answer = orjson.loads(await response.read())
+                body = await response.read()
+                self.check_status(what, response, body)
+            return self.read(body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unavailable(what, error) from None
+            raise unavailable(what, error) from None
         except ValueError:
             raise UnreadableAnswer(f"the node's answer to {what} is not JSON-RPC") from None
-        return _results(what, calls, ids, answer)
 
     async def _insist(self, attempt: Callable[[], Any]) -> Any:
         for tried in range(1, self._attempts + 1):
@@ -204,10 +213,8 @@ class Rpc:
             if self._session is None:
                 self._session = aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
-                    raise_for_status=True,
                     response_class=_BoundedResponse,
                 )
-                await self._provider.cache_async_session(self._session)
             return self._session
 
 
@@ -233,7 +240,8 @@ class _BoundedResponse(aiohttp.ClientResponse):
         return b"".join(parts)
 
 
-def _unavailable(what: str, error: Exception) -> NodeUnavailable:
+def unavailable(what: str, error: Exception) -> NodeUnavailable:
+    """Return what an error on the way to the node means, without anything secret."""
     if isinstance(error, aiohttp.ClientResponseError) and error.status == TOO_MANY_REQUESTS:
         asked = "" if error.headers is None else error.headers.get("Retry-After", "")
         return RateLimited(what, int(asked) if asked.isascii() and asked.isdecimal() else 0)
@@ -250,31 +258,43 @@ def _results(
     what: str, calls: Sequence[Call], ids: Sequence[int], answer: object
 ) -> list[Any | RpcRefusal]:
     if isinstance(answer, dict):
-        _result(what, answer)
+        read_result(what, answer)
     if not isinstance(answer, list):
         raise UnreadableAnswer(f"the answer to {what} is not a batch")
     found = {}
     for item in answer:
-        body = as_object(item, f"a member of the answer to {what}")
+        body = _object(item, f"a member of the answer to {what}")
         found[body.get("id") if isinstance(body.get("id"), int) else None] = body
     if len(answer) != len(calls) or found.keys() != set(ids):
         raise UnreadableAnswer(f"the answer to {what} does not answer each question once")
     results: list[Any | RpcRefusal] = []
     for number, (method, _) in zip(ids, calls, strict=True):
         try:
-            results.append(_result(method, found[number]))
+            results.append(read_result(method, found[number]))
         except RpcRefusal as refusal:
             results.append(refusal)
     return results
 
 
-def _result(method: str, answer: object) -> Any:
-    body = as_object(answer, f"the answer to {method}")
+def read_result(method: str, answer: object) -> Any:
+    """Return the result in an answer.
+
+    Raises:
+        RpcRefusal: there is an error instead.
+        UnreadableAnswer: there is neither.
+    """
+    body = _object(answer, f"the answer to {method}")
     if body.get("error") is not None:
-        error = as_object(body["error"], "the error")
+        error = _object(body["error"], "the error")
         code = error.get("code")
         message = str(error.get("message", ""))
         raise RpcRefusal(method, code if isinstance(code, int) else 0, message)
     if "result" not in body:
         raise UnreadableAnswer(f"the answer to {method} has no result")
     return body["result"]
+
+
+def _object(value: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UnreadableAnswer(f"{what} is not an object")
+    return value

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-import chain.evm.rpc
+import chain.jsonrpc
 from chain.errors import NodeUnavailable, UnreadableAnswer
-from chain.evm.rate_limit import RateLimit
-from chain.evm.rpc import BATCH_MAX, RateLimited, Rpc, RpcRefusal
+from chain.jsonrpc import BATCH_MAX, RateLimited, Rpc, RpcRefusal
+from chain.rate_limit import RateLimit
 
 Answer = Callable[[Any], Awaitable[web.StreamResponse]]
 
@@ -53,7 +53,7 @@ def limited(retry_after: str | None = None) -> web.Response:
 
 @pytest.fixture
 async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
-    monkeypatch.setattr(chain.evm.rpc, "BACKOFF_BASE_S", 0.001)
+    monkeypatch.setattr(chain.jsonrpc, "BACKOFF_BASE_S", 0.001)
     made = Node()
     app = web.Application()
     app.router.add_post("/", made.serve)
@@ -168,8 +168,8 @@ async def test_what_is_sent_once_is_sent_once_whatever_the_node_answers(
 async def test_an_answer_without_end_is_cut_off(
     node: Node, rpc: Rpc, monkeypatch: pytest.MonkeyPatch, *, many: bool
 ) -> None:
-    monkeypatch.setattr(chain.evm.rpc, "ANSWER_BYTES_MAX", 1_000)
-    monkeypatch.setattr(chain.evm.rpc, "ATTEMPTS_MAX", 1)
+    monkeypatch.setattr(chain.jsonrpc, "ANSWER_BYTES_MAX", 1_000)
+    monkeypatch.setattr(chain.jsonrpc, "ATTEMPTS_MAX", 1)
     node.script.extend(web.Response(body=b"x" * 2_000) for _ in range(3))
 
     with pytest.raises(NodeUnavailable, match="more than 1000 bytes"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.evm.rate_limit import RateLimit, TokenBucket
+from chain.rate_limit import RateLimit, TokenBucket
 from kernel.errors import BadInput
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.evm.health import (
+from chain.health import (
     REST_MAX_S,
     Health,
     Standing,
