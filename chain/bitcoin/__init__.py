@@ -5,6 +5,8 @@
 - ``derivation``: addresses and descriptors of an account key, as two libraries derive them;
 - ``transactions``: read strictly, written again byte for byte; ids and sizes come from the bytes;
 - ``digests``: what a signature of a version 0 witness program signs;
+- ``multisig``, ``signing``: scripts of several keys; signatures put in their place and verified;
+- ``psbt``: partially signed transactions, which cold wallets and the signer are given;
 - ``fees``, ``selection``: what weight costs, what is too small to be worth it, which coins pay.
 - ``kernel``: Bitcoin's own consensus code checks what we signed, where it is installed.
 
