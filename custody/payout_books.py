@@ -15,7 +15,8 @@ class RunningBooks:
 
     Attributes:
         frozen: why sending addresses are frozen, by address; None where they are not.
-        nonces: by sending address, see `custody.nonces.choose_nonce`: the first, and the rows.
+        nonces: by sending address, see `custody.nonces.choose_nonce`: the first that may be free,
+            and the rows.
         promised: what live payments will take, by sending address and contract.
         promised_gas: the same in wei, fee caps and native payments.
         available: what a wallet has and nobody is promised, by wallet and asset.
@@ -54,7 +55,10 @@ class RunningBooks:
         """Promise *payout* what it needs; return what it takes of clients' cover, by asset."""
         fee, native = planned.fee_cap, payout.contract is None
         wallet = payout.source_wallet
-        self.nonces[payout.sender][1][planned.nonce] = NonceState.LIVE
+        # All below the one that was chosen are kept: the next is looked for behind it.
+        _, nonces = self.nonces[payout.sender]
+        nonces[planned.nonce] = NonceState.LIVE
+        self.nonces[payout.sender] = planned.nonce + 1, nonces
         self.promised[payout.sender, payout.contract] += payout.chain_amount
         self.promised_gas[payout.sender] += fee + (payout.chain_amount if native else 0)
         self.available[wallet, payout.native_asset] -= fee

@@ -21,7 +21,6 @@ from sqlalchemy import (
     case,
     column,
     func,
-    insert,
     select,
     update,
 )
@@ -32,6 +31,7 @@ from custody.payout_model import Attempt, Nonce, NonceState, Payout
 from custody.payout_store import to_attempt, to_payout
 from custody.payout_tables import payout, payout_attempt, payout_nonce
 from kernel.errors import StaleFence
+from kernel.rows import insert_rows, update_rows
 
 _IDS: Final = bindparam("ids", type_=ARRAY(Uuid))
 _NUMBERS: Final = bindparam("numbers", type_=ARRAY(Integer))
@@ -57,7 +57,7 @@ async def update_payouts(
     if not rows:
         return
     fenced = [{**row, "fence": fences[row["id"]]} for row in rows]
-    written = await _update(conn, payout, fenced, keys=("id", "fence"))
+    written = await update_rows(conn, payout, fenced, key=("id", "fence"))
     if written != len(rows):
         raise StaleFence(f"{len(rows) - written} payouts were taken over by another worker")
 
@@ -93,17 +93,15 @@ async def give_back(
 
 async def update_attempts(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write attempts, each row with its ``id`` and the same columns; their payouts are locked."""
-    if rows and await _update(conn, payout_attempt, rows, keys=("id",)) != len(rows):
+    if await update_rows(conn, payout_attempt, rows) != len(rows):
         raise StaleFence("an attempt is not there")
 
 
 async def insert_attempts(conn: AsyncConnection, attempts: Sequence[Attempt]) -> None:
     """Insert attempts."""
     names = tuple(Attempt.__dataclass_fields__)
-    await conn.execute(
-        insert(payout_attempt),
-        [{name: getattr(item, name) for name in names} for item in attempts],
-    )
+    rows = [{name: getattr(item, name) for name in names} for item in attempts]
+    await insert_rows(conn, payout_attempt, rows)
 
 
 async def list_current(conn: AsyncConnection, payouts: Collection[Payout]) -> dict[UUID, Attempt]:
@@ -162,19 +160,6 @@ async def take_nonces(conn: AsyncConnection, nonces: Sequence[Nonce]) -> None:
         free = {row.nonce for row in taken}
         kept = next(item for item in nonces if item.nonce not in free)
         raise StaleFence(f"nonce {kept.nonce} of {kept.sender} was taken over by another worker")
-
-
-async def _update(
-    conn: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]
-) -> int:
-    """Write rows found by *keys*; return how many there were."""
-    names = tuple(rows[0])
-    given = _columns(table, names)
-    statement = update(table).values({n: given.c[n] for n in names if n not in keys})
-    for key in keys:
-        statement = statement.where(table.c[key] == given.c[key])
-    done = await conn.execute(statement, _arrays(names, rows))
-    return int(done.rowcount)
 
 
 def _columns(table: Table, names: Sequence[str]) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     Row,
+    Table,
     Text,
     column,
     func,
@@ -54,6 +56,7 @@ from custody.payout_tables import (
 from custody.tables import address
 from kernel.errors import Refused
 from kernel.leases import require_one
+from kernel.rows import insert_new_rows
 
 PAGE_MAX: Final = 500
 NONCES_MAX: Final = 10_000
@@ -62,27 +65,46 @@ NONCES_MAX: Final = 10_000
 _SOURCES: Final = select(
     address.c.address, address.c.wallet, address.c.branch, address.c.index.label("number")
 )
-_LEASE: Final = frozenset({"lease_holder", "lease_until"})
+
+
+def _places(table: Table, names: Sequence[str]) -> Any:
+    """Return what takes the columns *names* out of a row of the whole table, by their place."""
+    columns = table.c.keys()
+    return itemgetter(*(columns.index(name) for name in names))
+
+
+_PAYOUT_NAMES: Final = tuple(Payout.__dataclass_fields__)
+_PAYOUT_FIELDS: Final = _places(payout, _PAYOUT_NAMES)
+_STATE: Final = _PAYOUT_NAMES.index("state")
+_REQUIRED: Final = _PAYOUT_NAMES.index("required")
+_ATTEMPT_NAMES: Final = tuple(Attempt.__dataclass_fields__)
+_ATTEMPT_FIELDS: Final = _places(payout_attempt, _ATTEMPT_NAMES)
+_ATTEMPT_STATE: Final = _ATTEMPT_NAMES.index("state")
+_KIND: Final = _ATTEMPT_NAMES.index("kind")
 _ON_ITS_WAY: Final = payout.c.state.in_(sorted(ON_ITS_WAY))
 
 
 def to_payout(row: Row[Any]) -> Payout:
-    """Return the payout in *row*."""
-    values = {key: value for key, value in row._mapping.items() if key not in _LEASE}  # noqa: SLF001  the public name of a row's mapping
-    required = tuple(Quorum(item["group"], item["approvals"]) for item in row.required)
-    return Payout(**{**values, "state": PayoutState(row.state), "required": required})
+    """Return the payout in *row*, which has the columns of the table in their order."""
+    values = list(_PAYOUT_FIELDS(row))
+    values[_STATE] = PayoutState(values[_STATE])
+    values[_REQUIRED] = tuple(
+        Quorum(item["group"], item["approvals"]) for item in values[_REQUIRED]
+    )
+    return Payout(**dict(zip(_PAYOUT_NAMES, values, strict=True)))
 
 
 def to_attempt(row: Row[Any]) -> Attempt:
-    """Return the attempt in *row*."""
-    words = {"state": AttemptState(row.state), "kind": AttemptKind(row.kind)}
-    return Attempt(**{**row._mapping, **words})  # noqa: SLF001  the public name of a row's mapping
+    """Return the attempt in *row*, which has the columns of the table in their order."""
+    values = list(_ATTEMPT_FIELDS(row))
+    values[_ATTEMPT_STATE] = AttemptState(values[_ATTEMPT_STATE])
+    values[_KIND] = AttemptKind(values[_KIND])
+    return Attempt(**dict(zip(_ATTEMPT_NAMES, values, strict=True)))
 
 
 async def insert_payouts(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> set[UUID]:
     """Insert payouts unless their references exist; return the ids of those that this call did."""
-    statement = pg_insert(payout).on_conflict_do_nothing().returning(payout.c.id)
-    return set((await conn.execute(statement, list(rows))).scalars())
+    return await insert_new_rows(conn, payout, rows)
 
 
 async def insert_payout(conn: AsyncConnection, values: Mapping[str, Any]) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from kernel.errors import BadInput
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_S: Final = 86_400
 
 
 class Clock(Protocol):
@@ -46,7 +49,11 @@ def to_unix_ms(at: datetime) -> int:
     """Return milliseconds since 1970, refusing times without a zone."""
     if at.tzinfo is None:
         raise BadInput(f"{at.isoformat()} has no time zone")
-    return int((at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
+    since = at - _EPOCH
+    milliseconds, rest = divmod(since.microseconds, 1_000)
+    milliseconds += (since.days * _DAY_S + since.seconds) * 1_000
+    # Towards 1970, also before it.
+    return milliseconds + 1 if milliseconds < 0 and rest else milliseconds
 
 
 def iso(at: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Many rows in one statement: inserted or updated from one JSON document..
+"""Many rows in one statement: inserted or updated from one JSON document.
 
 PostgreSQL turns the document into rows of the table's own type (its manual, section 9.16,
 ``json_populate_recordset``), so a block of a thousand deposits takes as many statements as one deposit.
@@ -6,14 +6,14 @@ PostgreSQL turns the document into rows of the table's own type (its manual, sec
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
-from sqlalchemy import Table, text
+import msgspec
+from sqlalchemy import LargeBinary, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from kernel.errors import BadInput
 
 ROWS_MAX: Final = 5_000
 """Rows in one statement, at most; more are written in several."""
@@ -31,14 +31,22 @@ async def insert_rows(
     written = 0
     for start in range(0, len(rows), ROWS_MAX):
         part = rows[start : start + ROWS_MAX]
-        columns = ", ".join(f'"{name}"' for name in part[0])
-        statement = (
-            f"INSERT INTO {table.fullname} ({columns}) "  # noqa: S608  names of our own tables
-            f"SELECT {columns} FROM json_populate_recordset(NULL::{table.fullname}, "
-            f"CAST(:rows AS json)) {known}"
-        )
-        done = await conn.execute(text(statement), {"rows": _document(part)})
+        statement = f"{_insert(table, part[0])} {known}"
+        done = await conn.exec_driver_sql(statement, (_document(table, part),))
         written += done.rowcount
+    return written
+
+
+async def insert_new_rows(
+    conn: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]], *, key: str = "id"
+) -> set[Any]:
+    """Insert those of *rows* that no unique column forbids, in their order; return their *key*."""
+    written: set[Any] = set()
+    for start in range(0, len(rows), ROWS_MAX):
+        part = rows[start : start + ROWS_MAX]
+        statement = f'{_insert(table, part[0])} ON CONFLICT DO NOTHING RETURNING "{key}"'
+        done = await conn.exec_driver_sql(statement, (_document(table, part),))
+        written |= set(done.scalars())
     return written
 
 
@@ -60,25 +68,32 @@ async def update_rows(
         where = " AND ".join(f'old."{name}" = new."{name}"' for name in key)
         statement = (
             f"UPDATE {table.fullname} AS old SET {changes} "  # noqa: S608  names of our own tables
-            f"FROM json_populate_recordset(NULL::{table.fullname}, CAST(:rows AS json)) AS new "
+            f"FROM json_populate_recordset(NULL::{table.fullname}, CAST($1 AS json)) AS new "
             f"WHERE {where}"
         )
-        done = await conn.execute(text(statement), {"rows": _document(part)})
+        done = await conn.exec_driver_sql(statement, (_document(table, part),))
         written += done.rowcount
     return written
 
 
-def _document(rows: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps([dict(row) for row in rows], default=_plain)
+def _insert(table: Table, row: Mapping[str, Any]) -> str:
+    columns = ", ".join(f'"{name}"' for name in row)
+    return (
+        f"INSERT INTO {table.fullname} ({columns}) "  # noqa: S608  names of our own tables
+        f"SELECT {columns} FROM json_populate_recordset(NULL::{table.fullname}, "
+        "CAST($1 AS json))"
+    )
 
 
-def _plain(value: object) -> object:
-    match value:
-        case UUID():
-            return str(value)
-        case datetime():
-            return value.isoformat()
-        case bytes():
-            return f"\\x{value.hex()}"
-        case _:
-            raise TypeError(f"a {type(value).__name__} is in no column")
+def _document(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
+    binary = [name for name in rows[0] if isinstance(table.c[name].type, LargeBinary)]
+    plain = [{**row, **{name: _bytea(row[name]) for name in binary}} for row in rows]
+    try:
+        # Integers of any size, ids and moments are written as PostgreSQL reads them.
+        return msgspec.json.encode(plain).decode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"a text for {table.name} has half a character in it") from error
+
+
+def _bytea(value: bytes | None) -> str | None:
+    return None if value is None else f"\\x{value.hex()}"

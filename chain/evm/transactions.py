@@ -11,6 +11,7 @@ EIP-7623 (intrinsic gas), EIP-7825 (gas limit of one transaction).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from coincurve import PublicKey
@@ -54,6 +55,7 @@ GAS_LIMIT_MAX: Final = 2**24
 DATA_BYTES_MAX: Final = 64 * 1024
 """Far more than any call we make, and under what a node's pool takes (128 KiB in geth)."""
 RAW_BYTES_MAX: Final = DATA_BYTES_MAX + 1024
+READINGS_REMEMBERED: Final = 1_024
 
 CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """Order n of secp256k1. Source: SEC 2, section 2.4.1."""
@@ -140,10 +142,18 @@ def assemble(tx: UnsignedTransaction, r: int, s: int, y_parity: int) -> bytes:
 def decode_signed(raw: bytes, *, chain_id: int) -> SignedTransaction:
     """Return the transaction that *raw* is, and its sender.
 
+    The same bytes are read where they come from and again before they go out, so the newest
+    readings are remembered.
+
     Raises:
         BadTransaction: anything but the one canonical encoding of one type 2 transaction for
             *chain_id* with every field in bounds and a low-s signature.
     """
+    return _decode_signed(raw, chain_id)
+
+
+@lru_cache(maxsize=READINGS_REMEMBERED)
+def _decode_signed(raw: bytes, chain_id: int) -> SignedTransaction:
     if raw[:1] != TRANSACTION_TYPE:
         raise BadTransaction("not an EIP-1559 transaction (type 2)")
     if len(raw) > RAW_BYTES_MAX:
