@@ -25,7 +25,7 @@ from chain.agreement_store import (
 )
 from chain.disputes import Agreement, News, Survey, weigh
 from chain.model import Block
-from chain.ports import ChainGateway
+from chain.ports import ChainReader
 from chain.store import load_canonical
 from kernel.db import transact
 from kernel.events import DomainEvent, next_version, record
@@ -39,7 +39,7 @@ ACTOR: Final = "system:agreement"
 
 async def agreed_tip(
     engine: AsyncEngine,
-    gateway: ChainGateway,
+    gateway: ChainReader,
     chain: str,
     cursor: Block,
     now: datetime,
@@ -75,7 +75,7 @@ async def get_agreement(conn: AsyncConnection, chain: str) -> Agreement:
 @dataclass(frozen=True, slots=True)
 class _Search:
     engine: AsyncEngine
-    gateway: ChainGateway
+    gateway: ChainReader
     chain: str
 
     async def below(self, cursor: Block) -> Block | None:

@@ -48,7 +48,7 @@ from chain.model import (
     FollowReport,
     FollowState,
 )
-from chain.ports import ChainGateway
+from chain.ports import ChainReader
 from chain.store import (
     load_block_state,
     load_canonical,
@@ -64,7 +64,7 @@ UNTRACED_MAX = 10_000
 
 async def follow(
     engine: AsyncEngine,
-    gateway: ChainGateway,
+    gateway: ChainReader,
     chain: str,
     *,
     watch: Watch,

@@ -29,7 +29,7 @@ from chain.model import (
     Orphaned,
     WatchList,
 )
-from chain.ports import ChainGateway
+from chain.ports import ChainReader
 from chain.rereading import Contradicted, compare
 from chain.runs import RUN_FIRST, holds_something, next_length, shorter, transactions
 from chain.store import (
@@ -69,7 +69,7 @@ class Walk:
     """One call of `chain.follow.follow`: where it stands and what it has done."""
 
     engine: AsyncEngine
-    gateway: ChainGateway
+    gateway: ChainReader
     chain: str
     watch: Watch
     apply: Apply

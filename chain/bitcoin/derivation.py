@@ -19,7 +19,7 @@ from embit.script import p2wpkh
 
 from chain.bitcoin.addresses import address_of
 from chain.bitcoin.bech32 import LETTERS
-from chain.bitcoin.networks import Network
+from chain.bitcoin.networks import MAIN, Network
 from chain.bitcoin.scripts import witness_key_hash_script
 from chain.errors import BadKey, DerivationDisagrees
 from chain.keys.account import BRANCHES, AccountKey, parse_path
@@ -84,9 +84,11 @@ class SegwitAccount:
     def descriptor(self, branch: int) -> str:
         """Return the output descriptor of a branch, for the operator's own node or wallet.
 
-        With the fingerprint of the account's parent unknown, the key has no origin.
+        With the fingerprint of the account's parent unknown, the key has no origin. On a test network it
+        is written as such nodes want it: ``tpub…``.
         """
-        text = f"wpkh({self.account.key.serialize()}/{branch}/*)"
+        key = self.account.key.serialize(test=self.network is not MAIN)
+        text = f"wpkh({key}/{branch}/*)"
         return f"{text}#{descriptor_checksum(text)}"
 
 

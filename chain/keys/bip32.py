@@ -15,6 +15,8 @@ from chain.keys.hashes import hash160
 
 VERSION_PUBLIC: Final = bytes.fromhex("0488b21e")
 """``xpub``, the main network's; used for EVM accounts too."""
+VERSION_TEST_PUBLIC: Final = bytes.fromhex("043587cf")
+"""What nodes of the test networks want in its place; written, never read."""
 VERSION_PRIVATE: Final = bytes.fromhex("0488ade4")
 """``xprv``; recognised only to say what is wrong."""
 PAYLOAD_BYTES: Final = 78
@@ -117,10 +119,10 @@ class ExtendedPublicKey:
             public_key=bytes(point.format(compressed=True)),
         )
 
-    def serialize(self) -> str:
-        """Return the key as ``xpub…``."""
+    def serialize(self, *, test: bool = False) -> str:
+        """Return the key as ``xpub…``, for a test network of Bitcoin as ``tpub…``."""
         return encode_base58check(
-            VERSION_PUBLIC
+            (VERSION_TEST_PUBLIC if test else VERSION_PUBLIC)
             + bytes([self.depth])
             + self.parent_fingerprint
             + self.child_number.to_bytes(4, "big")

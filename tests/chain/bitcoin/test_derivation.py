@@ -88,9 +88,6 @@ def test_the_checksum_of_a_descriptor() -> None:
 
 async def test_a_node_derives_the_same_addresses_from_the_descriptor(bitcoind: Bitcoind) -> None:
     account = SegwitAccount.parse(XPUB, network=REGTEST, path="m/84'/1'/0'")
-    # The node wants the test networks' version of the same key.
-    tpub = encode_base58check(bytes.fromhex("043587cf") + decode_base58check(XPUB)[4:])
     for branch in (GIVEN_OUT, CHANGE):
-        text = account.descriptor(branch).partition("#")[0].replace(XPUB, tpub)
-        said = await bitcoind.call("deriveaddresses", f"{text}#{descriptor_checksum(text)}", [0, 9])
+        said = await bitcoind.call("deriveaddresses", account.descriptor(branch), [0, 9])
         assert said == [account.address(branch, index) for index in range(10)]
