@@ -7,6 +7,7 @@
     │   └── NodeTrouble                 the node cannot be relied on at this moment: ask again
     │       ├── NodeUnavailable         no answer, or a refusal to serve
     │       ├── UnreadableAnswer        an answer that breaks the protocol
+    │       │   └── TokenUnreadable     the token's contract does not tell a balance; the node is well
     │       ├── IncompleteAnswer        an answer that contradicts the block it belongs to
     │       ├── BlockGone               the block asked for is not on the node's chain (any more)
     │       └── RangeTooLarge           the node will not answer for so many blocks at once
@@ -37,6 +38,13 @@ class NodeUnavailable(NodeTrouble):
 
 class UnreadableAnswer(NodeTrouble):
     """The node's answer breaks the protocol."""
+
+
+class TokenUnreadable(UnreadableAnswer):
+    """A token's contract does not tell a balance: it refuses, is gone, or answers nonsense.
+
+    It is the contract's doing, and every honest node says the same.
+    """
 
 
 class IncompleteAnswer(NodeTrouble):

@@ -275,6 +275,16 @@ class PendingMovement:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a balance that a token's contract does not tell.
+
+    *why* is in words of ours and the same for every node, so that several can agree on it.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallResult:
     """What a call would have done at the head, had it been a transaction.
 

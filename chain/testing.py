@@ -15,7 +15,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from chain.errors import BadTransaction, BlockGone, CallReverted, NodeTrouble, RangeTooLarge
+from chain.errors import (
+    BadTransaction,
+    BlockGone,
+    CallReverted,
+    NodeTrouble,
+    RangeTooLarge,
+    TokenUnreadable,
+)
 from chain.evm.transactions import (
     SignedTransaction,
     decode_erc20_transfer,
@@ -142,6 +149,7 @@ class ScriptedGateway:
         lose_broadcasts: how many of the next broadcasts are taken but answered by a time-out.
         refuse_broadcasts: how many of the next broadcasts never arrive and are answered the same.
         tokens: contracts whose ``transfer`` signed calls are understood.
+        unreadable: contracts that tell nobody's balance.
         traces: whether the node shows value that contracts pass on.
         quorum: how many providers must have a block; this is one node, so more is never reached.
         codes: the code of contracts other than *tokens*.
@@ -153,6 +161,7 @@ class ScriptedGateway:
     chain: str = "evm"
     network_id: int = 31337
     tokens: set[str] = field(default_factory=set)
+    unreadable: set[str] = field(default_factory=set)
     lag: int = 0
     faults: deque[NodeTrouble] = field(default_factory=deque)
     lose_broadcasts: int = 0
@@ -316,6 +325,8 @@ class ScriptedGateway:
         """Return what *address* holds after the block *at*."""
         self._stumble()
         self._find(at)
+        if contract in self.unreadable:
+            raise TokenUnreadable(f"{contract}: its contract refuses to tell balances")
         return self._balance(address, contract, at.height)
 
     async def next_nonce(self, address: str) -> int:

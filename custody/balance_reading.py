@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, runtime_checkable
 
-from chain.model import Block
+from chain.errors import TokenUnreadable
+from chain.model import Block, Unreadable
 from chain.ports import ChainGateway
+from kernel.errors import ungrouped
 
 AT_ONCE: Final = 16
 """Questions open at a node that is asked one by one."""
-CHUNK: Final = 1_000
-"""Balances read before progress is told."""
+CHUNK: Final = 5_000
+"""Balances read before progress is told: enough for several batches that are open at once."""
 
 Wanted = tuple[str, str | None]
 """(address, contract); contract None is the native coin."""
@@ -24,21 +26,23 @@ Progress = Callable[[int, int], None]
 class BulkBalances(Protocol):
     """A gateway that answers many balances in few round trips."""
 
-    async def balances(self, wanted: Sequence[Wanted], *, at: Block) -> list[int]:
-        """Return the balances in the order of *wanted*; as `ChainGateway.balance` each."""
+    async def balances(self, wanted: Sequence[Wanted], *, at: Block) -> list[int | Unreadable]:
+        """Return the balances in the order of *wanted*; `Unreadable` where a token tells none."""
         ...
 
 
 async def read_balances(
-    gateway: ChainGateway, wanted: Sequence[Wanted], *, at: Block, progress: Progress | None = None
-) -> dict[Wanted, int]:
+    gateway: ChainGateway, wanted: Sequence[Wanted], *, at: Block
+) -> dict[Wanted, int | Unreadable]:
     """Return what each address holds after exactly the block *at*, in the chain's units.
+
+    A token that does not tell a balance has `Unreadable` in its place.
 
     Raises:
         BlockGone: the node no longer has the block, or its state.
         NodeTrouble: it cannot be relied on now.
     """
-    found: dict[Wanted, int] = {}
+    found: dict[Wanted, int | Unreadable] = {}
     for start in range(0, len(wanted), CHUNK):
         chunk = wanted[start : start + CHUNK]
         if isinstance(gateway, BulkBalances):
@@ -46,24 +50,25 @@ async def read_balances(
         else:
             amounts = await _one_by_one(gateway, chunk, at)
         found.update(zip(chunk, amounts, strict=True))
-        if progress is not None:
-            progress(len(found), len(wanted))
     return found
 
 
-async def _one_by_one(gateway: ChainGateway, wanted: Sequence[Wanted], at: Block) -> list[int]:
-    amounts = [0] * len(wanted)
+async def _one_by_one(
+    gateway: ChainGateway, wanted: Sequence[Wanted], at: Block
+) -> list[int | Unreadable]:
+    amounts: list[int | Unreadable] = [0] * len(wanted)
     turns = iter(enumerate(wanted))
 
     async def ask() -> None:
         for index, (address, contract) in turns:
-            amounts[index] = await gateway.balance(address, contract, at=at)
+            try:
+                amounts[index] = await gateway.balance(address, contract, at=at)
+            except TokenUnreadable as trouble:
+                amounts[index] = Unreadable(trouble.what)
 
-    try:
+    # Whoever asked meant one question; the first thing that went wrong is the answer.
+    with ungrouped():
         async with asyncio.TaskGroup() as group:
             for _ in range(min(AT_ONCE, len(wanted))):
                 group.create_task(ask())
-    except ExceptionGroup as trouble:
-        # Whoever asked meant one question; the first thing that went wrong is the answer.
-        raise trouble.exceptions[0] from None
     return amounts

@@ -23,6 +23,8 @@ from kernel.ids import derive_id
 
 ITEMS_MAX: Final = 10_000
 """Items of one run that are kept; a run with more has another trouble than these."""
+EXPLAINED_MAX: Final = 100
+"""Arrivals named in one item, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def itemise(
     rows: Mapping[tuple[str, str], int],
     on_chain: Mapping[tuple[str, str], int],
     known: Known,
+    alike: Mapping[tuple[str, str], int] | None = None,
 ) -> list[Item]:
     """Return every address and asset where books and chain differ, and tokens in quarantine.
 
@@ -88,33 +91,49 @@ def itemise(
 
     Args:
         figures: of every wallet and asset.
-        places: every address of ours.
+        places: every address of ours, but those where rows and node say the same.
         rows: what rows of custody say that an address holds, by (address, asset).
-        on_chain: what the node says, by (address, asset).
+        on_chain: what the node says, by (address, asset); what is not in it is alike.
         known: what may explain it.
+        alike: by (wallet, asset): what lies at addresses where both say the same.
     """
     by_wallet: dict[str, list[Place]] = defaultdict(list)
     for place in sorted(places, key=lambda p: (not p.is_hot, p.address)):
         by_wallet[place.wallet].append(place)
     items: list[Item] = []
+    seen = _by_place(known.arrived)
     for figure in figures:
-        items += _of_wallet(figure, by_wallet[figure.wallet], rows, on_chain, known)
+        if figure.chain is None:
+            continue
+        here = [p for p in by_wallet[figure.wallet] if (p.address, figure.asset) in on_chain]
+        elsewhere = 0 if alike is None else alike.get((figure.wallet, figure.asset), 0)
+        found = _of_wallet(figure, figure.chain - elsewhere, here, rows, on_chain, known)
+        items += [replace(item, explanations=tuple(_explain(item, known, seen))) for item in found]
     differing = items[:ITEMS_MAX]
     informing = [_quarantined(a) for a in known.arrived if a.reason is Reason.UNREGISTERED_TOKEN]
     return differing + informing[: ITEMS_MAX - len(differing)]
 
 
+def _by_place(arrived: Sequence[Arrived]) -> dict[tuple[str, str], list[Arrived]]:
+    found: dict[tuple[str, str], list[Arrived]] = defaultdict(list)
+    for item in arrived:
+        found[item.address, item.asset].append(item)
+    return found
+
+
 def _of_wallet(
     figure: Reconciled,
+    chain: int,
     places: Sequence[Place],
     rows: Mapping[tuple[str, str], int],
     on_chain: Mapping[tuple[str, str], int],
     known: Known,
 ) -> list[Item]:
-    asset = figure.asset
+    """Return where a wallet differs; *chain* is what it has at these places and in pieces."""
+    asset, figured = figure.asset, figure.chain or 0
     books = {p.address: rows.get((p.address, asset), 0) for p in places}
-    holds = {p.address: on_chain.get((p.address, asset), 0) for p in places}
-    rest = figure.ledger - sum(books.values())
+    holds = {p.address: on_chain[p.address, asset] for p in places}
+    rest = figure.ledger - (figured - chain) - sum(books.values())
     for place in places:
         unexplained = holds[place.address] - books[place.address]
         if rest * unexplained > 0:
@@ -134,7 +153,7 @@ def _of_wallet(
         if holds[p.address] != books[p.address]
     ]
     # Pieces smaller than a unit at several addresses may make whole units of the wallet.
-    pieces = figure.chain - sum(holds.values())
+    pieces = chain - sum(holds.values())
     if rest != pieces:
         nowhere = Item(
             wallet=figure.wallet,
@@ -145,14 +164,15 @@ def _of_wallet(
             chain=pieces,
         )
         found.append(nowhere)
-    return [replace(item, explanations=tuple(_explain(item, known))) for item in found]
+    return found
 
 
-def _explain(item: Item, known: Known) -> list[Explanation]:
+def _explain(
+    item: Item, known: Known, seen: Mapping[tuple[str, str], Sequence[Arrived]]
+) -> list[Explanation]:
     found = [
         Explanation(a.reason, a.amount, f"transaction {a.tx_hash}")
-        for a in known.arrived
-        if (a.address, a.asset) == (item.address, item.asset)
+        for a in seen.get((item.address, item.asset), ())[:EXPLAINED_MAX]
     ]
     gap, key = item.difference, (item.wallet, item.asset)
     if gap > 0:
@@ -206,6 +226,45 @@ def _quarantined(item: Arrived) -> Item:
     )
 
 
+def item_remainder(
+    wallet: str, contract: str | None, *, asset: str, books: int, chain: int
+) -> Item | None:
+    """Return the line of what is less than one unit of an asset; None where there is nothing.
+
+    Args:
+        wallet: whose it is.
+        contract: of the token, which counts *books* and *chain*.
+        asset: what the token is in the books.
+        books: what the rows of arrivals left over.
+        chain: what the node says beyond whole units.
+    """
+    if not books and not chain:
+        return None
+    words = f"less than one unit of {asset}, as the chain counts"
+    return Item(
+        wallet=wallet,
+        asset="",
+        contract=contract,
+        address=NO_ADDRESS,
+        books=books,
+        chain=chain,
+        explanations=(Explanation(Reason.REMAINDER, chain, words),),
+    )
+
+
+def item_silence(figure: Reconciled, contract: str | None, words: str) -> Item:
+    """Return the line of what a token does not tell."""
+    return Item(
+        wallet=figure.wallet,
+        asset=figure.asset,
+        contract=contract,
+        address=NO_ADDRESS,
+        books=figure.ledger,
+        chain=None,
+        explanations=(Explanation(Reason.UNREADABLE_TOKEN, 0, words),),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Aged:
     """How the open differences stand after a run."""
@@ -218,7 +277,8 @@ class Aged:
 def age(standing: Sequence[Difference], run: Run) -> Aged:
     """Return which differences are new, which stand on, and which a run no longer shows.
 
-    A difference whose amount changed begins to be counted anew, and keeps its age.
+    A difference whose amount changed begins to be counted anew, and keeps its age. What the run could
+    not compare stands as it stood.
     """
     before = {(d.wallet, d.asset, d.address): d for d in standing}
     new, again = [], []
@@ -236,7 +296,7 @@ def age(standing: Sequence[Difference], run: Run) -> Aged:
             detail=f"block {run.block.height} does not show it",
         )
         for d in before.values()
-        if run.block.height >= d.last_height
+        if run.block.height >= d.last_height and (d.wallet, d.asset) not in run.unknown
     )
     return Aged(tuple(new), tuple(again), closed)
 

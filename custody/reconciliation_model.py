@@ -33,6 +33,10 @@ class Reason(StrEnum):
     POSTED_WITHOUT_COINS = "posted_without_coins"
     BOOKED_TWICE = "booked_twice"
     """A surplus was booked, and the transfer behind it has been found since."""
+    REMAINDER = "remainder"
+    """Less than one unit of the asset, where the chain counts finer than the books."""
+    UNREADABLE_TOKEN = "unreadable_token"  # noqa: S105  the name of a reason
+    """The token's contract does not tell balances: what the wallet holds of it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +50,21 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """One wallet and asset at one block; amounts in smallest units of the asset."""
+    """One wallet and asset at one block; amounts in smallest units of the asset.
+
+    *chain* is None where the token does not tell: nothing was compared then, which is not "equal".
+    """
 
     wallet: str
     asset: str
     ledger: int
-    chain: int
+    chain: int | None
     block: Block
 
     @property
-    def difference(self) -> int:
-        """Return what the chain has more than the ledger; 0 where all is right."""
-        return self.chain - self.ledger
+    def difference(self) -> int | None:
+        """Return what the chain has more than the ledger; 0 where all is right, None: not known."""
+        return None if self.chain is None else self.chain - self.ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +72,11 @@ class Item:
     """One address and asset where books and chain differ, or that is worth a line.
 
     Attributes:
-        asset: "" for a token that is not registered.
-        address: `NO_ADDRESS` for what the books have and no row explains.
+        asset: "" where the amounts count as the token *contract* does: it is not registered, or they
+            are pieces of less than one unit of its asset.
+        address: `NO_ADDRESS` for what the books have and no row explains, and for a whole wallet.
         books: what arrivals, payouts and spends say that the address holds.
-        chain: what the node says.
+        chain: what the node says; None where the token does not tell.
     """
 
     wallet: str
@@ -76,13 +84,22 @@ class Item:
     contract: str | None
     address: str
     books: int
-    chain: int
+    chain: int | None
     explanations: tuple[Explanation, ...] = ()
 
     @property
     def difference(self) -> int:
-        """Return what the chain has more; 0 for a line that only informs."""
-        return self.chain - self.books
+        """Return what the chain has more; 0 for a line that only informs, or where it is not known."""
+        return 0 if self.chain is None else self.chain - self.books
+
+
+class Result(StrEnum):
+    """How a run ended."""
+
+    CLEAN = "clean"
+    DIFFERENT = "different"
+    UNKNOWN = "unknown"
+    """Nothing differs of what could be compared, and a token did not tell what is held of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +108,7 @@ class Run:
 
     Attributes:
         figures: every wallet and asset.
-        items: every difference, and quarantined tokens; the differences come first.
+        items: what could not be compared, pieces of a unit, every difference, quarantined tokens.
         addresses: how many of our addresses were asked about.
     """
 
@@ -106,12 +123,24 @@ class Run:
 
     @property
     def is_clean(self) -> bool:
-        """Tell whether nothing differs, by wallet and by address."""
-        return not any(f.difference for f in self.figures) and not self.differences
+        """Tell whether nothing differs, by wallet and by address, and everything was compared."""
+        return self.result is Result.CLEAN
+
+    @property
+    def result(self) -> Result:
+        """Return how the run ended: what differs is worse than what is not known."""
+        if any(f.difference for f in self.figures) or any(i.difference for i in self.items):
+            return Result.DIFFERENT
+        return Result.UNKNOWN if self.unknown else Result.CLEAN
+
+    @property
+    def unknown(self) -> frozenset[tuple[str, str]]:
+        """Return (wallet, asset) of what could not be compared."""
+        return frozenset((f.wallet, f.asset) for f in self.figures if f.chain is None)
 
     @property
     def differences(self) -> tuple[Item, ...]:
-        """Return the items that differ."""
+        """Return the items that differ by a unit of an asset, or more."""
         return tuple(item for item in self.items if item.difference and item.asset)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +22,7 @@ from custody.reconciliation_model import (
     RunRow,
 )
 from custody.reconciliation_tables import difference, reconciliation, reconciliation_item
+from kernel.rows import insert_rows, update_rows
 
 PAGE_MAX: Final = 500
 ROWS_AT_ONCE: Final = 1_000
@@ -34,7 +35,7 @@ async def insert_run(conn: AsyncConnection, run: Run) -> None:
             "wallet": figure.wallet,
             "asset": figure.asset,
             "ledger": str(figure.ledger),
-            "chain": str(figure.chain),
+            "chain": None if figure.chain is None else str(figure.chain),
         }
         for figure in run.figures
     ]
@@ -46,7 +47,7 @@ async def insert_run(conn: AsyncConnection, run: Run) -> None:
             chain=run.chain,
             height=run.block.height,
             block_hash=run.block.hash,
-            result="clean" if run.is_clean else "different",
+            result=run.result,
             addresses=run.addresses,
             figures=figures,
             at=run.at,
@@ -136,19 +137,22 @@ async def lock_difference(conn: AsyncConnection, difference_id: UUID) -> Differe
 
 async def insert_differences(conn: AsyncConnection, found: Sequence[Difference]) -> None:
     """Write differences that no run showed before."""
-    if found:
-        await conn.execute(insert(difference), [_difference_row(item) for item in found])
+    await insert_rows(conn, difference, [_difference_row(item) for item in found])
 
 
 async def write_difference(conn: AsyncConnection, item: Difference) -> None:
     """Write what may change of a difference whose row is locked."""
-    values = _difference_row(item)
-    fixed = {"id", "book", "chain", "wallet", "asset", "address", "opened_at", "opened_height"}
-    await conn.execute(
-        update(difference)
-        .where(difference.c.id == item.id)
-        .values({name: value for name, value in values.items() if name not in fixed})
-    )
+    await write_differences(conn, [item])
+
+
+async def write_differences(conn: AsyncConnection, items: Sequence[Difference]) -> None:
+    """Write what may change of differences whose rows are locked."""
+    fixed = {"book", "chain", "wallet", "asset", "address", "opened_at", "opened_height"}
+    rows = [
+        {name: value for name, value in _difference_row(item).items() if name not in fixed}
+        for item in items
+    ]
+    await update_rows(conn, difference, rows)
 
 
 def _item_row(run_id: UUID, number: int, item: Item) -> dict[str, Any]:
@@ -175,7 +179,7 @@ def _to_item(row: Row[Any]) -> Item:
         contract=row.contract,
         address=row.address,
         books=int(row.books),
-        chain=int(row.chain_amount),
+        chain=None if row.chain_amount is None else int(row.chain_amount),
         explanations=tuple(
             Explanation(Reason(e["reason"]), int(e["amount"]), e["detail"])
             for e in row.explanations

@@ -32,7 +32,7 @@ reconciliation = Table(
     Column("addresses", Integer, nullable=False),
     Column("figures", JSONB, nullable=False),
     Column("at", Timestamp, nullable=False),
-    CheckConstraint("result IN ('clean', 'different')", name="result"),
+    CheckConstraint("result IN ('clean', 'different', 'unknown')", name="result"),
     schema=SCHEMA,
 )
 Index("ix_reconciliation_at", reconciliation.c.book, reconciliation.c.chain, reconciliation.c.at)
@@ -47,7 +47,8 @@ reconciliation_item = Table(
     Column("contract", Text),
     Column("address", Text, nullable=False),
     Column("books", Units, nullable=False),
-    Column("chain_amount", Units, nullable=False),
+    # None: the token does not tell.
+    Column("chain_amount", Units),
     Column("explanations", JSONB, nullable=False),
     PrimaryKeyConstraint("run_id", "number"),
     ForeignKeyConstraint(["run_id"], ["custody.reconciliation.id"]),

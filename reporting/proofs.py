@@ -64,10 +64,18 @@ def holds_itemised(
 
 
 def matches_outside(
-    name: str, rows: Sequence[Compared], assets: Mapping[str, Asset], what: str
+    name: str,
+    rows: Sequence[Compared],
+    assets: Mapping[str, Asset],
+    what: str,
+    *,
+    unknown: Sequence[str] = (),
 ) -> Proof:
-    """The books and the outside (a chain at one block, a venue at one snapshot) agree exactly."""
-    wrong = [
+    """The books and the outside (a chain at one block, a venue at one snapshot) agree exactly.
+
+    What the outside does not tell (*unknown*, in words) proves nothing: the proof does not hold.
+    """
+    wrong = list(unknown) + [
         f"{row.place} {assets[row.asset].format(row.difference)} more in the books than outside"
         for row in rows
         if row.difference

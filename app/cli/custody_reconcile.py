@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from reporting.model import ClientMoney
 
 DIFFERENCE_EXIT = 1
+UNKNOWN = "unknown"
+"""In place of an amount that a token does not tell."""
 FIGURES = ("wallet", "asset", "ledger", "chain", "difference", "block")
 ITEMS = ("wallet", "asset", "address", "books", "chain", "difference", "what is known")
 COVERAGE = ("asset", "state", "holdings", "liabilities", "journal block")
@@ -49,8 +51,9 @@ def reconcile(
     """Compare every wallet with the chain at the block where the books stand; exact, no tolerance.
 
     Says where exactly they differ and what may explain it, records the run, freezes a wallet whose
-    coins are missing, and shows whether clients' money is covered. Needs CAUSEWAY_EVM_URL. Ends
-    with exit code 1 where anything differs or clients are short.
+    coins are missing, and shows whether clients' money is covered. A token that does not tell its
+    balances is shown as unknown, and everything else is compared. Needs CAUSEWAY_EVM_URL. Ends with
+    exit code 1 where anything differs or is unknown, or clients are short.
 
     Example: `causeway custody reconcile --json`
     """
@@ -175,13 +178,14 @@ def _show_run(
 
 
 def _figure(row: RunRow, figure: Any, money: Money) -> tuple[str, ...]:
-    asset, ledger, chain = figure["asset"], int(figure["ledger"]), int(figure["chain"])
+    asset, ledger = figure["asset"], int(figure["ledger"])
+    chain = None if figure["chain"] is None else int(figure["chain"])
     return (
         figure["wallet"],
         asset,
         money.text(ledger, asset),
-        money.text(chain, asset),
-        money.text(chain - ledger, asset),
+        UNKNOWN if chain is None else money.text(chain, asset),
+        UNKNOWN if chain is None else money.text(chain - ledger, asset),
         str(row.height),
     )
 
@@ -192,8 +196,8 @@ def _item(item: Item, money: Money) -> tuple[str, ...]:
         item.asset or f"contract {item.contract}",
         item.address or "no address",
         money.text(item.books, item.asset),
-        money.text(item.chain, item.asset),
-        money.text(item.difference, item.asset),
+        UNKNOWN if item.chain is None else money.text(item.chain, item.asset),
+        UNKNOWN if item.chain is None else money.text(item.difference, item.asset),
         "; ".join(f"{e.reason}: {e.detail}" for e in item.explanations),
     )
 

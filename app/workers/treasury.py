@@ -67,7 +67,9 @@ class TreasuryWorker:
                 difference=item.difference,
                 height=run.block.height,
             )
-        return {"differences": len(wrong), "booked": len(booked)}
+        for wallet, asset in sorted(run.unknown):
+            log.error("a token does not tell its balances", wallet=wallet, asset=asset)
+        return {"differences": len(wrong), "unknown": len(run.unknown), "booked": len(booked)}
 
     async def read_tokens(self) -> Mapping[str, object]:
         """Read every registered token again; one that is not what it was is frozen."""

@@ -6,6 +6,7 @@ its transactions, its filter over all logs. A height is only a way to learn a ha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,6 +19,7 @@ from chain.errors import (
     IncompleteAnswer,
     NodeTrouble,
     NodeUnavailable,
+    TokenUnreadable,
     UnreadableAnswer,
     WrongChain,
 )
@@ -45,9 +47,10 @@ from chain.evm.refusals import (
     read_refusal,
     says_block_gone,
     says_call_fails,
+    says_contract_fails,
 )
-from chain.jsonrpc import BATCH_MAX, TIMEOUT_S, Rpc, RpcRefusal
 from chain.evm.transactions import SignedTransaction, decode_signed
+from chain.jsonrpc import BATCH_MAX, TIMEOUT_S, Call, RateLimited, Rpc, RpcRefusal
 from chain.model import (
     Block,
     BlockContents,
@@ -58,11 +61,17 @@ from chain.model import (
     Head,
     PendingMovement,
     TransactionOutcome,
+    Unreadable,
     WatchList,
 )
+from kernel.errors import ungrouped
 
 NONCE_SEARCH_MAX: Final = 64
 """Blocks searched, from the head down, for the transaction that spent a nonce."""
+BALANCE_BATCHES_MAX: Final = 4
+"""Batches of questions about balances that are open at one node at once."""
+REFUSES: Final = "its contract refuses to tell balances"
+NO_ANSWER: Final = "its contract does not answer balanceOf with one number"
 
 
 class EvmGateway:
@@ -86,6 +95,7 @@ class EvmGateway:
         fee_policy: FeePolicy | None = None,
         rpc: Rpc | None = None,
         trace: bool = True,
+        balance_batches: int = BALANCE_BATCHES_MAX,
     ) -> None:
         """Speak to the node at *url*, which must serve *network_id*, known here as *chain*.
 
@@ -98,8 +108,10 @@ class EvmGateway:
             fee_policy: how eager, and how generous at most, a bid is.
             rpc: the transport, when it is not to be one with default settings.
             trace: see what contracts pass on, if the node shows call frames; False: do not ask.
+            balance_batches: how many batches about balances may be open at once.
         """
         self.chain = chain
+        self._balance_batches = balance_batches
         self.network_id = network_id
         self.name = name or urlsplit(url).netloc.rpartition("@")[2]
         self._rpc = rpc or Rpc(url, timeout_s=timeout_s)
@@ -228,30 +240,70 @@ class EvmGateway:
             answer = await self._reading.ask_at(at, "eth_getBalance", address, place)
             return as_int(answer, "the balance")
         call = {"to": contract, "data": "0x" + balance_of_data(address).hex()}
-        return _token_balance(contract, await self._reading.ask_at(at, "eth_call", call, place))
+        try:
+            answer = await self._reading.ask_at(at, "eth_call", call, place)
+        except RpcRefusal as refusal:
+            if says_contract_fails(refusal.code, refusal.message):
+                raise TokenUnreadable(f"{contract}: {REFUSES}") from refusal
+            raise
+        found = _token_balance(answer)
+        if isinstance(found, Unreadable):
+            raise TokenUnreadable(f"{contract}: {found.why}")
+        return found
 
-    async def balances(self, wanted: Sequence[tuple[str, str | None]], *, at: Block) -> list[int]:
-        """Return the balances of many (address, contract) in few requests; as `balance` each."""
+    async def balances(
+        self, wanted: Sequence[tuple[str, str | None]], *, at: Block
+    ) -> list[int | Unreadable]:
+        """Return the balances of many (address, contract) in few requests.
+
+        A token that does not tell one has `Unreadable` in its place, and the others their balances.
+
+        Raises:
+            BlockGone: the node no longer has the block, or its state.
+            NodeTrouble: it cannot be relied on now.
+        """
         place = {"blockHash": at.hash, "requireCanonical": True}
-        calls: list[tuple[str, tuple[Any, ...]]] = []
+        calls: list[Call] = []
         for address, contract in wanted:
             if contract is None:
                 calls.append(("eth_getBalance", (address, place)))
             else:
                 call = {"to": contract, "data": "0x" + balance_of_data(address).hex()}
                 calls.append(("eth_call", (call, place)))
-        found = []
-        for (_, contract), answer in zip(wanted, await self._rpc.ask_many(calls), strict=True):
+        found: list[int | Unreadable] = []
+        for (_, contract), answer in zip(wanted, await self._ask_at_once(calls), strict=True):
             if isinstance(answer, RpcRefusal):
                 if says_block_gone(answer.code, answer.message):
                     raise BlockGone(f"the node does not have block {at.hash}, or its state")
-                raise answer
+                if contract is None or not says_contract_fails(answer.code, answer.message):
+                    raise answer
+                found.append(Unreadable(REFUSES))
+                continue
             found.append(
-                as_int(answer, "the balance")
-                if contract is None
-                else _token_balance(contract, answer)
+                as_int(answer, "the balance") if contract is None else _token_balance(answer)
             )
         return found
+
+    async def _ask_at_once(self, calls: Sequence[Call]) -> list[Any | RpcRefusal]:
+        """Return what the node answers to *calls*, in their order, several batches open at once."""
+        answers: list[Any | RpcRefusal] = [None] * len(calls)
+        starts = iter(range(0, len(calls), BATCH_MAX))
+
+        async def ask() -> None:
+            for start in starts:
+                part = calls[start : start + BATCH_MAX]
+                answers[start : start + len(part)] = await self._rpc.ask_many(part)
+
+        try:
+            with ungrouped():
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self._balance_batches, -(-len(calls) // BATCH_MAX))):
+                        group.create_task(ask())
+        except RateLimited:
+            # So many at once are too many for this node: from now on one after the other.
+            self._balance_batches = 1
+            raise
+        return answers
 
     async def next_nonce(self, address: str) -> int:
         """Return how many transactions of *address* are mined at the head."""
@@ -458,8 +510,6 @@ class EvmGateway:
         return None
 
 
-def _token_balance(contract: str, answer: Any) -> int:
+def _token_balance(answer: Any) -> int | Unreadable:
     word = as_bytes(answer, "the token balance")
-    if len(word) != WORD_BYTES:
-        raise UnreadableAnswer(f"{contract} does not answer balanceOf: is it a token?")
-    return int.from_bytes(word, "big")
+    return int.from_bytes(word, "big") if len(word) == WORD_BYTES else Unreadable(NO_ANSWER)

@@ -36,17 +36,18 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from chain.answers import Answers, blocks_of, itself, untraced
 from chain.errors import (
     BlockGone,
     IncompleteAnswer,
     NodeTrouble,
     NodeUnavailable,
     RangeTooLarge,
+    TokenUnreadable,
     WrongChain,
 )
-from chain.answers import Answers, blocks_of, itself, untraced
 from chain.evm.fee_oracle import FeePolicy, middle_quote
-from chain.evm.gateway import EvmGateway
+from chain.evm.gateway import BALANCE_BATCHES_MAX, EvmGateway
 from chain.health import (
     Health,
     Standing,
@@ -59,8 +60,14 @@ from chain.health import (
     serves_another_chain,
     stands_at,
 )
-from chain.rate_limit import RateLimit
-from chain.jsonrpc import ATTEMPTS_MAX, TIMEOUT_S, RateLimited, Rpc, RpcRefusal
+from chain.jsonrpc import (
+    ATTEMPTS_MAX,
+    BATCH_MAX,
+    TIMEOUT_S,
+    RateLimited,
+    Rpc,
+    RpcRefusal,
+)
 from chain.model import (
     Block,
     BlockContents,
@@ -71,8 +78,10 @@ from chain.model import (
     Head,
     PendingMovement,
     TransactionOutcome,
+    Unreadable,
     WatchList,
 )
+from chain.rate_limit import RateLimit
 from kernel.errors import BadInput
 
 PROVIDERS_MAX: Final = 16
@@ -128,11 +137,22 @@ def provider_set(
                 fee_policy=fee_policy,
                 trace=trace,
                 rpc=Rpc(provider.url, timeout_s=timeout_s, attempts=attempts, limit=provider.limit),
+                balance_batches=balance_batches(provider.limit),
             )
             for provider in providers
         ],
         quorum=quorum,
     )
+
+
+def balance_batches(limit: RateLimit | None) -> int:
+    """Return how many batches about balances may be open at once: what *limit* takes in a second.
+
+    More of them would only wait here for their turn, and might wait for too long.
+    """
+    if limit is None:
+        return BALANCE_BATCHES_MAX
+    return max(1, min(BALANCE_BATCHES_MAX, limit.per_second // BATCH_MAX))
 
 
 class ProviderSet:
@@ -325,8 +345,13 @@ class ProviderSet:
             lambda gateway: gateway.balance(address, contract, at=at), f"of {address}"
         )
 
-    async def balances(self, wanted: Sequence[tuple[str, str | None]], *, at: Block) -> list[int]:
-        """Return the balances of many (address, contract), as a quorum tells them."""
+    async def balances(
+        self, wanted: Sequence[tuple[str, str | None]], *, at: Block
+    ) -> list[int | Unreadable]:
+        """Return the balances of many (address, contract), as a quorum tells them.
+
+        That a token does not tell one is believed as a balance is: when a quorum says so.
+        """
         return await self._agreed(
             lambda gateway: gateway.balances(wanted, at=at), f"of {len(wanted)} balances"
         )
@@ -407,8 +432,8 @@ class ProviderSet:
         except WrongChain as wrong:
             self._healths[place] = serves_another_chain(self._healths[place], wrong.what)
             raise NodeUnavailable(wrong.what) from wrong
-        except (BlockGone, RangeTooLarge):
-            raise  # an honest answer of a node that is elsewhere
+        except (BlockGone, RangeTooLarge, TokenUnreadable):
+            raise  # an honest answer: of a node that is elsewhere, of a contract that is odd
         except RpcRefusal as refusal:
             self._healths[place] = refused(self._healths[place], refusal.what)
             raise

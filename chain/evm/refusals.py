@@ -81,6 +81,28 @@ CALL_FAILS: Final = (
     "gas required exceeds allowance",
     "out of gas",
 )
+CONTRACT_FAILS: Final = (
+    "revert",
+    "out of gas",
+    "gas required exceeds allowance",
+    "invalid opcode",
+    "opcode not found",
+    "invalidfeopcode",
+    "opcodenotfound",
+    "invalid jump",
+    "invalidjump",
+    "stack underflow",
+    "stackunderflow",
+    "stack limit reached",
+    "stackoverflow",
+    "return data out of bounds",
+    "write protection",
+    "statechangeduringstaticcall",
+    "bad instruction",
+    "vm execution error",
+    "vm exception",
+)
+"""geth ``core/vm/errors.go``, revm's reasons as anvil and reth spell them, OpenEthereum, Ganache."""
 
 
 UNTRACEABLE: Final = ("genesis is not traceable",)
@@ -130,6 +152,11 @@ def says_range_too_large(code: int, message: str) -> bool:
 def says_call_fails(code: int, message: str) -> bool:
     """Tell whether the node refuses because the call itself would fail."""
     return code == REVERT_CODE or _mentions(message, CALL_FAILS)
+
+
+def says_contract_fails(code: int, message: str) -> bool:
+    """Tell whether a contract that was only asked something broke off, whatever node is asked."""
+    return code == REVERT_CODE or _mentions(message, CONTRACT_FAILS)
 
 
 def _mentions(message: str, wordings: tuple[str, ...]) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import get_cursor, require_running
-from chain.model import Block
+from chain.model import Block, Unreadable
 from chain.ports import ChainGateway
 from custody.address_books import Holding, UnderWay, list_holdings, list_under_way
 from custody.balance_reading import read_balances
@@ -84,7 +84,10 @@ async def look(
 
     def units(address: str, asset: str) -> int:
         token, scale = books.assets[asset]
-        return rescale(on_chain[address, token.contract], token.decimals, scale, Rounding.DOWN)
+        amount = on_chain[address, token.contract]
+        # What a token does not tell is not there to be moved.
+        known = 0 if isinstance(amount, Unreadable) else amount
+        return rescale(known, token.decimals, scale, Rounding.DOWN)
 
     quote = await gateway.fees()
     view = TreasuryView(

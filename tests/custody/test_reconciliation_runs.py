@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chain.errors import NodeUnavailable
 from chain.model import BlockContents, Included, Movement
+from custody import reconciliation_reading
 from custody.balance_reading import read_balances
 from custody.control_messages import ScopeKind
+from custody.deposit_model import PLAUSIBLE_AMOUNT_MAX
 from custody.freeze_model import thaw_bytes
 from custody.freezes import Scope, find_freeze, open_again
 from custody.inclusion import apply_step
@@ -29,8 +32,11 @@ from custody.reconciliation_model import (
     DifferenceState,
     Reason,
     Reconciled,
+    Result,
     Run,
 )
+from custody.reconciliation_reading import read_books, survey
+from custody.reconciliation_tally import IMPLAUSIBLE, Counted, Tally
 from kernel.events import list_history
 from kernel.ids import derive_id
 from ledger.accounts import ensure_accounts
@@ -287,6 +293,105 @@ async def test_a_bulk_answer_is_the_same_as_one_question_each(house: House) -> N
         assert found[address, contract] == expected
 
 
+async def test_a_token_that_tells_no_balance_is_one_item_and_the_others_are_compared(
+    house: House,
+) -> None:
+    """The balanceOf of one token reverts: every other wallet and asset is compared all the same."""
+    house.mine(house.pay(house.acme, ETHER), house.pay_token((house.settlement, 9)))
+    await house.catch_up()
+    house.gateway.unreadable.add(TOKEN)
+    house.gateway.fund(house.birch, 5)
+    house.mine()
+    await house.follow()
+
+    made = await run(house)
+    row, items = await house.do(lambda c: explain_run(c, made.id))
+
+    assert made.result is Result.DIFFERENT
+    assert {(i.wallet, i.asset): i.difference for i in made.differences} == {
+        ("client-pool", "ETH"): 5
+    }
+    assert {(f["wallet"], f["asset"]): f["chain"] for f in row.figures} == {
+        ("client-pool", "ETH"): str(ETHER + 5),
+        ("client-pool", "USDT"): None,
+        ("house-hot", "ETH"): "0",
+        ("house-hot", "USDT"): None,
+        ("house-settlement", "ETH"): "0",
+        ("house-settlement", "USDT"): None,
+    }
+    silent = {i.wallet: i for i in items if i.chain is None}
+    assert silent.keys() == {"client-pool", "house-hot", "house-settlement"}
+    told = silent["house-settlement"]
+    assert (told.asset, told.contract, told.books) == ("USDT", TOKEN, 9)
+    assert [e.reason for e in told.explanations] == [Reason.UNREADABLE_TOKEN]
+    assert "refuses to tell balances" in told.explanations[0].detail
+
+
+async def test_what_is_not_known_is_not_clean_and_closes_nothing(house: House) -> None:
+    house.gateway.fund(house.settlement, 7, TOKEN)
+    house.mine()
+    await house.follow()
+    await run(house)
+    assert await standing(house) == [(house.settlement, "USDT", 7)]
+
+    house.gateway.unreadable.add(TOKEN)
+    house.mine()
+    await house.follow()
+    made = await run(house)
+    (row, *_) = await house.do(lambda c: list_runs(c, book=BOOK, chain="evm"))
+
+    assert (made.is_clean, made.result, row.result) == (False, Result.UNKNOWN, "unknown")
+    assert await standing(house) == [(house.settlement, "USDT", 7)]
+    assert await house.do(lambda c: find_freeze(c, wallet="house-settlement")) is None
+
+
+async def test_a_run_that_breaks_off_leaves_nothing_and_the_next_one_is_whole(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciliation_reading, "PAGE", 1)
+    house.mine(house.pay(house.acme, ETHER))
+    await house.catch_up()
+    house.gateway.fund(house.hot, 5)
+    house.mine()
+    await house.follow()
+    told: list[tuple[int, int]] = []
+
+    def breaks_off(done: int, of: int) -> None:
+        told.append((done, of))
+        if len(told) == 3:
+            house.gateway.faults.append(NodeUnavailable("gone away"))
+
+    with pytest.raises(NodeUnavailable):
+        await run(house, progress=breaks_off)
+    assert told == [(2, 8), (4, 8), (6, 8)]
+    assert await house.do(lambda c: list_runs(c, book=BOOK, chain="evm")) == []
+    assert await standing(house) == []
+
+    made = await run(house)
+    again = await run(house)
+
+    assert (made.addresses, made.id) == (4, again.id)
+    assert len(await house.do(lambda c: list_runs(c, book=BOOK, chain="evm"))) == 1
+    assert await standing(house) == [(house.hot, "ETH", 5)]
+
+
+async def test_of_addresses_that_agree_only_their_sums_are_kept(house: House) -> None:
+    house.mine(house.pay(house.acme, ETHER), house.pay(house.birch, 3))
+    await house.catch_up()
+    house.gateway.fund(house.birch, 4)
+    house.mine()
+    await house.follow()
+
+    books = await read_books(house.engine, "evm", book=BOOK)
+    tally = await survey(house.engine, house.gateway, books, progress=None)
+
+    assert [place.address for place in tally.places] == [house.birch]
+    assert tally.on_chain == {(house.birch, "ETH"): 7}
+    assert tally.totals == {("client-pool", "ETH"): ETHER + 7}
+    assert tally.alike == {("client-pool", "ETH"): ETHER}
+    assert tally.addresses == 4
+
+
 # Pure: the items add up.
 
 KNOWN = Known(
@@ -334,6 +439,15 @@ def test_pieces_smaller_than_a_unit_are_counted_by_wallet_and_lie_at_no_address(
     floored = {("a", "ETH"): 1, ("b", "ETH"): 1}
 
     assert itemise([figure], places, floored, floored, KNOWN) == []
+
+
+def test_a_number_that_no_asset_can_have_is_taken_for_silence() -> None:
+    counted = Counted("ETH", TOKEN, 18, 18)
+    tally = Tally([counted], {})
+    tally.count([Place("a", "w", is_hot=False)], {("a", TOKEN): PLAUSIBLE_AMOUNT_MAX + 1})
+
+    assert tally.totals == {}
+    assert (tally.silences["w", "ETH"].why, tally.silences["w", "ETH"].count) == (IMPLAUSIBLE, 1)
 
 
 def test_an_arrival_of_an_orphaned_block_is_named_with_its_transaction() -> None:

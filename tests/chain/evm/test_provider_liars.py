@@ -22,6 +22,7 @@ from chain.model import (
     FollowState,
     Included,
     Orphaned,
+    Unreadable,
     WatchList,
 )
 from chain.simulators.testing import dev_account, sign_transaction
@@ -69,7 +70,9 @@ class Liar(EvmGateway):
         found = await super().balance(address, contract, at=at)
         return found if self.holds is None else self.holds
 
-    async def balances(self, wanted: Sequence[tuple[str, str | None]], *, at: Block) -> list[int]:
+    async def balances(
+        self, wanted: Sequence[tuple[str, str | None]], *, at: Block
+    ) -> list[int | Unreadable]:
         found = await super().balances(wanted, at=at)
         return found if self.holds is None else [self.holds] * len(found)
 
