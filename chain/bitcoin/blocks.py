@@ -7,7 +7,8 @@ spends is shown by the output that it spends; a node tells it, or a chain in mem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -55,36 +56,42 @@ class BlockTransaction:
         return spent - sum(item.amount for item in self.outputs)
 
 
-@dataclass(slots=True)
-class Needle:
-    """A watch list as scripts: what outputs are compared with.
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The scripts of watched addresses: what outputs are compared with.
 
-    Scripts are kept from one list to the next, which differs from it by a few addresses at most.
+    Attributes:
+        scripts: the address of each.
+        spelled: the same scripts in hexadecimal digits, as nodes write them.
     """
 
-    network: Network
-    watch: WatchList | None = None
-    scripts: dict[bytes, str] = field(default_factory=dict)
+    scripts: Mapping[bytes, str] = field(default_factory=dict)
+    spelled: AbstractSet[str] = frozenset()
 
-    def thread(self, watch: WatchList) -> dict[bytes, str]:
-        """Return the address of each watched script. Addresses of other kinds of chain have none."""
-        if self.watch is not None and (
-            watch is self.watch or watch.addresses == self.watch.addresses
-        ):
-            return self.scripts
-        before = frozenset() if self.watch is None else self.watch.addresses
-        if before <= watch.addresses:
-            scripts = dict(self.scripts)
-            added = watch.addresses - before
-        else:
-            scripts, added = {}, watch.addresses
+
+@dataclass(slots=True)
+class Needle:
+    """Turns watch lists into scripts, and only what is new in a list that has grown."""
+
+    network: Network
+    _addresses: frozenset[str] = frozenset()
+    _watched: Watched = field(default_factory=Watched)
+
+    def thread(self, watch: WatchList) -> Watched:
+        """Return the scripts of a list. Addresses of other kinds of chain have none."""
+        if watch.addresses is self._addresses or watch.addresses == self._addresses:
+            return self._watched
+        grown = self._addresses <= watch.addresses
+        added = watch.addresses - self._addresses if grown else watch.addresses
+        scripts = dict(self._watched.scripts) if grown else {}
         for address in added:
             try:
                 scripts[parse_address(address, self.network)] = address
             except BadAddress:
                 continue
-        self.watch, self.scripts = watch, scripts
-        return scripts
+        self._addresses = watch.addresses
+        self._watched = Watched(scripts, {script.hex() for script in scripts})
+        return self._watched
 
 
 def payee_of(script: bytes, network: Network) -> str:
@@ -95,7 +102,7 @@ def payee_of(script: bytes, network: Network) -> str:
 def contents_of(
     block: Block,
     transactions: Sequence[BlockTransaction],
-    scripts: dict[bytes, str],
+    scripts: Mapping[bytes, str],
     network: Network,
 ) -> BlockContents:
     """Return what the block's *transactions* mean to whoever watches *scripts*."""
@@ -120,7 +127,7 @@ def contents_of(
     )
 
 
-def spends_of(item: BlockTransaction, scripts: dict[bytes, str]) -> list[Spend]:
+def spends_of(item: BlockTransaction, scripts: Mapping[bytes, str]) -> list[Spend]:
     """Return which inputs spend an output that had paid a watched script."""
     return [
         Spend(
@@ -147,7 +154,7 @@ def outcome_of(item: BlockTransaction, network: Network) -> TransactionOutcome:
 def _movements(
     item: BlockTransaction,
     sender: str,
-    scripts: dict[bytes, str],
+    scripts: Mapping[bytes, str],
     network: Network,
     *,
     everything: bool,

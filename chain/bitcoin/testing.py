@@ -256,7 +256,7 @@ class ScriptedBitcoin:
     async def pending(self, watch: WatchList) -> tuple[PendingMovement, ...]:
         """Return what the pool would move to watched addresses."""
         self._stumble()
-        scripts = self._needle.thread(watch)
+        scripts = self._needle.thread(watch).scripts
         return tuple(
             PendingMovement(
                 item.tx_id,
@@ -415,7 +415,8 @@ class ScriptedBitcoin:
             self.hide -= 1
             return BlockContents(block, traced=True)
         resolved = [self._resolved(item) for item in mined.transactions]
-        return contents_of(block, resolved, self._needle.thread(watch), self.network)
+        scripts = self._needle.thread(watch).scripts
+        return contents_of(block, resolved, scripts, self.network)
 
     def _resolved(self, item: Transaction) -> BlockTransaction:
         inputs: tuple[Spending, ...] = ()
