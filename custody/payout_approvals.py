@@ -9,7 +9,8 @@ to another payout. The signer checks the same bytes against its own pinned keys.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,6 +19,10 @@ from registry.authority import signing_bytes
 
 APPROVE_VERB: Final = "payouts.approve"
 LINES_MAX: Final = 500
+LIFETIME_MAX: Final = timedelta(days=31)
+"""No approval holds for longer, whatever its payout says: the signer takes none that would."""
+LIFETIME: Final = timedelta(days=7)
+"""How long a payout waits, and its approvals hold, where neither request nor rule says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,8 @@ class ApprovalLine:
             between wallets of our own.
         policy_version, rule: the approval policy that was in force when the payout was requested,
             and its rule that decided.
+        expires_at: when the approval ends, in milliseconds since 1970: the signer signs nothing new
+            by it from then on, by its own clock.
     """
 
     payout_id: UUID
@@ -46,6 +53,10 @@ class ApprovalLine:
     initiator: str
     policy_version: int
     rule: int
+    expires_at: int
+
+
+_NAMES: Final = tuple(ApprovalLine.__dataclass_fields__)
 
 
 def approval_bytes(lines: Sequence[ApprovalLine]) -> bytes:
@@ -60,7 +71,8 @@ def approval_bytes(lines: Sequence[ApprovalLine]) -> bytes:
 
 def to_document(line: ApprovalLine) -> dict[str, Any]:
     """Return the line as JSON values; the amount as text, for readers without big integers."""
-    return {**asdict(line), "payout_id": str(line.payout_id), "amount": str(line.amount)}
+    values = {name: getattr(line, name) for name in _NAMES}
+    return {**values, "payout_id": str(line.payout_id), "amount": str(line.amount)}
 
 
 def from_document(document: dict[str, Any]) -> ApprovalLine:

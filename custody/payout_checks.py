@@ -18,6 +18,7 @@ from custody.allow_list import Place, find_allowed, require_usable
 from custody.errors import NotOurs, NotPossible
 from custody.freeze_model import Freeze, find_match
 from custody.freezes import load_freezes, refusal
+from custody.payout_approvals import LIFETIME, LIFETIME_MAX
 from custody.payout_control import get_active_policy
 from custody.payout_model import (
     AllowedDestination,
@@ -194,12 +195,15 @@ def decide_request(
     return facts, decide(policy, facts)
 
 
-def expiry_of(request: PayoutRequest, decision: Decision, now: datetime) -> datetime | None:
-    """Return when the payout lapses: as it was asked, or earlier if its rule says so."""
-    if decision.expires_s is None:
-        return request.expires_at
-    ruled = now + timedelta(seconds=decision.expires_s)
-    return ruled if request.expires_at is None else min(ruled, request.expires_at)
+def expiry_of(request: PayoutRequest, decision: Decision, now: datetime) -> datetime:
+    """Return when the payout lapses: as it was asked, or earlier if its rule says so.
+
+    Where neither says it, after `LIFETIME`; never after `LIFETIME_MAX`: so long approvals hold.
+    """
+    said = [] if request.expires_at is None else [request.expires_at]
+    if decision.expires_s is not None:
+        said.append(now + timedelta(seconds=decision.expires_s))
+    return min([*(said or [now + LIFETIME]), now + LIFETIME_MAX])
 
 
 def require_owner_class(claim: Claim, wallet: Wallet) -> None:

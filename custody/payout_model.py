@@ -81,6 +81,8 @@ PAYOUT_STATES: Final = StateTable(
             (PayoutState.ALLOCATED, PayoutState.SIGNED),
             # The signer said no, so no signature exists and the reservation may end.
             (PayoutState.ALLOCATED, PayoutState.REJECTED),
+            # It said no, and the payout's time is over: its approvals have lapsed.
+            (PayoutState.ALLOCATED, PayoutState.EXPIRED),
             # The transaction that it shared with others was not signed: it goes into another.
             (PayoutState.ALLOCATED, PayoutState.APPROVED),
             (PayoutState.SIGNED, PayoutState.MINED),

@@ -23,6 +23,7 @@ from custody.policy_model import (
     VelocityLimit,
     Window,
 )
+from custody.quorums import find_empty
 from kernel.errors import BadInput
 from registry.model import Operator, Role
 
@@ -123,27 +124,14 @@ def groups_of(document: PolicyDocument, operator: Operator) -> frozenset[str]:
 def is_complete(required: Sequence[Quorum], approvers: Mapping[str, frozenset[str]]) -> bool:
     """Tell whether every quorum has its own people.
 
-    Nobody counts for two quorums: approvers are given to places by augmenting paths, which finds a
-    full assignment wherever there is one (bipartite matching; Kuhn 1955).
+    Nobody counts for two quorums (`custody.quorums`).
 
     Args:
         required: the quorums.
         approvers: the groups of each one that approved.
     """
     places = [quorum.group for quorum in required for _ in range(quorum.approvals)]
-    held: dict[str, int] = {}
-
-    def seat(place: int, tried: set[str]) -> bool:
-        for code, groups in approvers.items():
-            if places[place] not in groups or code in tried:
-                continue
-            tried.add(code)
-            if code not in held or seat(held[code], tried):
-                held[code] = place
-                return True
-        return False
-
-    return all(seat(place, set()) for place in range(len(places)))
+    return not find_empty(places, approvers)
 
 
 def _said_by(

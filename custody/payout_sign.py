@@ -230,10 +230,11 @@ async def _store_refusal(bench: Bench, conn: AsyncConnection, item: _Work, refus
     await store.end_nonce(conn, mine.chain, mine.sender, nonce, NonceState.RELEASED, now)
     require_applied(await post(conn, mine.book, released(mine), now=now))
     await record(conn, [event])
+    is_over = mine.expires_at is not None and mine.expires_at <= now
     return await step_payout(
         conn,
         mine,
-        PayoutState.REJECTED,
+        PayoutState.EXPIRED if is_over else PayoutState.REJECTED,
         actor=WORKER,
         now=now,
         reason=f"the signer refused: {refusal.what}",

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody import control_store, payout_explain, payout_requests, payout_rows
 from custody import payout_store as store
 from custody.errors import NotPossible
-from custody.payout_approvals import ApprovalLine, approval_bytes, to_document
+from custody.payout_approvals import LIFETIME, ApprovalLine, approval_bytes, to_document
 from custody.payout_control import load_policies
 from custody.payout_events import WORKER
 from custody.payout_model import CANCELLABLE, Payout, PayoutState
@@ -25,6 +25,7 @@ from custody.payout_moves import Move, move_payouts
 from custody.payout_policy import APPROVER_ROLES, groups_of, is_complete
 from custody.payout_postings import released
 from custody.policy_model import APPROVERS, SERVICES, ApprovalPolicy
+from kernel.clock import to_unix_ms
 from kernel.errors import Refused
 from kernel.events import record
 from kernel.ids import derive_id
@@ -140,6 +141,7 @@ def approval_line(payout: Payout) -> ApprovalLine:
         initiator=payout.requested_by,
         policy_version=payout.policy_version,
         rule=payout.rule,
+        expires_at=to_unix_ms(payout.expires_at or payout.created_at + LIFETIME),
     )
 
 

@@ -1,4 +1,4 @@
-"""Wallets whose keys are in a token, or shared by several signers."""
+"""Wallets whose keys are in a token or shared by several signers; approvals that lapse."""
 
 from __future__ import annotations
 
@@ -20,6 +20,72 @@ NEW = (
     ("required", sa.Integer(), "0"),
 )
 FIXED = (*BEFORE, *(column for column, _, _ in NEW))
+
+PAYOUT_FUNCTION = """\
+CREATE OR REPLACE FUNCTION custody.payout_state_edges() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.state IS NULL OR NEW.state NOT IN ('requested') THEN
+            RAISE EXCEPTION 'custody.payout cannot begin as %', NEW.state
+                USING ERRCODE = 'check_violation', CONSTRAINT = 'payout_state_edges';
+        END IF;
+    ELSIF NEW.state IS DISTINCT FROM OLD.state THEN
+        IF NEW.state IS NULL OR (OLD.state, NEW.state) NOT IN (
+            ('allocated', 'approved'),
+            ('allocated', 'expired'),
+            ('allocated', 'rejected'),
+            ('allocated', 'security_hold'),
+            ('allocated', 'signed'),
+            ('approved', 'allocated'),
+            ('approved', 'cancelled'),
+            ('approved', 'expired'),
+            ('approved', 'rejected'),
+            ('cancelled', 'security_hold'),
+            ('cancelling', 'mined'),
+            ('cancelling', 'security_hold'),
+            ('cancelling', 'signed'),
+            ('confirmed', 'cancelling'),
+            ('confirmed', 'signed'),
+            ('failed_on_chain', 'security_hold'),
+            ('mined', 'cancelled'),
+            ('mined', 'cancelling'),
+            ('mined', 'confirmed'),
+            ('mined', 'failed_on_chain'),
+            ('mined', 'signed'),
+            ('pending_approval', 'approved'),
+            ('pending_approval', 'cancelled'),
+            ('pending_approval', 'expired'),
+            ('pending_approval', 'rejected'),
+            ('requested', 'allocated'),
+            ('requested', 'cancelled'),
+            ('requested', 'expired'),
+            ('requested', 'rejected'),
+            ('requested', 'reserved'),
+            ('reserved', 'cancelled'),
+            ('reserved', 'expired'),
+            ('reserved', 'pending_approval'),
+            ('reserved', 'rejected'),
+            ('security_hold', 'allocated'),
+            ('security_hold', 'cancelling'),
+            ('security_hold', 'failed_on_chain'),
+            ('security_hold', 'mined'),
+            ('security_hold', 'signed'),
+            ('signed', 'cancelling'),
+            ('signed', 'mined'),
+            ('signed', 'security_hold')
+        ) THEN
+            RAISE EXCEPTION 'custody.payout cannot go from % to %', OLD.state, NEW.state
+                USING ERRCODE = 'check_violation', CONSTRAINT = 'payout_state_edges';
+        END IF;
+    END IF;
+    RETURN NEW;
+END
+$$"""
+
+PAYOUT_TRIGGER = (
+    "CREATE OR REPLACE TRIGGER payout_state_edges BEFORE INSERT OR UPDATE ON custody.payout "
+    "FOR EACH ROW EXECUTE FUNCTION custody.payout_state_edges()"
+)
 
 
 def keep_fixed(columns: tuple[str, ...]) -> None:
@@ -65,10 +131,13 @@ def upgrade() -> None:
     unique("token_public_key", ["token_public_key"], "token_public_key <> ''")
     unique("cosigners", ["cosigners", "required"], "cardinality(cosigners) > 0")
     keep_fixed(FIXED)
+    op.execute(PAYOUT_FUNCTION)
+    op.execute(PAYOUT_TRIGGER)
 
 
 def downgrade() -> None:
     """Back to wallets of one account each."""
+    op.execute(PAYOUT_FUNCTION.replace("            ('allocated', 'expired'),\n", ""))
     keep_fixed(BEFORE)
     for name in ("cosigners", "token_public_key", "token_key", "account_xpub"):
         op.drop_index(f"uq_wallet_{name}", "wallet", schema=SCHEMA)

@@ -63,6 +63,7 @@ def payout_facts(payout: Payout, money: Money) -> dict[str, str]:
         "fee": "" if payout.fee_paid is None else money.text(payout.fee_paid, payout.native_asset),
         "waiting_for": payout.waiting_for,
         "requested": iso(payout.created_at),
+        "expires": "" if payout.expires_at is None else iso(payout.expires_at),
     }
 
 

@@ -64,6 +64,7 @@ def payouts(
     columns = (
         *("id", "state", "reference", "claim", "amount", "destination", "source"),
         *("requested_by", "approvals_required", "transaction", "fee", "waiting_for", "requested"),
+        "expires",
     )
     show("Payouts", columns, read(work), as_json=as_json, right=("amount", "fee"))
 
@@ -126,7 +127,9 @@ def approve(
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Approve a payout: your key signs its destination, asset, amount and initiator.
+    """Approve a payout: your key signs its destination, asset, amount, initiator and end.
+
+    The signer takes the approval until the payout expires, by its own clock, and not after.
 
     Example: `causeway custody approve 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --as ben --key ben.key`
     """

@@ -7,15 +7,34 @@ asked for, against the keys that the signer has pinned.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final
 
-from custody.payout_approvals import ApprovalLine, approval_bytes
+from custody.payout_approvals import LIFETIME_MAX, ApprovalLine, approval_bytes
 from custody.signer.control import InForce
 from custody.signer.errors import SignerRefused
 from custody.signer.wire import Intent, SignedApproval, read_amount
 from kernel.errors import BadInput
 from registry.authority import verify_signature
 from registry.errors import NotAuthorised
+
+LIFETIME_MAX_MS: Final = LIFETIME_MAX // timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """Who approved a payment.
+
+    Attributes:
+        known: whose approval counts.
+        unknown: who is no operator of the signer (yet): nothing of theirs is verified or counts.
+        lapsed: whose approval has ended by the signer's clock.
+    """
+
+    known: frozenset[str]
+    unknown: frozenset[str] = frozenset()
+    lapsed: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -39,27 +58,55 @@ class Approvals:
             lines = [line.read() for line in approval.lines]
             self._lines.append(lines)
             for line in lines:
-                self._by_line.setdefault(line, []).append(number)
+                self._by_line.setdefault(line_key(line), []).append(number)
 
-    def approvers(self, intent: Intent) -> frozenset[str]:
+    def approvers(self, intent: Intent, *, now_ms: int | None) -> Approved:
         """Return who has validly approved exactly this payment; the initiator may not be among them.
 
+        Args:
+            intent: the payment.
+            now_ms: the signer's clock; None: the payment was signed before and is signed again for
+                another fee, so approvals that have lapsed since still count.
+
         Raises:
-            SignerRefused: the initiator approved it, or a signature is not that of a pinned key.
+            SignerRefused: the initiator approved it, a signature is not that of the pinned key, or
+                an approval holds longer than any may.
         """
-        numbers = self._by_line.get(line_of(intent), [])
-        if self.alone and len(set(numbers)) != len(self.given):
-            other = next(n for n in range(len(self.given)) if n not in numbers)
-            if self.given[other].operator != intent.initiator:
-                raise SignerRefused(
-                    f"what {self.given[other].operator} approved is another payment"
-                )
-        for number in numbers:
-            if self.given[number].operator == intent.initiator:
-                raise SignerRefused(
-                    f"{intent.initiator} asked for the payout and cannot approve it"
-                )
-        return frozenset(self._verify(number) for number in numbers)
+        line = line_of(intent)
+        if self.alone:
+            self._require_meant(line)
+        return self.approvers_of(line, now_ms=now_ms)
+
+    def approvers_of(self, line: ApprovalLine, *, now_ms: int | None) -> Approved:
+        """Return who has validly approved this line, whatever its *expires_at*: as `approvers`."""
+        known, unknown, lapsed = set[str](), set[str](), set[str]()
+        for number in self._by_line.get(line_key(line), []):
+            code = self.given[number].operator
+            if code == line.initiator:
+                raise SignerRefused(f"{code} asked for the payout and cannot approve it")
+            if code not in self.state.operators.operators:
+                unknown.add(code)
+            elif now_ms is not None and not self._holds(number, line, now_ms):
+                lapsed.add(code)
+            else:
+                known.add(self._verify(number))
+        return Approved(frozenset(known), frozenset(unknown), frozenset(lapsed - known))
+
+    def _require_meant(self, line: ApprovalLine) -> None:
+        numbers = set(self._by_line.get(line_key(line), []))
+        for number, approval in enumerate(self.given):
+            if number not in numbers and approval.operator != line.initiator:
+                raise SignerRefused(f"what {approval.operator} approved is another payment")
+
+    def _holds(self, number: int, line: ApprovalLine, now_ms: int) -> bool:
+        ends = next(x.expires_at for x in self._lines[number] if x.payout_id == line.payout_id)
+        if ends > now_ms + LIFETIME_MAX_MS:
+            raise SignerRefused(
+                f"what {self.given[number].operator} approved holds for longer than"
+                f" {LIFETIME_MAX.days} days",
+                remedy="Request the payout anew, with an earlier end",
+            )
+        return ends > now_ms
 
     def _verify(self, number: int) -> str:
         if number not in self._verified:
@@ -74,8 +121,13 @@ class Approvals:
         return self._verified[number]
 
 
-def line_of(intent: Intent) -> ApprovalLine:
-    """Return the line that approvers of this payment have signed."""
+def line_key(line: ApprovalLine) -> ApprovalLine:
+    """Return the line without its end: the signer is told what to pay, not until when."""
+    return replace(line, expires_at=0)
+
+
+def line_of(intent: Intent, *, expires_at: int = 0) -> ApprovalLine:
+    """Return the line that approvers of this payment have signed, as it ends at *expires_at*."""
     return ApprovalLine(
         payout_id=intent.payout_id,
         chain=intent.chain,
@@ -88,4 +140,5 @@ def line_of(intent: Intent) -> ApprovalLine:
         initiator=intent.initiator,
         policy_version=intent.policy_version,
         rule=intent.rule,
+        expires_at=expires_at,
     )

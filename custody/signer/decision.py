@@ -14,7 +14,8 @@ from typing import Final
 from chain.errors import BadTransaction
 from chain.evm.transactions import GAS_TRANSACTION, UnsignedTransaction, decode_erc20_transfer
 from custody.control_messages import AssetRule, OperatorsInForce, ScopeKind
-from custody.signer.approvals import Approvals
+from custody.quorums import find_empty
+from custody.signer.approvals import Approvals, Approved
 from custody.signer.control import InForce
 from custody.signer.errors import SignerPostponed, SignerRefused
 from custody.signer.retirement import check_retired
@@ -86,11 +87,11 @@ def check_request(
     check_policy(state, intent, now_ms=now_ms)
     is_first = fee_before is None
     check_amount(windows, rule, intent, is_first=is_first, now_ms=now_ms)
-    approved = approvals.approvers(intent)
+    approved = approvals.approvers(intent, now_ms=now_ms if is_first else None)
     auto = check_approved(state, windows, rule, intent, approved, now_ms=now_ms, is_first=is_first)
     counted = read_amount(intent.amount) if is_first else 0
     return Allowed(
-        tuple(sorted(approved)),
+        tuple(sorted(approved.known)),
         Spent(
             asset_key(rule),
             counted,
@@ -322,24 +323,26 @@ def check_approved(
     windows: Windows,
     rule: AssetRule,
     intent: Intent,
-    approved: frozenset[str],
+    approved: Approved,
     *,
     is_first: bool,
     now_ms: int,
 ) -> bool:
-    """Refuse without enough people; return whether a service has approved instead of them."""
-    people = approved - set(state.operators.services)
+    """Refuse without enough people; return whether a service has approved instead of them.
+
+    Raises:
+        SignerPostponed: they would be enough with people that nobody has told the signer of.
+    """
+    people = approved.known - set(state.operators.services)
     missing = find_missing(state.operators, rule, people)
     if not missing:
         return False
-    if people == approved:
-        raise SignerRefused(missing, remedy="Have more operators approve the payout")
     amount = read_amount(intent.amount)
+    if people == approved.known:
+        raise _not_enough(state, rule, people, approved, missing)
     if rule.auto_max is None or rule.auto_window_max is None or amount > read_amount(rule.auto_max):
-        raise SignerRefused(
-            f"{missing}; a service may approve at most {rule.auto_max or 0} of {rule.asset}",
-            remedy="Have operators approve the payout",
-        )
+        missing = f"{missing}; a service may approve at most {rule.auto_max or 0} of {rule.asset}"
+        raise _not_enough(state, rule, people, approved, missing)
     counted = amount if is_first else 0
     if windows.auto[asset_key(rule)].sum(now_ms) + counted > read_amount(rule.auto_window_max):
         raise SignerPostponed(
@@ -349,12 +352,53 @@ def check_approved(
     return True
 
 
-def find_missing(people_known: OperatorsInForce, rule: AssetRule, people: frozenset[str]) -> str:
-    """Return what approvals are missing, in words; "" when they are enough."""
+def _not_enough(
+    state: InForce, rule: AssetRule, people: frozenset[str], approved: Approved, missing: str
+) -> SignerRefused | SignerPostponed:
+    if approved.unknown and not find_missing(
+        state.operators, rule, people | approved.unknown, anywhere=approved.unknown
+    ):
+        names = " and ".join(sorted(approved.unknown))
+        return SignerPostponed(
+            f"{missing}; {names} approved it, too, and the signer does not know them",
+            remedy="Hand over the operators' message that two people have signed",
+        )
+    if approved.lapsed:
+        names = " and ".join(sorted(approved.lapsed))
+        return SignerRefused(
+            f"{missing}; the approval of {names} has lapsed",
+            remedy="Request the payout anew, and have it approved before it ends",
+        )
+    return SignerRefused(missing, remedy="Have more operators approve the payout")
+
+
+def find_missing(
+    people_known: OperatorsInForce,
+    rule: AssetRule,
+    people: frozenset[str],
+    *,
+    anywhere: frozenset[str] = frozenset(),
+) -> str:
+    """Return what approvals are missing, in words; "" when they are enough.
+
+    Nobody stands for two groups (`custody.quorums`), as in the policy of the application.
+
+    Args:
+        people_known: who is in which group.
+        rule: what it takes.
+        people: who approved.
+        anywhere: who of them is taken to be in every group.
+    """
     if len(people) < rule.approvals:
         return f"{len(people)} of {rule.approvals} approvals"
-    for group, needed in sorted(rule.groups.items()):
-        found = len(people & set(people_known.groups.get(group, ())))
-        if found < needed:
-            return f"{found} of {needed} approvals of {group}"
-    return ""
+    members = {name: anywhere | set(people_known.groups.get(name, ())) for name in rule.groups}
+    groups = {code: {name for name in members if code in members[name]} for code in people}
+    places = [name for name in sorted(rule.groups) for _ in range(rule.groups[name])]
+    empty = find_empty(places, groups)
+    if not empty:
+        return ""
+    group = empty[0]
+    found = len(people & members[group])
+    if found < rule.groups[group]:
+        return f"{found} of {rule.groups[group]} approvals of {group}"
+    return f"{len(places) - len(empty)} of {len(places)} approvals, nobody counted for two groups"

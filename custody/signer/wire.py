@@ -147,6 +147,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     initiator: str
     policy_version: int
     rule: int
+    expires_at: Natural
 
     @classmethod
     def of(cls, line: ApprovalLine) -> Line:
@@ -163,6 +164,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             initiator=line.initiator,
             policy_version=line.policy_version,
             rule=line.rule,
+            expires_at=line.expires_at,
         )
 
     def read(self) -> ApprovalLine:
@@ -179,6 +181,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             initiator=self.initiator,
             policy_version=self.policy_version,
             rule=self.rule,
+            expires_at=self.expires_at,
         )
 
 

@@ -156,6 +156,7 @@ def line(**changes: Any) -> ApprovalLine:
         initiator="dan",
         policy_version=1,
         rule=1,
+        expires_at=1,
     )
     return replace(base, **changes)
 

@@ -29,7 +29,7 @@ from custody.compliance.screening import screen_payouts
 from custody.evm_rail import EvmRail
 from custody.payout_allocate import allocate
 from custody.payout_allocation import Waiting
-from custody.payout_approvals import approval_bytes
+from custody.payout_approvals import LIFETIME, LIFETIME_MAX, approval_bytes
 from custody.payout_events import WORKER, step_payout
 from custody.payout_model import MACHINES, NonceState, Payout, PayoutState
 from custody.payout_send import send
@@ -284,6 +284,34 @@ async def test_a_payout_that_is_withdrawn_before_signing_gives_its_reservation_b
     assert gone.state == {"cancel": "cancelled", "reject": "rejected", "expire": "expired"}[end]
     assert await world.books() == before
     assert (await world.advance()).allocated == []
+
+
+async def test_approvals_that_lapse_before_the_signer_is_asked_end_the_payout_as_expired(
+    world: World,
+) -> None:
+    before, signer = await world.books(), world.signer
+    payout = await world.approved(expires_at=world.clock.now() + timedelta(hours=1))
+    world.signer = SilentSigner()
+    await world.advance()
+    assert (await world.get(payout)).state is PayoutState.ALLOCATED
+    world.clock.advance(timedelta(hours=1))
+    world.signer = signer
+
+    await world.advance()
+
+    ended = await world.get(payout)
+    assert (ended.state, ended.nonce) == (PayoutState.EXPIRED, None)
+    story = await world.run(lambda conn: explain(conn, payout.id))
+    assert any("the approval of ben has lapsed" in item.what for item in story.timeline)
+    assert await world.books() == before
+
+
+async def test_every_payout_ends_even_if_nobody_says_when(world: World) -> None:
+    now = world.clock.now()
+    assert (await world.request()).expires_at == now + LIFETIME
+    late = await world.request(client_ref="late", expires_at=now + timedelta(days=400))
+    assert late.expires_at == now + LIFETIME_MAX
+    assert (await world.request(client_ref="late", expires_at=now + timedelta(days=400))) == late
 
 
 async def test_a_signed_payout_cannot_be_cancelled(world: World) -> None:

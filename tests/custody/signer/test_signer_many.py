@@ -33,6 +33,7 @@ from custody.signer.wire import (
 from registry.authority import verify_signature
 from registry.model import Operator
 from tests.custody.signer.vault import (
+    LAPSES,
     OTHER_PATH,
     PATH,
     ROOT,
@@ -95,7 +96,9 @@ def test_an_approval_is_verified_once_however_many_it_covers(
     signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = payments(50)
-    release = approval(asked[0][1], "ann", *(line_of(meant) for _, meant in asked[1:]))
+    release = approval(
+        asked[0][1], "ann", *(line_of(meant, expires_at=LAPSES) for _, meant in asked[1:])
+    )
     verified: list[str] = []
 
     def counting(operator: Operator, payload: bytes, signature: bytes) -> None:

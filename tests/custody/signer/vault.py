@@ -49,7 +49,7 @@ from custody.signer.wire import (
     SignedMany,
     SignRequest,
 )
-from kernel.clock import ManualClock
+from kernel.clock import ManualClock, to_unix_ms
 
 SEED = bytes(range(32))
 ROOT = PrivateNode.from_seed(SEED)
@@ -65,6 +65,7 @@ CHAIN_ID = 31337
 GWEI = 10**9
 ETH = 10**18
 START = datetime.fromisoformat("2026-01-05T09:00:00+00:00")
+LAPSES = to_unix_ms(START + timedelta(days=7))
 KEYS = {
     name: Ed25519PrivateKey.from_private_bytes(name[:1].encode() * 32)
     for name in ("ann", "bob", "cat", "robot", "eve")
@@ -187,7 +188,7 @@ def intent(tx: UnsignedTransaction, **changes: Any) -> Intent:
 
 
 def approval(meant: Intent, who: str, *others: ApprovalLine, **changes: Any) -> SignedApproval:
-    lines = [replace(line_of(meant), **changes), *others]
+    lines = [replace(line_of(meant, expires_at=LAPSES), **changes), *others]
     return SignedApproval(
         operator=who,
         signature=KEYS[who].sign(approval_bytes(lines)),
