@@ -11,14 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chain.errors import DerivationDisagrees
 from chain.model import WatchList
 from custody import store
-from custody.derivation import derive_address
+from custody.derivation import derive_address, descriptor_of
 from custody.errors import NotPossible
 from custody.model import BRANCHES, OWN_PURPOSES, Address, AddressPurpose
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
 from registry.model import BITCOIN, Chain, Party, PartyKind, Wallet, WalletPurpose
-from registry.queries import get_chain, get_party, get_wallet, list_chain_assets
+from registry.queries import (
+    get_chain,
+    get_party,
+    get_wallet,
+    list_chain_assets,
+    list_wallets,
+)
 
 REFERENCE_LENGTH_MAX: Final = 200
 
@@ -111,6 +117,44 @@ async def check_wallet_key(conn: AsyncConnection, wallet: Wallet, *, now: dateti
             remedy="Give out no address of it until it is understood why",
         )
     return first
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A branch of a wallet as the operator's own node or wallet reads it.
+
+    Attributes:
+        descriptor: with its checksum (BIP 380).
+        handed_out: how many of its addresses are somebody's.
+    """
+
+    wallet: str
+    branch: int
+    descriptor: str
+    handed_out: int
+
+
+async def list_descriptors(
+    conn: AsyncConnection, chain: str, *, wallet: str | None = None
+) -> list[Described]:
+    """Return the descriptors of the Bitcoin wallets on a chain (of one, if named), by branch.
+
+    Raises:
+        BadInput: the chain is of another kind.
+    """
+    on_chain = await get_chain(conn, chain)
+    handed_out = await store.list_branches(conn, chain)
+    return [
+        Described(
+            item.code,
+            branch,
+            descriptor_of(on_chain, item, branch),
+            handed_out.get((item.code, branch), 0),
+        )
+        for item in await list_wallets(conn, chain)
+        if wallet in {None, item.code}
+        for branch in sorted(set(BRANCHES.values()))
+    ]
 
 
 async def list_addresses(

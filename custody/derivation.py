@@ -6,9 +6,12 @@ accounts, `chain.bitcoin.derivation` for Bitcoin.
 
 from __future__ import annotations
 
+from chain.bitcoin.derivation import SegwitAccount
 from chain.bitcoin.derivation import derive_checked as derive_bitcoin
+from chain.bitcoin.multisig import MultisigAccount, derive_multisig_checked
 from chain.bitcoin.networks import network_of
 from chain.keys.checked import derive_checked as derive_evm
+from kernel.errors import BadInput
 from registry.model import BITCOIN, Chain, Wallet
 
 
@@ -20,6 +23,14 @@ def derive_address(chain: Chain, wallet: Wallet, branch: int, index: int) -> str
         BadInput: the chain's network id is the one of no network.
         DerivationDisagrees: two libraries derive different addresses.
     """
+    if chain.kind == BITCOIN and wallet.cosigners:
+        return derive_multisig_checked(
+            wallet.cosigners,
+            wallet.required,
+            branch,
+            index,
+            network=network_of(chain.network_id),
+        )
     if chain.kind == BITCOIN:
         return derive_bitcoin(
             wallet.account_xpub,
@@ -29,3 +40,22 @@ def derive_address(chain: Chain, wallet: Wallet, branch: int, index: int) -> str
             path=wallet.account_path,
         )
     return derive_evm(wallet.account_xpub, branch, index, path=wallet.account_path)
+
+
+def descriptor_of(chain: Chain, wallet: Wallet, branch: int) -> str:
+    """Return the output descriptor of a branch of a Bitcoin wallet, with its checksum (BIP 380).
+
+    A node or a wallet that the operator runs derives the same addresses from it.
+
+    Raises:
+        BadInput: the chain is of another kind.
+        BadKey: as `derive_address`.
+    """
+    if chain.kind != BITCOIN:
+        raise BadInput(f"{chain.code} is a chain of accounts: its wallets have no descriptors")
+    network = network_of(chain.network_id)
+    if wallet.cosigners:
+        account = MultisigAccount.parse(wallet.cosigners, wallet.required, network=network)
+        return account.descriptor(branch)
+    key, path = wallet.account_xpub, wallet.account_path
+    return SegwitAccount.parse(key, network=network, path=path).descriptor(branch)

@@ -98,11 +98,40 @@ def address_list(
     )
 
 
+@address.command("descriptors")
+def address_descriptors(
+    *,
+    chain: Chain = "bitcoin",
+    wallet: Annotated[str | None, typer.Option(help="Only those of this wallet.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the output descriptors of Bitcoin wallets: what your own node or wallet watches with.
+
+    Branch 0 is given to others, branch 1 is for the wallet's own use. Nobody can spend with them.
+
+    Example: `causeway custody address descriptors --wallet btc-pool`
+    """
+
+    async def work(conn: AsyncConnection) -> list[tuple[str, ...]]:
+        from custody.addresses import list_descriptors
+        from registry.queries import get_wallet
+
+        if wallet is not None:
+            await get_wallet(conn, wallet)
+        return [
+            (item.wallet, str(item.branch), str(item.handed_out), item.descriptor)
+            for item in await list_descriptors(conn, chain, wallet=wallet)
+        ]
+
+    columns = ("wallet", "branch", "handed out", "descriptor")
+    show(f"Descriptors on {chain}", columns, read(work), as_json=as_json, right=("handed out",))
+
+
 @address.command("assign")
 def address_assign(
     wallet: str,
     *,
-    purpose: Annotated[str, typer.Option(help="deposit, settlement or hot.")] = "deposit",
+    purpose: Annotated[str, typer.Option(help="deposit, settlement, hot or change.")] = "deposit",
     party: Annotated[str | None, typer.Option(help="Who pays in there.")] = None,
     reference: Annotated[str, typer.Option(help="What it is for; opaque.")] = "",
     asset: Annotated[
