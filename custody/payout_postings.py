@@ -86,6 +86,18 @@ def released(payout: Payout) -> tuple[Transfer, ...]:
     return chain(*undone)
 
 
+def unallocated(payout: Payout) -> tuple[Transfer, ...]:
+    """Free what `allocated` holds, because the transaction was not signed; the claim stays reserved.
+
+    The next allocation holds under the next epoch.
+    """
+    old = payout.hold_epoch
+    freed = (*_free_coins(payout, old), _void(payout, "fee", old))
+    if payout.parsed_claim.kind is ClaimKind.OWN:
+        return chain(*freed, *_hold_coins(payout, old + 1))
+    return chain(*freed)
+
+
 def signed(payout: Payout) -> tuple[Transfer, ...]:
     """Debit the claim: from now on only the chain decides."""
     if payout.parsed_claim.account is None:
@@ -215,14 +227,17 @@ def is_within_wallet(payout: Payout) -> bool:
 
 
 def foreign_included(spend: ForeignSpend) -> tuple[Transfer, ...]:
-    """Post a spend that we did not make: a fact, so it is posted and then looked into."""
+    """Post a spend that we did not make: a fact, so it is posted and then looked into.
+
+    A leg below zero is what one of our wallets gained by it.
+    """
     return chain(
         *(
             transfer(
                 _foreign_id(spend, "included", number),
-                leg.account,
-                custody_account(leg.wallet),
-                leg.amount,
+                leg.account if leg.amount > 0 else custody_account(leg.wallet),
+                custody_account(leg.wallet) if leg.amount > 0 else leg.account,
+                abs(leg.amount),
                 leg.asset,
                 code="foreign.included",
                 correlation=spend.id,
