@@ -6,8 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
-from chain.errors import NodeTrouble
-from chain.model import Block, BlockContents
+from chain.errors import (
+    BlockGone,
+    IncompleteAnswer,
+    NodeTrouble,
+    NodeUnavailable,
+    RangeTooLarge,
+)
+from chain.model import Block, BlockContents, BroadcastOutcome, BroadcastReport
 
 TRACE: Final = "trace:"
 
@@ -49,3 +55,32 @@ def untraced(found: BlockContents) -> BlockContents:
     """Leave out what only traces show."""
     kept = tuple(move for move in found.movements if not move.position.startswith(TRACE))
     return replace(found, movements=kept, traced=False)
+
+
+def merge_reports(
+    reports: Sequence[tuple[str, BroadcastReport]], *, quorum: int
+) -> BroadcastReport:
+    """Return what is known after several providers, named, were given the same bytes.
+
+    ACCEPTED by one is accepted, whatever others say: the bytes are out. REJECTED needs the evidence
+    of *quorum* providers and the consent of the rest that answered with evidence. All else is
+    unknown: a provider that timed out may have them.
+    """
+    for name, report in reports:
+        if report.outcome is BroadcastOutcome.ACCEPTED:
+            detail = f"{name}: {report.detail}" if report.detail else name
+            return BroadcastReport(BroadcastOutcome.ACCEPTED, detail)
+    detail = "; ".join(f"{name}: {report.detail}" for name, report in reports)
+    rejected = sum(report.outcome is BroadcastOutcome.REJECTED for _, report in reports)
+    if rejected >= quorum:
+        return BroadcastReport(BroadcastOutcome.REJECTED, detail)
+    return BroadcastReport(BroadcastOutcome.UNKNOWN, detail or "no provider was reached")
+
+
+def worst(troubles: Sequence[NodeTrouble], chain: str) -> NodeTrouble:
+    """Return the trouble that tells the caller most: what it can act on comes first."""
+    for kind in (RangeTooLarge, IncompleteAnswer, BlockGone):
+        for trouble in troubles:
+            if isinstance(trouble, kind):
+                return trouble
+    return troubles[-1] if troubles else NodeUnavailable(f"no provider of {chain} answers")

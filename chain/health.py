@@ -6,7 +6,7 @@ again, because nothing that it says means what it seems to. All else passes: a p
 rests for a while, and is asked again last.
 
 The judgement decides only *whom to ask*. What is believed is decided by agreement
-(`chain.evm.providers`), never by good conduct.
+(`chain.provider_set`), never by good conduct.
 """
 
 from __future__ import annotations

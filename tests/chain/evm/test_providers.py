@@ -13,6 +13,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 import chain.jsonrpc
+from chain.answers import merge_reports
 from chain.contracts.artefact import load_artefact
 from chain.errors import (
     BlockGone,
@@ -22,7 +23,7 @@ from chain.errors import (
     WrongChain,
 )
 from chain.evm.gateway import EvmGateway
-from chain.evm.providers import Provider, ProviderSet, merge_reports, provider_set
+from chain.evm.providers import Provider, ProviderSet, provider_set
 from chain.evm.transactions import erc20_transfer_data, transaction_hash
 from chain.health import Standing, order
 from chain.model import Block, BroadcastOutcome, BroadcastReport, WatchList
