@@ -109,9 +109,9 @@ async def check_wallet_key(conn: AsyncConnection, wallet: Wallet, *, now: dateti
     """
     first = derive_address(await get_chain(conn, wallet.chain), wallet, 0, 0)
     known = await store.keep_wallet_key(
-        conn, wallet.code, wallet.account_xpub, wallet.account_path, first, now
+        conn, wallet.code, wallet.key_text, wallet.key_root, first, now
     )
-    if known != (wallet.account_xpub, first):
+    if known != (wallet.key_text, first):
         raise DerivationDisagrees(
             f"wallet {wallet.code} began with {known[1]}, and its key gives {first}",
             remedy="Give out no address of it until it is understood why",
@@ -220,7 +220,10 @@ async def _find_known(
 ) -> Address | None:
     """Return what was handed out for exactly this, derived again by both libraries."""
     known = None
-    if reference:
+    if wallet.token_key:
+        # The one address, whatever it is asked for.
+        known = next(iter(await store.list_addresses(conn, wallet.chain, wallet=wallet.code)), None)
+    elif reference:
         known = await store.find_address_by_reference(conn, wallet.code, purpose, party, reference)
     if known is None and chain_asset is not None and party is not None:
         known = await store.find_address_by_asset(conn, wallet.code, party, chain_asset)
@@ -252,6 +255,13 @@ def _require_allowed(
     chain: Chain, wallet: Wallet, purpose: AddressPurpose, party: Party | None
 ) -> None:
     where = f"wallet {wallet.code}"
+    if wallet.token_key and purpose is not AddressPurpose.HOT:
+        raise NotPossible(
+            f"the key of wallet {wallet.code} is in a token: it has one address, and nobody is"
+            f" given it as a {purpose} address",
+            where=where,
+            remedy="Take a wallet with an account of keys; each party has an address of its own",
+        )
     settles = purpose is AddressPurpose.SETTLEMENT
     if purpose not in _ALLOWED[wallet.purpose] or (settles and wallet.holds_client_money):
         raise NotPossible(

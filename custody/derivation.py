@@ -11,6 +11,8 @@ from chain.bitcoin.derivation import derive_checked as derive_bitcoin
 from chain.bitcoin.multisig import MultisigAccount, derive_multisig_checked
 from chain.bitcoin.networks import network_of
 from chain.keys.checked import derive_checked as derive_evm
+from chain.keys.single import address_of_key
+from custody.errors import NotPossible
 from kernel.errors import BadInput
 from registry.model import BITCOIN, Chain, Wallet
 
@@ -18,11 +20,16 @@ from registry.model import BITCOIN, Chain, Wallet
 def derive_address(chain: Chain, wallet: Wallet, branch: int, index: int) -> str:
     """Return the address at ``branch/index`` of a wallet's account, as its chain spells it.
 
+    A wallet whose key is in a token has one address, which is that of each branch at index 0.
+
     Raises:
+        NotPossible: another index of such a wallet.
         BadKey: the account key is not valid, not at its path, or of another kind of chain.
         BadInput: the chain's network id is the one of no network.
         DerivationDisagrees: two libraries derive different addresses.
     """
+    if wallet.token_key:
+        return _token_address(wallet, index)
     if chain.kind == BITCOIN and wallet.cosigners:
         return derive_multisig_checked(
             wallet.cosigners,
@@ -59,3 +66,12 @@ def descriptor_of(chain: Chain, wallet: Wallet, branch: int) -> str:
         return account.descriptor(branch)
     key, path = wallet.account_xpub, wallet.account_path
     return SegwitAccount.parse(key, network=network, path=path).descriptor(branch)
+
+
+def _token_address(wallet: Wallet, index: int) -> str:
+    if index:
+        raise NotPossible(
+            f"wallet {wallet.code} has one address: nothing is derived from the key of a token",
+            remedy="Take a wallet with an account of keys",
+        )
+    return address_of_key(bytes.fromhex(wallet.token_public_key))

@@ -13,7 +13,10 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chain.evm.addresses import parse_address
+from chain.addressing import canonical_address
+from chain.bitcoin.addresses import parse_address as parse_bitcoin
+from chain.bitcoin.fees import dust_limit
+from chain.bitcoin.networks import network_of
 from custody.allow_list import Place, find_allowed, require_usable
 from custody.errors import NotOurs, NotPossible
 from custody.freeze_model import Freeze, find_match
@@ -35,7 +38,7 @@ from custody.policy_model import ApprovalPolicy, Decision, RequestFacts, Window
 from custody.velocity import Reserved
 from kernel.errors import BadInput, Refused
 from kernel.money import Asset, rescale
-from registry.model import CLIENT, Chain, ChainAsset, Wallet
+from registry.model import BITCOIN, CLIENT, Chain, ChainAsset, Wallet
 from registry.queries import get_asset, get_chain, get_chain_asset, get_wallet
 
 COMPARED: Final = {
@@ -56,6 +59,7 @@ class Desk:
     """What the registry, the allow-list, the policy and the switches say now.
 
     Attributes:
+        spelled: the one spelling of each destination, by (chain, text).
         ours: our addresses among destinations and sources, by (chain, address).
         hot: the first hot address of each wallet that has one.
         allowed: entries in force, cooling off or not.
@@ -66,6 +70,7 @@ class Desk:
     chains: Mapping[str, Chain]
     chain_assets: Mapping[tuple[str, str], ChainAsset]
     assets: Mapping[str, Asset]
+    spelled: Mapping[tuple[str, str], str]
     ours: Mapping[tuple[str, str], Source]
     hot: Mapping[str, Source]
     allowed: Mapping[Place, AllowedDestination]
@@ -108,11 +113,19 @@ async def load_desk(
     wallets = {code: await get_wallet(conn, code) for code in codes}
     chains = {code: await get_chain(conn, code) for code in {w.chain for w in wallets.values()}}
     on_chain = {(wallets[item.source_wallet].chain, item.asset) for item in requests}
-    addresses = {parse_address(item.destination) for item in requests}
+    spelled = {
+        (chain.code, item.destination): canonical_address(
+            item.destination, kind=chain.kind, network_id=chain.network_id
+        )
+        for item in requests
+        for chain in (chains[wallets[item.source_wallet].chain],)
+    }
+    addresses = {*spelled.values()}
     addresses |= {item.source_address for item in requests if item.source_address is not None}
     places = {
-        (claim.name, wallets[item.source_wallet].chain, item.destination)
+        (claim.name, chain, spelled[chain, item.destination])
         for claim, item in zip(claims, requests, strict=True)
+        for chain in (wallets[item.source_wallet].chain,)
     }
     ours = {
         (code, text): source
@@ -126,6 +139,7 @@ async def load_desk(
         chains=chains,
         chain_assets={key: await get_chain_asset(conn, *key) for key in sorted(on_chain)},
         assets={code: await get_asset(conn, code) for code in {item.asset for item in requests}},
+        spelled=spelled,
         ours=ours,
         hot={code: source for code, source in hot.items() if source is not None},
         allowed=await find_allowed(conn, places),
@@ -144,6 +158,8 @@ def check_request(desk: Desk, request: PayoutRequest) -> Checked:
     claim, wallet = Claim.parse(request.claim), desk.wallets[request.source_wallet]
     require_owner_class(claim, wallet)
     chain = desk.chains[wallet.chain]
+    request = replace(request, destination=desk.spelled[chain.code, request.destination])
+    _require_rail(request, chain)
     party = None if claim.kind is ClaimKind.OWN else claim.name
     _require_open(desk, request, chain, party)
     chain_asset = desk.chain_assets[chain.code, request.asset]
@@ -152,18 +168,18 @@ def check_request(desk: Desk, request: PayoutRequest) -> Checked:
     receiving = _find_receiving(desk, request, claim, chain)
     entry = _find_entry(desk, request, claim, chain)
     source = _find_source(desk, request, wallet)
-    if source.address == request.destination:
+    if source.address == request.destination and chain.kind != BITCOIN:
         raise Refused("the payout would pay the address it comes from")
+    chain_amount = rescale(request.amount, desk.assets[request.asset].scale, chain_asset.decimals)
+    _require_relayed(request, chain, chain_amount)
     return Checked(
         request=request,
         claim=claim,
         chain=chain,
         chain_asset=chain_asset,
-        chain_amount=rescale(
-            request.amount, desk.assets[request.asset].scale, chain_asset.decimals
-        ),
+        chain_amount=chain_amount,
         source=source,
-        source_path=f"{wallet.account_path}/{source.branch}/{source.index}",
+        source_path=wallet.key_path(source.branch, source.index),
         destination=entry,
         owners={f"custody:{w.code}": w.owner for w in (wallet, receiving) if w is not None},
         facts=RequestFacts(
@@ -227,6 +243,13 @@ def require_owner_class(claim: Claim, wallet: Wallet) -> None:
 
 def require_same(request: PayoutRequest, known: Payout) -> None:
     """Refuse a reference that was used for another payout; names the first field that differs."""
+    if known.rail == BITCOIN:
+        destination = canonical_address(
+            request.destination, kind=known.rail, network_id=known.chain_id
+        )
+        request = replace(request, destination=destination)
+    if not request.rail:
+        request = replace(request, rail=known.rail)
     differs = [
         asked for asked, kept in COMPARED.items() if getattr(request, asked) != getattr(known, kept)
     ]
@@ -250,6 +273,30 @@ def _require_open(desk: Desk, request: PayoutRequest, chain: Chain, party: str |
     )
     if found is not None:
         raise refusal(found)
+
+
+def _require_rail(request: PayoutRequest, chain: Chain) -> None:
+    if request.rail not in {"", chain.kind}:
+        raise NotPossible(
+            f"{chain.code} is of kind {chain.kind}, and nothing leaves it by rail {request.rail}"
+        )
+    if request.source_address is not None and chain.kind == BITCOIN:
+        raise NotPossible(
+            f"coins of wallet {request.source_wallet} are chosen wherever they are",
+            remedy="Name no source address",
+        )
+
+
+def _require_relayed(request: PayoutRequest, chain: Chain, amount: int) -> None:
+    """Refuse an amount that nodes of Bitcoin do not relay to this destination."""
+    if chain.kind != BITCOIN:
+        return
+    least = dust_limit(parse_bitcoin(request.destination, network_of(chain.network_id)))
+    if amount < least:
+        raise BadInput(
+            f"{amount} satoshi to {request.destination} is dust: nodes do not relay it",
+            remedy=f"Pay at least {least} satoshi",
+        )
 
 
 def _find_entry(

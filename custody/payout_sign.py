@@ -189,7 +189,7 @@ async def _own_paths(conn: AsyncConnection, payouts: Collection[Payout]) -> dict
         source = sources.get(item.destination)
         if source is not None:
             wallet = await get_wallet(conn, source.wallet)
-            paths[item.id] = f"{wallet.account_path}/{source.branch}/{source.index}"
+            paths[item.id] = wallet.key_path(source.branch, source.index)
     return paths
 
 

@@ -124,23 +124,23 @@ async def find_address_by_asset(
 
 
 async def keep_wallet_key(
-    conn: AsyncConnection, wallet: str, xpub: str, path: str, first_address: str, now: datetime
+    conn: AsyncConnection, wallet: str, keys: str, root: str, first_address: str, now: datetime
 ) -> tuple[str, str]:
     """Return the key and first address that the wallet began with; these, if it is new."""
     table = tables.wallet_key
     new = upsert(table).values(
         wallet=wallet,
-        account_xpub=xpub,
-        account_path=path,
+        keys=keys,
+        key_root=root,
         first_address=first_address,
         checked_at=now,
     )
-    query = select(table.c.account_xpub, table.c.first_address).where(table.c.wallet == wallet)
+    query = select(table.c["keys"], table.c.first_address).where(table.c.wallet == wallet)
     found = (await conn.execute(query)).one_or_none()
     if found is None:
         await conn.execute(new.on_conflict_do_nothing())
         found = (await conn.execute(query)).one()
-    return found.account_xpub, found.first_address
+    return found[0], found[1]
 
 
 async def list_branches(conn: AsyncConnection, chain: str) -> dict[Branch, int]:
@@ -272,11 +272,15 @@ async def claim_arrivals(
     *,
     tip: int,
     finalized: int,
+    proven: bool = False,
 ) -> list[A]:
     """Lock and return arrivals that may be deep enough, lowest block first.
 
     What policy asked for before is never lowered, so what does not meet that is left out here and
     cannot keep others waiting; arrivals locked elsewhere are left as well.
+
+    Args:
+        proven: whether what needs a second proof has to have it.
     """
     table = _TABLES[kind]
     query = (
@@ -288,34 +292,45 @@ async def claim_arrivals(
         .limit(PAGE_MAX)
         .with_for_update(skip_locked=True)
     )
-    return await _arrivals(conn, kind, query)
+    return await _arrivals(conn, kind, query.where(_is_proven(table)) if proven else query)
 
 
 async def list_in_blocks(
-    conn: AsyncConnection, chain: str, hashes: Collection[str]
-) -> list[Deposit]:
-    """Return the deposits whose newest inclusion is in these blocks, in the order of their logs."""
-    table = tables.deposit
+    conn: AsyncConnection, kind: type[A], chain: str, hashes: Collection[str]
+) -> list[A]:
+    """Return the arrivals whose newest inclusion is in these blocks, lowest block first."""
+    table = _TABLES[kind]
     query = (
         select(table)
         .where(table.c.chain == chain, _one_of(table.c.block_hash, hashes))
         .order_by(table.c.height, table.c.id)
     )
-    return await _arrivals(conn, Deposit, query)
+    return await _arrivals(conn, kind, query)
 
 
-async def list_unproven(conn: AsyncConnection, chain: str) -> list[Deposit]:
-    """Return confirmed deposits that the balances have not been asked about, lowest block first."""
-    table = tables.deposit
+async def list_unproven(
+    conn: AsyncConnection, kind: type[A], chain: str, state: str, *, tip: int
+) -> list[A]:
+    """Return arrivals in *state* that the balances have not been asked about, lowest block first.
+
+    Those that are not as deep below *tip* as policy asked for already are left out.
+    """
+    table = _TABLES[kind]
     query = (
         select(table)
-        .where(table.c.chain == chain, table.c.state == DepositState.CONFIRMED)
+        .where(table.c.chain == chain, table.c.state == state)
+        .where(table.c.height <= tip, table.c.height <= tip + 1 - table.c.depth_required)
         .where(table.c.received.is_(None), ~table.c.position.startswith(DELTA))
         .where(~_proves_itself(table))
         .order_by(table.c.waiting_for, table.c.height, table.c.id)
         .limit(PAGE_MAX)
     )
-    return await _arrivals(conn, Deposit, query)
+    return await _arrivals(conn, kind, query)
+
+
+def _is_proven(table: Table) -> ColumnElement[bool]:
+    delta = table.c.position.startswith(DELTA)
+    return or_(table.c.received.is_not(None), _proves_itself(table), delta)
 
 
 def _proves_itself(table: Table) -> ColumnElement[bool]:
@@ -331,14 +346,21 @@ async def lock_deposits(
     conn: AsyncConnection, ids: Collection[UUID], states: Collection[str]
 ) -> list[Deposit]:
     """Lock and return those of these deposits that are in one of the states."""
-    table = tables.deposit
+    return await lock_arrivals(conn, Deposit, ids, states)
+
+
+async def lock_arrivals(
+    conn: AsyncConnection, kind: type[A], ids: Collection[UUID], states: Collection[str]
+) -> list[A]:
+    """Lock and return those of these arrivals that are in one of the states."""
+    table = _TABLES[kind]
     query = (
         select(table)
         .where(table.c.id.in_(sorted(ids)), table.c.state.in_(sorted(states)))
         .order_by(table.c.id)
         .with_for_update()
     )
-    return await _arrivals(conn, Deposit, query)
+    return await _arrivals(conn, kind, query)
 
 
 async def claim_answered(
@@ -374,10 +396,7 @@ async def claim_answered(
     if after is not None:
         query = query.where(table.c.id > after)
     if proven:
-        known = or_(
-            table.c.received.is_not(None), _proves_itself(table), table.c.position.startswith(DELTA)
-        )
-        query = query.where(known)
+        query = query.where(_is_proven(table))
     return await _arrivals(conn, Deposit, query)
 
 

@@ -75,8 +75,9 @@ wallet_key = Table(
     "wallet_key",
     metadata,
     Column("wallet", Text, primary_key=True),
-    Column("account_xpub", Text, nullable=False),
-    Column("account_path", Text, nullable=False),
+    # Public halves and the signer's name of them (`registry.model.Wallet.key_text`, `key_root`).
+    Column("keys", Text, nullable=False),
+    Column("key_root", Text, nullable=False),
     # The known answer: what both libraries derived at 0/0 when the key was seen first.
     Column("first_address", Text, nullable=False),
     Column("checked_at", Timestamp, nullable=False),
@@ -120,6 +121,9 @@ def _arrival_columns() -> list[Column[Any]]:
         Column("policy_version", Integer, nullable=False),
         Column("policy_rule", Integer, nullable=False, server_default="0"),
         Column("remainder", Units, nullable=False, server_default="0"),
+        Column("received", Units),
+        Column("received_rest", Units, nullable=False, server_default="0"),
+        Column("waiting_for", Text, nullable=False, server_default=""),
     ]
 
 
@@ -131,9 +135,7 @@ deposit = Table(
     Column("source", Text, nullable=False),
     Column("shortfall", Units, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("received", Units),
     Column("refund", Uuid),
-    Column("waiting_for", Text, nullable=False, server_default=""),
     UniqueConstraint("chain", "tx_hash", "position"),
     ForeignKeyConstraint(
         ["chain", "address"], ["custody.address.chain", "custody.address.address"]
@@ -159,6 +161,7 @@ receipt = Table(
         ["chain", "address"], ["custody.address.chain", "custody.address.address"]
     ),
     CheckConstraint("amount > 0 AND epoch > 0", name="amounts"),
+    CheckConstraint("received >= 0", name="received"),
     CheckConstraint("state <> 'matched' OR matched_to <> ''", name="matched"),
     schema=SCHEMA,
 )

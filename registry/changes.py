@@ -20,8 +20,8 @@ from registry.decisions import (
     decide_approval,
     decide_coin,
     decide_contract,
-    decide_cosigners,
     decide_founding,
+    decide_keys,
     decide_proposal,
     decide_rejection,
     decide_scale,
@@ -183,7 +183,7 @@ async def _require_bookable(conn: AsyncConnection, item: Record) -> None:
     if isinstance(item, Wallet):
         found = await store.find_record(conn, RecordKind.CHAIN, item.chain)
         if found is not None and isinstance(found.record, Chain):
-            decide_cosigners(item, found.record)
+            decide_keys(item, found.record)
     if not isinstance(item, ChainAsset):
         return
     decide_contract(item)

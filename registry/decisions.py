@@ -191,12 +191,17 @@ def decide_contract(on_chain: ChainAsset) -> None:
         )
 
 
-def decide_cosigners(wallet: Wallet, chain: Chain) -> None:
-    """Refuse a multisig wallet on a chain that has no such addresses.
+def decide_keys(wallet: Wallet, chain: Chain) -> None:
+    """Refuse keys of a sort that the chain has no addresses for.
 
     Raises:
         ChangeRefused: names the chain's kind.
     """
+    if wallet.token_key and chain.kind == BITCOIN:
+        raise ChangeRefused(
+            f"wallet {wallet.code} has one address, and change on {chain.code} needs others",
+            remedy="Name an account's extended public key, or cosigners",
+        )
     if wallet.cosigners and chain.kind != BITCOIN:
         raise ChangeRefused(
             f"wallet {wallet.code} has cosigners, and {chain.code} is of kind {chain.kind}",

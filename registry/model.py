@@ -35,6 +35,7 @@ _CODE = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 _CONTRACT = re.compile(r"0x[0-9a-fA-F]{40}")
 _ACCOUNT_PATH = re.compile(r"m(/\d{1,10}'?)*")
 _XPUB = re.compile(r"[1-9A-HJ-NP-Za-km-z]{100,120}")
+_ORIGIN = re.compile(r"^\[[0-9a-f]{8}(/\d{1,10}['h]?)*\]")
 _TOKEN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
 _COMPRESSED_KEY = re.compile(r"0[23][0-9a-f]{64}")
 
@@ -224,7 +225,8 @@ class Wallet:
         token_public_key: what the signer says its public half is: 33 bytes (SEC 1, compressed) in
             hexadecimal. Whoever approves the wallet approves it.
         cosigners: account keys like *account_xpub*, in alphabetical order, each of another person
-            or device: multisig (Bitcoin, BIP-67 order).
+            or device, and with its origin where it is known (``[d34db33f/48'/0'/0'/2']xpub…``, BIP
+            380): multisig (Bitcoin, BIP-67 order).
         required: how many of the cosigners sign together.
     """
 
@@ -272,6 +274,17 @@ class Wallet:
         """Return the name under which the signer has the keys: account path or token's label."""
         return self.token_key or self.account_path
 
+    @property
+    def key_text(self) -> str:
+        """Return the public halves as one text: what never changes for the wallet's addresses."""
+        match self.key_source:
+            case KeySource.ACCOUNT:
+                return self.account_xpub
+            case KeySource.TOKEN:
+                return self.token_public_key
+            case KeySource.COSIGNERS:
+                return ",".join((str(self.required), *self.cosigners))
+
     def key_path(self, branch: int, index: int) -> str:
         """Return the name of one key for the signer; a token has only the one."""
         return self.token_key or f"{self.account_path}/{branch}/{index}"
@@ -304,7 +317,7 @@ class Wallet:
         if bool(self.token_public_key) is not bool(self.token_key):
             raise BadInput(
                 f"wallet {self.code} has one of a token's key and its public half, not both",
-                remedy="Ask the signer for it: causeway custody signer public-key",
+                remedy="Ask the signer for it: causeway custody keys token-wallet",
             )
         if self.required and not self.cosigners:
             raise BadInput(f"wallet {self.code} requires {self.required} of no cosigners")
@@ -321,7 +334,7 @@ class Wallet:
         if not _COMPRESSED_KEY.fullmatch(self.token_public_key):
             raise BadInput(
                 f"wallet {self.code} has no public key of {self.token_key}",
-                remedy="Write the 66 hex digits that `causeway custody signer public-key` prints",
+                remedy="Write the 66 hex digits that `causeway custody keys token-wallet` asks for",
             )
         if self.account_path:
             raise BadInput(f"wallet {self.code} has a token's key, which has no account path")
@@ -332,10 +345,11 @@ class Wallet:
             )
 
     def _require_cosigners(self) -> None:
-        for xpub in self.cosigners:
-            _require_xpub(self.code, xpub)
         count = len(self.cosigners)
-        if not 1 < count <= COSIGNERS_MAX or len(set(self.cosigners)) != count:
+        keys = {_ORIGIN.sub("", text) for text in self.cosigners}
+        for xpub in keys:
+            _require_xpub(self.code, xpub)
+        if not 1 < count <= COSIGNERS_MAX or len(keys) != count:
             raise BadInput(
                 f"wallet {self.code} has 2 to {COSIGNERS_MAX} cosigners, each with another key"
             )

@@ -19,6 +19,7 @@ NEW = (
     ("cosigners", postgresql.ARRAY(sa.Text()), "{}"),
     ("required", sa.Integer(), "0"),
 )
+KNOWN = (("account_xpub", "keys"), ("account_path", "key_root"))
 FIXED = (*BEFORE, *(column for column, _, _ in NEW))
 
 PAYOUT_FUNCTION = """\
@@ -133,10 +134,14 @@ def upgrade() -> None:
     keep_fixed(FIXED)
     op.execute(PAYOUT_FUNCTION)
     op.execute(PAYOUT_TRIGGER)
+    for before, after in KNOWN:
+        op.alter_column("wallet_key", before, new_column_name=after, schema="custody")
 
 
 def downgrade() -> None:
     """Back to wallets of one account each."""
+    for before, after in KNOWN:
+        op.alter_column("wallet_key", after, new_column_name=before, schema="custody")
     op.execute(PAYOUT_FUNCTION.replace("            ('allocated', 'expired'),\n", ""))
     keep_fixed(BEFORE)
     for name in ("cosigners", "token_public_key", "token_key", "account_xpub"):

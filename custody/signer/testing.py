@@ -94,7 +94,7 @@ def rules_for(
         ],
         wallets=[
             WalletPinned(
-                version=1, wallet=item.code, chain=item.chain, account_path=item.account_path
+                version=1, wallet=item.code, chain=item.chain, account_path=item.key_root
             )
             for item in wallets
         ],

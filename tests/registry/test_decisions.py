@@ -13,8 +13,8 @@ from registry.decisions import (
     REJECT,
     approval_bytes,
     decide_approval,
-    decide_cosigners,
     decide_founding,
+    decide_keys,
     decide_proposal,
     decide_rejection,
 )
@@ -275,6 +275,9 @@ SHARED = Wallet(
     cosigners=tuple(sorted(XPUBS)),
     required=2,
 )
+WITH_ORIGIN = tuple(
+    sorted(f"[{n:08x}/48'/0'/0'/2']{xpub}" for n, xpub in enumerate(XPUBS, start=1))
+)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +311,8 @@ def test_a_wallet_says_where_its_keys_are(
         (SHARED, {"cosigners": XPUBS[:1] * 2}, "another key"),
         (SHARED, {"cosigners": ("xpub", *XPUBS)}, "extended public key"),
         (SHARED, {"cosigners": tuple(sorted(XPUBS, reverse=True))}, "alphabetical order"),
+        (SHARED, {"cosigners": (WITH_ORIGIN[0], XPUBS[0]), "required": 1}, "another key"),
+        (SHARED, {"cosigners": (f"[zz]{XPUBS[0]}", XPUBS[1])}, "extended public key"),
         (SHARED, {"required": 0}, "requires 0 of 3"),
         (SHARED, {"required": 4}, "requires 4 of 3"),
         (SHARED, {"account_path": ""}, "the path ''"),
@@ -337,7 +342,10 @@ def test_the_keys_of_a_wallet_are_for_ever(
 
 
 def test_only_bitcoin_has_wallets_of_several_keys() -> None:
-    decide_cosigners(SHARED, Chain("btc", "bitcoin", 0xFABFB5DA, "BTC"))
-    decide_cosigners(TOKEN_WALLET, Chain("evm", "evm", 1, "ETH"))
+    decide_keys(SHARED, Chain("btc", "bitcoin", 0xFABFB5DA, "BTC"))
+    decide_keys(replace(SHARED, cosigners=WITH_ORIGIN), Chain("btc", "bitcoin", 1, "BTC"))
+    decide_keys(TOKEN_WALLET, Chain("evm", "evm", 1, "ETH"))
+    with pytest.raises(ChangeRefused, match="change on btc needs others"):
+        decide_keys(TOKEN_WALLET, Chain("btc", "bitcoin", 1, "BTC"))
     with pytest.raises(ChangeRefused, match="of kind evm"):
-        decide_cosigners(SHARED, Chain("evm", "evm", 1, "ETH"))
+        decide_keys(SHARED, Chain("evm", "evm", 1, "ETH"))
