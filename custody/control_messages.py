@@ -48,6 +48,8 @@ class ControlKind(StrEnum):
     """Keys sign no more than moves to the keys that replace them, for ever."""
     PAYOUT_DEAD = "payout.dead"
     """The nonce of a signed payout was spent by another transaction: it may get a new one."""
+    SPEND_DEAD = "spend.dead"
+    """The anchor of a signed spend was spent by another transaction: its payouts may get new ones."""
 
 
 VERBS: Final[Mapping[ControlKind, str]] = {
@@ -61,6 +63,7 @@ VERBS: Final[Mapping[ControlKind, str]] = {
     ControlKind.THAW: "freeze.open",
     ControlKind.KEY_RETIRE: "key.retire",
     ControlKind.PAYOUT_DEAD: "payout.dead",
+    ControlKind.SPEND_DEAD: "spend.dead",
 }
 """What stands as the verb in the signed bytes of each kind."""
 
@@ -196,6 +199,8 @@ class LimitsInForce(Body, frozen=True, kw_only=True):
             but that of cancellations.
         cooling_off_s_min: seconds that every new destination cools off at least.
         policy_grace_s: how long a payout of a replaced approval policy may still be signed.
+        fee_caps, fee_windows: the same as *fee_cap_max* and *fee_window_max* by chain code, for chains
+            of Bitcoin, in satoshi.
     """
 
     version: int
@@ -206,6 +211,8 @@ class LimitsInForce(Body, frozen=True, kw_only=True):
     fee_window_max: str | None = None
     cooling_off_s_min: int = 0
     policy_grace_s: int = 604_800
+    fee_caps: dict[str, str] = {}
+    fee_windows: dict[str, str] = {}
 
 
 class WalletPinned(Body, frozen=True, kw_only=True):
@@ -240,6 +247,21 @@ class PayoutDead(Body, frozen=True, kw_only=True):
     spent_by: str
 
 
+class SpendDead(Body, frozen=True, kw_only=True):
+    """Transaction *spent_by* is final and has spent *anchor*, with which the spend was signed.
+
+    Attributes:
+        chain_id: network id of the chain.
+        anchor: ``tx_id:index``.
+        spent_by: id of the transaction.
+    """
+
+    spend_id: UUID
+    chain_id: Natural
+    anchor: str
+    spent_by: str
+
+
 BODIES: Final[Mapping[ControlKind, type[Body]]] = {
     ControlKind.OPERATORS: OperatorsInForce,
     ControlKind.LIMITS: LimitsInForce,
@@ -251,6 +273,7 @@ BODIES: Final[Mapping[ControlKind, type[Body]]] = {
     ControlKind.THAW: Thawed,
     ControlKind.KEY_RETIRE: KeyRetired,
     ControlKind.PAYOUT_DEAD: PayoutDead,
+    ControlKind.SPEND_DEAD: SpendDead,
 }
 
 BodyT = TypeVar("BodyT", bound=Body)

@@ -34,6 +34,7 @@ from ledger.merkle import (
 GENESIS: Final = "genesis"
 CONTROL: Final = "control"
 SIGNED: Final = "signed"
+SPENT: Final = "spent"
 REFUSED: Final = "refused"
 
 _COLUMNS: Final = "seq, at, kind, subject, body, leaf"
@@ -46,8 +47,8 @@ class AuditRecord:
     Attributes:
         seq: its number, from 0 without gaps.
         at: when, in milliseconds since 1970 by the signer's clock; never before its predecessor.
-        kind: ``genesis``, ``control``, ``signed`` or ``refused``.
-        subject: payout id, or the hash of a control message.
+        kind: ``genesis``, ``control``, ``signed``, ``spent`` (a Bitcoin transaction) or ``refused``.
+        subject: payout id, spend id, or the hash of a control message.
         body: JSON text.
     """
 

@@ -7,12 +7,15 @@ the log gives the same state again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from chain.bitcoin.addresses import canonical_address
+from chain.bitcoin.networks import NETWORKS
 from chain.evm.addresses import parse_address
 from custody.control_messages import (
     BODIES,
@@ -52,6 +55,8 @@ FREEZES_MAX: Final = 1_000
 """Most closed switches of one scope: whoever uses one scope up leaves the others."""
 TEXT_LENGTH_MAX: Final = 500
 MS: Final = 1_000
+_ID: Final = re.compile(r"[0-9a-f]{64}")
+_OUTPOINT: Final = re.compile(r"[0-9a-f]{64}:(?:0|[1-9]\d{0,9})")
 
 PlaceKey = tuple[str, int, str]
 """(party, network id, address)."""
@@ -249,8 +254,8 @@ def _check_allow(state: InForce, body: Any) -> None:
         raise SignerRefused(f"destination {body.id} was allowed with other terms")
     if state.limits.chains.get(body.chain) != body.chain_id:
         raise SignerRefused(f"{body.chain} with chain id {body.chain_id} is not signed for")
-    if parse_address(body.address) != body.address:
-        raise SignerRefused(f"{body.address} is not in its one spelling (EIP-55)")
+    if _one_spelling(body.chain_id, body.address) != body.address:
+        raise SignerRefused(f"{body.address} is not in its one spelling")
     if not 0 <= body.cooling_off_s <= COOLING_OFF_S_MAX:
         raise SignerRefused(f"a cooling-off of {body.cooling_off_s} s")
     to_unix_ms(datetime.fromisoformat(body.proposed_at))
@@ -295,6 +300,18 @@ def _check_dead(_: InForce, body: Any) -> None:
     int(digits, 16)
 
 
+def _check_spend_dead(_: InForce, body: Any) -> None:
+    if not _OUTPOINT.fullmatch(body.anchor) or not _ID.fullmatch(body.spent_by):
+        raise BadInput(f"{body.anchor} spent by {body.spent_by}: no coin, or no transaction")
+
+
+def _one_spelling(chain_id: int, address: str) -> str:
+    for network in NETWORKS.values():
+        if network.network_id == chain_id:
+            return canonical_address(address, network)
+    return parse_address(address)
+
+
 def _require_next(what: str, now: int, version: int) -> None:
     if version != now + 1:
         raise SignerRefused(f"{what} is at version {now}; {version} is not the next")
@@ -311,6 +328,7 @@ _CHECKS: Final[Mapping[ControlKind, Callable[[InForce, Any], None]]] = {
     ControlKind.THAW: _check_thaw,
     ControlKind.KEY_RETIRE: _check_retire,
     ControlKind.PAYOUT_DEAD: _check_dead,
+    ControlKind.SPEND_DEAD: _check_spend_dead,
 }
 
 _CHANGES: Final[Mapping[ControlKind, Callable[[InForce, Any, int], None]]] = {
@@ -324,4 +342,4 @@ _CHANGES: Final[Mapping[ControlKind, Callable[[InForce, Any, int], None]]] = {
     ControlKind.THAW: _thaw,
     ControlKind.KEY_RETIRE: _retire,
 }
-"""A dead payout changes the memory of what was signed, not what is in force."""
+"""A dead payout or spend changes the memory of what was signed, not what is in force."""

@@ -47,7 +47,34 @@ CREATE INDEX signed_nonce ON signed (chain_id, sender, nonce);
 CREATE INDEX signed_payout ON signed (payout_id);
 """
 
-MIGRATIONS: Final[Sequence[str]] = (FIRST,)
+# Bitcoin: `spend` is indexed by the coin that all transactions of a spend have, `coin` remembers what
+# each coin held when it was first signed for.
+SECOND: Final = """
+CREATE TABLE spend (
+    chain_id INTEGER NOT NULL, anchor TEXT NOT NULL, spend_id TEXT NOT NULL, content BLOB NOT NULL,
+    pays INTEGER NOT NULL, first_seq INTEGER NOT NULL, dead_seq INTEGER,
+    PRIMARY KEY (chain_id, anchor)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX spend_id ON spend (spend_id) WHERE dead_seq IS NULL;
+CREATE TABLE spend_payout (
+    payout_id TEXT NOT NULL, spend_id TEXT NOT NULL, first_seq INTEGER NOT NULL, dead_seq INTEGER,
+    PRIMARY KEY (payout_id, spend_id)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX spend_payout_alive ON spend_payout (payout_id) WHERE dead_seq IS NULL;
+CREATE TABLE spend_signed (
+    unsigned_hash BLOB NOT NULL, spend_id TEXT NOT NULL, chain_id INTEGER NOT NULL,
+    anchor TEXT NOT NULL, pays INTEGER NOT NULL, fee INTEGER NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (unsigned_hash, spend_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX spend_signed_anchor ON spend_signed (chain_id, anchor);
+CREATE TABLE coin (
+    chain_id INTEGER NOT NULL, outpoint TEXT NOT NULL, amount INTEGER NOT NULL,
+    key_path TEXT NOT NULL, first_seq INTEGER NOT NULL,
+    PRIMARY KEY (chain_id, outpoint)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final[Sequence[str]] = (FIRST, SECOND)
 """Step n + 1 is at place n. A released step never changes."""
 VERSION: Final = len(MIGRATIONS)
 

@@ -53,6 +53,8 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     cooling_off_s_min: int = 0
     policy_grace_s: int = 604_800
     policy_version: int | None = None
+    fee_caps: dict[str, str] = {}
+    fee_windows: dict[str, str] = {}
     wallets: list[WalletPinned] = []
 
     def operators_in_force(self) -> OperatorsInForce:
@@ -77,6 +79,8 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             fee_window_max=self.fee_window_max,
             cooling_off_s_min=self.cooling_off_s_min,
             policy_grace_s=self.policy_grace_s,
+            fee_caps=self.fee_caps,
+            fee_windows=self.fee_windows,
         )
 
 
@@ -140,6 +144,9 @@ def check_limits(body: LimitsInForce) -> None:
     for rule in body.assets:
         _check_asset(rule)
     _check_amounts([body.fee_cap_max, body.fee_window_max])
+    _check_amounts([*body.fee_caps.values(), *body.fee_windows.values()])
+    if not {*body.fee_caps, *body.fee_windows} <= set(body.chains):
+        raise BadInput("a fee is limited on a chain that is not signed for")
     if not 0 < body.fee_window_s <= WINDOW_S_MAX:
         raise BadInput(f"a window has 1 to {WINDOW_S_MAX} seconds")
     if body.cooling_off_s_min < 0 or body.policy_grace_s < 0:

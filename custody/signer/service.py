@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
 
+from chain.bitcoin.psbt import decode_psbt
+from chain.bitcoin.transactions import encode
 from chain.evm.addresses import address_of_public_key
 from chain.evm.transactions import UnsignedTransaction, assemble, decode_unsigned, signing_hash
 from custody.control_messages import (
@@ -22,16 +25,24 @@ from custody.control_messages import (
     ControlKind,
     ControlMessage,
     PayoutDead,
+    SpendDead,
     read_body,
 )
 from custody.signer.approvals import Approvals
-from custody.signer.audit import CONTROL, REFUSED, SIGNED
+from custody.signer.audit import CONTROL, REFUSED, SIGNED, SPENT
 from custody.signer.backends.port import KeyBackend
 from custody.signer.checkpoints import Places
 from custody.signer.control import InForce, apply_control, check_control
 from custody.signer.decision import Allowed, check_open, check_request
 from custody.signer.errors import SignerRefused, StoreUnusable
 from custody.signer.frames import require_shallow
+from custody.signer.spend_decision import (
+    check_spend,
+    check_spend_open,
+    is_bitcoin,
+)
+from custody.signer.spend_memory import SpendBody
+from custody.signer.spending import counted_of, sign_inputs, spend_body
 from custody.signer.store import Memory, SignedBody
 from custody.signer.windows import Spent, Windows
 from custody.signer.wire import (
@@ -84,6 +95,7 @@ class Signer:
     state: InForce
     windows: Windows
     _addresses: dict[str, str] = field(default_factory=dict)
+    _public_keys: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def open(cls, keys: KeyBackend, memory: Memory, places: Places, clock: Clock) -> Signer:
@@ -144,7 +156,7 @@ class Signer:
                     )
                 return SignedMany(self._sign_all(requests, approvals, alone=False))
             case AskSignSpend():
-                return No("this signer signs no Bitcoin transactions")
+                return self._sign_spend(question)
             case AskControl(message):
                 return self._control(message)
             case _:
@@ -204,6 +216,8 @@ class Signer:
     def _sign_one(self, request: SignRequest, approvals: Approvals, now_ms: int) -> Signed | No:
         intent = request.intent
         try:
+            if is_bitcoin(intent.chain_id):
+                raise SignerRefused(f"{intent.chain} is a chain of Bitcoin: ask for a spend")
             tx = decode_unsigned(request.unsigned, chain_id=intent.chain_id)
             known = self.memory.find(intent, request.unsigned)
             if known is not None:
@@ -247,6 +261,57 @@ class Signer:
         self.windows.add(spent, now_ms)
         return Signed(raw)
 
+    def _sign_spend(self, question: AskSignSpend) -> Signed | No:
+        if len(question.approvals) > APPROVALS_MANY_MAX:
+            return No(f"more than {APPROVALS_MANY_MAX} approvals")
+        now_ms = self._now_ms()
+        return self._written(lambda: self._spend(question, now_ms))
+
+    def _spend(self, question: AskSignSpend, now_ms: int) -> Signed | No:
+        intent, spends = question.intent, self.memory.spends
+        try:
+            psbt = decode_psbt(question.psbt)
+            unsigned = encode(psbt.transaction, witness=False)
+            known = spends.find(intent, unsigned)
+            if known is not None:
+                check_spend_open(self.state, intent)
+                return Signed(known)
+            before = spends.fee_before(intent)
+            allowed = check_spend(
+                self.state,
+                self.windows,
+                intent,
+                psbt,
+                Approvals(self.state, question.approvals, alone=False),
+                public_key_of=self._compressed_key,
+                fee_before=before,
+                now_ms=now_ms,
+            )
+            spends.check(intent)
+            raw = sign_inputs(self.keys, self._compressed_key, intent, allowed)
+            body = spend_body(intent, unsigned, raw, allowed, is_first=before is None)
+            spends.remember(body, at_ms=now_ms)
+            for counted in allowed.counted:
+                self.windows.add(counted, now_ms)
+            return Signed(raw)
+        except CausewayError as error:
+            payouts = [line.payout_id for line in intent.lines]
+            no = refusal(error, signed_before=spends.knows(payouts))
+            digest = sha256(question.psbt).hexdigest()
+            told = {"spend": intent, "psbt_sha256": digest, "refusal": no}
+            self._record_refusal(str(intent.spend_id), told, now_ms)
+            return no
+
+    def _compressed_key(self, path: str) -> bytes:
+        found = self._public_keys.get(path)
+        if found is None:
+            whole = self.keys.public_key(path)
+            found = bytes([2 + whole[-1] % 2]) + whole[1:33]
+            if len(self._public_keys) >= ADDRESSES_MAX:
+                self._public_keys.clear()
+            self._public_keys[path] = found
+        return found
+
     def address_of(self, path: str) -> str:
         """Return the address of the signer's own key at *path*."""
         found = self._addresses.get(path)
@@ -269,9 +334,17 @@ class Signer:
         limits = self.state.limits
         self.windows = Windows.of(limits)
         since = max(self._now_ms() - Windows.longest_ms(limits), 0)
+        counted: list[tuple[int, int, list[Spent]]] = []
         for record in self.memory.log.of_kind(SIGNED, since=since):
             body = msgspec.json.decode(record.body, type=SignedBody)
-            self.windows.add(spent_of(body), record.at)
+            counted.append((record.seq, record.at, [spent_of(body)]))
+        for record in self.memory.log.of_kind(SPENT, since=since):
+            spend = msgspec.json.decode(record.body, type=SpendBody)
+            counted.append((record.seq, record.at, counted_of(spend)))
+        # Sums roll: what is counted comes in the order of time.
+        for _, at_ms, items in sorted(counted, key=itemgetter(0)):
+            for item in items:
+                self.windows.add(item, at_ms)
 
     # Control.
 
@@ -284,6 +357,8 @@ class Signer:
             body = check_control(self.state, message)
             if isinstance(body, PayoutDead):
                 self.memory.check_dead(body)
+            if isinstance(body, SpendDead):
+                self.memory.spends.check_dead(body)
         except SignerRefused as error:
             no = refusal(error)
             told = {"control": message.kind, "body": message.body, "refusal": no}
@@ -300,6 +375,8 @@ class Signer:
         record = self.memory.log.append(CONTROL, digest, told, at=now_ms)
         if isinstance(body, PayoutDead):
             self.memory.bury(body, record.seq)
+        if isinstance(body, SpendDead):
+            self.memory.spends.bury(body, record.seq)
         return record.seq
 
 
@@ -342,6 +419,15 @@ def _tell(question: Question, answer: Answer, peer: str) -> None:
     """Log who asked for what; never keys, bytes that can be sent, or signatures."""
     if isinstance(question, AskSign):
         _tell_one(question.intent, answer, peer)
+    elif isinstance(question, AskSignSpend):
+        log.info(
+            "signer_answered_spend",
+            peer=peer,
+            spend_id=str(question.intent.spend_id),
+            payouts=len(question.intent.lines),
+            signed=isinstance(answer, Signed),
+            refusal=answer.what if isinstance(answer, No) else None,
+        )
     elif isinstance(question, AskSignMany) and isinstance(answer, SignedMany):
         refused = [item.what for item in answer.answers if isinstance(item, No)]
         log.info(

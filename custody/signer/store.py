@@ -30,6 +30,7 @@ from custody.signer.audit import GENESIS, SIGNED, AuditLog
 from custody.signer.errors import SignerRefused, StoreUnusable
 from custody.signer.migrations import migrate, schema_version
 from custody.signer.rules import Rules
+from custody.signer.spend_memory import SpendMemory
 from custody.signer.wire import Intent
 
 REPLACEMENTS_MAX: Final = 16
@@ -147,9 +148,15 @@ class Memory:
         """Return the first record of the log."""
         return msgspec.json.decode(self.log.read(0).body, type=Genesis)
 
+    @property
+    def spends(self) -> SpendMemory:
+        """Return the part that is about Bitcoin."""
+        return SpendMemory(self.database, self.log)
+
     def count(self) -> int:
         """Return how many transactions were signed."""
-        return int(self.database.execute("SELECT count(*) FROM signed").fetchone()[0])
+        [signed] = self.database.execute("SELECT count(*) FROM signed").fetchone()
+        return int(signed) + self.spends.count()
 
     def knows(self, payout_id: UUID) -> bool:
         """Tell whether a payment of the payout was ever signed."""
@@ -251,6 +258,8 @@ class Memory:
                 f"payout {intent.payout_id} is signed at nonce {row[1]} of {row[0]}",
                 remedy="Two operators may state which other transaction has spent that nonce",
             )
+        if self.spends.is_alive(intent.payout_id):
+            raise SignerRefused(f"payout {intent.payout_id} is signed in a spend of Bitcoin")
 
     def _check_replacement(self, intent: Intent, tx: UnsignedTransaction) -> None:
         rows = self.database.execute(

@@ -13,17 +13,23 @@ from typing import Any, Final
 
 import msgspec
 
+from chain.bitcoin.digests import Spent, signing_digests
+from chain.bitcoin.psbt_finish import verify_witness
+from chain.bitcoin.scripts import witness_key_hash_script
+from chain.bitcoin.transactions import Output, Transaction, decode
 from chain.evm.transactions import decode_signed, decode_unsigned
-from custody.control_messages import ControlMessage, PayoutDead
-from custody.signer.audit import CONTROL, GENESIS, REFUSED, SIGNED, AuditRecord
+from custody.control_messages import ControlMessage, PayoutDead, SpendDead
+from custody.signer.audit import CONTROL, GENESIS, REFUSED, SIGNED, SPENT, AuditRecord
 from custody.signer.control import InForce, apply_control, check_control
 from custody.signer.migrations import VERSION, migrate
 from custody.signer.rules import check_rules
+from custody.signer.spend_memory import SpendBody, bury_rows, index_spend
 from custody.signer.store import BURY, Genesis, Memory, SignedBody, bury_row, index_rows
+from custody.signer.wire import SpendIntent
 from kernel.errors import CausewayError
 from ledger.merkle import TILE_WIDTH, append, leaf_hash, pack, perfect_root
 
-INDEXES: Final = ("payment", "signed")
+INDEXES: Final = ("payment", "signed", "spend", "spend_payout", "spend_signed", "coin")
 
 
 def find_faults(memory: Memory) -> list[str]:
@@ -108,6 +114,8 @@ class Reading:
             self._control(record)
         elif record.kind == SIGNED:
             self._signed(record)
+        elif record.kind == SPENT:
+            self._spent(record)
         elif record.kind != REFUSED:
             self.faults.append(f"audit record {record.seq}: of no kind that there is")
 
@@ -127,6 +135,9 @@ class Reading:
         )
         if isinstance(body, PayoutDead):
             self.rebuilt.execute(BURY, bury_row(body, record.seq))
+        if isinstance(body, SpendDead):
+            for statement, values in bury_rows(body, record.seq):
+                self.rebuilt.execute(statement, values)
 
     def _signed(self, record: AuditRecord) -> None:
         body = msgspec.json.decode(record.body, type=SignedBody)
@@ -140,6 +151,36 @@ class Reading:
             )
         for statement, values in index_rows(body, tx, record.seq):
             self.rebuilt.execute(statement, values)
+
+    def _spent(self, record: AuditRecord) -> None:
+        body = msgspec.json.decode(record.body, type=SpendBody)
+        signed = decode(body.raw)
+        if (str(body.intent.spend_id), decode(body.unsigned)) != (
+            record.subject,
+            signed.without_proofs(),
+        ):
+            self.faults.append(
+                f"audit record {record.seq}: its bytes are not what was to be signed"
+            )
+        require_proved(body.intent, signed)
+        for statement, values in index_spend(body, record.seq):
+            self.rebuilt.execute(statement, values)
+
+
+def require_proved(intent: SpendIntent, signed: Transaction) -> None:
+    """Refuse a transaction of which a signature is not of the coin that its input spends.
+
+    Raises:
+        BadTransaction: says which.
+    """
+    keys = [item.witness[-1] if item.witness else b"" for item in signed.inputs]
+    spent = [
+        Spent(Output(item.amount, witness_key_hash_script(key)))
+        for item, key in zip(intent.inputs, keys, strict=True)
+    ]
+    digests = signing_digests(signed, spent)
+    for item, found, digest in zip(signed.inputs, spent, digests, strict=True):
+        verify_witness(found, digest, item.witness)
 
 
 def _rows(database: sqlite3.Connection, table: str) -> set[tuple[Any, ...]]:

@@ -22,8 +22,10 @@ from custody.signer.verification import find_faults
 from custody.signer.wire import AskAudit, AskCheckpoint, Audited, Checkpointed, No
 from ledger.checkpoint import parse_verifier_key, verify
 from ledger.merkle import leaf_hash, tree_hash, verify_consistency, verify_inclusion
+from tests.custody.signer import purse
 from tests.custody.signer.vault import (
     CHAIN_ID,
+    RULES,
     SENDER,
     approval,
     ask,
@@ -35,6 +37,7 @@ from tests.custody.signer.vault import (
     open_signer,
     opened,
     pay,
+    rules,
     tell,
     told,
 )
@@ -106,9 +109,18 @@ def test_a_checkpoint_is_proved_to_go_on_from_an_earlier_one(signer: Signer) -> 
 
 def busy(folder: Path) -> None:
     """A store in which every table has rows, and every column a value."""
-    with open_signer(folder) as signer:
+    both = rules(
+        chains={**RULES.chains, **purse.RULES.chains},
+        assets=[*RULES.assets, purse.RULES.assets[0]],
+        wallets=[*RULES.wallets, *purse.RULES.wallets],
+    )
+    with open_signer(folder, both) as signer:
         for number in range(300):
             assert isinstance(pay(signer, number, value=1), bytes)
+        for party, number, place in (("acme", 71, purse.PAYEE), ("birch", 72, purse.SECOND_PAYEE)):
+            assert told(signer, purse.allowed(party, number, place)) == ""
+        assert isinstance(purse.ask(signer, purse.spend()), bytes)
+        assert told(signer, purse.dead(purse.spend())) == ""
         tx = cancel(nonce=5)
         assert isinstance(ask(signer, tx, intent(tx, payout_id=UUID(int=1_005))), bytes)
         dead = PayoutDead(
@@ -130,7 +142,10 @@ def busy_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TABLES = ("schema_version", "audit", "head", "tile", "payment", "signed")
+TABLES = (
+    "schema_version", "audit", "head", "tile", "payment", "signed", "spend", "spend_payout",
+    "spend_signed", "coin",
+)  # fmt: skip
 COLUMNS = {
     "schema_version": ("version",),
     "audit": ("seq", "at", "kind", "subject", "body", "leaf"),
@@ -143,6 +158,12 @@ COLUMNS = {
         "sender", "unsigned_hash", "payout_id", "chain_id", "nonce", "pays", "max_fee",
         "max_priority_fee", "gas_limit", "seq",
     ),
+    "spend": (
+        "chain_id", "anchor", "spend_id", "content", "pays", "first_seq", "dead_seq"
+    ),
+    "spend_payout": ("payout_id", "spend_id", "first_seq", "dead_seq"),
+    "spend_signed": ("unsigned_hash", "spend_id", "chain_id", "anchor", "pays", "fee", "seq"),
+    "coin": ("chain_id", "outpoint", "amount", "key_path", "first_seq"),
 }  # fmt: skip
 
 
@@ -200,7 +221,9 @@ def another(value: Any, column: str) -> Any:
     return value[:-1] + ("1" if value[-1:] != "1" else "2")
 
 
-@pytest.mark.parametrize("table", ["audit", "tile", "payment", "signed"])
+@pytest.mark.parametrize(
+    "table", [name for name in TABLES if name not in {"schema_version", "head"}]
+)
 def test_a_removed_row_is_found(busy_store: Path, tmp_path: Path, table: str) -> None:
     shutil.copy(busy_store / "signed", tmp_path / "signed")
     database = sqlite3.connect(tmp_path / "signed", isolation_level=None)
@@ -246,7 +269,7 @@ def test_the_command_proves_a_store_and_names_what_is_wrong(
 
     assert main(command) == 0
     good = json.loads(capsys.readouterr().out)
-    assert (good["faults"], good["records"]) == ([], 306)
+    assert (good["faults"], good["records"]) == ([], 310)
     with sqlite3.connect(tmp_path / "signed") as database:
         database.execute("UPDATE signed SET max_fee = '1' WHERE nonce = 3")
     database.close()
