@@ -18,7 +18,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chain.evm.addresses import parse_address
+from chain.addressing import canonical_address
 from custody import control_store
 from custody.control_messages import (
     ControlKind,
@@ -49,7 +49,7 @@ from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
 from registry.authority import require_role, verify_signature
-from registry.model import Role
+from registry.model import BITCOIN, Role
 from registry.queries import get_chain, get_operator, get_party
 
 ENTITY: Final = "allowed_destination"
@@ -84,10 +84,12 @@ async def draft_destination(
         BadAddress: the address is mistyped.
     """
     await get_party(conn, party)
-    network = (await get_chain(conn, chain)).network_id
+    on = await get_chain(conn, chain)
     _require_form(kind, label, cooling_off, acknowledged)
+    if on.kind == BITCOIN and kind is not DestinationKind.EOA:
+        raise BadInput(f"{chain} has no contracts", remedy="Propose it as an eoa")
     await _require_cooling_off(conn, cooling_off)
-    right = parse_address(address)
+    right = canonical_address(address, kind=on.kind, network_id=on.network_id)
     known = await control_store.list_known_addresses(conn, look_of(right))
     ours, contracts = await control_store.find_ours_and_contracts(conn, right)
     require_payable(right, ours=ours, contracts=contracts)
@@ -96,7 +98,7 @@ async def draft_destination(
         id=derive_id(now, "destination", party, chain, right),
         party=party,
         chain=chain,
-        chain_id=network,
+        chain_id=on.network_id,
         address=right,
         kind=kind,
         label=label,
@@ -127,7 +129,7 @@ async def propose_destination(
     Args:
         conn: the caller's transaction.
         party, chain: codes.
-        address: in EIP-55.
+        address: in EIP-55; on Bitcoin any valid address of its network.
         label: what people call it.
         by: the operator.
         signature: Ed25519 over `destination_bytes` of `draft_destination` of the same at *now*.

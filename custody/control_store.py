@@ -18,7 +18,7 @@ from custody.control_tables import (
     velocity_lane,
 )
 from custody.deposit_model import DepositState, ReceiptState
-from custody.destinations import LOOK, Known
+from custody.destinations import LOOK, SAME_FOR_ALL, Known
 from custody.payout_model import Approval, ClaimKind
 from custody.payout_tables import allowed_destination, payout, payout_approval
 from custody.policy_model import ANY, Window
@@ -36,9 +36,8 @@ async def list_known_addresses(conn: AsyncConnection, look: str) -> list[Known]:
     They are other parties' destinations, whatever became of them, and our own addresses: those are
     looked through one by one, which a rare act of two people can afford.
     """
-    mine = func.lower(
-        func.concat(func.substr(address.c.address, 3, LOOK), func.right(address.c.address, LOOK))
-    )
+    digits = func.regexp_replace(address.c.address, SAME_FOR_ALL, "")
+    mine = func.lower(func.concat(func.left(digits, LOOK), func.right(digits, LOOK)))
     rows = await conn.execute(
         union_all(
             select(allowed_destination.c.address, allowed_destination.c.party.label("whose")).where(
@@ -71,7 +70,7 @@ async def has_arrived_from(conn: AsyncConnection, chain: str, sender: str, tx_ha
     """Tell whether a block has a movement from *sender* to one of our addresses in *tx_hash*."""
     gone = (
         (deposit, (DepositState.ORPHANED, DepositState.REVERSED, DepositState.QUARANTINED)),
-        (receipt, (ReceiptState.ORPHANED, ReceiptState.REVERSED)),
+        (receipt, (ReceiptState.ORPHANED, ReceiptState.REVERSED, ReceiptState.NOT_RECEIVED)),
     )
     for table, states in gone:
         found = await conn.scalar(

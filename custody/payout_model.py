@@ -337,7 +337,9 @@ class PayoutRequest:
         client_ref: the requester's own reference: one payout for each claim and reference.
         claim: see `Claim.parse`.
         amount: in the asset's smallest unit.
-        source_address: which address of the wallet pays; None: its hot address.
+        rail: how coins are carried out; "": as the wallet's chain does.
+        source_address: which address of the wallet pays; None: its hot address. On Bitcoin the
+            wallet's coins are chosen, wherever they are.
         requested_by: operator, who can then not approve it.
         expires_at: when it lapses if it has not been allocated; None: never.
     """
@@ -350,7 +352,7 @@ class PayoutRequest:
     destination: str
     requested_by: str
     reason: str = ""
-    rail: str = "evm"
+    rail: str = ""
     source_address: str | None = None
     expires_at: datetime | None = None
 

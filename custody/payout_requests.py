@@ -297,7 +297,7 @@ def _payout(checked: Checked, decision: Decision, book: int, now: datetime) -> P
         book=book,
         client_ref=request.client_ref,
         claim=request.claim,
-        rail=request.rail,
+        rail=checked.chain.kind,
         chain=checked.chain.code,
         chain_id=checked.chain.network_id,
         source_wallet=request.source_wallet,

@@ -19,7 +19,6 @@ from chain.bitcoin.fees import (
     KEY_HASH_INPUT_WEIGHT,
     OVERHEAD_WEIGHT,
     RATE_MAX,
-    dust_limit,
     fee_of,
     output_weight,
 )
@@ -179,20 +178,6 @@ def payee_of(payout: Payout) -> Payee:
     """
     network = network_of(payout.chain_id)
     return Payee(payout, parse_address(payout.destination, network))
-
-
-def require_relayed(payout: Payout) -> None:
-    """Refuse an amount that nodes would not relay to this destination.
-
-    Raises:
-        BadInput: names the smallest amount.
-    """
-    least = dust_limit(payee_of(payout).script)
-    if payout.chain_amount < least:
-        raise BadInput(
-            f"{payout.chain_amount} satoshi to {payout.destination} is dust: nodes do not relay it",
-            remedy=f"Pay at least {least} satoshi",
-        )
 
 
 # The first transaction.
