@@ -40,11 +40,11 @@ from custody.payout_model import AttemptState, NonceState, Payout, PayoutState
 from custody.payout_tables import payout as payout_table
 from custody.payout_tables import payout_attempt, payout_nonce
 from custody.payout_worker import LEASE
-from kernel.clock import ManualClock
+from kernel.clock import ManualClock, SystemClock
 from kernel.db import APP_ROLE, create_engine
 from ledger.queries import list_open_holds
 from tests.crash.payer import Order, as_line
-from tests.custody.payout_world import BOOK, ETH, PAYEE, START, USDT, RealWorld, found_house
+from tests.custody.payout_world import BOOK, ETH, PAYEE, USDT, RealWorld, found_house
 from tests.custody.test_payout_processes import fund, signer_process
 
 REPOSITORY: Final = Path(__file__).absolute().parents[2]
@@ -220,7 +220,7 @@ async def opened_desk(database: Database) -> AsyncIterator[Desk]:
             engine,
             gateway,
             signer,
-            ManualClock(START),
+            ManualClock(SystemClock().now()),
             token=token,
             xpubs=tuple(xpubs),
             rpc=rpc,

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
@@ -27,9 +28,9 @@ from chain.simulators.testing import (
 from custody.payout_model import PayoutState
 from custody.signer.client import SignerClient
 from custody.signer.testing import SEED, rules_for, write_signer_files
-from kernel.clock import ManualClock
+from kernel.clock import ManualClock, SystemClock
 from registry.testing import DEMO_OPERATORS, demo_founding
-from tests.custody.payout_world import ETH, OPENING, PAYEE, START, USDT, RealWorld, found_house
+from tests.custody.payout_world import ETH, OPENING, PAYEE, USDT, RealWorld, found_house
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -84,7 +85,7 @@ async def test_payouts_are_paid_through_a_real_node_and_a_real_signer(engine: As
                     engine,
                     gateway,
                     signer,
-                    ManualClock(START),
+                    ManualClock(SystemClock().now()),
                     token=token,
                     xpubs=tuple(xpubs),
                     rpc=rpc,
@@ -125,7 +126,7 @@ async def reorganise(world: RealWorld) -> None:
     await world.rpc.call("anvil_rollback", 1)
     await world.mine(2)
     await world.assert_rule_two()
-    world.clock.advance(world.clock.now() - START)
+    world.clock.advance(timedelta(hours=1))
     await world.advance()
     await world.mine(3)
     await world.confirm()

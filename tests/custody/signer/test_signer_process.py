@@ -28,7 +28,7 @@ from tests.custody.signer.vault import (
     SEED,
     SENDER,
     allowed,
-    approval,
+    approval_now,
     intent,
     native,
 )
@@ -107,7 +107,7 @@ async def test_the_process_signs_refuses_and_ends_with_its_parent(files: Files) 
     client = SignerClient(files.socket)
     tx = native()
     meant = intent(tx)
-    approved = approval(meant, "ann")
+    approved = approval_now(meant, "ann")
 
     assert stat.S_IMODE(files.socket.stat().st_mode) == 0o600
     assert await client.account_xpub("m/44'/60'/0'") == ROOT.derive("m/44'/60'/0'").xpub()

@@ -41,7 +41,7 @@ from tests.custody.signer.vault import (
     RULES,
     SEED,
     allowed,
-    approval,
+    approval_now,
     control,
     intent,
     native,
@@ -164,7 +164,7 @@ async def test_a_payout_signed_in_a_token_is_mined_and_its_key_then_rotated(
 async def pay_and_ask_again(house: House, log: list[str], rpc: JsonRpc) -> bytes:
     tx = native(nonce=0)
     meant = intent(tx, key_path="hot", sender=house.sender)
-    approved = approval(meant, "ann")
+    approved = approval_now(meant, "ann")
     async with running(house, log, "--init") as signer:
         assert isinstance(await signer.control(allowed("acme", 1)), Accepted)
         with pytest.raises(SignerRefused, match="no key of this signer"):
@@ -194,11 +194,11 @@ async def rotate(house: House, log: list[str], rpc: JsonRpc) -> None:
         tx = native(nonce=1)
         meant = intent(tx, payout_id=UUID(int=8), key_path="hot", sender=house.sender)
         with pytest.raises(SignerRefused, match="is retired"):
-            await signer.sign(meant, encode_unsigned(tx), [approval(meant, "ann")])
+            await signer.sign(meant, encode_unsigned(tx), [approval_now(meant, "ann")])
         tx = replace(tx, recipient=OWN, value=3 * ETH)
         move = intent(tx, payout_id=UUID(int=9), key_path="hot", sender=house.sender)
         assert (move.kind, move.destination_path) == ("own", OTHER_PATH)
-        raw = await signer.sign(move, encode_unsigned(tx), [approval(move, "ann")])
+        raw = await signer.sign(move, encode_unsigned(tx), [approval_now(move, "ann")])
     sent = await rpc.call("eth_sendRawTransaction", "0x" + raw.hex())
     assert int((await rpc.wait_receipt(sent))["status"], 16) == 1
 
@@ -213,8 +213,8 @@ async def test_a_signer_whose_token_is_gone_says_later_and_signs_when_it_is_back
         assert isinstance(await signer.control(allowed("acme", 1)), Accepted)
         house.token.hide()
         with pytest.raises(SignerPostponed, match=f"token {LABEL} does not answer"):
-            await signer.sign(meant, encode_unsigned(tx), [approval(meant, "ann")])
+            await signer.sign(meant, encode_unsigned(tx), [approval_now(meant, "ann")])
         house.token.plug_in()
-        raw = await signer.sign(meant, encode_unsigned(tx), [approval(meant, "ann")])
+        raw = await signer.sign(meant, encode_unsigned(tx), [approval_now(meant, "ann")])
 
     assert decode_signed(raw, chain_id=CHAIN_ID).sender == house.sender

@@ -49,7 +49,7 @@ from custody.signer.wire import (
     SignedMany,
     SignRequest,
 )
-from kernel.clock import ManualClock, to_unix_ms
+from kernel.clock import ManualClock, SystemClock, to_unix_ms
 
 SEED = bytes(range(32))
 ROOT = PrivateNode.from_seed(SEED)
@@ -194,6 +194,12 @@ def approval(meant: Intent, who: str, *others: ApprovalLine, **changes: Any) -> 
         signature=KEYS[who].sign(approval_bytes(lines)),
         lines=[Line.of(item) for item in lines],
     )
+
+
+def approval_now(meant: Intent, who: str) -> SignedApproval:
+    """An approval for a signer that goes by the machine's clock."""
+    ends = to_unix_ms(SystemClock().now() + timedelta(hours=1))
+    return approval(meant, who, expires_at=ends)
 
 
 def ask_fully(
