@@ -114,7 +114,7 @@ async def reconcile(
         addresses=tally.addresses,
         at=now,
     )
-    await transact(engine, lambda conn: _record(conn, run))
+    await transact(engine, lambda conn: record_run(conn, run))
     return run
 
 
@@ -206,7 +206,7 @@ def _known(books: Books, *, traces: bool, dust: Mapping[str, int]) -> Known:
 # The record.
 
 
-async def _record(conn: AsyncConnection, run: Run) -> None:
+async def record_run(conn: AsyncConnection, run: Run) -> None:
     """Write the run, age the differences, and freeze wallets whose coins are missing."""
     standing = await runs.list_differences(conn, book=run.book, chain=run.chain, lock=True)
     aged = age(standing, run)

@@ -37,6 +37,13 @@ class Reason(StrEnum):
     """Less than one unit of the asset, where the chain counts finer than the books."""
     UNREADABLE_TOKEN = "unreadable_token"  # noqa: S105  the name of a reason
     """The token's contract does not tell balances: what the wallet holds of it is not known."""
+    MISSING_COIN = "missing_coin"
+    """Our table has an unspent output that the node has not (Bitcoin)."""
+    FOREIGN_COIN = "foreign_coin"
+    """The node has an unspent output to an address of ours that our table has not."""
+    COIN_AMOUNT = "coin_amount"
+    COINS_NOT_POSTED = "coins_not_posted"
+    """Our table of coins has more than the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,8 @@ class Item:
     Attributes:
         asset: "" where the amounts count as the token *contract* does: it is not registered, or they
             are pieces of less than one unit of its asset.
-        address: `NO_ADDRESS` for what the books have and no row explains, and for a whole wallet.
+        address: of ours, on Bitcoin the outpoint of a coin; `NO_ADDRESS` for what the books have and
+            no row explains, and for a whole wallet.
         books: what arrivals, payouts and spends say that the address holds.
         chain: what the node says; None where the token does not tell.
     """
