@@ -5,12 +5,17 @@ again, the same bytes, for as long as nobody knows). Each step is: look outside,
 transaction for the whole claim that repeats the fences. A crash between any two leaves rows from
 which the next worker goes on; what was done outside meanwhile is done again to no effect, because a
 signer gives the same bytes for the same request and a node knows a transaction by its hash.
+
+Where more than one claim is due, two are on their way at once: while the signer works on one, the
+other is allocated or sent. Each step takes one claim at a time, in the order of the claims, so the
+nonces of an address are given, signed and sent in their order.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -46,6 +51,8 @@ from kernel.leases import claim
 LEASE: Final = timedelta(seconds=60)
 CLAIM_MAX: Final = 100
 """Payouts taken through one transaction and one question to the signer."""
+CLAIMS_AT_ONCE: Final = 2
+"""Claims on their way at once: one is with the signer while another is with the database or the node."""
 RETRY_AFTER: Final = timedelta(seconds=1)
 TEXT_LENGTH_MAX: Final = 500
 STATES: Final = [str(state) for state in WORKED_ON]
@@ -81,6 +88,7 @@ async def advance_payouts(
     holder: str,
     clock: Clock,
     limit: int = CLAIM_MAX,
+    claims: int = 1,
     bump: BumpPolicy | None = None,
     rail: EvmRail | None = None,
     screening: Screening = NOBODY_LISTED,
@@ -99,6 +107,7 @@ async def advance_payouts(
         holder: this worker's name: it holds the leases.
         clock: the time, read anew at each step.
         limit: payouts claimed at once, at most `CLAIM_MAX`.
+        claims: how many claims to take at most; `CLAIMS_AT_ONCE` of them are on their way at once.
         bump: when more is offered for a block; None: the default rule.
         rail: what is remembered between calls; None: nothing is.
         screening: asked about every payout to others before it gets a nonce.
@@ -109,18 +118,21 @@ async def advance_payouts(
     """
     bench = Bench(engine, rail or EvmRail(gateway), signer, clock, bump or BumpPolicy())
     report = WorkReport()
-    # Who screens may be away: what has no answer waits, and what has one goes on.
-    with contextlib.suppress(OutsideUnavailable):
-        now = clock.now()
-        await screen_payouts(engine, screening, chain, now=now, travel_rule=travel_rule)
 
     async def claim_due(conn: AsyncConnection) -> list[Payout]:
         await require_running(conn, chain)
         return await _claim(conn, chain, book, holder, clock.now(), limit)
 
-    claimed = await transact(engine, claim_due)
-    if claimed:
-        await _work_on(bench, claimed, report)
+    async def take() -> list[Payout]:
+        claimed = await transact(engine, claim_due)
+        # After the claim, so that all of it was asked about; before anything of it gets a nonce.
+        # Who screens may be away: what has no answer waits, and what has one goes on.
+        with contextlib.suppress(OutsideUnavailable):
+            now = clock.now()
+            await screen_payouts(engine, screening, chain, now=now, travel_rule=travel_rule)
+        return claimed
+
+    await _work_on_all(bench, _Turns(take, claims), report)
     await _watch(bench, chain, book, report)
     return report
 
@@ -143,6 +155,55 @@ async def _claim(
         limit=min(limit, CLAIM_MAX),
     )
     return [store.to_payout(row) for row in rows_found]
+
+
+@dataclass(slots=True)
+class _Turns:
+    """What the lanes of one call share: the claims that may still be taken, and a turn at each step.
+
+    An `asyncio.Lock` is given in the order in which it was asked for, so claims stay in order.
+    """
+
+    take: Callable[[], Awaitable[list[Payout]]]
+    left: int
+    allocating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    signing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def next_claim(self) -> list[Payout]:
+        """Return the next claim, whose turn to allocate it is; [] when there is none."""
+        if not self.left:
+            return []
+        self.left -= 1
+        claimed = await self.take()
+        if not claimed:
+            self.left = 0
+        return claimed
+
+
+async def _work_on_all(bench: Bench, turns: _Turns, report: WorkReport) -> None:
+    lanes = min(CLAIMS_AT_ONCE, turns.left)
+    if lanes == 1:
+        await _lane(bench, turns, report)
+        return
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(lanes):
+                tasks.create_task(_lane(bench, turns, report))
+    except BaseExceptionGroup as group:
+        # The other claim is left where it is, as in a crash: its lease ends, and it goes on.
+        raise group.exceptions[0] from None
+
+
+async def _lane(bench: Bench, turns: _Turns, report: WorkReport) -> None:
+    while True:
+        async with turns.allocating:
+            payouts = await turns.next_claim()
+            if not payouts:
+                return
+            claimed = _Claimed({item.id: item for item in payouts})
+            await _step(allocate, bench, claimed, claimed.going(PayoutState.APPROVED), report)
+        await _work_on(bench, claimed, turns, report)
 
 
 @dataclass(slots=True)
@@ -169,21 +230,21 @@ class _Claimed:
                 self.results[key] = result
 
 
-async def _work_on(bench: Bench, payouts: Sequence[Payout], report: WorkReport) -> None:
+async def _work_on(bench: Bench, claimed: _Claimed, turns: _Turns, report: WorkReport) -> None:
     """Take the claimed payouts from step to step until each waits or is sent; give them back."""
-    claimed = _Claimed({item.id: item for item in payouts})
-    await _step(allocate, bench, claimed, claimed.going(PayoutState.APPROVED), report)
-    built = await _find_unsigned(bench, claimed.going(*SENT))
-    due = claimed.going(PayoutState.ALLOCATED, *SENT)
-    await _step(
-        sign,
-        bench,
-        claimed,
-        [p for p in due if p.state is PayoutState.ALLOCATED or p.id in built],
-        report,
-    )
-    await _step(send, bench, claimed, claimed.going(*SENT), report)
-    await _give_back(bench, claimed, report)
+    async with turns.signing:
+        built = await _find_unsigned(bench, claimed.going(*SENT))
+        due = claimed.going(PayoutState.ALLOCATED, *SENT)
+        await _step(
+            sign,
+            bench,
+            claimed,
+            [p for p in due if p.state is PayoutState.ALLOCATED or p.id in built],
+            report,
+        )
+    async with turns.sending:
+        await _step(send, bench, claimed, claimed.going(*SENT), report)
+        await _give_back(bench, claimed, report)
 
 
 async def _step(

@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, CursorResult, Row, Table, and_, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    CursorResult,
+    Row,
+    Table,
+    and_,
+    any_,
+    bindparam,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -50,12 +62,17 @@ async def claim(
     keys = (await conn.execute(chosen)).scalars().all()
     if not keys:
         return []
-    await conn.execute(
+    # As an array, so that one statement is prepared however many there are.
+    wanted = bindparam("claimed", type_=ARRAY(key.type))
+    rows = await conn.execute(
         update(table)
-        .where(key.in_(keys))
+        .where(key == any_(wanted))
         .values(lease_holder=holder, lease_until=now + lease_for, fence=table.c.fence + 1)
+        .returning(table),
+        {"claimed": keys},
     )
-    return list((await conn.execute(select(table).where(key.in_(keys)).order_by(*order_by))).all())
+    place = {value: number for number, value in enumerate(keys)}
+    return sorted(rows, key=lambda row: place[getattr(row, key.name)])
 
 
 def require_one(result: CursorResult[Any], what: str) -> None:

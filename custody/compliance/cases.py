@@ -37,7 +37,9 @@ async def find_uncleared(conn: AsyncConnection, payouts: Sequence[Payout]) -> di
     to_others = [item for item in payouts if item.parsed_claim.kind is not ClaimKind.OWN]
     if not to_others:
         return {}
-    cases = await store.find_cases(conn, Subject.PAYOUT, [item.id for item in to_others])
+    passed = await store.find_passed(conn, Subject.PAYOUT, [item.id for item in to_others])
+    others = [item.id for item in to_others if item.id not in passed]
+    cases = await store.find_cases(conn, Subject.PAYOUT, others)
     parties = {item.parsed_claim.name for item in to_others}
     held = {
         hold.party: hold
@@ -54,6 +56,7 @@ async def find_uncleared(conn: AsyncConnection, payouts: Sequence[Payout]) -> di
                 cases.get(item.id),
                 held.get(item.parsed_claim.name),
                 spoken.get((item.chain, item.destination)),
+                passed=item.id in passed,
             )
         )
     }
@@ -84,15 +87,17 @@ async def list_history_of(conn: AsyncConnection, case: Case) -> list[DomainEvent
     return await list_history(conn, "compliance_case", case.id)
 
 
-def _refusal(case: Case | None, hold: LegalHold | None, destination: Case | None) -> str:
+def _refusal(
+    case: Case | None, hold: LegalHold | None, destination: Case | None, *, passed: bool
+) -> str:
     if hold is not None:
         return f"legal hold {hold.order} on {hold.party}"
     if destination is not None:
         return f"something speaks against the destination: {destination.reason}"
+    if passed or (case is not None and case.state in PASSED):
+        return ""
     if case is None:
         return "nobody has screened it yet"
-    if case.state in PASSED:
-        return ""
     if case.state is CaseState.OPEN:
         return case.reason or "whoever screens has not answered yet"
     return f"it is {case.state}: {case.reason}"

@@ -17,6 +17,7 @@ from custody.compliance import tables
 from custody.compliance.identity import case_id
 from custody.compliance.model import (
     ASKED_AT_ONCE_MAX,
+    PASSED,
     AddressProof,
     Case,
     CaseState,
@@ -96,6 +97,20 @@ async def find_cases(
         .order_by(table.c.epoch)
     )
     return {row.subject_id: _case(row) for row in await conn.execute(query)}
+
+
+async def find_passed(
+    conn: AsyncConnection, subject: Subject, subject_ids: Collection[UUID]
+) -> set[UUID]:
+    """Return those of these subjects whose newest case is cleared or released."""
+    table = tables.compliance_case
+    query = (
+        select(table.c.subject_id, table.c.state)
+        .where(table.c.subject == subject, _one_of(table.c.subject_id, subject_ids))
+        .order_by(table.c.epoch)
+    )
+    newest = {row.subject_id: row.state for row in await conn.execute(query)}
+    return {subject_id for subject_id, state in newest.items() if state in PASSED}
 
 
 async def lock_deposit_cases(
