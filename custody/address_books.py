@@ -8,10 +8,11 @@ Coins that were posted without such a row (opening balances, journals) are in no
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, select, union_all
+from sqlalchemy import ColumnElement, Select, Table, case, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import tables
@@ -73,13 +74,13 @@ async def list_holdings(
         _part(
             deposits.c.address,
             deposits.c.asset,
-            deposits.c.amount,
+            _value(deposits, HOLD_OPEN),
             (deposits.c.chain == chain) & deposits.c.state.in_([str(s) for s in states]),
         ),
         _part(
             receipts.c.address,
             receipts.c.asset,
-            receipts.c.amount,
+            _value(receipts, {ReceiptState.INCLUDED}),
             (receipts.c.chain == chain) & receipts.c.state.in_([str(s) for s in receipt_states]),
         ),
         _part(payout.c.sender, payout.c.asset, -payout.c.amount, moved),
@@ -127,6 +128,13 @@ async def _foreign(conn: AsyncConnection, chain: str) -> dict[Holding, int]:
         for leg in row.legs:
             taken[row.sender, leg["asset"]] += int(leg["amount"])
     return taken
+
+
+def _value(table: Table, held: Collection[str]) -> ColumnElement[Any]:
+    """Return what the ledger has for a row: its hold what was claimed, its posting what arrived."""
+    claimed = table.c.state.in_([str(state) for state in held])
+    posted = func.coalesce(table.c.received, table.c.amount)
+    return case((claimed, table.c.amount), else_=posted)
 
 
 def _part(

@@ -119,7 +119,8 @@ def judge(
             asset=asset,
             amount=movement.amount,
             reason=doubt,
-            remainder=remainder,
+            # What cannot be true adds nothing to what is kept in pieces either.
+            remainder=0 if impossible else remainder,
             impossible=bool(impossible),
         )
     if movement.position.startswith(DELTA):
@@ -370,26 +371,32 @@ def held(deposit: Deposit, party: str) -> tuple[Transfer, ...]:
     )
 
 
-def received_less(deposit: Deposit) -> tuple[Transfer, ...]:
-    """Void the hold and post what really arrived, to nobody; nothing where nothing did."""
+def received_less(arrival: Arrival) -> tuple[Transfer, ...]:
+    """Void the hold and post what really arrived; nothing where nothing did.
+
+    Of a deposit it is nobody's. A receipt stays in suspense, less than it claimed: whoever owed pays the
+    fee of a token that takes one.
+    """
+    code = f"{_noun(arrival)}.less"
     void = void_hold(
-        transfer_id(deposit, "less-void"),
-        transfer_id(deposit, "included"),
-        code="deposit.less",
-        correlation=deposit.id,
+        transfer_id(arrival, "less-void"),
+        transfer_id(arrival, "included"),
+        code=code,
+        correlation=arrival.id,
     )
-    if not deposit.value:
+    if not arrival.value:
         return (void,)
+    nobodys = isinstance(arrival, Deposit)
     return chain(
         void,
         transfer(
-            transfer_id(deposit, "less"),
-            custody_account(deposit.wallet),
-            unattributed_account(deposit.chain),
-            deposit.value,
-            deposit.asset,
-            code="deposit.less",
-            correlation=deposit.id,
+            transfer_id(arrival, "less"),
+            custody_account(arrival.wallet),
+            unattributed_account(arrival.chain) if nobodys else arrival.credit,
+            arrival.value,
+            arrival.asset,
+            code=code,
+            correlation=arrival.id,
         ),
     )
 
@@ -471,11 +478,6 @@ def guarded(arrival: Arrival) -> Guarded | None:
     return Guarded(client_account(party), party) if spendable else None
 
 
-def booked(arrival: Arrival) -> int:
-    """Return what the books say arrived, in units."""
-    return arrival.value if isinstance(arrival, Deposit) else arrival.amount
-
-
 def accounts_of(arrival: Arrival) -> set[tuple[str, str]]:
     """Return (path, asset) of every account that a posted arrival may have passed."""
     paths = {custody_account(arrival.wallet), arrival.credit, unattributed_account(arrival.chain)}
@@ -499,7 +501,7 @@ def split_shortfalls(
     for arrival in undone:
         guard, short = guarded(arrival), 0
         if guard is not None:
-            key, amount = (guard.path, arrival.asset), booked(arrival)
+            key, amount = (guard.path, arrival.asset), arrival.value
             short = max(0, amount - left[key])
             left[key] += short - amount
         result.append((arrival, short))

@@ -36,6 +36,9 @@ freeze = Table(
     Column("opened_by", JSONB),
     Column("opened_reason", Text),
     Column("opened_at", Timestamp),
+    # Whose key the signature is of: who closed it, or the house's service for one of its processes.
+    Column("signed_by", Text),
+    CheckConstraint("(signed_by IS NULL) = (closed_signature IS NULL)", name="signed_as_a_whole"),
     CheckConstraint("(kind = 'global') = (name = '')", name="global_has_no_name"),
     # Only a process closes without a signature; nobody opens without two.
     CheckConstraint(

@@ -137,6 +137,8 @@ class ReceiptState(StrEnum):
     FINAL = "final"
     """Deep enough by policy, posted to suspense: settlement may match it."""
     MATCHED = "matched"
+    NOT_RECEIVED = "not_received"
+    """The token's contract said that it came, and the balance says that nothing did."""
     REVERSED = "reversed"
 
 
@@ -149,6 +151,8 @@ RECEIPT_STATES: Final = StateTable(
             (ReceiptState.INCLUDED, ReceiptState.ORPHANED),
             (ReceiptState.ORPHANED, ReceiptState.INCLUDED),
             (ReceiptState.INCLUDED, ReceiptState.FINAL),
+            (ReceiptState.INCLUDED, ReceiptState.NOT_RECEIVED),
+            (ReceiptState.NOT_RECEIVED, ReceiptState.ORPHANED),
             (ReceiptState.FINAL, ReceiptState.MATCHED),
             (ReceiptState.FINAL, ReceiptState.REVERSED),
             (ReceiptState.MATCHED, ReceiptState.REVERSED),
@@ -180,6 +184,9 @@ class Arrival:
             earlier if that was more; depth 0: not looked at yet.
         remainder: of the chain's amount, what is less than one unit of the asset, as the chain
             counts.
+        received, received_rest: what the balances say arrived, in units and in pieces as *remainder*;
+            None: they were not asked. That is posted, whatever the token's contract said.
+        waiting_for: why it waits although it is deep enough, in words; empty otherwise.
         policy_version, policy_rule: which version and rule of it asked last; 0: none yet.
     """
 
@@ -206,6 +213,19 @@ class Arrival:
     policy_version: int = 0
     policy_rule: int = 0
     remainder: int = 0
+    received: int | None = None
+    received_rest: int = 0
+    waiting_for: str = ""
+
+    @property
+    def value(self) -> int:
+        """Return what is in the books for it once it is posted, in units."""
+        return self.amount if self.received is None else self.received
+
+    @property
+    def rest(self) -> int:
+        """Return what of it is less than one unit, as the chain counts."""
+        return self.remainder if self.received is None else self.received_rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,10 +236,7 @@ class Deposit(Arrival):
         shortfall: what the client had already spent when the deposit vanished after its credit;
             it is owed to us until the deposit is credited again.
         reason: why it is quarantined, held or attributed.
-        received: what the balances say arrived, where that is not *amount*: that is posted, to
-            nobody, whatever the token's contract said.
         refund: the payout that gives it back.
-        waiting_for: why a confirmed deposit is not credited yet, in words; empty otherwise.
     """
 
     state: DepositState
@@ -227,14 +244,7 @@ class Deposit(Arrival):
     source: SourceClass
     shortfall: int = 0
     reason: str = ""
-    received: int | None = None
     refund: UUID | None = None
-    waiting_for: str = ""
-
-    @property
-    def value(self) -> int:
-        """Return what is in the books for it, in units."""
-        return self.amount if self.received is None else self.received
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -38,12 +37,11 @@ from custody.deposit_model import (
 )
 from custody.errors import NotPossible
 from custody.freezes import load_freezes
-from custody.inclusion import load_tokens
 from custody.model import reorg_account
 from custody.plan import Plan
 from custody.policy import ConfirmationPolicy, requirement_of
 from custody.policy_versions import keep_policy
-from custody.received import Measured, measure
+from custody.received import prove
 from custody.reversals import open_frozen, shut_again
 from kernel.db import transact
 from kernel.errors import OutsideUnavailable
@@ -103,7 +101,7 @@ async def advance_deposits(
         if len(confirmed) < store.PAGE_MAX:
             break
     if gateway is not None:
-        await prove_deposits(engine, gateway, chain)
+        await prove(engine, gateway, chain, Deposit, book=book, tip=tip, now=now)
     for _ in range(PAGES_MAX):
         asked: list[Case] = []
         # Who screens may be away: what has no answer waits, and what has one goes on.
@@ -174,37 +172,6 @@ async def require_canonical(conn: AsyncConnection, chain: str, tip: Block) -> No
         raise NotPossible(
             f"block {tip.hash} is not on {chain} any more", remedy="Ask again with the new tip"
         )
-
-
-async def prove_deposits(engine: AsyncEngine, gateway: ChainGateway, chain: str) -> list[Measured]:
-    """Ask the balances what really arrived of a page of confirmed deposits, and write it down.
-
-    Raises:
-        NodeTrouble: the node cannot be relied on now.
-    """
-    waiting = await transact(engine, lambda conn: store.list_unproven(conn, chain))
-    if not waiting:
-        return []
-    measured = await measure(engine, gateway, chain, waiting)
-    by_id = {item.deposit_id: item for item in measured}
-
-    async def write(conn: AsyncConnection) -> None:
-        tokens = await load_tokens(conn, chain)
-        locked = await store.lock_deposits(conn, by_id, {DepositState.CONFIRMED})
-        asked = {item.id: item.epoch for item in waiting}
-        rows = []
-        for deposit in locked:
-            found, token = by_id[deposit.id], tokens.get(deposit.contract)
-            if deposit.epoch != asked[deposit.id] or token is None:
-                continue
-            if found.amount is None:
-                rows.append(replace(deposit, waiting_for=found.why))
-                continue
-            rows.append(replace(deposit, received=token.split(found.amount)[0], waiting_for=""))
-        await store.save_arrivals(conn, rows)
-
-    await transact(engine, write)
-    return measured
 
 
 async def credit_deposits(

@@ -60,13 +60,20 @@ class FreezeState(StrEnum):
 
     CLOSED = "closed"
     OPEN = "open"
+    SUPERSEDED = "superseded"
+    """A person closed it too: that freeze stands in its place, and two people open that one."""
 
 
 FREEZE_STATES: Final = StateTable(
     schema="custody",
     table="freeze",
     initial=frozenset({FreezeState.CLOSED}),
-    edges=frozenset({(FreezeState.CLOSED, FreezeState.OPEN)}),
+    edges=frozenset(
+        {
+            (FreezeState.CLOSED, FreezeState.OPEN),
+            (FreezeState.CLOSED, FreezeState.SUPERSEDED),
+        }
+    ),
 )
 
 

@@ -245,6 +245,7 @@ async def _close(
             state=FreezeState.CLOSED,
             closed_by=by,
             closed_signature=signature,
+            signed_by=None if signature is None else by,
             closed_reason=reason,
             closed_at=now,
         )

@@ -247,7 +247,7 @@ async def _vanished(
         else:
             after, name = arrivals.moved(item, ReceiptState.ORPHANED), "ReceiptOrphaned"
         gone.append(after)
-        if item.state not in OUTSIDE:
+        if item.state not in OUTSIDE and item.state is not ReceiptState.NOT_RECEIVED:
             plan.post(arrivals.orphaned(item))
         plan.tell(arrivals.event(item, after, name, at=now, actor=arrivals.FOLLOWER))
     await store.save_arrivals(conn, gone)

@@ -1,7 +1,8 @@
 """What arrives at settlement addresses: final by policy, then settlement's to match.
 
 A receipt lies in ``suspense:<chain>`` until it is matched to what its sender owed. Settlement moves
-it on in the same transaction in which it marks it matched.
+it on in the same transaction in which it marks it matched. Posted is what the balances say arrived
+(`custody.received.prove`): of a token that takes a fee that is less than its contract logged.
 """
 
 from __future__ import annotations
@@ -37,10 +38,14 @@ async def advance_receipts(
     finalized: int,
     policy: ConfirmationPolicy,
     now: datetime,
+    proven: bool = False,
 ) -> list[Receipt]:
     """Post every receipt that is deep enough to suspense; return those that moved.
 
-    Args and errors are those of `custody.deposits.advance_deposits`.
+    Args and errors are those of `custody.deposits.advance_deposits`, and:
+
+    Args:
+        proven: whether the balances have to have said that a token arrived (`custody.received.prove`).
     """
     await require_running(conn, chain)
     if not await is_canonical(conn, chain, tip.hash):
@@ -48,7 +53,13 @@ async def advance_receipts(
             f"block {tip.hash} is not on {chain} any more", remedy="Ask again with the new tip"
         )
     waiting = await store.claim_arrivals(
-        conn, Receipt, chain, {ReceiptState.INCLUDED}, tip=tip.height, finalized=finalized
+        conn,
+        Receipt,
+        chain,
+        {ReceiptState.INCLUDED},
+        tip=tip.height,
+        finalized=finalized,
+        proven=proven,
     )
     if not waiting:
         return []
@@ -61,16 +72,31 @@ async def advance_receipts(
         ):
             rows += [asked] if asked != receipt else []
             continue
-        posting = arrivals.posted(asked, "final")
-        after = arrivals.moved(asked, ReceiptState.FINAL, postings=(posting.id,))
         number, wanted = policy.require(asked)
         why = f"policy {policy.version}, rule {number}: {wanted}"
-        plan.post(posting)
-        plan.tell(arrivals.event(receipt, after, "ReceiptFinal", at=now, actor=ACTOR, reason=why))
+        after, name = _posted(asked, plan)
+        if asked.value < asked.amount:
+            why = f"{asked.amount} was logged and {asked.value} arrived; {why}"
+        plan.tell(arrivals.event(receipt, after, name, at=now, actor=ACTOR, reason=why))
         done.append(after)
     await store.save_arrivals(conn, [*rows, *done])
     await apply_plan(conn, plan, book=book, now=now)
     return done
+
+
+def _posted(receipt: Receipt, plan: Plan) -> tuple[Receipt, str]:
+    """Plan what a receipt posts that is deep enough; return it as it stands then, and the event."""
+    if receipt.value >= receipt.amount:
+        posting = arrivals.posted(receipt, "final")
+        plan.post(posting)
+        postings, name = (posting.id,), "ReceiptFinal"
+    else:
+        transfers = arrivals.received_less(receipt)
+        plan.post(*transfers)
+        if not receipt.value:
+            return arrivals.moved(receipt, ReceiptState.NOT_RECEIVED), "ReceiptNotReceived"
+        postings, name = (transfers[-1].id,), "ReceiptReceivedLess"
+    return arrivals.moved(receipt, ReceiptState.FINAL, postings=postings), name
 
 
 async def mark_matched(

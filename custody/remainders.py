@@ -8,6 +8,7 @@ it is posted to ``suspense:dust``. So the custody account is exactly what the no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -27,6 +28,15 @@ from ledger.model import transfer
 KIND: Final = "remainder"
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """By how much what is less than a unit grew in a wallet, as the chain counts; may be negative."""
+
+    wallet: str
+    contract: str | None
+    change: int
+
+
 async def move_remainders(
     conn: AsyncConnection,
     plan: Plan,
@@ -40,13 +50,26 @@ async def move_remainders(
 
     The rows are locked in one order; the chain's own row keeps other blocks away meanwhile.
     """
+    pieces = [Piece(item.wallet, item.contract, sign * item.rest) for item in arrivals]
+    await move_pieces(conn, plan, pieces, tokens, now=now)
+
+
+async def move_pieces(
+    conn: AsyncConnection,
+    plan: Plan,
+    pieces: Sequence[Piece],
+    tokens: Mapping[str | None, Token],
+    *,
+    now: datetime,
+) -> None:
+    """Write how much there is in pieces now, and plan a posting for every whole unit of them."""
     changes: dict[tuple[str, str], int] = {}
     found: dict[tuple[str, str], Token] = {}
-    for item in arrivals:
+    for item in pieces:
         token = tokens.get(item.contract)
-        if item.remainder and token is not None:
+        if item.change and token is not None:
             key = (item.wallet, token.on_chain.code)
-            changes[key] = changes.get(key, 0) + sign * item.remainder
+            changes[key] = changes.get(key, 0) + item.change
             found[key] = token
     for key in sorted(changes):
         await _move(conn, plan, key, changes[key], found[key], now)

@@ -68,10 +68,10 @@ def find_match(receipt: Receipt, awaited: Sequence[Instruction]) -> Match | None
     ]
     if not fitting:
         return None
-    exact = [item for item in fitting if item.remaining == receipt.amount]
+    exact = [item for item in fitting if item.remaining == receipt.value]
     item = exact[0] if len(exact) == 1 else fitting[0]
-    applied = min(receipt.amount, item.remaining)
-    return Match(receipt.id, item, applied, receipt.amount - applied)
+    applied = min(receipt.value, item.remaining)
+    return Match(receipt.id, item, applied, receipt.value - applied)
 
 
 async def match_receipts(conn: AsyncConnection, *, book: int, now: datetime) -> Match | None:

@@ -41,6 +41,7 @@ UNMATCHED: Final = (
     ReceiptState.REVERSED,
     ReceiptState.ORPHANED,
     ReceiptState.INCLUDED,
+    ReceiptState.NOT_RECEIVED,
     ReceiptState.FINAL,
 )
 """States of a receipt in which nothing may rest on it."""

@@ -1,4 +1,4 @@
-"""What a token does not tell is written down as such by reconciliation."""
+"""What a token does not tell, what really arrived at settlement addresses, freezes taken over."""
 
 from __future__ import annotations
 
@@ -10,28 +10,80 @@ down_revision: str | None = "0027_pre_wallet_keys"
 branch_labels = None
 depends_on = None
 
+EDGES = """\
+CREATE OR REPLACE FUNCTION custody.{table}_state_edges() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.state IS NULL OR NEW.state NOT IN ('{initial}') THEN
+            RAISE EXCEPTION 'custody.{table} cannot begin as %', NEW.state
+                USING ERRCODE = 'check_violation', CONSTRAINT = '{table}_state_edges';
+        END IF;
+    ELSIF NEW.state IS DISTINCT FROM OLD.state THEN
+        IF NEW.state IS NULL OR (OLD.state, NEW.state) NOT IN (
+            {edges}
+        ) THEN
+            RAISE EXCEPTION 'custody.{table} cannot go from % to %', OLD.state, NEW.state
+                USING ERRCODE = 'check_violation', CONSTRAINT = '{table}_state_edges';
+        END IF;
+    END IF;
+    RETURN NEW;
+END
+$$"""
+RECEIPT_BEFORE = (
+    ("final", "matched"),
+    ("final", "reversed"),
+    ("included", "final"),
+    ("included", "orphaned"),
+    ("matched", "reversed"),
+    ("orphaned", "included"),
+    ("reversed", "included"),
+)
+RECEIPT = (*RECEIPT_BEFORE, ("included", "not_received"), ("not_received", "orphaned"))
+FREEZE_BEFORE = (("closed", "open"),)
+FREEZE = (*FREEZE_BEFORE, ("closed", "superseded"))
+
 
 def upgrade() -> None:
-    """Let a run end with something unknown."""
+    """Make the columns, and the states that lead nowhere yet."""
     _results("'clean', 'different', 'unknown'")
-    op.alter_column(
-        "reconciliation_item",
-        "chain_amount",
-        existing_type=sa.Numeric(78, 0),
-        nullable=True,
+    _chain_amount(nullable=True)
+    op.add_column("deposit", _received_rest(), schema="custody")
+    op.add_column("receipt", sa.Column("received", sa.Numeric(78, 0)), schema="custody")
+    op.add_column("receipt", _received_rest(), schema="custody")
+    op.add_column(
+        "receipt",
+        sa.Column("waiting_for", sa.Text(), nullable=False, server_default=""),
         schema="custody",
     )
+    op.create_check_constraint(
+        op.f("ck_receipt_received"), "receipt", "received >= 0", schema="custody"
+    )
+    op.add_column("freeze", sa.Column("signed_by", sa.Text()), schema="custody")
+    op.create_check_constraint(
+        op.f("ck_freeze_signed_as_a_whole"),
+        "freeze",
+        "(signed_by IS NULL) = (closed_signature IS NULL)",
+        schema="custody",
+    )
+    op.execute("GRANT UPDATE (received_rest) ON custody.deposit TO causeway_app")
+    op.execute(
+        "GRANT UPDATE (received, received_rest, waiting_for) ON custody.receipt TO causeway_app"
+    )
+    _edges("receipt", "included", RECEIPT)
+    _edges("freeze", "closed", FREEZE)
 
 
 def downgrade() -> None:
-    """Forbid it again."""
-    op.alter_column(
-        "reconciliation_item",
-        "chain_amount",
-        existing_type=sa.Numeric(78, 0),
-        nullable=False,
-        schema="custody",
-    )
+    """Drop them."""
+    _edges("freeze", "closed", FREEZE_BEFORE)
+    _edges("receipt", "included", RECEIPT_BEFORE)
+    op.drop_constraint(op.f("ck_freeze_signed_as_a_whole"), "freeze", schema="custody")
+    op.drop_column("freeze", "signed_by", schema="custody")
+    op.drop_constraint(op.f("ck_receipt_received"), "receipt", schema="custody")
+    for name in ("waiting_for", "received_rest", "received"):
+        op.drop_column("receipt", name, schema="custody")
+    op.drop_column("deposit", "received_rest", schema="custody")
+    _chain_amount(nullable=False)
     _results("'clean', 'different'")
 
 
@@ -39,3 +91,22 @@ def _results(names: str) -> None:
     name = op.f("ck_reconciliation_result")
     op.drop_constraint(name, "reconciliation", schema="custody")
     op.create_check_constraint(name, "reconciliation", f"result IN ({names})", schema="custody")
+
+
+def _chain_amount(*, nullable: bool) -> None:
+    op.alter_column(
+        "reconciliation_item",
+        "chain_amount",
+        existing_type=sa.Numeric(78, 0),
+        nullable=nullable,
+        schema="custody",
+    )
+
+
+def _received_rest() -> sa.Column[int]:
+    return sa.Column("received_rest", sa.Numeric(78, 0), nullable=False, server_default="0")
+
+
+def _edges(table: str, initial: str, edges: tuple[tuple[str, str], ...]) -> None:
+    pairs = ",\n            ".join(f"('{a}', '{b}')" for a, b in sorted(edges))
+    op.execute(EDGES.format(table=table, initial=initial, edges=pairs))

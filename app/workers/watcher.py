@@ -31,6 +31,7 @@ from custody.pending import watch_pool
 from custody.policy import ConfirmationPolicy, Requirement
 from custody.ports import ControlledSigner
 from custody.receipts import advance_receipts
+from custody.received import prove
 from custody.signer_sync import push_control
 from kernel.clock import Clock
 from kernel.db import transact
@@ -132,7 +133,7 @@ class Watcher:
             turn,
             tip=tip,
             deposits=await self._deposits(tip, finalized),
-            receipts=await transact(self.engine, lambda c: self._receipts(c, tip, finalized)),
+            receipts=await self._receipts(tip, finalized),
             payouts=await transact(self.engine, lambda c: self._payouts(c, tip, finalized)),
         )
 
@@ -195,15 +196,23 @@ class Watcher:
             gateway=self.gateway,
         )
 
-    async def _receipts(self, conn: AsyncConnection, tip: Block, finalized: int) -> list[Receipt]:
-        return await advance_receipts(
-            conn,
-            self.chain,
-            book=self.book,
-            tip=tip,
-            finalized=finalized,
-            policy=self.policy,
-            now=self.clock.now(),
+    async def _receipts(self, tip: Block, finalized: int) -> list[Receipt]:
+        now = self.clock.now()
+        await prove(
+            self.engine, self.gateway, self.chain, Receipt, book=self.book, tip=tip, now=now
+        )
+        return await transact(
+            self.engine,
+            lambda conn: advance_receipts(
+                conn,
+                self.chain,
+                book=self.book,
+                tip=tip,
+                finalized=finalized,
+                policy=self.policy,
+                now=now,
+                proven=True,
+            ),
         )
 
     async def _payouts(self, conn: AsyncConnection, tip: Block, finalized: int) -> list[Payout]:

@@ -62,6 +62,16 @@ def address_bytes(address: str) -> bytes:
     return bytes.fromhex(parse_address(address)[2:])
 
 
+def bytes_to_ask(address: str) -> bytes:
+    """Return the 20 bytes of an address that was read before, without its checksum checked again.
+
+    For questions, which move nothing: a hundred thousand addresses are asked about at once.
+    """
+    if not _HEX_ADDRESS.fullmatch(address):
+        raise BadAddress(f"{address!r} is not an address")
+    return bytes.fromhex(address[2:])
+
+
 def address_of_public_key(uncompressed: bytes) -> str:
     """Return the address of a secp256k1 public key (65 bytes, ``04 || x || y``).
 

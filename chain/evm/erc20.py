@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chain.errors import BadTransaction
-from chain.evm.addresses import ADDRESS_BYTES, address_bytes, checksum_address
+from chain.evm.addresses import ADDRESS_BYTES, address_bytes, bytes_to_ask, checksum_address
 from kernel.money import AMOUNT_MAX
 
 TRANSFER_SELECTOR: Final = bytes.fromhex("a9059cbb")
@@ -63,7 +63,7 @@ def decode_erc20_transfer(data: bytes) -> Erc20Transfer:
 
 def balance_of_data(holder: str) -> bytes:
     """Return the call data that asks what *holder* has."""
-    return BALANCE_OF_SELECTOR + address_word(holder)
+    return BALANCE_OF_SELECTOR + bytes_to_ask(holder).rjust(WORD_BYTES, b"\0")
 
 
 def decode_address_word(word: bytes) -> str:

@@ -11,7 +11,7 @@ from chain.evm.gateway import EvmGateway
 from chain.evm.reading import Tracer
 from chain.jsonrpc import Rpc, RpcRefusal
 from chain.model import BlockContents, WatchList
-from chain.received import balance_delta, received_delta
+from chain.received import balance_delta, received
 from chain.simulators.testing import dev_account
 from tests.chain.conftest import CHAIN_ID, NodeStage
 from tests.chain.test_tokens import OWNER, Sender
@@ -49,7 +49,7 @@ async def test_ether_passed_on_is_seen_where_the_node_traces_and_nothing_is_gues
     seen = [(m.position, m.sender, m.recipient, m.amount) for m in contents.movements]
     if gateway.traces:
         assert seen == [("trace:0", contract, PAID, 500), ("trace:1", contract, LOST, 500)]
-        assert await received_delta(gateway, contents.movements[0], contents) == 500
+        assert await received(gateway, PAID, None, [500], block=contents.block) == [500]
     else:
         assert seen == []
 

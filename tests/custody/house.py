@@ -27,6 +27,7 @@ from custody.inclusion import apply_step
 from custody.model import AddressPurpose
 from custody.policy import ConfirmationPolicy
 from custody.receipts import advance_receipts, list_receipts
+from custody.received import prove
 from custody.reconciliation import reconcile_chain
 from kernel.clock import ManualClock
 from kernel.db import transact
@@ -135,7 +136,7 @@ class House:
 
     # What the house does.
 
-    async def follow(self, *, reorg_depth_max: int = 64) -> FollowReport:
+    async def follow(self, *, reorg_depth_max: int = 64, start_height: int = 0) -> FollowReport:
         async def apply(conn: AsyncConnection, step: ChainStep) -> None:
             await apply_step(conn, step, book=BOOK, now=self.now, policy=self.policy)
 
@@ -147,7 +148,7 @@ class House:
             watch=lambda conn: watch_list(conn, "evm"),
             apply=apply,
             now=self.now,
-            policy=FollowPolicy(reorg_depth_max=reorg_depth_max),
+            policy=FollowPolicy(reorg_depth_max=reorg_depth_max, start_height=start_height),
         )
 
     async def advance(self) -> tuple[Sequence[Deposit], Sequence[Receipt]]:
@@ -167,6 +168,8 @@ class House:
             travel_rule=self.travel_rule,
             gateway=self.gateway if self.proves else None,
         )
+        if self.proves:
+            await prove(self.engine, self.gateway, "evm", Receipt, book=BOOK, tip=tip, now=self.now)
         receipts = await self.do(
             lambda conn: advance_receipts(
                 conn,
@@ -176,6 +179,7 @@ class House:
                 finalized=finalized,
                 policy=self.policy,
                 now=self.now,
+                proven=self.proves,
             )
         )
         return deposits, receipts

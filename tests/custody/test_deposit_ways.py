@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.errors import BlockGone, DerivationDisagrees
 from chain.model import Block, BlockContents, WatchList
+from chain.received import share
 from chain.testing import ScriptedGateway, ScriptedTransaction
 from custody import quarantine
 from custody.addresses import WatchListReader, assign_address, watch_list
@@ -24,7 +25,6 @@ from custody.model import AddressPurpose
 from custody.pending import DROPPED_AFTER, PoolReport, explain_pending, list_pending, watch_pool
 from custody.policy import ConfirmationPolicy, Requirement, Rule, content_of, from_content
 from custody.policy_versions import explain_decision, get_policy_version, list_policy_versions
-from custody.received import share
 from kernel.money import Asset
 from registry.errors import NotAuthorised
 from registry.model import ChainAsset

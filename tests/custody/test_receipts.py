@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 import pytest
 from sqlalchemy import text
@@ -12,14 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.errors import ChainHalted
 from chain.halts import halt
+from chain.model import Block
+from chain.testing import ScriptedGateway
 from custody import receipts as verbs
-from custody.deposit_model import Receipt, ReceiptState
+from custody.deposit_model import DepositState, Receipt, ReceiptState
 from custody.errors import NotPossible, UnknownRow
 from custody.policy import ConfirmationPolicy, Requirement, Rule
 from kernel.db import constraint_name
 from kernel.errors import BadInput
 from kernel.ids import derive_id
 from ledger.testing import enforce_lock_order
+from registry.testing import TOKEN
 from tests.custody.house import House
 
 
@@ -225,3 +229,103 @@ async def test_the_database_refuses_a_match_to_nothing(
         with pytest.raises(DBAPIError) as refused:
             await conn.execute(text("UPDATE custody.receipt SET state = 'matched'"))
     assert constraint_name(refused.value) == "ck_receipt_matched"
+
+
+# What really arrived.
+
+
+class Lossy(ScriptedGateway):
+    """A chain whose token moves less than it logs."""
+
+    losses: ClassVar[dict[tuple[str, str | None], int]] = {}
+
+    async def balance(self, address: str, contract: str | None, *, at: Block) -> int:
+        found = await super().balance(address, contract, at=at)
+        return max(0, found - self.losses.get((address, contract), 0))
+
+
+@pytest.fixture
+async def lossy(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> House:
+    house = await House(engine, gateway=Lossy(), proves=True).open()
+    monkeypatch.setattr(Lossy, "losses", {(house.settlement, TOKEN): 3})
+    return house
+
+
+async def test_a_token_that_takes_a_fee_is_in_suspense_as_what_arrived(lossy: House) -> None:
+    """The log says 100 and the balance 97: 100 in suspense would settle a debt with three of ours."""
+    house = lossy
+    house.mine(house.pay_token((house.settlement, 100)), empty_after=2)
+    await house.catch_up()
+
+    (receipt,) = await house.receipts()
+    assert (receipt.state, receipt.amount, receipt.received, receipt.value) == (
+        *(ReceiptState.FINAL, 100, 97),
+        97,
+    )
+    assert await house.balances() == {
+        "custody:house-settlement USDT": (97, 0),
+        "suspense:evm USDT": (97, 0),
+    }
+    assert await house.open_holds() == []
+    assert await house.differences() == {}
+    told = await house.do(lambda conn: verbs.explain(conn, receipt.id))
+    assert [e.name for e in told] == ["ReceiptIncluded", "ReceiptReceivedLess"]
+    assert told[-1].reason.startswith("100 was logged and 97 arrived; policy")
+
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+    assert await house.balances() == {}
+
+
+async def test_a_receipt_of_which_nothing_arrived_is_nobodys_money(lossy: House) -> None:
+    house = lossy
+    house.mine(house.pay_token((house.settlement, 3)), empty_after=2)
+    await house.catch_up()
+
+    (receipt,) = await house.receipts()
+    assert (receipt.state, receipt.value) == (ReceiptState.NOT_RECEIVED, 0)
+    assert await house.balances() == {}
+    assert await house.open_holds() == []
+    with pytest.raises(NotPossible, match="not_received, not final"):
+        await match(house, receipt)
+
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+    (gone,) = await house.receipts()
+    assert (gone.state, await house.balances()) == (ReceiptState.ORPHANED, {})
+
+
+async def test_a_receipt_waits_for_its_proof_and_keeps_no_other_waiting(lossy: House) -> None:
+    house = lossy
+    house.gateway.unreadable.add(TOKEN)
+    house.mine(
+        house.pay_token((house.settlement, 100)), house.pay(house.settlement, 7), empty_after=2
+    )
+    await house.catch_up()
+
+    by_asset = {item.asset: item for item in await house.receipts()}
+    assert by_asset["ETH"].state is ReceiptState.FINAL
+    assert by_asset["USDT"].state is ReceiptState.INCLUDED
+    assert "does not tell its balances" in by_asset["USDT"].waiting_for
+
+    house.gateway.unreadable.clear()
+    await house.advance()
+    by_asset = {item.asset: item for item in await house.receipts()}
+    assert (by_asset["USDT"].state, by_asset["USDT"].waiting_for) == (ReceiptState.FINAL, "")
+
+
+async def test_deposits_and_receipts_in_the_first_block_ever_followed_are_proven(
+    lossy: House,
+) -> None:
+    """The block before it was never read: its hash is enough to ask for the balances there."""
+    house = lossy
+    house.mine(
+        house.pay_token((house.settlement, 100)), house.pay_token((house.acme, 5)), empty_after=3
+    )
+    await house.follow(start_height=1)
+    await house.advance()
+
+    (receipt,) = await house.receipts()
+    (deposit,) = await house.deposits()
+    assert (receipt.state, receipt.received) == (ReceiptState.FINAL, 97)
+    assert (deposit.state, deposit.received) == (DepositState.CREDITED, 5)
