@@ -18,7 +18,7 @@ from embit.networks import NETWORKS as EMBIT_NETWORKS
 
 from chain.bitcoin.addresses import address_of
 from chain.bitcoin.derivation import descriptor_checksum
-from chain.bitcoin.networks import Network
+from chain.bitcoin.networks import MAIN, Network
 from chain.bitcoin.scripts import (
     KEY_BYTES,
     MULTISIG_KEYS_MAX,
@@ -82,9 +82,10 @@ class Cosigner:
             raise BadKey(f"the key is not the one at m{match[2]}, which stands before it")
         return cls(key, KeySource(bytes.fromhex(match[1]), path), with_origin=True)
 
-    def __str__(self) -> str:
+    def text(self, network: Network) -> str:
+        """Return the key as a node of *network* reads it: ``tpub…`` on the test networks."""
         origin = f"[{self.source}]" if self.with_origin else ""
-        return f"{origin}{self.key.serialize()}"
+        return f"{origin}{self.key.serialize(test=network is not MAIN)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class MultisigAccount:
 
     def descriptor(self, branch: int) -> str:
         """Return the output descriptor of a branch with its checksum."""
-        keys = ",".join(f"{item}/{branch}/*" for item in self.cosigners)
+        keys = ",".join(f"{item.text(self.network)}/{branch}/*" for item in self.cosigners)
         text = f"wsh(sortedmulti({self.required},{keys}))"
         return f"{text}#{descriptor_checksum(text)}"
 

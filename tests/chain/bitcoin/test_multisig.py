@@ -74,13 +74,6 @@ def test_a_descriptor_has_the_checksum_that_another_library_computes() -> None:
 
 
 async def test_a_real_node_derives_the_same_addresses(bitcoind: Bitcoind) -> None:
-    # A node on regtest reads the test network's form of an extended key.
     account = MultisigAccount.parse(THREE, 2, network=REGTEST)
-    text = account.descriptor(1).partition("#")[0]
-    for item in account.cosigners:
-        xpub = item.key.serialize()
-        tpub = HDKey.from_string(xpub).to_base58(version=bytes.fromhex("043587cf"))
-        text = text.replace(xpub, tpub)
-    info = await bitcoind.call("getdescriptorinfo", text)
-    derived = await bitcoind.call("deriveaddresses", f"{text}#{info['checksum']}", [0, 4])
+    derived = await bitcoind.call("deriveaddresses", account.descriptor(1), [0, 4])
     assert derived == [account.address(1, index) for index in range(5)]
