@@ -38,6 +38,8 @@ from kernel.db import transact
 from kernel.errors import OutsideUnavailable
 
 HOLDER: Final = "watcher"
+CLAIMS_A_TURN: Final = 5
+"""Claims of payouts between two looks at the chain: a block is not to wait for all of a backlog."""
 
 log: Final = structlog.get_logger(HOLDER)
 
@@ -100,6 +102,7 @@ class Watcher:
             book=self.book,
             holder=self.holder,
             clock=self.clock,
+            claims=CLAIMS_A_TURN,
             rail=self.rail,
             screening=self.screening,
             travel_rule=self.travel_rule,
