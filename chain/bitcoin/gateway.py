@@ -84,6 +84,9 @@ SEARCHES_MAX: Final = 1_000
 OUTPUTS_TRIED: Final = 16
 """Outputs by which a transaction is looked for at a node without an index of transactions."""
 SCAN_TIMEOUT_S: Final = 900.0
+SCAN_WAIT_S: Final = 0.25
+SCAN_WAITS: Final = 40
+SCAN_RUNS: Final = "in progress"
 FALLBACK_RATE: Final = 20_000
 FEE_RATE_MAX: Final = 10_000_000
 """10,000 satoshi for a virtual byte; what a node's own ``maxfeerate`` is unless it is told."""
@@ -128,7 +131,7 @@ class BitcoinGateway:
             cookie: the file that lets us in, or else *user* and *password*.
             timeout_s: for one request.
             name: what people call the node; by default the host in *url*, which holds no secret.
-            rpc: the transport, when it is not to be one with default settings.
+            rpc: the transport (the attribute `rpc`), when it is not to be one with default settings.
             fallback_rate: what is paid while the node has no data (sat/kvB).
             fee_rate_max: the node takes nothing from us that pays more (sat/kvB).
         """
@@ -137,12 +140,12 @@ class BitcoinGateway:
         self.network_id = network.network_id
         self.name = name or urlsplit(url).netloc.rpartition("@")[2]
         access: dict[str, Any] = {"cookie": cookie, "user": user, "password": password}
-        self._rpc = rpc or NodeRpc(url, timeout_s=timeout_s, **access)
-        self._scanner = self._rpc.patient(SCAN_TIMEOUT_S)
+        self.rpc = rpc or NodeRpc(url, timeout_s=timeout_s, **access)
+        self._scanner = self.rpc.patient(SCAN_TIMEOUT_S)
         self._fallback_rate = fallback_rate
         self._fee_rate_max = fee_rate_max
         self._needle = Needle(network)
-        self._pool = Pool(self._rpc, network)
+        self._pool = Pool(self.rpc, network)
         self._searched: OrderedDict[tuple[Outpoint, ...], str] = OrderedDict()
 
     async def __aenter__(self) -> Self:
@@ -166,7 +169,7 @@ class BitcoinGateway:
     async def close(self) -> None:
         """Close the connections."""
         await self._scanner.close()
-        await self._rpc.close()
+        await self.rpc.close()
 
     async def prove(self) -> None:
         """Assert the network.
@@ -182,7 +185,7 @@ class BitcoinGateway:
         Raises:
             WrongChain: the node serves another network.
         """
-        info, genesis = await self._rpc.ask_every(
+        info, genesis = await self.rpc.ask_every(
             [("getblockchaininfo", ()), ("getblockhash", (0,))]
         )
         name = as_object(info, "what the node says of its chain").get("chain")
@@ -198,13 +201,13 @@ class BitcoinGateway:
 
     async def head(self) -> Block:
         """Return the node's newest block."""
-        best = as_hash(await self._rpc.ask("getbestblockhash"), "the newest block's hash")
+        best = as_hash(await self.rpc.ask("getbestblockhash"), "the newest block's hash")
         return await self._header(best)
 
     async def block_at(self, height: int) -> Block | None:
         """Return the block that the node has at *height* now."""
         try:
-            found = as_hash(await self._rpc.ask("getblockhash", height), "the hash")
+            found = as_hash(await self.rpc.ask("getblockhash", height), "the hash")
             block = await self._header(found)
         except RpcRefusal as refusal:
             if refusal.code == BAD_PARAMETER:
@@ -229,7 +232,7 @@ class BitcoinGateway:
     ) -> list[BlockContents]:
         """Return what the blocks from *first* to *last* hold, read whole, a few at a time."""
         heights = range(first.height, last.height + 1)
-        answers = await self._rpc.ask_many([("getblockhash", (height,)) for height in heights])
+        answers = await self.rpc.ask_many([("getblockhash", (height,)) for height in heights])
         seats = asyncio.Semaphore(BLOCKS_AT_ONCE)
         watched = self._needle.thread(watch)
 
@@ -299,13 +302,13 @@ class BitcoinGateway:
 
     async def is_unspent(self, outpoint: Outpoint, *, with_pool: bool) -> bool:
         """Tell whether the output exists and nothing spends it."""
-        found = await self._rpc.ask("gettxout", outpoint.tx_id, outpoint.index, with_pool)
+        found = await self.rpc.ask("gettxout", outpoint.tx_id, outpoint.index, with_pool)
         return found is not None
 
     async def pool_spender(self, outpoint: Outpoint) -> str | None:
         """Return the id of the transaction in the pool that spends the output."""
         asked = [{"txid": outpoint.tx_id, "vout": outpoint.index}]
-        answer = as_list(await self._rpc.ask("gettxspendingprevout", asked), "the spenders")
+        answer = as_list(await self.rpc.ask("gettxspendingprevout", asked), "the spenders")
         if len(answer) != 1:
             raise UnreadableAnswer("the node names another number of spenders than asked for")
         spender = as_object(answer[0], "the spender").get("spendingtxid")
@@ -313,7 +316,7 @@ class BitcoinGateway:
 
     async def accepts(self, raw: bytes) -> PoolVerdict:
         """Return whether the pool would take the bytes; nothing is handed over."""
-        answer = await self._rpc.ask("testmempoolaccept", [raw.hex()], self._rate_cap())
+        answer = await self.rpc.ask("testmempoolaccept", [raw.hex()], self._rate_cap())
         told = as_list(answer, "the verdicts")
         verdict = as_object(told[0] if len(told) == 1 else None, "the verdict")
         if verdict.get("allowed") is not True:
@@ -326,19 +329,25 @@ class BitcoinGateway:
     async def scan(self, addresses: Sequence[str]) -> UnspentScan:
         """Return all unspent outputs of *addresses* or descriptors, as of one block.
 
-        A scan that runs already is one that somebody stopped waiting for: it is ended first.
+        A node runs one scan at a time. One that runs already is given a while to end; then it is
+        taken for one that somebody stopped waiting for, and ended.
         """
         wanted = [item if DESCRIPTOR_MARK in item else f"addr({item})" for item in addresses]
         try:
-            try:
-                answer = await self._scanner.ask_once("scantxoutset", "start", wanted)
-            except RpcRefusal as refusal:
-                if refusal.code != BAD_PARAMETER or "in progress" not in refusal.message:
-                    raise
-                await self._rpc.ask("scantxoutset", "abort")
-                answer = await self._scanner.ask_once("scantxoutset", "start", wanted)
+            for waits in range(SCAN_WAITS + 1):
+                try:
+                    answer = await self._scanner.ask_once("scantxoutset", "start", wanted)
+                    break
+                except RpcRefusal as refusal:
+                    if refusal.code != BAD_PARAMETER or SCAN_RUNS not in refusal.message:
+                        raise
+                if waits == SCAN_WAITS - 1:
+                    await self.rpc.ask("scantxoutset", "abort")
+                await asyncio.sleep(SCAN_WAIT_S)
+            else:
+                raise NodeUnavailable("the node scans its unspent outputs for somebody else")
         except asyncio.CancelledError:
-            await asyncio.shield(self._rpc.ask("scantxoutset", "abort"))
+            await asyncio.shield(self.rpc.ask("scantxoutset", "abort"))
             raise
         return self._read_scan(answer)
 
@@ -370,7 +379,7 @@ class BitcoinGateway:
     async def fee_rate(self, target_blocks: int) -> FeeRate:
         """Return what to pay to be mined within *target_blocks*; never below what is relayed."""
         target = min(max(1, target_blocks), TARGET_MAX)
-        estimate, pool = await self._rpc.ask_every(
+        estimate, pool = await self.rpc.ask_every(
             [("estimatesmartfee", (target, "economical")), ("getmempoolinfo", ())]
         )
         floor = _relay_rate(pool)
@@ -382,14 +391,14 @@ class BitcoinGateway:
 
     async def min_relay_rate(self) -> int:
         """Return the lowest rate that the node takes into its pool now."""
-        return _relay_rate(await self._rpc.ask("getmempoolinfo"))
+        return _relay_rate(await self.rpc.ask("getmempoolinfo"))
 
     async def incremental_rate(self) -> int:
         """Return by what rate a replacement must pay more than what it replaces."""
-        pool = as_object(await self._rpc.ask("getmempoolinfo"), "the pool")
+        pool = as_object(await self.rpc.ask("getmempoolinfo"), "the pool")
         told = pool.get("incrementalrelayfee")
         if told is None:
-            network = as_object(await self._rpc.ask("getnetworkinfo"), "the network")
+            network = as_object(await self.rpc.ask("getnetworkinfo"), "the network")
             told = network.get("incrementalfee")
         return satoshi(told, "the incremental rate")
 
@@ -422,7 +431,7 @@ class BitcoinGateway:
 
     async def _send(self, raw: bytes, tx_id: str, item: Transaction) -> BroadcastReport:
         try:
-            said = await self._rpc.ask_once(
+            said = await self.rpc.ask_once(
                 "sendrawtransaction", raw.hex(), self._rate_cap(), NO_BURN
             )
         except RpcRefusal as refusal:
@@ -455,7 +464,7 @@ class BitcoinGateway:
 
     async def _waits(self, tx_id: str) -> bool:
         try:
-            await self._rpc.ask("getmempoolentry", tx_id)
+            await self.rpc.ask("getmempoolentry", tx_id)
         except RpcRefusal as refusal:
             if refusal.code == NOT_FOUND:
                 return False
@@ -472,7 +481,7 @@ class BitcoinGateway:
             ("gettxout", (spent.outpoint.tx_id, spent.outpoint.index, False))
             for spent in item.inputs
         ]
-        there = await self._rpc.ask_every(asked)
+        there = await self.rpc.ask_every(asked)
         gone = [
             spent.outpoint for spent, found in zip(item.inputs, there, strict=True) if found is None
         ]
@@ -504,7 +513,7 @@ class BitcoinGateway:
     async def _block_of(self, tx_id: str, outputs: int = OUTPUTS_TRIED) -> Block | None:
         """Return the block of the node's chain that a transaction is in, if that can be told."""
         try:
-            told = as_object(await self._rpc.ask("getrawtransaction", tx_id, 1), "the transaction")
+            told = as_object(await self.rpc.ask("getrawtransaction", tx_id, 1), "the transaction")
         except RpcRefusal as refusal:
             if refusal.code != NOT_FOUND:
                 raise
@@ -515,7 +524,7 @@ class BitcoinGateway:
 
     async def _block_by_outputs(self, tx_id: str, outputs: int) -> Block | None:
         asked = [("gettxout", (tx_id, place, False)) for place in range(outputs)]
-        for told in await self._rpc.ask_every(asked):
+        for told in await self.rpc.ask_every(asked):
             if told is not None:
                 body = as_object(told, "the output")
                 best = await self._header(as_hash(body.get("bestblock"), "the newest block"))
@@ -532,7 +541,7 @@ class BitcoinGateway:
 
     async def _ask_about(self, block_hash: str, method: str, *params: Any) -> Any:
         try:
-            return await self._rpc.ask(method, *params)
+            return await self.rpc.ask(method, *params)
         except RpcRefusal as refusal:
             if refusal.code == NOT_FOUND:
                 raise BlockGone(f"the node does not have block {block_hash}") from refusal

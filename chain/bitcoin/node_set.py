@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chain.bitcoin.gateway import FALLBACK_RATE, BitcoinGateway
+from chain.bitcoin.heads import BlockFeed
 from chain.bitcoin.model import FeeRate, PoolVerdict, RateSource, UnspentScan
 from chain.bitcoin.networks import Network
 from chain.bitcoin.node import NodeRpc
@@ -99,6 +100,10 @@ class NodeSet(ReaderSet[BitcoinGateway]):
     def network(self) -> Network:
         """The network that all nodes serve."""
         return self._gateways[0].network
+
+    def feed(self) -> BlockFeed:
+        """Return what listens to all nodes for new blocks."""
+        return BlockFeed([gateway.rpc for gateway in self._gateways])
 
     async def is_unspent(self, outpoint: Outpoint, *, with_pool: bool) -> bool:
         """Tell whether the output exists and nothing spends it, as a quorum tells it."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-import chain.evm.heads
+import chain.heads
 from chain.evm.heads import HeadFeed
 from chain.simulators.faults.model import Fault, Rule
 from chain.simulators.faults.proxy import FaultProxy, FaultProxySettings
@@ -21,8 +21,8 @@ BRIEF_S = 0.3
 
 @pytest.fixture
 async def proxy(node: Node, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
-    monkeypatch.setattr(chain.evm.heads, "PAUSE_BASE_S", 0.01)
-    monkeypatch.setattr(chain.evm.heads, "GAP_MIN_S", 0.0)
+    monkeypatch.setattr(chain.heads, "PAUSE_BASE_S", 0.01)
+    monkeypatch.setattr(chain.heads, "GAP_MIN_S", 0.0)
     async with FaultProxy(FaultProxySettings(upstream=node.url)) as made:
         yield made
 
@@ -123,7 +123,7 @@ async def test_a_provider_that_is_not_there_or_refuses_does_not_silence_the_othe
 
 
 async def test_pauses_grow_while_a_provider_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain.evm.heads, "PAUSE_BASE_S", 0.05)
+    monkeypatch.setattr(chain.heads, "PAUSE_BASE_S", 0.05)
     feed = HeadFeed(["ws://127.0.0.1:9"])
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
@@ -141,7 +141,7 @@ async def test_pauses_grow_while_a_provider_is_not_there(monkeypatch: pytest.Mon
 async def test_a_provider_that_never_stops_announcing_cannot_make_us_look_without_end(
     node: Node, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chain.evm.heads, "GAP_MIN_S", 0.1)
+    monkeypatch.setattr(chain.heads, "GAP_MIN_S", 0.1)
     loop = asyncio.get_running_loop()
     async with listening(proxy.ws_url) as feed:
         await wait_open(feed, 1)
