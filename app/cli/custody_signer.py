@@ -51,7 +51,7 @@ def health(*, signer: Endpoint, tls: Tls = None, as_json: AsJson = False) -> Non
 
     Example: `causeway custody signer health --signer /run/causeway/signer.sock`
     """
-    client = _client(signer, tls)
+    client = signer_client(signer, tls)
     found, state = run(client.health), run(client.state)
     if as_json:
         emit(
@@ -132,7 +132,7 @@ def control(
         from custody.signer_sync import adopt_signer, push_control
         from kernel.db import transact
 
-        client, now = _client(signer, tls), clock().now()
+        client, now = signer_client(signer, tls), clock().now()
         if adopt:
             key = (await client.health()).verifier_key
             await transact(engine, lambda conn: adopt_signer(conn, key, now=now))
@@ -215,7 +215,7 @@ def checkpoint(
     """
     from custody.signer_sync import check_continued
 
-    client = _client(signer, tls)
+    client = signer_client(signer, tls)
     kept = None if since is None else since.read_text() if since.is_file() else _missing(since)
     note, newest = run(lambda: check_continued(client, kept))
     if out is not None:
@@ -239,7 +239,7 @@ def audit(
     """
     from custody.signer_sync import read_proved
 
-    record, size = run(lambda: read_proved(_client(signer, tls), index))
+    record, size = run(lambda: read_proved(signer_client(signer, tls), index))
     if as_json:
         emit({**record, "tree_size": size})
         return
@@ -247,7 +247,8 @@ def audit(
     show_one("Record", {**facts, "body": json.dumps(record["body"], indent=1)}, as_json=False)
 
 
-def _client(endpoint: str, tls: Path | None) -> SignerClient:
+def signer_client(endpoint: str, tls: Path | None) -> SignerClient:
+    """Return the client of a signer at a socket's path or ``tls://HOST:PORT``."""
     from custody.signer.client import SignerClient
     from custody.signer.transport import TlsFiles, parse_endpoint
 
