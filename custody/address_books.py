@@ -16,9 +16,13 @@ from sqlalchemy import ColumnElement, Select, Table, case, func, select, union_a
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import tables
+from custody.bitcoin import coin_store
+from custody.bitcoin.coin_tables import coin
 from custody.deposit_model import HOLD_OPEN, POSTED, DepositState, ReceiptState
 from custody.payout_model import ClaimKind, ForeignState, PayoutState
 from custody.payout_tables import foreign_spend, payout
+from registry.model import BITCOIN
+from registry.queries import get_chain
 
 IN_THE_BOOKS: Final = HOLD_OPEN | POSTED
 MOVABLE: Final = frozenset({DepositState.CREDITED, DepositState.ATTRIBUTED, DepositState.DUST})
@@ -64,6 +68,24 @@ async def list_holdings(
         book: whose payouts count.
         movable: count only what may be moved: credited, attributed, final.
     """
+    of = await get_chain(conn, chain)
+    if of.kind == BITCOIN:
+        found = await _coins(conn, chain, movable=movable)
+        return {(address, of.native_asset): amount for address, amount in found.items()}
+    return await _accounts(conn, chain, book, movable=movable)
+
+
+async def _coins(conn: AsyncConnection, chain: str, *, movable: bool) -> dict[str, int]:
+    """Return what the unspent coins of each address hold: a payout spends coins, not an address."""
+    if not movable:
+        return await coin_store.sum_by_address(conn, chain)
+    ours = coin_store.belongs(MOVABLE, RECEIPTS_MOVABLE) | coin.c.own.is_(True)
+    return await coin_store.sum_by_address(conn, chain, where=ours)
+
+
+async def _accounts(
+    conn: AsyncConnection, chain: str, book: int, *, movable: bool
+) -> dict[Holding, int]:
     deposits, receipts = tables.deposit, tables.receipt
     states = MOVABLE if movable else IN_THE_BOOKS
     receipt_states = RECEIPTS_MOVABLE if movable else RECEIPTS_IN_THE_BOOKS

@@ -12,9 +12,12 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
+    String,
     Text,
     any_,
+    cast,
     delete,
+    exists,
     func,
     literal,
     or_,
@@ -25,7 +28,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.bitcoin.transactions import Outpoint
-from custody.bitcoin.coin_model import Coin, CoinLock, CoinState
+from custody import tables
+from custody.bitcoin.coin_model import OUTPUT, Coin, CoinLock, CoinState
 from custody.bitcoin.coin_tables import coin, coin_lock
 from custody.model import AddressPurpose
 from kernel.rows import insert_rows, update_rows
@@ -104,6 +108,41 @@ async def sum_unspent(conn: AsyncConnection, chain: str) -> dict[tuple[str, str]
         .group_by(coin.c.wallet, coin.c.address)
     )
     return {(row.wallet, row.address): int(row.amount) for row in await conn.execute(query)}
+
+
+def belongs(
+    deposit_states: Collection[str], receipt_states: Collection[str]
+) -> ColumnElement[bool]:
+    """Return the condition that a coin arrived, and its arrival is in one of these states."""
+    position = literal(OUTPUT) + cast(coin.c.index, String)
+    return or_(
+        *(
+            exists().where(
+                table.c.chain == coin.c.chain,
+                table.c.tx_hash == coin.c.tx_id,
+                table.c.position == position,
+                table.c.state.in_([str(state) for state in states]),
+            )
+            for table, states in (
+                (tables.deposit, deposit_states),
+                (tables.receipt, receipt_states),
+            )
+        )
+    )
+
+
+async def sum_by_address(
+    conn: AsyncConnection, chain: str, *, where: ColumnElement[bool] | None = None
+) -> dict[str, int]:
+    """Return what the unspent coins of each address hold, in satoshi; of those *where* says."""
+    query = (
+        select(coin.c.address, func.sum(coin.c.amount).label("amount"))
+        .where(coin.c.chain == chain, coin.c.state == CoinState.UNSPENT)
+        .group_by(coin.c.address)
+    )
+    if where is not None:
+        query = query.where(where)
+    return {row.address: int(row.amount) for row in await conn.execute(query)}
 
 
 async def insert_locks(

@@ -7,17 +7,15 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import String, and_, cast, exists, func, literal, or_, select
+from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.bitcoin.transactions import Outpoint
 from chain.model import Block
-from custody import tables
 from custody.address_books import MOVABLE, RECEIPTS_MOVABLE
 from custody.bitcoin import coin_store as store
 from custody.bitcoin.coin_model import (
     COINBASE_MATURITY,
-    OUTPUT,
     Coin,
     CoinLock,
     CoinState,
@@ -48,17 +46,6 @@ async def list_spendable(
         tip: the block where the books are exact.
         include: a spend whose own coins are returned as well.
     """
-    position = literal(OUTPUT) + cast(coin.c.index, String)
-    deposits, receipts = tables.deposit, tables.receipt
-    arrived = [
-        exists().where(
-            table.c.chain == coin.c.chain,
-            table.c.tx_hash == coin.c.tx_id,
-            table.c.position == position,
-            table.c.state.in_([str(state) for state in states]),
-        )
-        for table, states in ((deposits, MOVABLE), (receipts, RECEIPTS_MOVABLE))
-    ]
     own = and_(coin.c.own.is_(True), coin.c.height <= tip.height + 1 - OWN_CONFIRMATIONS)
     mature = or_(coin.c.coinbase.is_(False), coin.c.height <= tip.height + 1 - COINBASE_MATURITY)
     taken = exists().where(
@@ -71,7 +58,7 @@ async def list_spendable(
         select(coin)
         .where(coin.c.chain == chain, coin.c.wallet == wallet)
         .where(coin.c.state == CoinState.UNSPENT, coin.c.height <= tip.height, mature, ~taken)
-        .where(or_(own, *arrived))
+        .where(or_(own, store.belongs(MOVABLE, RECEIPTS_MOVABLE)))
         .order_by(coin.c.amount.desc(), coin.c.tx_id, coin.c.index)
         .limit(SPENDABLE_MAX)
     )

@@ -25,6 +25,7 @@ from chain.model import (
     WatchList,
     output_position,
 )
+from custody.address_books import list_holdings
 from custody.bitcoin.coin_model import COIN_STATES, Coin, CoinState, settled
 from custody.bitcoin.coins import list_locks, list_spendable, lock, sum_unspent, unlock
 from custody.bitcoin.testing import CHAIN, HOT, POOL
@@ -334,3 +335,20 @@ async def test_what_a_stranger_sends_to_a_hot_address_is_not_spent(house: CoinHo
     house.mine(house.node.pay((house.hot, COIN)), empty_after=5)
     await house.catch_up()
     assert await house.spendable(HOT) == []
+
+
+async def test_a_holding_is_what_the_unspent_coins_of_an_address_hold(house: CoinHouse) -> None:
+    """Not arrivals less payouts: on Bitcoin a payout names no address that it leaves from."""
+    (one, _) = await credited(house, COIN, 7)
+    house.mine(house.node.pay((STRANGER, 5), (house.hot, 40), spend=[one]))
+    house.mine(house.node.pay((house.birch, 11)))
+    await house.follow()
+
+    async def holdings(conn: AsyncConnection, *, movable: bool) -> dict[tuple[str, str], int]:
+        return await list_holdings(conn, CHAIN, BOOK, movable=movable)
+
+    everything = {(house.acme, "BTC"): 7, (house.hot, "BTC"): 40, (house.birch, "BTC"): 11}
+    assert await house.do(lambda conn: holdings(conn, movable=False)) == everything
+    # What is not credited yet stays where it arrived.
+    del everything[house.birch, "BTC"]
+    assert await house.do(lambda conn: holdings(conn, movable=True)) == everything
