@@ -151,4 +151,6 @@ async def test_a_scan_that_nobody_waits_for_any_more_is_ended_and_ours_is_made(
     liar.errors = [busy] * (chain.bitcoin.gateway.SCAN_WAITS + 2)
     with pytest.raises(NodeUnavailable, match="for somebody else"):
         await gateway.scan([MINER.address])
+    # Once more than it was begun: somebody ended the other one.
+    assert len(liar.asked) == 4 + chain.bitcoin.gateway.SCAN_WAITS + 2
     await gateway.close()
