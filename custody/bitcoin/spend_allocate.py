@@ -143,7 +143,9 @@ async def _allocate(
     view, frozen = await _view(conn, going)
     waiting |= {item.id: frozen for item in going if frozen}
     payees = [payee_of(item) for item in going if not frozen]
-    found, missing = choose(payees, view, market, bench.policy)
+    found, missing = choose(
+        payees, view, market, bench.policy, consolidates=is_consolidation(going[0])
+    )
     waiting |= missing
     await _wait(conn, due, waiting, now)
     if found is None:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from chain.bitcoin.fees import KEY_HASH_INPUT_WEIGHT
 from chain.bitcoin.transactions import Outpoint
 from custody.payout_model import ATTEMPT_STATES, AttemptKind, AttemptState, PayoutState
 from kernel.states import StateTable
@@ -115,12 +116,18 @@ PAYOUT_STATE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SpentCoin:
-    """A coin of ours as an attempt spends it; *path* is its key's, ``m/84'/0'/0'/0/3``."""
+    """A coin of ours as an attempt spends it.
+
+    Attributes:
+        path: of its key, ``m/84'/0'/0'/0/3``.
+        weight: of an input that spends it, at most.
+    """
 
     outpoint: Outpoint
     amount: int
     address: str
     path: str
+    weight: int = KEY_HASH_INPUT_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)

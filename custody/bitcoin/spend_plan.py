@@ -31,8 +31,9 @@ from custody.bitcoin.spend_model import INPUTS_MAX, PAYOUTS_MAX, SpendAttempt, S
 from custody.payout_model import AttemptKind, ClaimKind, Payout
 from kernel.errors import BadInput
 
-CHANGE_SCRIPT_LIKE: Final = witness_script(0, bytes(20))
-CHANGE_WEIGHT: Final = output_weight(Output(0, CHANGE_SCRIPT_LIKE))
+CHANGE_WEIGHT: Final = output_weight(Output(0, witness_script(0, bytes(20))))
+CHANGE_WEIGHT_SHARED: Final = output_weight(Output(0, witness_script(0, bytes(32))))
+"""Change of a wallet of cosigners pays to the hash of a script."""
 CHANGE_MIN: Final = 1_000
 """Satoshi: less does not come back; spending it one day would cost about as much."""
 FEE_PERCENT_MAX: Final = 50
@@ -55,8 +56,9 @@ class SpendPolicy:
 
     Attributes:
         target_blocks: within how many blocks a payout shall be mined.
-        later_rate: what spending a coin is expected to cost one day, in sat/kvB: below it the worker
-            spends more coins than it needs, which consolidates.
+        later_rate: what spending a coin is expected to cost one day, in sat/kvB: below it a
+            consolidation takes all the coins it may. Payments take the fewest, so that others can be
+            paid from the rest.
         rate_max: sat/kvB; above it people decide.
         fee_max: satoshi for one transaction, whatever it carries; above it people decide.
         bump_after: age of the newest attempt from which on more is offered.
@@ -189,7 +191,7 @@ def choose(
     market: Market,
     policy: SpendPolicy,
     *,
-    inputs_max: int = INPUTS_MAX,
+    consolidates: bool = False,
 ) -> tuple[Chosen | None, dict[UUID, str]]:
     """Return which payouts go into one transaction with which coins, and why others wait.
 
@@ -199,7 +201,9 @@ def choose(
     refusal = _refuse_market(market, policy)
     waiting = {item.payout.id: refusal for item in payees if refusal}
     taken: list[Payee] = []
-    brought = _count_brought(view.coins, market, inputs_max)
+    brought = _count_brought(view.coins, market)
+    later = policy.later_rate if consolidates else min(policy.later_rate, market.asked)
+    terms = _terms(market, later, view.coins)
     for item in payees if not refusal else ():
         if len(taken) == PAYOUTS_MAX:
             break
@@ -209,7 +213,7 @@ def choose(
         else:
             taken.append(item)
     while taken:
-        found = _select(taken, view.coins, market, policy, inputs_max)
+        found = _select(taken, view.coins, terms)
         refusal = found if isinstance(found, str) else _refuse(taken, found, view, policy)
         if not refusal:
             assert not isinstance(found, str)
@@ -234,10 +238,11 @@ def _missing(payees: Sequence[Payee], brought: int, view: WalletView, market: Ma
     return _refuse_books(payees, fee, view)
 
 
-def _count_brought(coins: Sequence[SpentCoin], market: Market, inputs_max: int) -> int:
+def _count_brought(coins: Sequence[SpentCoin], market: Market) -> int:
     """Return what the largest coins bring once their inputs are paid for."""
-    price = fee_of(KEY_HASH_INPUT_WEIGHT, market.asked)
-    values = sorted((coin.amount - price for coin in coins), reverse=True)[:inputs_max]
+    values = sorted(
+        (coin.amount - fee_of(coin.weight, market.asked) for coin in coins), reverse=True
+    )[:INPUTS_MAX]
     return sum(value for value in values if value > 0)
 
 
@@ -253,22 +258,16 @@ def _refuse_books(payees: Sequence[Payee], fee: int, view: WalletView) -> str:
     return ""
 
 
-def _select(
-    payees: Sequence[Payee],
-    coins: Sequence[SpentCoin],
-    market: Market,
-    policy: SpendPolicy,
-    inputs_max: int,
-) -> Chosen | str:
+def _select(payees: Sequence[Payee], coins: Sequence[SpentCoin], terms: Terms) -> Chosen | str:
     by_outpoint = {coin.outpoint: coin for coin in coins}
     amount = sum(item.payout.chain_amount for item in payees)
     weight = _weight_without_inputs(payees)
     found = select(
-        [Choice(coin.outpoint, coin.amount, KEY_HASH_INPUT_WEIGHT) for coin in coins],
+        [Choice(coin.outpoint, coin.amount, coin.weight) for coin in coins],
         amount,
         weight,
-        _terms(market, policy),
-        inputs_max=inputs_max,
+        terms,
+        inputs_max=INPUTS_MAX,
     )
     if isinstance(found, NotEnough):
         return f"the coins bring {found.available} satoshi, {found.needed} are needed"
@@ -286,14 +285,19 @@ def _refuse(payees: Sequence[Payee], found: Chosen, view: WalletView, policy: Sp
     return _refuse_books(payees, found.fee, view)
 
 
-def _terms(market: Market, policy: SpendPolicy) -> Terms:
+def _terms(market: Market, later_rate: int, coins: Sequence[SpentCoin]) -> Terms:
     return Terms(
         rate=market.asked,
-        later_rate=policy.later_rate,
-        change_weight=CHANGE_WEIGHT,
-        change_spend_weight=KEY_HASH_INPUT_WEIGHT,
+        later_rate=later_rate,
+        change_weight=_change_weight(coins),
+        change_spend_weight=max((coin.weight for coin in coins), default=KEY_HASH_INPUT_WEIGHT),
         change_min=CHANGE_MIN,
     )
+
+
+def _change_weight(coins: Sequence[SpentCoin]) -> int:
+    shared = any(coin.weight > KEY_HASH_INPUT_WEIGHT for coin in coins)
+    return CHANGE_WEIGHT_SHARED if shared else CHANGE_WEIGHT
 
 
 def _weight_without_inputs(payees: Sequence[Payee]) -> int:
@@ -315,7 +319,7 @@ def draft(
         outputs.append((Output(change, change_script), None))
     outputs.sort(key=lambda item: (item[0].amount, item[0].script, str(item[1])))
     fee = sum(coin.amount for coin in spent) - sum(output.amount for output, _ in outputs)
-    weight = OVERHEAD_WEIGHT + len(spent) * KEY_HASH_INPUT_WEIGHT
+    weight = OVERHEAD_WEIGHT + sum(coin.weight for coin in spent)
     weight += sum(output_weight(output) for output, _ in outputs)
     unsigned = Transaction(
         tuple(Input(coin.outpoint) for coin in spent), tuple(output for output, _ in outputs)
@@ -364,8 +368,8 @@ def plan_replacement(
         if extra is not None:
             coins.append(extra)
         brought = sum(coin.amount for coin in coins)
-        weight = _weight_without_inputs(outputs) + len(coins) * KEY_HASH_INPUT_WEIGHT
-        fee = fee_to_replace(attempts, weight + CHANGE_WEIGHT, market)
+        weight = _weight_without_inputs(outputs) + sum(coin.weight for coin in coins)
+        fee = fee_to_replace(attempts, weight + _change_weight(coins), market)
         change = brought - amount - fee
         if change >= CHANGE_MIN:
             return Replaced(tuple(coins), change, fee)

@@ -19,6 +19,7 @@ from chain.follow import get_cursor
 from custody.addresses import assign_address
 from custody.bitcoin import coins
 from custody.bitcoin.coin_model import Coin
+from custody.bitcoin.cold_keys import input_weight
 from custody.bitcoin.spend_model import Spend, SpendAttempt, SpentCoin
 from custody.bitcoin.spend_moves import ATTEMPT
 from custody.bitcoin.spend_plan import Drafted, Market, SpendPolicy
@@ -28,6 +29,7 @@ from custody.payout_model import AttemptState
 from custody.ports import PayoutSigner
 from kernel.clock import Clock
 from kernel.ids import derive_id
+from registry.model import Wallet
 from registry.queries import get_wallet
 
 RETRY_AFTER: Final = timedelta(seconds=1)
@@ -88,15 +90,16 @@ async def list_free_coins(conn: AsyncConnection, chain: str, wallet: str) -> tup
     tip = await get_cursor(conn, chain)
     if tip is None:
         raise NotPossible(f"{chain} has not been followed yet")
-    account = (await get_wallet(conn, wallet)).account_path
+    holder = await get_wallet(conn, wallet)
     found = await coins.list_spendable(conn, chain, wallet, tip=tip)
-    return tuple(to_spent(coin, account) for coin in found)
+    return tuple(to_spent(coin, holder) for coin in found)
 
 
-def to_spent(coin: Coin, account: str) -> SpentCoin:
-    """Return a coin as an attempt spends it."""
+def to_spent(coin: Coin, wallet: Wallet) -> SpentCoin:
+    """Return a coin of *wallet* as an attempt spends it."""
     outpoint = Outpoint(coin.tx_id, coin.index)
-    return SpentCoin(outpoint, coin.amount, coin.address, f"{account}/{coin.key_path}")
+    path = wallet.key_path(coin.branch, coin.address_index)
+    return SpentCoin(outpoint, coin.amount, coin.address, path, input_weight(wallet))
 
 
 async def lock_coins(

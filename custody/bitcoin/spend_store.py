@@ -268,9 +268,11 @@ def _from_coin(item: SpentCoin) -> dict[str, Any]:
         "amount": str(item.amount),
         "address": item.address,
         "path": item.path,
+        "weight": item.weight,
     }
 
 
 def _to_coin(item: Mapping[str, Any]) -> SpentCoin:
     outpoint = Outpoint(item["tx_id"], item["index"])
-    return SpentCoin(outpoint, int(item["amount"]), item["address"], item["path"])
+    amount, weight = int(item["amount"]), item["weight"]
+    return SpentCoin(outpoint, amount, item["address"], item["path"], weight)
