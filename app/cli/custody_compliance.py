@@ -197,7 +197,7 @@ def refund(
         from custody.compliance.cases import get_case
 
         case = await get_case(conn, case_id)
-        payload = people.case_bytes(people.REFUND_VERB, case, reason, destination=to)
+        payload = people.refund_bytes(case, reason, destination=to, wallet=source)
         payout = await decisions.refund(
             conn,
             case.id,

@@ -159,8 +159,8 @@ async def refund(
 
     Args:
         source_wallet: which wallet pays.
-        signatures: by operator, over ``case_bytes(REFUND_VERB, case, reason, destination=…)``; the
-            first of them, by code, is who requests the payout.
+        signatures: by operator, over `people.refund_bytes`; the first of them, by code, is who
+            requests the payout.
 
     Raises:
         NotPossible: it is not a deposit on the held account, or a legal hold stands on the client.
@@ -173,7 +173,7 @@ async def refund(
         state = "no deposit" if deposit is None else deposit.state
         raise NotPossible(f"only what is held is given back; {case.subject_id} is {state}")
     signers = await load_people(conn, signatures)
-    payload = people.case_bytes(people.REFUND_VERB, case, reason, destination=destination)
+    payload = people.refund_bytes(case, reason, destination=destination, wallet=source_wallet)
     people.require_people(payload, signers, count=people.BOTH, roles=people.DECIDERS, reason=reason)
     await _require_no_legal_hold(conn, case)
     await _move(conn, case, CaseState.REFUNDED, people.REFUND_VERB, signers, reason, now)

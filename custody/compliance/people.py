@@ -48,6 +48,11 @@ def case_bytes(verb: str, case: Case, reason: str, **more: str) -> bytes:
     )
 
 
+def refund_bytes(case: Case, reason: str, *, destination: str, wallet: str) -> bytes:
+    """Return what both people sign who give a held deposit back: where to, and which wallet pays."""
+    return case_bytes(REFUND_VERB, case, reason, destination=destination, wallet=wallet)
+
+
 def legal_hold_bytes(verb: str, party: str, order: str, reason: str) -> bytes:
     """Return what is signed when a legal hold is placed."""
     return signing_bytes(verb, {"party": party, "order": order, "reason": reason})

@@ -196,8 +196,8 @@ async def release(house: MortalHouse) -> None:
 
 async def refund(house: MortalHouse) -> None:
     deposit = await one(house)
-    payload = people.case_bytes(
-        people.REFUND_VERB, await house.case(deposit.id), "back", destination=OTHER
+    payload = people.refund_bytes(
+        await house.case(deposit.id), "back", destination=OTHER, wallet="client-pool"
     )
     await house.do(
         lambda conn: decisions.refund(

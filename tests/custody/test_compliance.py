@@ -273,9 +273,15 @@ async def test_a_legal_hold_stops_release_until_two_lift_it(house: House) -> Non
 # Refunds.
 
 
-async def refund(house: House, deposit: Any, *, by: tuple[str, ...] = ("ben", "cleo")) -> Payout:
+async def refund(
+    house: House,
+    deposit: Any,
+    *,
+    by: tuple[str, ...] = ("ben", "cleo"),
+    signed_for: str = "client-pool",
+) -> Payout:
     case, reason = await house.case(deposit.id), "sent in error"
-    payload = people.case_bytes(people.REFUND_VERB, case, reason, destination=OTHER)
+    payload = people.refund_bytes(case, reason, destination=OTHER, wallet=signed_for)
     return await house.do(
         lambda conn: decisions.refund(
             conn,
@@ -332,6 +338,17 @@ async def test_a_refund_is_a_payout_of_the_held_account_and_comes_back_when_refu
     assert await house.open_holds() == []
     await refund(house, after)
     assert await house.states() == ["refunding"]
+
+
+async def test_a_refund_is_paid_by_the_wallet_that_both_people_have_signed(house: House) -> None:
+    house.screening = LISTED
+    await ready_to_pay(house)
+    deposit = await paid_in(house)
+
+    with pytest.raises(NotAuthorised, match="signature"):
+        await refund(house, deposit, signed_for="acme-segregated")
+
+    assert await house.states() == ["held"]
 
 
 async def test_a_refund_that_was_not_signed_ends_with_its_deposit(house: House) -> None:

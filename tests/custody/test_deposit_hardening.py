@@ -378,7 +378,7 @@ async def refunding(house: House) -> Any:
     await house.assign("client-pool", AddressPurpose.HOT, None)
     await house.do(prepare)
     case = await house.case(deposit.id)
-    payload = people.case_bytes(people.REFUND_VERB, case, "sent in error", destination=OTHER)
+    payload = people.refund_bytes(case, "sent in error", destination=OTHER, wallet="client-pool")
     return await house.do(
         lambda conn: decisions.refund(
             conn,
