@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,11 +16,12 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.nodes import evm_providers, head_feed
+from app.nodes import BITCOIN_VARIABLE, bitcoin_nodes, evm_providers, head_feed
+from app.workers.bitcoin_watcher import BitcoinWatcher
 from app.workers.book_mover import BookMover
 from app.workers.calculator import Calculator
 from app.workers.client_money import ClientMoneyWatch
-from app.workers.house_file import HouseFile
+from app.workers.house_file import BitcoinSection, HouseFile
 from app.workers.jobs import Handler, JobWorker
 from app.workers.loops import Loop, run_loops
 from app.workers.relay import RelayWorker
@@ -27,7 +29,9 @@ from app.workers.scheduler import Ticker
 from app.workers.service import Service, ServiceWorker
 from app.workers.settlement import SettlementWorker
 from app.workers.treasury import TreasuryWorker
+from app.workers.watcher import Turn as WatcherTurn
 from app.workers.watcher import Watcher
+from chain.bitcoin.ports import BitcoinReader
 from chain.evm.heads import HeadFeed
 from chain.evm.providers import ProviderSet
 from chain.model import FollowPolicy
@@ -47,6 +51,9 @@ from registry.queries import get_chain, list_assets, list_entities
 
 REBALANCE_PAUSE: Final = timedelta(minutes=1)
 """Between two looks whether a new window has begun: the rules say how long one is."""
+
+USUAL: Final = frozenset({"included", "alarms"})
+"""Figures of a watcher that are no news: each alarm is a warning of its own, once."""
 
 Turn = Callable[[], Awaitable[Mapping[str, object]]]
 
@@ -90,10 +97,15 @@ async def run_house(
     signer = SignerClient(house.file.signer_socket)
     await _greet(signer)
     feed = head_feed(house.settings)
-    async with evm_providers(house.settings, chain, house.evm_url) as gateway:
-        watcher = _watcher(house, gateway, signer, policy, screening, travel_rule)
+    rules = _Rules(policy, screening, travel_rule)
+    async with contextlib.AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(
+            evm_providers(house.settings, chain, house.evm_url)
+        )
+        watcher = _watcher(house, gateway, signer, rules)
         loops = [
             *_loops(house, watcher, feed),
+            *await _bitcoin_loops(house, signer, rules, stack),
             *_treasury_loops(house, gateway, chain),
             *_service_loops(house),
             *_job_loops(house),
@@ -174,13 +186,78 @@ async def _greet(signer: SignerClient) -> None:
         log.info("the signer answers", key_id=health.key_id, signed=health.signed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What the files say about arrivals and payments, the same on every chain."""
+
+    policy: ConfirmationPolicy
+    screening: AddressList
+    travel_rule: TravelRule
+
+
+async def _bitcoin_loops(
+    house: House, signer: SignerClient, rules: _Rules, stack: contextlib.AsyncExitStack
+) -> list[Loop]:
+    """Return the loops of the chain of Bitcoin, its nodes opened; none where the file names none.
+
+    Raises:
+        OutsideUnavailable: no node is named, or it does not answer.
+    """
+    section = house.file.bitcoin
+    if section is None:
+        return []
+    if house.settings.bitcoin_url is None:
+        raise OutsideUnavailable(
+            f"the house file has [bitcoin], and no node of {section.chain} is named",
+            where=BITCOIN_VARIABLE,
+            remedy="Set it, or take the section out",
+        )
+    chain = await transact(house.engine, lambda conn: get_chain(conn, section.chain))
+    url = house.settings.bitcoin_url.reveal()
+    node = await stack.enter_async_context(bitcoin_nodes(house.settings, chain, url))
+    watcher = _bitcoin_watcher(house, node, signer, rules, section)
+
+    async def watch() -> Mapping[str, object]:
+        return _told(await watcher.turn())
+
+    async def reconcile() -> Mapping[str, object]:
+        return _nonzero(await watcher.reconcile())
+
+    return [
+        Loop(name="bitcoin-watcher", turn=watch, pause=house.file.pause, usual=USUAL),
+        Loop(name="bitcoin-reconcile", turn=reconcile, pause=house.file.reconcile_every),
+    ]
+
+
+def _bitcoin_watcher(
+    house: House,
+    node: BitcoinReader,
+    signer: SignerClient,
+    rules: _Rules,
+    section: BitcoinSection,
+) -> BitcoinWatcher:
+    return BitcoinWatcher(
+        engine=house.engine,
+        node=node,
+        signer=signer,
+        clock=house.clock,
+        chain=section.chain,
+        book=house.file.book,
+        policy=rules.policy,
+        payout_requirement=Requirement(section.payout_depth, section.payout_finalized),
+        screening=rules.screening,
+        travel_rule=rules.travel_rule,
+        follow_policy=FollowPolicy(
+            reorg_depth_max=section.reorg_depth_max, start_height=section.start_height
+        ),
+    )
+
+
 def _watcher(
     house: House,
     gateway: ChainGateway,
     signer: SignerClient,
-    policy: ConfirmationPolicy,
-    screening: AddressList,
-    travel_rule: TravelRule,
+    rules: _Rules,
 ) -> Watcher:
     file = house.file
     return Watcher(
@@ -190,10 +267,10 @@ def _watcher(
         clock=house.clock,
         chain=file.chain,
         book=file.book,
-        policy=policy,
+        policy=rules.policy,
         payout_requirement=Requirement(file.payout_depth, file.payout_finalized),
-        screening=screening,
-        travel_rule=travel_rule,
+        screening=rules.screening,
+        travel_rule=rules.travel_rule,
         follow_policy=FollowPolicy(
             reorg_depth_max=file.reorg_depth_max, start_height=file.start_height
         ),
@@ -207,24 +284,7 @@ def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
     money = ClientMoneyWatch(engine=engine, clock=clock, book=house.file.book)
 
     async def watch() -> Mapping[str, object]:
-        turn = await watcher.turn()
-        done: dict[str, object] = {
-            "included": turn.followed.included,
-            "orphaned": turn.followed.orphaned,
-            "deposits": len(turn.deposits),
-            "receipts": len(turn.receipts),
-            "payouts": len(turn.payouts),
-            "signed": len(turn.work.signed),
-            "sent": len(turn.work.sent),
-            "bumped": len(turn.work.bumped),
-            "filled": len(turn.work.filled),
-            "alarms": len(turn.work.alarms),
-        }
-        if turn.followed.reason:
-            done["halted"] = turn.followed.reason
-        if turn.tip is None and turn.followed.cursor is not None:
-            done["unconfirmed"] = "the providers do not agree on a block"
-        return _nonzero(done)
+        return _told(await watcher.turn())
 
     async def settle() -> Mapping[str, object]:
         turn = await settlement.turn()
@@ -247,8 +307,7 @@ def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
             name="watcher",
             turn=watch,
             pause=pause,
-            # Each alarm is a warning of its own, once.
-            usual=frozenset({"included", "alarms"}),
+            usual=USUAL,
             doze=feed.wait,
         ),
         Loop(name="settlement", turn=settle, pause=pause),
@@ -314,6 +373,27 @@ def _job_loops(house: House) -> list[Loop]:
         )
 
     return [Loop(name="jobs", turn=work, pause=house.file.pause)]
+
+
+def _told(turn: WatcherTurn) -> dict[str, object]:
+    """Return the figures of a watcher's turn."""
+    done: dict[str, object] = {
+        "included": turn.followed.included,
+        "orphaned": turn.followed.orphaned,
+        "deposits": len(turn.deposits),
+        "receipts": len(turn.receipts),
+        "payouts": len(turn.payouts),
+        "signed": len(turn.work.signed),
+        "sent": len(turn.work.sent),
+        "bumped": len(turn.work.bumped),
+        "filled": len(turn.work.filled),
+        "alarms": len(turn.work.alarms),
+    }
+    if turn.followed.reason:
+        done["halted"] = turn.followed.reason
+    if turn.tip is None and turn.followed.cursor is not None:
+        done["unconfirmed"] = "the providers do not agree on a block"
+    return _nonzero(done)
 
 
 def _nonzero(figures: Mapping[str, object]) -> dict[str, object]:

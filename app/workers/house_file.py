@@ -23,6 +23,13 @@
     cron = "0 17 * * mon-fri"
     timezone = "Europe/London"
     since = 2026-11-20                     # earlier slots were never meant
+
+    [bitcoin]                              # optional: a chain of Bitcoin beside it
+    chain = "bitcoin"                      # code of the chain, as registered
+    payout_depth = 3                       # blocks on a payout before it is confirmed
+    payout_finalized = false               # or 100 of them
+    start_height = 870000                  # the first block whose contents count; take a final one
+    reorg_depth_max = 100                  # a deeper one halts the chain
 """
 
 from __future__ import annotations
@@ -80,6 +87,28 @@ _DEFAULTS: Final[dict[str, Any]] = {
 }
 
 
+BITCOIN: Final = "bitcoin"
+_BITCOIN_DEFAULTS: Final[dict[str, Any]] = {"payout_finalized": False, "reorg_depth_max": 100}
+_BITCOIN_KEYS: Final = (
+    "chain",
+    "payout_depth",
+    "payout_finalized",
+    "start_height",
+    "reorg_depth_max",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BitcoinSection:
+    """What the file says of the chain of Bitcoin."""
+
+    chain: str
+    payout_depth: int
+    payout_finalized: bool
+    start_height: int
+    reorg_depth_max: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HouseFile:
     """What the file says; paths are absolute."""
@@ -100,6 +129,7 @@ class HouseFile:
     service: str | None = None
     service_key: Path | None = None
     windows: tuple[Window, ...] = ()
+    bitcoin: BitcoinSection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +158,7 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
     values = {**_DEFAULTS, **document}
     known = (*_TEXTS, *_NUMBERS, "payout_finalized")
     for key in document:
-        if key not in {*known, WINDOWS}:
+        if key not in {*known, WINDOWS, BITCOIN}:
             raise BadInput(
                 f"the house file has the key {key!r}",
                 where=str(path),
@@ -162,7 +192,22 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
         service=values["service"] or None,
         service_key=folder / values["service_key"] if values["service_key"] else None,
         windows=_parse_windows(document.get(WINDOWS, []), path),
+        bitcoin=_parse_bitcoin(document.get(BITCOIN), path),
     )
+
+
+def _parse_bitcoin(table: object, path: Path) -> BitcoinSection | None:
+    if table is None:
+        return None
+    if not isinstance(table, dict):
+        raise BadInput(f"write [{BITCOIN}] and its keys below", where=str(path))
+    values = {**_BITCOIN_DEFAULTS, **table}
+    if set(values) != set(_BITCOIN_KEYS):
+        keys = ", ".join(_BITCOIN_KEYS)
+        raise BadInput(f"[{BITCOIN}] has other keys than {keys}", where=str(path))
+    for key, value in values.items():
+        _check(key, value, path)
+    return BitcoinSection(**values)
 
 
 def _parse_windows(tables: object, path: Path) -> tuple[Window, ...]:
