@@ -11,16 +11,18 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.model import Block
+from custody import payout_rows as rows
 from custody import payout_store as store
-from custody.payout_events import WORKER, move_attempt, move_payout
 from custody.payout_model import (
     SPENDABLE,
+    Attempt,
     AttemptKind,
     AttemptState,
     NonceState,
     Payout,
     PayoutState,
 )
+from custody.payout_moves import AttemptMove, Move, move_attempts, move_payouts
 from custody.payout_postings import confirmed, failed
 from custody.policy import Requirement
 from kernel.events import DomainEvent, record
@@ -76,33 +78,30 @@ async def confirm_payouts(
     at = Depth(tip, finalized)
     mined = store.every_payout(conn, book=book, chain=chain, states={PayoutState.MINED})
     due = [item async for item in mined if is_over(item, at, requirement)]
+    if not due:
+        return []
     # Those that the ledger refused when they were last asked for come after those that are new.
     due.sort(key=lambda item: bool(item.waiting_for))
     payouts = await store.lock_payouts(conn, {item.id for item in due[:BATCH_MAX]})
     over = [item for item in payouts.values() if _still_over(item, at, requirement)]
     refused = await _post_each(conn, over, book, now)
-    events: list[DomainEvent] = []
-    done: list[Payout] = []
-    for payout in over:
-        if payout.id in refused:
-            # A frozen account, say: the others go on, and people see why this one does not.
-            await store.update_payout(conn, payout.id, waiting_for=refused[payout.id])
-            continue
-        final, closed = await _close_attempts(conn, payout, now)
-        events += closed
-        state = _end(payout, final)
-        ended, event = await move_payout(
-            conn,
-            payout,
-            state,
-            actor=WORKER,
-            now=now,
-            payload={"height": tip.height, "tx_hash": payout.tx_hash},
+    # A frozen account, say: the others go on, and people see why this one does not.
+    fences = {item.id: item.fence for item in over}
+    waiting = [{"id": key, "waiting_for": reason} for key, reason in refused.items()]
+    await rows.update_payouts(conn, waiting, fences=fences)
+    ended = [item for item in over if item.id not in refused]
+    finals, events = await _close_attempts(conn, ended, now)
+    moves = [
+        Move(
+            payout=item,
+            to=_end(item, finals.get(item.id, AttemptKind.PAY)),
+            payload={"height": tip.height, "tx_hash": item.tx_hash},
         )
-        done.append(ended)
-        events.append(event)
-    await record(conn, events)
-    return done
+        for item in ended
+    ]
+    moved, told = await move_payouts(conn, moves, now=now)
+    await record(conn, [*events, *told])
+    return list(moved.values())
 
 
 async def _post_each(
@@ -152,26 +151,22 @@ def _end(payout: Payout, final: AttemptKind) -> PayoutState:
 
 
 async def _close_attempts(
-    conn: AsyncConnection, payout: Payout, now: datetime
-) -> tuple[AttemptKind, list[DomainEvent]]:
-    """Write which attempt the chain has for good; return what it was for, and the events."""
-    events, final = [], AttemptKind.PAY
-    for attempt in await store.list_attempts(conn, payout.id):
-        if attempt.tx_hash == payout.tx_hash:
-            final = attempt.kind
-            _, event = await move_attempt(conn, attempt, AttemptState.FINAL, now=now)
-            await store.end_nonce(
-                conn, attempt.chain, attempt.sender, attempt.nonce, NonceState.SPENT, now
-            )
-        elif attempt.state in SPENDABLE or attempt.state is AttemptState.BUILT:
-            _, event = await move_attempt(
-                conn,
-                attempt,
-                AttemptState.SUPERSEDED,
-                now=now,
-                reason=f"{payout.tx_hash} has the nonce",
-            )
-        else:
-            continue
-        events.append(event)
-    return final, events
+    conn: AsyncConnection, payouts: Sequence[Payout], now: datetime
+) -> tuple[dict[UUID, AttemptKind], list[DomainEvent]]:
+    """Write which attempts the chain has for good; return what each was for, and the events."""
+    finals: dict[UUID, Attempt] = {}
+    moves: list[AttemptMove] = []
+    attempts = await rows.list_all_attempts(conn, [item.id for item in payouts])
+    for payout in payouts:
+        for attempt in attempts[payout.id]:
+            if attempt.tx_hash == payout.tx_hash:
+                finals[payout.id] = attempt
+                moves.append(AttemptMove(attempt=attempt, to=AttemptState.FINAL))
+            elif attempt.state in SPENDABLE or attempt.state is AttemptState.BUILT:
+                reason = f"{payout.tx_hash} has the nonce"
+                moves.append(
+                    AttemptMove(attempt=attempt, to=AttemptState.SUPERSEDED, reason=reason)
+                )
+    await rows.end_nonces(conn, finals.values(), NonceState.SPENT, now)
+    events = await move_attempts(conn, moves, now=now)
+    return {key: item.kind for key, item in finals.items()}, events

@@ -6,6 +6,7 @@ with those of the deposits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -14,9 +15,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.model import Block, BlockContents
+from custody import payout_rows as rows
 from custody import payout_store as store
 from custody.errors import NotPossible
-from custody.payout_events import WORKER, move_attempt, move_payout
+from custody.payout_events import WORKER, move_payout
 from custody.payout_matching import AssetView, ForeignMined, OursMined, match_block
 from custody.payout_model import (
     FOREIGN_STATES,
@@ -31,6 +33,7 @@ from custody.payout_model import (
     PayoutState,
     Source,
 )
+from custody.payout_moves import AttemptMove, Move, move_attempts, move_payouts
 from custody.payout_postings import (
     failure_orphaned,
     foreign_included,
@@ -83,9 +86,15 @@ async def payouts_included(
     # Read again under the locks: the worker may have written them meanwhile.
     attempts = await store.find_attempts_by_hash(conn, chain, touched)
     pairs = {key: (payouts[item.payout_id], item) for key, item in attempts.items()}
-    for found in match_block(contents, pairs, ours, await _assets(conn, chain)):
+    matched = match_block(contents, pairs, ours, await _assets(conn, chain))
+    own = [item for item in matched if isinstance(item, OursMined)]
+    told = await _write_mined(conn, own, contents.block, now)
+    # In the block's order, whosever a transaction is.
+    for found in matched:
         if isinstance(found, OursMined):
-            await _mined(conn, found, contents.block, plan, now)
+            moved, events = told[found.payout.id]
+            plan.post(*mined(moved, found.outcome.fee, succeeded=found.succeeded))
+            plan.tell(*events)
         else:
             owner = found.outcome and taken.get((found.sender, found.outcome.nonce))
             victim = payouts.get(owner) if owner else None
@@ -105,17 +114,20 @@ async def payouts_orphaned(
     attempts = await store.find_attempts_by_hash(conn, chain, touched)
     payouts = await _lock(conn, {item.payout_id for item in attempts.values()}, book)
     attempts = await store.find_attempts_by_hash(conn, chain, touched)
-    for attempt in sorted(attempts.values(), key=lambda item: item.id):
-        payout = payouts[attempt.payout_id]
-        if payout.mined_block == block.hash and payout.tx_hash == attempt.tx_hash:
-            await _unmined(conn, payout, attempt, block, plan, now)
+    gone = [
+        (payouts[item.payout_id], item)
+        for item in sorted(attempts.values(), key=lambda item: item.id)
+        if payouts[item.payout_id].mined_block == block.hash
+        and payouts[item.payout_id].tx_hash == item.tx_hash
+    ]
+    await _unmined(conn, gone, block, plan, now)
     movers = touched | {item.tx_hash for item in contents.movements}
     for spend in (await store.lock_foreign(conn, chain, sorted(movers))).values():
         if spend.state is ForeignState.INCLUDED and spend.block_hash == block.hash:
-            gone = replace(spend, state=ForeignState.ORPHANED)
-            await store.save_foreign(conn, gone, known=True)
+            undone = replace(spend, state=ForeignState.ORPHANED)
+            await store.save_foreign(conn, undone, known=True)
             plan.post(*foreign_orphaned(spend))
-            plan.tell(await _foreign_event(conn, spend, gone, now))
+            plan.tell(await _foreign_event(conn, spend, undone, now))
     return plan
 
 
@@ -127,79 +139,90 @@ async def _lock(conn: AsyncConnection, ids: set[UUID], book: int) -> dict[UUID, 
     return payouts
 
 
-async def _mined(
-    conn: AsyncConnection, found: OursMined, block: Block, plan: Plan, now: datetime
-) -> None:
-    payout, attempt, fee = found.payout, found.attempt, found.outcome.fee
-    _, event = await move_attempt(conn, attempt, AttemptState.MINED, now=now)
-    moved, told = await move_payout(
-        conn,
-        payout,
-        PayoutState.MINED,
-        actor=WORKER,
-        now=now,
+async def _write_mined(
+    conn: AsyncConnection, found: Sequence[OursMined], block: Block, now: datetime
+) -> dict[UUID, tuple[Payout, list[DomainEvent]]]:
+    """Write what is mined; return the payouts as they now are, and what is told of each."""
+    attempts = [AttemptMove(attempt=item.attempt, to=AttemptState.MINED) for item in found]
+    events = await move_attempts(conn, attempts, now=now)
+    moved, told = await move_payouts(conn, [_mined_move(item, block) for item in found], now=now)
+    return {
+        item.payout.id: (moved[item.payout.id], [of_attempt, of_payout])
+        for item, of_attempt, of_payout in zip(found, events, told, strict=True)
+    }
+
+
+def _mined_move(found: OursMined, block: Block) -> Move:
+    outcome = found.outcome
+    return Move(
+        payout=found.payout,
+        to=PayoutState.MINED,
         payload={
-            "tx_hash": found.outcome.tx_hash,
+            "tx_hash": outcome.tx_hash,
             "height": block.height,
             "block": block.hash,
-            "fee": str(fee),
+            "fee": str(outcome.fee),
             "succeeded": found.succeeded,
         },
-        fee_paid=fee,
-        succeeded=found.succeeded,
-        tx_hash=found.outcome.tx_hash,
-        mined_height=block.height,
-        mined_block=block.hash,
-        waiting_for="",
+        values={
+            "fee_paid": outcome.fee,
+            "succeeded": found.succeeded,
+            "tx_hash": outcome.tx_hash,
+            "mined_height": block.height,
+            "mined_block": block.hash,
+            "waiting_for": "",
+        },
     )
-    plan.post(*mined(moved, fee, succeeded=found.succeeded))
-    plan.tell(event, told)
 
 
 async def _unmined(
     conn: AsyncConnection,
-    payout: Payout,
-    attempt: Attempt,
+    gone: Sequence[tuple[Payout, Attempt]],
     block: Block,
     plan: Plan,
     now: datetime,
 ) -> None:
-    _, event = await move_attempt(
-        conn, attempt, AttemptState.AMBIGUOUS, now=now, name="AttemptOrphaned"
-    )
-    plan.tell(event)
-    if attempt.state is AttemptState.FINAL:
-        await store.end_nonce(
-            conn, payout.chain, payout.sender, attempt.nonce, NonceState.LIVE, now
-        )
-    if payout.state in PAID_BACK:
-        await _failure_unmined(conn, payout, plan, now)
-        return
-    plan.post(*orphaned(payout))
-    newest = await _newest_to_send(conn, payout, attempt)
+    """Let payouts wait for a block again; of those whose claim was paid back, people decide."""
+    orphans = [
+        AttemptMove(attempt=item, to=AttemptState.AMBIGUOUS, name="AttemptOrphaned")
+        for _, item in gone
+    ]
+    plan.tell(*await move_attempts(conn, orphans, now=now))
+    final = [item for _, item in gone if item.state is AttemptState.FINAL]
+    await rows.end_nonces(conn, final, NonceState.LIVE, now)
+    newest = await rows.list_current(conn, [payout for payout, _ in gone])
+    moves: list[Move] = []
+    for payout, orphan in gone:
+        if payout.state in PAID_BACK:
+            await _failure_unmined(conn, payout, plan, now)
+            continue
+        plan.post(*orphaned(payout))
+        moves.append(_unmined_move(payout, _to_send(newest[payout.id], orphan), block, now))
+    _, told = await move_payouts(conn, moves, now=now)
+    plan.tell(*told)
+
+
+def _unmined_move(payout: Payout, newest: Attempt, block: Block, now: datetime) -> Move:
     cancels = newest.kind is AttemptKind.CANCEL and not payout.fills_gap
-    _, told = await move_payout(
-        conn,
-        payout,
-        PayoutState.CANCELLING if cancels else PayoutState.SIGNED,
-        actor=WORKER,
-        now=now,
+    return Move(
+        payout=payout,
+        to=PayoutState.CANCELLING if cancels else PayoutState.SIGNED,
         name="PayoutOrphaned",
         reason=f"block {block.height} {block.hash} is no longer on the chain",
-        hold_epoch=payout.hold_epoch + 1,
-        attempt=newest.number,
-        run_after=now,
-        **NOT_MINED,
+        values={
+            "hold_epoch": payout.hold_epoch + 1,
+            "attempt": newest.number,
+            "run_after": now,
+            **NOT_MINED,
+        },
     )
-    plan.tell(told)
 
 
-async def _newest_to_send(conn: AsyncConnection, payout: Payout, orphan: Attempt) -> Attempt:
+def _to_send(newest: Attempt, orphan: Attempt) -> Attempt:
     """Return the attempt with which the payout waits for a block: its newest, if it has bytes.
 
     One that a final block has ended before it was signed never gets any; then it is the orphan.
     """
-    newest = await store.get_attempt(conn, payout.id, payout.attempt)
     never = newest.state is AttemptState.SUPERSEDED and newest.raw is None
     return orphan if never else newest
 

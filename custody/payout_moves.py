@@ -26,7 +26,7 @@ from kernel.events import DomainEvent, next_versions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One payout on its way to another state; all moves of a call write the same columns."""
+    """One payout on its way to another state."""
 
     payout: Payout
     to: PayoutState
@@ -39,12 +39,13 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptMove:
-    """One attempt on its way to another state; all moves of a call write the same columns."""
+    """One attempt on its way to another state."""
 
     attempt: Attempt
     to: AttemptState
     values: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    name: str = ""
 
 
 async def move_payouts(
@@ -56,6 +57,8 @@ async def move_payouts(
         Refused: the machine has no such edge.
         StaleFence: another worker has claimed one of the payouts.
     """
+    if not moves:
+        return {}, []
     written: list[dict[str, Any]] = []
     moved: dict[UUID, Payout] = {}
     for move in moves:
@@ -92,6 +95,8 @@ async def move_attempts(
 
     An attempt that stays where it is gets its values and no event.
     """
+    if not moves:
+        return []
     written = []
     for move in moves:
         ATTEMPT_STATES.require(move.attempt.state, move.to)
@@ -104,7 +109,7 @@ async def move_attempts(
             entity_type=ATTEMPT,
             entity_id=move.attempt.id,
             version=versions[move.attempt.id],
-            name=event_name("Attempt", move.to),
+            name=move.name or event_name("Attempt", move.to),
             at=now,
             actor=WORKER,
             reason=move.reason,

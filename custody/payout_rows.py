@@ -49,15 +49,15 @@ async def lock_many(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, 
 async def update_payouts(
     conn: AsyncConnection, rows: Sequence[Mapping[str, Any]], *, fences: Mapping[UUID, int]
 ) -> None:
-    """Write payouts, each row with its ``id`` and the same columns, under the fences of this worker.
+    """Write payouts, each row with its ``id`` and what changes, under the fences of this worker.
 
     Raises:
         StaleFence: one of them was claimed since; nothing may be committed.
     """
-    if not rows:
-        return
     fenced = [{**row, "fence": fences[row["id"]]} for row in rows]
-    written = await update_rows(conn, payout, fenced, key=("id", "fence"))
+    written = 0
+    for alike in _alike(fenced):
+        written += await update_rows(conn, payout, alike, key=("id", "fence"))
     if written != len(rows):
         raise StaleFence(f"{len(rows) - written} payouts were taken over by another worker")
 
@@ -92,8 +92,11 @@ async def give_back(
 
 
 async def update_attempts(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write attempts, each row with its ``id`` and the same columns; their payouts are locked."""
-    if await update_rows(conn, payout_attempt, rows) != len(rows):
+    """Write attempts, each row with its ``id`` and what changes; their payouts are locked."""
+    written = 0
+    for alike in _alike(rows):
+        written += await update_rows(conn, payout_attempt, alike)
+    if written != len(rows):
         raise StaleFence("an attempt is not there")
 
 
@@ -160,6 +163,26 @@ async def take_nonces(conn: AsyncConnection, nonces: Sequence[Nonce]) -> None:
         free = {row.nonce for row in taken}
         kept = next(item for item in nonces if item.nonce not in free)
         raise StaleFence(f"nonce {kept.nonce} of {kept.sender} was taken over by another worker")
+
+
+async def end_nonces(
+    conn: AsyncConnection, attempts: Collection[Attempt], state: NonceState, now: datetime
+) -> None:
+    """Write what became of the nonces of these attempts; their payouts are locked."""
+    keys = {(item.chain, item.sender, item.nonce) for item in attempts}
+    rows = [
+        {"chain": chain, "sender": sender, "nonce": nonce, "state": state, "since": now}
+        for chain, sender, nonce in sorted(keys)
+    ]
+    await update_rows(conn, payout_nonce, rows, key=("chain", "sender", "nonce"))
+
+
+def _alike(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Return *rows* in groups that write the same columns."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(sorted(row)), []).append(row)
+    return list(groups.values())
 
 
 def _columns(table: Table, names: Sequence[str]) -> Any:
