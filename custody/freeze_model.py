@@ -82,7 +82,9 @@ class Freeze:
     """One closing of a switch, for ever: to close again makes another.
 
     Attributes:
-        closed_signature: of `freeze_bytes`; None where a process of ours closed it.
+        closed_signature: of `freeze_bytes`; None where a process of ours closed it and no service has
+            signed that.
+        signed_by: whose key the signature is of.
         opened_by: the signatures of `thaw_bytes` by operator code; None while it is closed.
     """
 
@@ -93,6 +95,7 @@ class Freeze:
     closed_signature: bytes | None
     closed_reason: str
     closed_at: datetime
+    signed_by: str | None = None
     opened_by: Mapping[str, bytes] | None = None
     opened_reason: str | None = None
     opened_at: datetime | None = None

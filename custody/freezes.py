@@ -5,11 +5,17 @@ for nobody: it is one row, in force for every door that looks once it is committ
 looked before ends as it would have without the freeze, and the next door on the way stops what it
 let in: request, allocation, signing, the sending of bytes and the crediting of deposits each look
 anew, and the signer has switches of its own that the same signatures close.
+
+A process of ours may close without a signature, and then the signer knows nothing of it. Whoever closes
+the same scope under a key makes it known: a person's freeze takes the place of the automatic one, and
+where the house has a service, its key signs what processes closed (`sign_automatic`). A service closes
+and never opens, here as in the signer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -23,13 +29,14 @@ from custody.control_messages import ControlKind, Frozen, ScopeKind, Thawed, mes
 from custody.control_tables import freeze as freeze_table
 from custody.errors import NotPossible, UnknownRow
 from custody.freeze_model import FREEZE_STATES, FreezeState, freeze_bytes, thaw_bytes
+from custody.payout_tables import payout_policy
 from custody.signer_sync import queue_control
 from kernel.clock import iso
 from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
 from registry.authority import require_role, verify_signature
-from registry.model import Role
+from registry.model import Operator, Role
 from registry.queries import get_operator
 
 Scope: TypeAlias = freeze_model.Scope
@@ -70,6 +77,9 @@ async def close(
 ) -> Freeze:
     """Stop everything of *scope*: one person does. What is closed already is returned as it is.
 
+    Only what a process closed, and nobody signed, gives way: from now on this one stands, in the signer
+    too.
+
     Args:
         conn: the caller's transaction.
         scope: what to stop.
@@ -85,11 +95,10 @@ async def close(
     operator = await get_operator(conn, by)
     require_role(operator, *CLOSERS)
     verify_signature(operator, freeze_bytes(derive_freeze_id(scope, now), scope, reason), signature)
+    await _supersede(conn, scope, by=by, now=now)
     closed = await _close(conn, scope, by=by, signature=signature, reason=reason, now=now)
     if closed.closed_signature == signature:
-        body = Frozen(id=closed.id, scope=scope.kind, name=scope.name, reason=reason)
-        message = message_of(ControlKind.FREEZE, body, {by: signature})
-        await queue_control(conn, message, now=now)
+        await _tell_signer(conn, closed, now)
     return closed
 
 
@@ -101,6 +110,39 @@ async def close_automatically(
         raise BadInput(f"{by} is a person: a person signs", remedy="Call close")
     _require_reason(reason)
     return await _close(conn, scope, by=by, signature=None, reason=reason, now=now)
+
+
+async def sign_automatic(
+    conn: AsyncConnection, *, by: Operator, sign: Callable[[bytes], bytes], now: datetime
+) -> list[Freeze]:
+    """Sign, as the service *by*, what processes of ours closed; return what the signer is told now.
+
+    Args:
+        by: whose key it is; the signer takes it where it knows the operator.
+        sign: the key; a computation, not a question to somebody outside.
+
+    Raises:
+        Refused: the operator is not active, or may not close.
+    """
+    require_role(by, *CLOSERS)
+    unsigned = _in_force().where(freeze_table.c.closed_signature.is_(None))
+    rows = await conn.execute(
+        unsigned.order_by(freeze_table.c.closed_at)
+        .limit(PAGE_MAX)
+        .with_for_update(skip_locked=True)
+    )
+    signed = []
+    for item in [_to_freeze(row) for row in rows]:
+        signature = sign(freeze_bytes(item.id, item.scope, item.closed_reason))
+        await conn.execute(
+            update(freeze_table)
+            .where(freeze_table.c.id == item.id)
+            .values(closed_signature=signature, signed_by=by.code)
+        )
+        after = replace(item, closed_signature=signature, signed_by=by.code)
+        await _tell_signer(conn, after, now)
+        signed.append(after)
+    return signed
 
 
 async def open_again(
@@ -272,8 +314,49 @@ async def _require_openers(
     payload = thaw_bytes(found.id, reason)
     for code, signature in sorted(signatures.items()):
         operator = await get_operator(conn, code)
+        await _require_person(conn, code)
         require_role(operator, *MAY_OPEN)
         verify_signature(operator, payload, signature)
+
+
+async def _require_person(conn: AsyncConnection, code: str) -> None:
+    """Refuse an operator that any policy, in force now or before, names as a service."""
+    named = payout_policy.c.document["services"].contains([code])
+    in_force = payout_policy.c.state.not_in(("proposed", "rejected"))
+    query = select(payout_policy.c.version).where(named, in_force).limit(1)
+    if (await conn.execute(query)).first() is not None:
+        raise Refused(f"{code} is a service, not a person", remedy="Two people open")
+
+
+async def _supersede(conn: AsyncConnection, scope: Scope, *, by: str, now: datetime) -> None:
+    """Let an automatic freeze that nobody signed give way to the one that is closed now."""
+    unsigned = _in_force().where(
+        freeze_table.c.kind == scope.kind,
+        freeze_table.c.name == scope.name,
+        freeze_table.c.closed_signature.is_(None),
+    )
+    row = (await conn.execute(unsigned.with_for_update())).one_or_none()
+    if row is None:
+        return
+    before = _to_freeze(row)
+    FREEZE_STATES.require(before.state, FreezeState.SUPERSEDED)
+    await conn.execute(
+        update(freeze_table)
+        .where(freeze_table.c.id == before.id)
+        .values(state=FreezeState.SUPERSEDED)
+    )
+    after = replace(before, state=FreezeState.SUPERSEDED)
+    reason = f"freeze {derive_freeze_id(scope, now)} stands in its place"
+    await record(conn, [_event(after, 2, "FreezeSuperseded", by, reason, now)])
+
+
+async def _tell_signer(conn: AsyncConnection, closed: Freeze, now: datetime) -> None:
+    assert closed.closed_signature is not None
+    assert closed.signed_by is not None
+    scope = closed.scope
+    body = Frozen(id=closed.id, scope=scope.kind, name=scope.name, reason=closed.closed_reason)
+    signatures = {closed.signed_by: closed.closed_signature}
+    await queue_control(conn, message_of(ControlKind.FREEZE, body, signatures), now=now)
 
 
 def _require_reason(reason: str) -> None:
@@ -309,6 +392,7 @@ def _to_freeze(row: Row[Any]) -> Freeze:
         state=FreezeState(row.state),
         closed_by=row.closed_by,
         closed_signature=row.closed_signature,
+        signed_by=row.signed_by,
         closed_reason=row.closed_reason,
         closed_at=row.closed_at,
         opened_by=None

@@ -43,6 +43,15 @@ FREEZE_BEFORE = (("closed", "open"),)
 FREEZE = (*FREEZE_BEFORE, ("closed", "superseded"))
 
 
+def edges(table: str, initial: str, allowed: tuple[tuple[str, str], ...]) -> str:
+    pairs = ",\n            ".join(f"('{a}', '{b}')" for a, b in sorted(allowed))
+    return EDGES.format(table=table, initial=initial, edges=pairs)
+
+
+RECEIPT_FUNCTION = edges("receipt", "included", RECEIPT)
+FREEZE_FUNCTION = edges("freeze", "closed", FREEZE)
+
+
 def upgrade() -> None:
     """Make the columns, and the states that lead nowhere yet."""
     _results("'clean', 'different', 'unknown'")
@@ -65,18 +74,19 @@ def upgrade() -> None:
         "(signed_by IS NULL) = (closed_signature IS NULL)",
         schema="custody",
     )
+    op.execute("GRANT UPDATE (closed_signature, signed_by) ON custody.freeze TO causeway_app")
     op.execute("GRANT UPDATE (received_rest) ON custody.deposit TO causeway_app")
     op.execute(
         "GRANT UPDATE (received, received_rest, waiting_for) ON custody.receipt TO causeway_app"
     )
-    _edges("receipt", "included", RECEIPT)
-    _edges("freeze", "closed", FREEZE)
+    op.execute(RECEIPT_FUNCTION)
+    op.execute(FREEZE_FUNCTION)
 
 
 def downgrade() -> None:
     """Drop them."""
-    _edges("freeze", "closed", FREEZE_BEFORE)
-    _edges("receipt", "included", RECEIPT_BEFORE)
+    op.execute(edges("freeze", "closed", FREEZE_BEFORE))
+    op.execute(edges("receipt", "included", RECEIPT_BEFORE))
     op.drop_constraint(op.f("ck_freeze_signed_as_a_whole"), "freeze", schema="custody")
     op.drop_column("freeze", "signed_by", schema="custody")
     op.drop_constraint(op.f("ck_receipt_received"), "receipt", schema="custody")
@@ -105,8 +115,3 @@ def _chain_amount(*, nullable: bool) -> None:
 
 def _received_rest() -> sa.Column[int]:
     return sa.Column("received_rest", sa.Numeric(78, 0), nullable=False, server_default="0")
-
-
-def _edges(table: str, initial: str, edges: tuple[tuple[str, str], ...]) -> None:
-    pairs = ",\n            ".join(f"('{a}', '{b}')" for a, b in sorted(edges))
-    op.execute(EDGES.format(table=table, initial=initial, edges=pairs))

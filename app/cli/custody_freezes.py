@@ -33,6 +33,8 @@ def register(app: typer.Typer) -> None:
 def freeze(scope: ScopeText, *, reason: Why, as_: As, key: Key, as_json: AsJson = False) -> None:
     """Stop everything of a scope at once: requests, signing, sending, crediting. One person does.
 
+    What a process of the house froze already, the signer may not know: freezing it again tells it.
+
     Example: `causeway custody freeze client:acme --reason "stolen phone" --as dan --key dan.key`
     """
     from custody.freezes import Scope
@@ -103,7 +105,10 @@ def freezes(
         return await list_freezes(conn, past=past)
 
     rows = [tuple(_facts(item).values()) for item in read(work)]
-    columns = ("id", "scope", "state", "closed_by", "closed_at", "reason", "opened_by", "opened_at")
+    columns = (
+        *("id", "scope", "state", "closed_by", "signed_by", "closed_at", "reason"),
+        *("opened_by", "opened_at"),
+    )
     show("Freezes", columns, rows, as_json=as_json)
 
 
@@ -113,6 +118,7 @@ def _facts(item: Freeze) -> dict[str, str]:
         "scope": str(item.scope),
         "state": str(item.state),
         "closed_by": item.closed_by,
+        "signed_by": item.signed_by or "",
         "closed_at": iso(item.closed_at),
         "reason": item.closed_reason,
         "opened_by": " and ".join(item.opened_by or ()),

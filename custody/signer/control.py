@@ -201,7 +201,8 @@ def _check_quorum(state: InForce, message: ControlMessage) -> None:
     needed = 1 if message.kind in ONE_PERSON else people.quorum
     signed, payload = set(), message.signed_bytes()
     for item in message.signatures:
-        if item.operator in people.services:
+        # What a service may stop, only people let go on: it closes and never opens.
+        if item.operator in people.services and message.kind is not ControlKind.FREEZE:
             raise SignerRefused(f"{item.operator} is a service, not a person")
         if message.kind in ADMINISTRATIVE and people.administrators:
             _require_administrator(people, item.operator)

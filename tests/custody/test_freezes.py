@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -24,12 +25,16 @@ from custody.freezes import (
     load_freezes,
     open_again,
     require_open,
+    sign_automatic,
 )
+from custody.signer_sync import list_messages
 from kernel.db import transact
 from kernel.errors import BadInput, Refused
 from kernel.events import list_history
 from kernel.states import trigger_statements
+from registry.authority import verify_signature
 from registry.changes import found
+from registry.queries import get_operator
 from registry.testing import demo_founding, operator_keypair
 from tests.custody.revisions import load_revision
 
@@ -45,6 +50,9 @@ SCOPES = [
 UNSIGNED = """
 INSERT INTO custody.freeze (id, kind, name, state, closed_by, closed_reason, closed_at)
 VALUES (gen_random_uuid(), 'chain', 'evm', 'closed', 'dan', 'x', now())"""
+POLICY_WITH_A_SERVICE = """
+INSERT INTO custody.payout_policy (version, document, state, proposed_by, proposed_at, proposal_signature)
+VALUES (7, CAST(:document AS jsonb), 'proposed', 'ada', :now, 'x')"""
 EVERYTHING = {"chain": "evm", "asset": "USDT", "wallet": "house-hot", "client": "acme"}
 OTHERS = {"chain": "evm2", "asset": "ETH", "wallet": "client-pool", "client": "birch"}
 
@@ -159,6 +167,84 @@ async def test_a_process_may_close_without_a_signature_and_a_person_may_not(desk
         await desk.run(require_open)
 
 
+async def automatic(desk: Desk, scope: Scope) -> Freeze:
+    return await desk.run(
+        lambda c: close_automatically(c, scope, by="system:watch", reason="odd", now=NOW)
+    )
+
+
+async def queued(desk: Desk) -> list[tuple[str, str, list[str]]]:
+    """Return (kind, freeze, who signed) of what waits for the signer."""
+    found = await desk.run(list_messages)
+    return [(m.kind, m.subject, [s.operator for s in m.message.signatures]) for m in found]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_a_persons_freeze_takes_the_place_of_an_automatic_one_and_reaches_the_signer(
+    desk: Desk, scope: Scope
+) -> None:
+    before = await automatic(desk, scope)
+    assert await queued(desk) == []
+
+    after = await desk.close(scope, now=NOW + timedelta(minutes=1))
+
+    assert (after.id != before.id, after.closed_by, after.signed_by) == (True, "dan", "dan")
+    assert await desk.run(load_freezes) == (after,)
+    assert await queued(desk) == [("freeze", str(after.id), ["dan"])]
+    told = await desk.run(lambda c: list_history(c, "freeze", before.id))
+    assert [(e.name, e.to_state) for e in told] == [
+        ("FreezeClosed", "closed"),
+        ("FreezeSuperseded", "superseded"),
+    ]
+    with pytest.raises(Refused, match="signature is not ada's"):
+        await desk.open(before, "ada", "ben")
+    with pytest.raises(Refused, match="1 of 2 people"):
+        await desk.open(after, "ada")
+    with pytest.raises(Frozen):
+        await desk.run(lambda c: require_open(c, **EVERYTHING))
+    await desk.open(after, "ada", "ben")
+    await desk.run(lambda c: require_open(c, **EVERYTHING))
+
+
+async def test_an_automatic_freeze_does_not_take_the_place_of_a_persons(desk: Desk) -> None:
+    first = await desk.close(GLOBAL)
+
+    assert await automatic(desk, GLOBAL) == first
+    assert await desk.close(GLOBAL, by="ben", now=NOW + timedelta(minutes=1)) == first
+
+
+async def test_the_house_signs_what_its_processes_froze_once(desk: Desk) -> None:
+    item = await automatic(desk, GLOBAL)
+    service = await desk.run(lambda c: get_operator(c, "cleo"))
+    sign = operator_keypair("cleo").sign
+
+    done = await desk.run(lambda c: sign_automatic(c, by=service, sign=sign, now=NOW))
+    again = await desk.run(lambda c: sign_automatic(c, by=service, sign=sign, now=NOW))
+
+    assert ([f.id for f in done], again) == ([item.id], [])
+    assert await queued(desk) == [("freeze", str(item.id), ["cleo"])]
+    stands = await desk.close(GLOBAL, now=NOW + timedelta(minutes=1))
+    assert (stands.id, stands.closed_by, stands.signed_by) == (item.id, "system:watch", "cleo")
+    verify_signature(service, freeze_bytes(item.id, GLOBAL, "odd"), stands.closed_signature or b"")
+    with pytest.raises(Refused, match="1 of 2 people"):
+        await desk.open(stands, "ada")
+
+
+async def test_a_service_is_none_of_the_two_people_who_open(desk: Desk) -> None:
+    item = await automatic(desk, GLOBAL)
+    document = json.dumps({"services": ["ben"]})
+    put = text(POLICY_WITH_A_SERVICE)
+    await desk.run(lambda c: c.execute(put, {"document": document, "now": NOW}))
+    approve = (
+        "UPDATE custody.payout_policy SET state = 'active', approved_by = 'cleo', signature = 'x'"
+    )
+    await desk.run(lambda c: c.execute(text(approve)))
+
+    with pytest.raises(Refused, match="ben is a service, not a person"):
+        await desk.open(item, "ada", "ben")
+    assert await desk.run(load_freezes) == (item,)
+
+
 async def test_the_database_itself_keeps_a_freeze_signed_and_opened_as_a_whole(
     desk: Desk, owner_engine: AsyncEngine
 ) -> None:
@@ -182,7 +268,8 @@ def test_a_scope_is_read_as_it_is_written() -> None:
 
 
 def test_the_trigger_of_the_revision_is_that_of_the_machine() -> None:
-    revision = load_revision("0018_pre_payout_control")
-    written = (revision.FREEZE_FUNCTION, revision.FREEZE_TRIGGER)
+    first = load_revision("0018_pre_payout_control")
+    newest = load_revision("0028_pre_reconciled_pages")
+    written = (newest.FREEZE_FUNCTION, first.FREEZE_TRIGGER)
 
     assert written == trigger_statements(FREEZE_STATES)

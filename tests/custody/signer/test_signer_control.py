@@ -15,9 +15,11 @@ from custody.control_messages import (
     VERBS,
     ControlKind,
     DestinationRevoked,
+    Frozen,
     PayoutDead,
     PolicyInForce,
     ScopeKind,
+    Thawed,
     WalletPinned,
 )
 from custody.signer.service import Signer
@@ -310,6 +312,22 @@ def test_a_global_freeze_stops_cancellations_too(signer: Signer) -> None:
     tx = cancel()
 
     assert "is frozen" in str(ask(signer, tx, intent(tx)))
+
+
+def test_a_service_of_the_house_closes_a_switch_and_never_opens_one(signer: Signer) -> None:
+    """What the house's own processes freeze reaches the signer under the key of its service."""
+    body = Frozen(id=UUID(int=5), scope=ScopeKind.GLOBAL, name="", reason="odd")
+    assert told(signer, control(ControlKind.FREEZE, body, "robot")) == ""
+    assert "is frozen" in str(pay(signer, 1))
+
+    thaw = Thawed(id=UUID(int=5), reason="fine")
+    for people in (("robot",), ("ann", "robot")):
+        assert told(signer, control(ControlKind.THAW, thaw, *people)) == (
+            "robot is a service, not a person"
+        )
+    assert "is frozen" in str(pay(signer, 1))
+    assert told(signer, control(ControlKind.THAW, thaw, "ann", "bob")) == ""
+    assert isinstance(pay(signer, 1), bytes)
 
 
 def test_a_freeze_that_was_opened_does_not_come_back(signer: Signer) -> None:
