@@ -26,6 +26,7 @@ import os
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Final
@@ -193,12 +194,19 @@ async def serve(options: argparse.Namespace) -> None:
         memory = Memory.open(store_path(options))
         try:
             places = Places(store_key(options, memory), place_paths(options))
-            signer = Signer.open(keys, memory, places, SystemClock())
+            signer = Signer.open(keys, memory, places, SystemClock(), steady=count_ms)
             async with listening(signer.answer_frame, endpoint) as address:
                 say_ready(address, keys.key_id)
                 await wait_for_end(parent_pipe=options.parent_pipe)
         finally:
             memory.close()
+
+
+def count_ms() -> int:
+    """Return milliseconds since the machine was started, asleep or not: a clock that nobody sets."""
+    # Where the system has no such clock (macOS), the one that stands still while it sleeps.
+    steady = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(steady) // 1_000_000
 
 
 def keystores(options: argparse.Namespace) -> list[tuple[Path, Path]]:

@@ -43,11 +43,13 @@ class Approvals:
 
     Attributes:
         alone: the question asks for one transaction, so each approval has to be meant for it.
+        wall_ms: the machine's clock, which may be ahead of the time that the signer believes.
     """
 
     state: InForce
     given: Sequence[SignedApproval]
     alone: bool
+    wall_ms: int = 0
     _by_line: dict[ApprovalLine, list[int]] = field(default_factory=dict)
     _lines: list[list[ApprovalLine]] = field(default_factory=list)
     _verified: dict[int, str] = field(default_factory=dict)
@@ -100,13 +102,14 @@ class Approvals:
 
     def _holds(self, number: int, line: ApprovalLine, now_ms: int) -> bool:
         ends = next(x.expires_at for x in self._lines[number] if x.payout_id == line.payout_id)
-        if ends > now_ms + LIFETIME_MAX_MS:
+        clock_ms = max(now_ms, self.wall_ms)
+        if ends > clock_ms + LIFETIME_MAX_MS:
             raise SignerRefused(
                 f"what {self.given[number].operator} approved holds for longer than"
                 f" {LIFETIME_MAX.days} days",
                 remedy="Request the payout anew, with an earlier end",
             )
-        return ends > now_ms
+        return ends > clock_ms
 
     def _verify(self, number: int) -> str:
         if number not in self._verified:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ from custody.control_messages import (
     Body,
     ControlKind,
     ControlMessage,
+    DestinationAllowed,
     PayoutDead,
     SpendDead,
     read_body,
@@ -36,6 +38,7 @@ from custody.signer.control import InForce, apply_control, check_control
 from custody.signer.decision import Allowed, check_open, check_request
 from custody.signer.errors import SignerRefused, StoreUnusable
 from custody.signer.frames import require_shallow
+from custody.signer.pace import Pace
 from custody.signer.spend_decision import (
     check_spend,
     check_spend_open,
@@ -94,12 +97,29 @@ class Signer:
     clock: Clock
     state: InForce
     windows: Windows
+    pace: Pace | None = None
     _addresses: dict[str, str] = field(default_factory=dict)
     _public_keys: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, keys: KeyBackend, memory: Memory, places: Places, clock: Clock) -> Signer:
+    def open(
+        cls,
+        keys: KeyBackend,
+        memory: Memory,
+        places: Places,
+        clock: Clock,
+        *,
+        steady: Callable[[], int] | None = None,
+    ) -> Signer:
         """Return a signer that goes on where the store's log ends.
+
+        Args:
+            keys: who signs.
+            memory: the store.
+            places: where its checkpoints are.
+            clock: the machine's clock.
+            steady: a clock that nobody sets, in milliseconds (`custody.signer.pace`); None: *clock* is
+                believed whatever it says.
 
         Raises:
             StoreUnusable: the store is behind a checkpoint, forked, or another key's.
@@ -115,7 +135,11 @@ class Signer:
             apply_control(
                 state, message.kind, body, digest=record.subject, index=record.seq, at_ms=record.at
             )
-        signer = cls(keys, memory, places, clock, state, Windows.of(state.limits))
+        pace = None
+        if steady is not None:
+            wall_ms = to_unix_ms(clock.now())
+            pace = Pace.begin(wall_ms, newest_ms=memory.log.last_at, steady=steady)
+        signer = cls(keys, memory, places, clock, state, Windows.of(state.limits), pace)
         signer._count_again()
         places.write(memory.log)
         return signer
@@ -190,15 +214,17 @@ class Signer:
         )
 
     def _now_ms(self) -> int:
+        wall_ms = to_unix_ms(self.clock.now())
+        believed = wall_ms if self.pace is None else self.pace.believe(wall_ms)
         # Never before what was recorded: a clock that is set back opens no window again.
-        return max(to_unix_ms(self.clock.now()), self.memory.log.last_at)
+        return max(believed, self.memory.log.last_at)
 
     # Signing.
 
     def _sign_all(
         self, requests: Sequence[SignRequest], given: Sequence[SignedApproval], *, alone: bool
     ) -> list[Signed | No]:
-        approvals = Approvals(self.state, given, alone)
+        approvals = Approvals(self.state, given, alone, to_unix_ms(self.clock.now()))
         now_ms = self._now_ms()
         return self._written(lambda: [self._sign_one(item, approvals, now_ms) for item in requests])
 
@@ -282,7 +308,12 @@ class Signer:
                 self.windows,
                 intent,
                 psbt,
-                Approvals(self.state, question.approvals, alone=False),
+                Approvals(
+                    self.state,
+                    question.approvals,
+                    alone=False,
+                    wall_ms=to_unix_ms(self.clock.now()),
+                ),
                 public_key_of=self._compressed_key,
                 fee_before=before,
                 now_ms=now_ms,
@@ -364,6 +395,10 @@ class Signer:
             told = {"control": message.kind, "body": message.body, "refusal": no}
             self._written(lambda: self._record_refusal(digest, told, now_ms))
             return no
+        if self.pace is not None and isinstance(body, DestinationAllowed):
+            signed_ms = to_unix_ms(datetime.fromisoformat(body.proposed_at))
+            self.pace.witness(signed_ms, wall_ms=to_unix_ms(self.clock.now()))
+            now_ms = self._now_ms()
         index = self._written(lambda: self._take(message, body, digest, now_ms))
         apply_control(self.state, message.kind, body, digest=digest, index=index, at_ms=now_ms)
         if message.kind is ControlKind.LIMITS:
