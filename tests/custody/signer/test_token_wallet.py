@@ -110,14 +110,14 @@ async def add_wallets(world: RealWorld, signer: SignerClient) -> None:
     )
     # Whoever approves asks the signer again.
     address = await require_token_key(signer, vault)
-    for wallet in (vault, NEXT):
-        await world.run(lambda conn, wallet=wallet: change(conn, wallet, now=now))
-        given = await world.run(
-            lambda conn, code=wallet.code: assign_address(
-                conn, code, purpose=AddressPurpose.HOT, now=now
-            )
-        )
-        world.hot[wallet.code] = given.address
+
+    async def add(conn: AsyncConnection) -> None:
+        for wallet in (vault, NEXT):
+            await change(conn, wallet, now=now)
+            given = await assign_address(conn, wallet.code, purpose=AddressPurpose.HOT, now=now)
+            world.hot[wallet.code] = given.address
+
+    await world.run(add)
     assert world.hot["vault"] == address
 
 
