@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from bench import (
+    bitcoin_scan,
     evm_catchup,
     evm_deposits,
     evm_payouts,
+    evm_reconcile,
     ledger_1m,
     ledger_asof,
     ledger_batch,
@@ -31,9 +33,11 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "ledger_asof": ledger_asof.measure,
     "ledger_verify": ledger_verify.measure,
     "ledger_growth": ledger_growth.measure,
+    "bitcoin_scan": bitcoin_scan.measure,
     "evm_catchup": evm_catchup.measure,
     "evm_deposits": evm_deposits.measure,
     "evm_payouts": evm_payouts.measure,
+    "evm_reconcile": evm_reconcile.measure,
     "marketdata_book": marketdata_book.measure,
 }
 

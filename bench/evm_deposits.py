@@ -178,7 +178,8 @@ class House:
         """Draw one address of each client."""
         each = self.watched // DEPOSITS
         return [
-            _address(client + DEPOSITS * self._chance.randrange(each)) for client in range(DEPOSITS)
+            address_at(client + DEPOSITS * self._chance.randrange(each))
+            for client in range(DEPOSITS)
         ]
 
     async def take(self) -> int:
@@ -275,7 +276,7 @@ async def _watch(url: str, watched: int) -> None:
             schema_name="custody",
             columns=[*columns, "assigned_at"],
             records=[
-                (EVM, _address(n), WALLET, 0, n, "deposit", _party(n % DEPOSITS), "", now)
+                (EVM, address_at(n), WALLET, 0, n, "deposit", _party(n % DEPOSITS), "", now)
                 for n in range(watched)
             ],
         )
@@ -293,7 +294,8 @@ def _party(number: int) -> str:
     return f"c{number:04}"
 
 
-def _address(number: int) -> str:
+def address_at(number: int) -> str:
+    """Return the watched address of that number, from 0."""
     return address_from_node(f"0x{0xC0FFEE << 96 | number + 1:040x}")
 
 

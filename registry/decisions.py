@@ -148,15 +148,18 @@ def decide_rejection(
 
 
 def decide_scale(on_chain: ChainAsset, asset: Asset) -> None:
-    """Refuse an asset with fewer places than a chain has: what arrives could not be booked exactly.
+    """Refuse a coin that the chain counts finer than its asset: its fees could not be booked exactly.
+
+    A token may be finer: what arrives in pieces of a unit is kept apart (`custody.remainders`), and
+    whoever pays one out pays whole units.
 
     Raises:
         ChangeRefused: names both numbers.
     """
-    if on_chain.decimals > asset.scale:
+    if on_chain.decimals > asset.scale and on_chain.contract is None:
         raise ChangeRefused(
             f"{on_chain.code} has {on_chain.decimals} decimals, {asset.code} a scale of "
-            f"{asset.scale}: the chain's smallest unit could not be booked",
+            f"{asset.scale}: fees could not be booked exactly",
             remedy="Register an asset with at least as many places",
         )
 

@@ -244,9 +244,12 @@ def rescreen(
 def legal_hold_list(
     *,
     party: Annotated[str | None, typer.Option(help="Only those on this client.")] = None,
+    after: Annotated[
+        UUID | None, typer.Option(help="The last one of the page before: a page has 500.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List legal holds, standing and lifted.
+    """List legal holds, standing and lifted, oldest first.
 
     Example: `causeway custody compliance legal-hold list`
     """
@@ -254,7 +257,8 @@ def legal_hold_list(
     async def work(conn: AsyncConnection) -> list[LegalHold]:
         from custody.compliance.cases import list_legal_holds
 
-        return await list_legal_holds(conn, parties=None if party is None else [party])
+        parties = None if party is None else [party]
+        return await list_legal_holds(conn, parties=parties, after=after)
 
     rows = [tuple(_legal_hold(item).values()) for item in read(work)]
     columns = ("id", "state", "party", "order", "reason", "placed_by", "placed", "lifted")

@@ -13,7 +13,6 @@ from custody.compliance.model import (
     Case,
     CaseState,
     LegalHold,
-    LegalHoldState,
     Subject,
 )
 from custody.errors import NotPossible
@@ -41,10 +40,7 @@ async def find_uncleared(conn: AsyncConnection, payouts: Sequence[Payout]) -> di
     others = [item.id for item in to_others if item.id not in passed]
     cases = await store.find_cases(conn, Subject.PAYOUT, others)
     parties = {item.parsed_claim.name for item in to_others}
-    held = {
-        hold.party: hold
-        for hold in await store.list_legal_holds(conn, parties=parties, state=LegalHoldState.PLACED)
-    }
+    held = await store.find_standing_holds(conn, parties)
     spoken = await store.find_held_destinations(
         conn, {(item.chain, item.destination) for item in to_others}
     )
@@ -78,8 +74,7 @@ async def require_cleared(conn: AsyncConnection, payout: Payout) -> None:
 
 async def find_legal_hold(conn: AsyncConnection, party: str) -> LegalHold | None:
     """Return a legal hold on the client that stands."""
-    found = await store.list_legal_holds(conn, parties=[party], state=LegalHoldState.PLACED)
-    return found[0] if found else None
+    return (await store.find_standing_holds(conn, [party])).get(party)
 
 
 async def list_history_of(conn: AsyncConnection, case: Case) -> list[DomainEvent]:

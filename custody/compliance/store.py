@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Text, and_, any_, func, literal, null, or_, select
 from sqlalchemy import Uuid as SqlUuid
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody.compliance import tables
@@ -378,15 +378,35 @@ async def get_legal_hold(conn: AsyncConnection, hold_id: UUID, *, lock: bool = F
     return _legal_hold(row)
 
 
+async def find_standing_holds(
+    conn: AsyncConnection, parties: Collection[str]
+) -> dict[str, LegalHold]:
+    """Return the oldest legal hold that stands on each of these parties, by party.
+
+    One row for each of them, however many there are: a page would leave some out.
+    """
+    table = tables.legal_hold
+    query = (
+        select(table)
+        .ext(distinct_on(table.c.party))
+        .where(table.c.party.in_(sorted(parties)), table.c.state == LegalHoldState.PLACED)
+        .order_by(table.c.party, table.c.id)
+    )
+    return {row.party: _legal_hold(row) for row in await conn.execute(query)}
+
+
 async def list_legal_holds(
     conn: AsyncConnection,
     *,
     parties: Collection[str] | None = None,
     state: LegalHoldState | None = None,
+    after: UUID | None = None,
 ) -> list[LegalHold]:
-    """Return legal holds, oldest first."""
+    """Return a page of legal holds, oldest first; *after* is the last one of the page before."""
     table = tables.legal_hold
     query = select(table).order_by(table.c.id).limit(PAGE_MAX)
+    if after is not None:
+        query = query.where(table.c.id > after)
     if parties is not None:
         query = query.where(table.c.party.in_(sorted(parties)))
     if state is not None:

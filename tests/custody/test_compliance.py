@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,11 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chain.keys.messages import recover_signer
 from chain.simulators.testing import dev_account
 from custody.compliance import decisions, ownership, people
+from custody.compliance import store as compliance_store
 from custody.compliance.address_list import AddressList
 from custody.compliance.cases import (
     find_uncleared,
     list_cases,
     list_decisions,
+    list_legal_holds,
     list_opinions,
     require_cleared,
 )
@@ -51,6 +53,7 @@ from custody.testing import allow, set_policy
 from kernel.db import constraint_name
 from kernel.errors import BadInput, OutsideUnavailable, Refused
 from kernel.events import list_history
+from kernel.ids import derive_id
 from kernel.states import StateTable, trigger_name, trigger_statements
 from registry.errors import NotAuthorised
 from registry.queries import get_operator
@@ -230,12 +233,13 @@ async def test_a_signature_lets_go_only_what_was_signed(house: House) -> None:
             await house.do(work)
 
 
-async def place(house: House, order: str = "7 Js 12/26") -> LegalHold:
-    payload = people.legal_hold_bytes(people.LEGAL_HOLD_VERB, "acme", order, "ordered")
+async def place(house: House, order: str = "7 Js 12/26", party: str = "acme") -> LegalHold:
+    house.clock.advance(timedelta(seconds=1))
+    payload = people.legal_hold_bytes(people.LEGAL_HOLD_VERB, party, order, "ordered")
     return await house.do(
         lambda conn: decisions.place_legal_hold(
             conn,
-            "acme",
+            party,
             order=order,
             signatures=signed(payload, "dan"),
             reason="ordered",
@@ -394,6 +398,31 @@ async def asked_for(house: House, amount: int = 1) -> Payout:
 async def waits(house: House, payout: Payout) -> str:
     found = await house.do(lambda conn: find_uncleared(conn, [payout]))
     return found.get(payout.id, "")
+
+
+async def test_no_legal_hold_is_missed_because_there_are_many(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More holds on one client than a page has must not hide the one on another."""
+    monkeypatch.setattr(compliance_store, "PAGE_MAX", 2)
+    for number in range(3):
+        await place(house, order=f"{number}", party="birch")
+    last = await place(house, order="last")
+    await ready_to_pay(house)
+    await paid_in(house)
+    mine = await asked_for(house)
+    others = replace(mine, id=derive_id(house.now, "other"), claim="client:birch")
+
+    found = await house.do(lambda conn: find_uncleared(conn, [mine, others]))
+
+    assert found == {
+        mine.id: "legal hold last on acme",
+        others.id: "legal hold 0 on birch",
+    }
+    first = await house.do(list_legal_holds)
+    rest = await house.do(lambda conn: list_legal_holds(conn, after=first[-1].id))
+    assert [hold.id for hold in (*first, *rest)][-1] == last.id
+    assert (len(first), len(rest)) == (2, 2)
 
 
 async def test_a_payout_waits_until_it_is_screened(house: House) -> None:

@@ -17,6 +17,7 @@ from registry.decisions import (
     decide_keys,
     decide_proposal,
     decide_rejection,
+    decide_scale,
 )
 from registry.errors import ChangeRefused, NotAuthorised
 from registry.model import (
@@ -144,6 +145,15 @@ def test_an_old_proposal_has_to_be_made_again() -> None:
 def test_a_change_made_for_another_version_is_refused(current: Versioned | None) -> None:
     with pytest.raises(ChangeRefused, match="made for version 1"):
         decide(proposal(), current=current)
+
+
+def test_a_token_may_be_finer_than_its_asset_and_a_coin_may_not() -> None:
+    """Fees are paid in the coin to its last unit; what a token leaves over is kept in pieces."""
+    fine = ChainAsset("evm:USDT", "evm", TOKEN, 18, "USDT")
+    decide_scale(fine, Asset("USDT", 6))
+    decide_scale(replace(fine, contract=None, decimals=6), Asset("USDT", 6))
+    with pytest.raises(ChangeRefused, match="fees could not be booked exactly"):
+        decide_scale(replace(fine, contract=None), Asset("USDT", 6))
 
 
 CLIENT_WALLET = wallets()[0]
