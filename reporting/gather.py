@@ -14,7 +14,7 @@ from custody.deposits import list_deposits
 from custody.payout_model import PayoutState
 from custody.payouts import every_payout, has_signed_bytes
 from custody.receipts import list_receipts
-from custody.reconciliation import reconcile_chain
+from custody.reconciliation import Reconciled, reconcile_chain
 from kernel.db import transact
 from kernel.events import count_undelivered
 from kernel.money import Asset
@@ -70,15 +70,18 @@ async def examine(
     book: int,
     venues: Sequence[VenueReconciled],
     other_holds: Sequence[ExpectedHold],
+    other_wallets: Sequence[Reconciled] = (),
 ) -> Examination:
     """Prove the books of one entity against one chain and the venues that were asked.
 
     Args:
         venues: what `trading.venue_accounts.reconcile_venue` found.
         other_holds: holds kept open by rooms that this one cannot see (settlement).
+        other_wallets: what was found of the wallets of other chains
+            (`custody.bitcoin.scan_reconciliation.compare_coins`).
     """
     of_balances, of_holds, of_journal = _by_proof(await verify(engine, book))
-    wallets = await reconcile_chain(engine, gateway, chain, book=book)
+    wallets = [*await reconcile_chain(engine, gateway, chain, book=book), *other_wallets]
     books = await transact(engine, lambda conn: _read(conn, book, other_holds))
     on_chain = [
         Compared(f"custody:{w.wallet}", w.asset, w.ledger, w.chain, f"block {w.block.height}")

@@ -7,10 +7,13 @@ from typing import Final
 
 from app.demo.stage import BOOK, Stage
 from app.workers.watcher import Watcher
+from chain.bitcoin.networks import REGTEST
 from chain.evm.gateway import EvmGateway
 from chain.model import FollowPolicy
 from custody.attribution import attribution_bytes
 from custody.attributions import attribute
+from custody.bitcoin.testing import BTC, with_bitcoin
+from custody.bitcoin.testing import CHAIN as BITCOIN_CHAIN
 from custody.compliance.address_list import AddressList
 from custody.control_messages import AssetRule
 from custody.deposit_model import Deposit, DepositState
@@ -49,8 +52,8 @@ DEPTH: Final = 3
 CONFIRMATIONS: Final = Requirement(DEPTH)
 
 
-async def open_the_house(stage: Stage) -> None:
-    """Found the registry, open the book, start the signer and wire the watcher."""
+async def open_the_house(stage: Stage) -> SignerClient:
+    """Found the registry, open the book, start the signer and wire the watcher; return the signer."""
     world, clock = stage.world, stage.clock
     token = await world.outsiders.deploy_token(
         ISSUER, name="Test Dollar", symbol="USDT", supply=TOKEN_SUPPLY
@@ -60,6 +63,9 @@ async def open_the_house(stage: Stage) -> None:
     signer = await world.start_signer(signer_rules(world.outsiders.chain_id, token), seed)
     xpubs = [await signer.account_xpub(f"m/44'/60'/{index}'") for index in range(3)]
     founding = demo_founding(token=token, network_id=world.outsiders.chain_id, xpubs=xpubs)
+    if world.bitcoin is not None:
+        paths = [f"m/84'/1'/{index}'" for index in range(3)]
+        founding = with_bitcoin(founding, xpubs=[await signer.account_xpub(path) for path in paths])
     await stage.do(lambda conn: found(conn, founding, now=clock.now()))
     await stage.do(lambda conn: open_book(conn, BOOK, entity=ENTITY.code))
     stage.assets = {asset.code: asset for asset in founding.assets}
@@ -70,6 +76,7 @@ async def open_the_house(stage: Stage) -> None:
     )
     await _approval_policy(stage)
     await _wire(stage, signer)
+    return signer
 
 
 async def pay_in_capital(stage: Stage) -> None:
@@ -87,7 +94,7 @@ async def pay_in_capital(stage: Stage) -> None:
     for deposit in await stage.do(
         lambda conn: list_deposits(conn, chain=EVM, state=DepositState.UNATTRIBUTED)
     ):
-        await _attribute(stage, deposit)
+        await attribute_capital(stage, deposit)
     true_up = await stage.payout(
         PayoutRequest(
             client_ref="true-up-1",
@@ -110,7 +117,7 @@ def signer_rules(chain_id: int, token: str) -> Rules:
     """Return what the signer is told by its own operators: chains, people, limits."""
     return Rules(
         version=1,
-        chains={EVM: chain_id},
+        chains={EVM: chain_id, BITCOIN_CHAIN: REGTEST.network_id},
         operators={o.code: o.public_key.hex() for o in DEMO_OPERATORS},
         fee_cap_max=str(ETH.parse("0.1")),
         assets=[
@@ -126,6 +133,13 @@ def signer_rules(chain_id: int, token: str) -> Rules:
                 asset="USDT",
                 contract=token,
                 amount_max=str(USDT.parse("250000")),
+                approvals=1,
+            ),
+            AssetRule(
+                chain_id=REGTEST.network_id,
+                asset=BTC.code,
+                contract=None,
+                amount_max=str(BTC.parse("2")),
                 approvals=1,
             ),
         ],
@@ -169,7 +183,8 @@ async def _wire(stage: Stage, signer: SignerClient) -> None:
     await stage.watcher.turn()
 
 
-async def _attribute(stage: Stage, deposit: Deposit) -> None:
+async def attribute_capital(stage: Stage, deposit: Deposit) -> None:
+    """Let two people say that a deposit of nobody's is the owners'."""
     credit, reason = "equity:capital", "paid in by the owners"
     payload = attribution_bytes(deposit, credit, reason)
     await stage.do(

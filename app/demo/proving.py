@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 
+from app.demo.coins import compare
 from app.demo.deposits import ACME, ACME_WALLET
 from app.demo.desk import SYMBOL, Room
 from app.demo.stage import BOOK, Stage
@@ -56,6 +57,7 @@ async def look(stage: Stage, room: Room) -> Examination:
         EVM,
         book=BOOK,
         venues=venues,
+        other_wallets=await compare(stage),
         other_holds=[ExpectedHold(i.id, PURPOSE, i.asset, i.amount) for i in instructions],
     )
 

@@ -15,6 +15,7 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 
+from app.demo.coins import move_bitcoin, open_bitcoin
 from app.demo.deposits import clients_pay_in
 from app.demo.desk import Room, open_room, trade_and_hedge
 from app.demo.founding import open_the_house, pay_in_capital
@@ -44,7 +45,7 @@ def run_demo(*, as_json: bool, keep: bool, seed: int) -> int:
 async def _run(settings: Settings, *, as_json: bool, keep: bool, seed: int) -> int:
     progress = Console(stderr=True, quiet=as_json)
     began = time.monotonic()
-    with progress.status("Starting PostgreSQL, an EVM chain and a venue on this machine …") as live:
+    with progress.status("Starting PostgreSQL, two chains and a venue on this machine …") as live:
 
         def tell(line: Happening) -> None:
             live.update(f"[bold]{line.chapter}[/]: {escape(line.what)}")
@@ -73,7 +74,8 @@ async def played(stage: Stage) -> AsyncIterator[tuple[Examination, Room]]:
     """Play every chapter; give what the proofs found, and the room for whoever looks again."""
     async with stage.connections():
         stage.chapter = "founding"
-        await open_the_house(stage)
+        signer = await open_the_house(stage)
+        await open_bitcoin(stage, signer)
         await pay_in_capital(stage)
         stage.chapter = "deposits"
         await clients_pay_in(stage)
@@ -85,6 +87,8 @@ async def played(stage: Stage) -> AsyncIterator[tuple[Examination, Room]]:
             stage.chapter = "payout"
             await withdraw(stage)
             await leave_one_deposit_open(stage)
+            stage.chapter = "bitcoin"
+            await move_bitcoin(stage)
             stage.chapter = "proof"
             yield await prove(stage, room), room
 
@@ -98,12 +102,22 @@ def _show(result: Result, *, as_json: bool) -> None:
     print_result(Console(width=None if sys.stdout.isatty() else REPORT_WIDTH), result)
 
 
+def _bitcoin_line(world: World) -> list[str]:
+    node = world.bitcoin
+    return (
+        []
+        if node is None
+        else [f"export CAUSEWAY_BITCOIN_URL='{node.url}#cookie={node.cookie_file}'"]
+    )
+
+
 async def _keep(world: World, console: Console) -> None:
     """Say how to reach what is running, and wait until somebody ends it."""
     console.print("\nStill running; end it with Ctrl-C. In another shell:", style="bold")
     for line in (
         f"export CAUSEWAY_DATABASE_URL='{world.owner_url}'",
         f"export CAUSEWAY_EVM_URL={world.evm_url}",
+        *_bitcoin_line(world),
         "causeway ledger trial-balance",
     ):
         console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)

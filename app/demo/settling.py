@@ -46,7 +46,7 @@ async def settle(stage: Stage) -> None:
 async def withdraw(stage: Stage) -> None:
     """Birch takes ETH out to an allowed address; another request is left waiting for approval."""
     destination = stage.world.outsiders.address(BIRCH_WALLET)
-    await _allow(stage, BIRCH, destination)
+    await allow(stage, BIRCH, destination)
     request = PayoutRequest(
         client_ref="withdrawal-1",
         claim=f"client:{BIRCH}",
@@ -99,7 +99,7 @@ async def _agree(stage: Stage) -> None:
             )
         )
     destination = stage.world.outsiders.address(ACME_WALLET)
-    await _allow(stage, ACME, destination)
+    await allow(stage, ACME, destination)
     payload = standing_instruction_bytes(ACME, "ETH", Rail.EVM, destination)
     await stage.do(
         partial(
@@ -116,11 +116,12 @@ async def _agree(stage: Stage) -> None:
     )
 
 
-async def _allow(stage: Stage, party: str, address: str) -> None:
+async def allow(stage: Stage, party: str, address: str, *, chain: str = EVM) -> None:
+    """Let two people say that a party may be paid at an address."""
     now = stage.clock.now()
     given: dict[str, Any] = {
         "party": party,
-        "chain": EVM,
+        "chain": chain,
         "address": address,
         "label": "own wallet",
         "by": "dan",

@@ -11,7 +11,9 @@ from typing import Final, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.demo.world import World
+from app.workers.bitcoin_watcher import BitcoinWatcher
 from app.workers.watcher import Turn, Watcher
+from chain.bitcoin.gateway import BitcoinGateway
 from chain.evm.gateway import EvmGateway
 from custody.addresses import assign_address
 from custody.model import AddressPurpose
@@ -70,6 +72,8 @@ class Stage:
     chapter: str = ""
     _gateway: EvmGateway | None = None
     _watcher: Watcher | None = None
+    _bitcoin_gateway: BitcoinGateway | None = None
+    _bitcoin: BitcoinWatcher | None = None
 
     @property
     def gateway(self) -> EvmGateway:
@@ -83,6 +87,16 @@ class Stage:
         assert self._watcher is not None, "the first chapter wires the watcher"
         return self._watcher
 
+    @property
+    def bitcoin(self) -> BitcoinWatcher:
+        """Return the watcher of the chain of Bitcoin."""
+        assert self._bitcoin is not None, "this world has no Bitcoin, or it is not wired yet"
+        return self._bitcoin
+
+    def wire_bitcoin(self, gateway: BitcoinGateway, watcher: BitcoinWatcher) -> None:
+        """Set what exists where the world has a chain of Bitcoin."""
+        self._bitcoin_gateway, self._bitcoin = gateway, watcher
+
     def wire(self, gateway: EvmGateway, watcher: Watcher) -> None:
         """Set what exists only once the chain's token and the signer do."""
         self._gateway, self._watcher = gateway, watcher
@@ -95,6 +109,8 @@ class Stage:
         finally:
             if self._gateway is not None:
                 await self._gateway.close()
+            if self._bitcoin_gateway is not None:
+                await self._bitcoin_gateway.close()
 
     def note(self, what: str, evidence: str = "") -> None:
         """Add a line to the time line."""

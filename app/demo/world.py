@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import asyncpg
 import msgspec
 from sqlalchemy import make_url
@@ -30,7 +31,9 @@ from app.demo.outsiders import MNEMONIC, Outsiders
 from app.local.migrate import migrate
 from app.local.postgres import LocalPostgres, OldData
 from app.local.processes import Child, Processes, foreign_program, python_module
+from chain.bitcoin.kernel import INSTALL, is_available
 from chain.simulators.anvil import find_anvil
+from chain.simulators.bitcoin.testing import SimulatedNode
 from custody.signer.client import SignerClient
 from kernel.db import APP_ROLE, create_engine
 from kernel.errors import OutsideUnavailable, Refused
@@ -41,6 +44,10 @@ DATABASE_MARK: Final = "made by causeway demo; dropped and made anew by every ru
 CHAIN_ID: Final = 31_337
 SLOTS_IN_AN_EPOCH: Final = 1
 """Finality after two blocks, so that the demo shows it; a public chain takes sixty-four."""
+
+BITCOIN_FEE_RATE: Final = 5_000
+"""What the demo's node estimates, in satoshi for 1,000 virtual bytes."""
+BITCOIN_TIMEOUT_S: Final = 30.0
 
 SIGNER_INIT_TIMEOUT_S: Final = 30
 EVENTS_FILE: Final = "events.jsonl"
@@ -54,6 +61,7 @@ class World:
         owner_url: of the demo's database, as the role that migrates.
         evm: ``anvil`` or ``simulator``.
         venue: the simulator's ready line: url, ws_url, api_key, secret, …
+        bitcoin: a Bitcoin node; None where Bitcoin's consensus code is not installed.
         notices: what an operator should know about this start, one sentence each.
     """
 
@@ -65,6 +73,7 @@ class World:
     evm: str
     evm_url: str
     venue: Mapping[str, Any]
+    bitcoin: SimulatedNode | None
     seed: int
     notices: list[str] = field(default_factory=list)
 
@@ -114,6 +123,9 @@ async def open_world(settings: Settings, *, seed: int) -> AsyncIterator[World]:
             outside = starting.create_task(_start_outside(settings, processes, folder, seed))
         url, found = database.result()
         evm, evm_url, venue = outside.result()
+        bitcoin = await _start_bitcoin(processes, seed, stack)
+        if bitcoin is None:
+            notices.append(f"Bitcoin is left out: its consensus code is missing. {INSTALL}")
         notices += found
         engine = create_engine(url, role=APP_ROLE)
         stack.push_async_callback(engine.dispose)
@@ -127,6 +139,7 @@ async def open_world(settings: Settings, *, seed: int) -> AsyncIterator[World]:
             evm=evm,
             evm_url=evm_url,
             venue=venue.ready,
+            bitcoin=bitcoin,
             seed=seed,
             notices=notices,
         )
@@ -138,6 +151,21 @@ async def _start_outside(
     evm, evm_url = await _start_evm(settings, processes)
     spec = _venue_spec(folder, seed, settings.venue_port)
     return evm, evm_url, await asyncio.to_thread(processes.start, spec)
+
+
+async def _start_bitcoin(
+    processes: Processes, seed: int, stack: contextlib.AsyncExitStack
+) -> SimulatedNode | None:
+    if not is_available():
+        return None
+    options = ("--port", "0", "--seed", str(seed), "--fee-rate", str(BITCOIN_FEE_RATE))
+    spec = python_module("bitcoin", "chain.simulators.bitcoin", *options)
+    child = await asyncio.to_thread(processes.start, spec)
+    cookie = Path(str(child.ready["cookie_file"]))
+    user, _, password = (await asyncio.to_thread(cookie.read_text)).partition(":")
+    timeout = aiohttp.ClientTimeout(total=BITCOIN_TIMEOUT_S)
+    session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+    return SimulatedNode(str(child.ready["url"]), (user, password), cookie, session)
 
 
 def _start_clean(folder: Path) -> list[str]:

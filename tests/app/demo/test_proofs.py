@@ -103,6 +103,26 @@ async def a_client_is_owed_more_than_is_held(stage: Stage) -> AsyncIterator[None
     await stage.do(take)
 
 
+@asynccontextmanager
+async def a_satoshi_that_no_coin_holds(stage: Stage) -> AsyncIterator[None]:
+    now = stage.clock.now()
+    made = transfer(
+        *(derive_id(now, "satoshi"), "custody:btc-hot", "equity:capital", 1, "BTC"),
+        code="test.satoshi",
+    )
+
+    async def post_it(conn: object) -> None:
+        require_applied(await post(conn, BOOK, [made]))  # type: ignore[arg-type]
+
+    async def take_back(conn: object) -> None:
+        back = reversal(derive_id(now, "satoshi back"), made.id, code="test.satoshi")
+        require_applied(await post(conn, BOOK, [back]))  # type: ignore[arg-type]
+
+    await stage.do(post_it)
+    yield
+    await stage.do(take_back)
+
+
 TAMPERS: dict[str, Tamper] = {
     "zero-sum": row(
         "ledger.balance",
@@ -149,6 +169,9 @@ async def test_what_is_falsified_fails_exactly_the_proof_of_that_name(
                 async with tamper(stage):
                     assert await failing(stage, room) == {name}
                 assert await failing(stage, room) == set(), f"after {name} was undone"
+
+            async with a_satoshi_that_no_coin_holds(stage):
+                assert await failing(stage, room) == {"wallets-match-chain"}
 
             undelivered = "UPDATE kernel.outbox SET delivered_at = NULL WHERE position = 1"
             await as_owner(stage, "kernel.outbox", undelivered)
