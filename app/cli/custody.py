@@ -9,6 +9,7 @@ import typer
 
 from app.cli import (
     custody_chain,
+    custody_cold,
     custody_compliance,
     custody_deposits,
     custody_freezes,
@@ -52,6 +53,7 @@ app.add_typer(address, name="address")
 app.add_typer(custody_chain.chain_app, name="chain")
 app.add_typer(custody_compliance.compliance, name="compliance")
 app.add_typer(custody_compliance.compliance, name="compliance")
+app.add_typer(custody_cold.cold, name="cold")
 app.add_typer(custody_keys.keys, name="keys")
 app.add_typer(custody_rules.destinations, name="destinations")
 app.add_typer(custody_policy.policy, name="policy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +14,7 @@ from chain.bitcoin.transactions import Output, Transaction, decode
 from custody import payout_store
 from custody.bitcoin import coins
 from custody.bitcoin import spend_store as store
+from custody.bitcoin.cold_wallets import is_cold
 from custody.bitcoin.spend_model import SENT, Spend, SpendAttempt, SpendState
 from custody.bitcoin.spend_moves import (
     Carried,
@@ -53,6 +55,7 @@ async def sign(bench: SpendBench, spend: Spend) -> Stopped:
     async with bench.engine.connect() as conn:
         seen = await load_carried(conn, spend.id)
         stopped = await _find_stop(bench, conn, seen)
+        cold = await is_cold(conn, await get_wallet(conn, seen.spend.wallet))
     if stopped:
         if seen.spend.state is SpendState.ALLOCATED and seen.current.asked_at is None:
             # Nobody has a signature of it: those that may be paid go on without the one that may not.
@@ -61,6 +64,10 @@ async def sign(bench: SpendBench, spend: Spend) -> Stopped:
     spent = await _find_spent(bench, seen)
     if spent:
         return Stopped(spent)
+    if cold:
+        return Stopped(
+            f"wallet {seen.spend.wallet} is cold: people sign by hand, and import what they signed"
+        )
     await transact(bench.engine, lambda conn: _note_asked(bench, conn, spend, seen.current))
     async with bench.engine.connect() as conn:
         approvals = await _list_approvals(conn, seen)
@@ -72,7 +79,17 @@ async def sign(bench: SpendBench, spend: Spend) -> Stopped:
         refusal = error
     else:
         read_signed(seen.current, raw, seen.spend.chain_id)
-        await transact(bench.engine, lambda conn: _store(bench, conn, spend, seen.current, raw))
+        await transact(
+            bench.engine,
+            lambda conn: store_signed(
+                conn,
+                spend.id,
+                seen.current.number,
+                raw,
+                fence=spend.fence,
+                now=bench.clock.now(),
+            ),
+        )
         return Stopped("")
     return await transact(bench.engine, lambda conn: _refused(bench, conn, spend, seen, refusal))
 
@@ -227,12 +244,25 @@ async def _list_approvals(conn: AsyncConnection, seen: Carried) -> list[SignedAp
     return list(made.values())
 
 
-async def _store(
-    bench: SpendBench, conn: AsyncConnection, spend: Spend, asked: SpendAttempt, raw: bytes
+async def store_signed(
+    conn: AsyncConnection,
+    spend_id: UUID,
+    number: int,
+    raw: bytes,
+    *,
+    fence: int | None,
+    now: datetime,
 ) -> None:
-    now = bench.clock.now()
-    mine = await load_carried(conn, spend.id, lock=True)
-    attempt = next(item for item in mine.attempts if item.number == asked.number)
+    """Store the bytes of attempt *number*; from the first ones on only the chain decides.
+
+    Args:
+        fence: under which a worker has claimed the spend; None: people brought the bytes.
+
+    Raises:
+        StaleFence: another worker has claimed it.
+    """
+    mine = await load_carried(conn, spend_id, lock=True)
+    attempt = next(item for item in mine.attempts if item.number == number)
     if attempt.state is not AttemptState.BUILT:
         # While the signer worked, the chain or people ended it: these bytes are not to be sent.
         return
@@ -255,7 +285,7 @@ async def _store(
                 values={"waiting_for": ""},
                 of_payout=lambda _: {"waiting_for": ""},
                 payload={"tx_id": attempt.tx_id, "attempt": attempt.number},
-                fence=spend.fence,
+                fence=fence,
             ),
             now=now,
         )

@@ -26,6 +26,8 @@ NO_DATABASE = (
     *("custody signer health", "custody signer checkpoint", "custody signer audit"),
 )
 """Commands that bring what they need, or need another thing first."""
+VECTORS = Path(__file__).parents[2] / "chain" / "bitcoin" / "data" / "psbt_vectors.json"
+ONE_PSBT = json.loads(VECTORS.read_text())["valid"][0]
 NO_JSON = ("simulate",)
 """The simulators' one line for machines is their ready line."""
 NEVER_IMPORTED_AT_START = (
@@ -69,6 +71,7 @@ def usable(keys: dict[str, Path], tmp_path: Path) -> Callable[[str], list[str]]:
         "sealing.key": "00" * 32,
         "isda.pdf": "",
         "mail.eml": "",
+        "ann.psbt": ONE_PSBT,
         "gl.csv": "pattern,asset,account\n**,*,9999\n",
     }
     for name, content in contents.items():
@@ -113,7 +116,7 @@ def test_what_moves_money_can_be_rehearsed() -> None:
 
     assert rehearsed >= {
         *("custody payout", "custody approve", "custody reject", "custody cancel"),
-        *("custody bump", "custody cancel-signed"),
+        *("custody bump", "custody cancel-signed", "custody cold import"),
         *("custody attribute", "custody compliance release", "custody compliance refund"),
         *("desk deal", "desk cancel", "settle seal", "settle release"),
         *("ledger journal propose", "ledger journal approve", "ledger import"),
