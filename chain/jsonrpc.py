@@ -111,7 +111,12 @@ class Rpc:
     async def ask_once(self, method: str, *params: Any) -> Any:
         """Return the result of a request that is sent exactly once."""
         await self._wait_turn(1, method)
-        return read_result(method, await self._post(method, self._question(method, params)))
+        question = self._question(method, params)
+        answer = await self._post(method, question)
+        result = read_result(method, answer)
+        if answer.get("id") != question["id"]:
+            raise UnreadableAnswer(f"the answer to {method} is one to another question")
+        return result
 
     async def ask_many(self, calls: Sequence[Call]) -> list[Any | RpcRefusal]:
         """Return the results of *calls*, in order, asked in batches of up to `BATCH_MAX`.

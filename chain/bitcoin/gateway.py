@@ -21,23 +21,9 @@ from chain.bitcoin.fees import RATE_MAX
 from chain.bitcoin.mempool import Pool
 from chain.bitcoin.model import FeeRate, PoolVerdict, RateSource, ScannedCoin, UnspentScan
 from chain.bitcoin.networks import Network
-from chain.bitcoin.node import (
-    BAD_PARAMETER,
-    METHOD_UNKNOWN,
-    NOT_FOUND,
-    NodeRpc,
-    satoshi,
-)
-from chain.bitcoin.parse import (
-    as_bytes,
-    as_hash,
-    as_list,
-    as_number,
-    as_object,
-    parse_header,
-    read_contents,
-    resolve,
-)
+from chain.bitcoin.node import BAD_PARAMETER, METHOD_UNKNOWN, NOT_FOUND, NodeRpc
+from chain.bitcoin.parse import parse_header, read_contents, resolve
+from chain.bitcoin.quantities import as_bytes, as_hash, as_list, as_number, as_object, satoshi
 from chain.bitcoin.raw import check_transactions, read_block
 from chain.bitcoin.transactions import (
     Outpoint,
@@ -144,7 +130,7 @@ class BitcoinGateway:
         self._scanner = self.rpc.patient(SCAN_TIMEOUT_S)
         self._fallback_rate = fallback_rate
         self._fee_rate_max = fee_rate_max
-        self._needle = Needle(network)
+        self.needle = Needle(network)
         self._pool = Pool(self.rpc, network)
         self._searched: OrderedDict[tuple[Outpoint, ...], str] = OrderedDict()
 
@@ -222,7 +208,7 @@ class BitcoinGateway:
     async def contents(self, block: Block, watch: WatchList) -> BlockContents:
         """Return what exactly this block holds for *watch*; see `chain.bitcoin.parse`."""
         body = await self._ask_about(block.hash, "getblock", block.hash, 3)
-        found = read_contents(body, self.chain, self._needle.thread(watch), self.network)
+        found = read_contents(body, self.chain, self.needle.thread(watch), self.network)
         if found.block != block:
             raise IncompleteAnswer(f"the node tells another story of block {block.hash}")
         return found
@@ -234,7 +220,7 @@ class BitcoinGateway:
         heights = range(first.height, last.height + 1)
         answers = await self.rpc.ask_many([("getblockhash", (height,)) for height in heights])
         seats = asyncio.Semaphore(BLOCKS_AT_ONCE)
-        watched = self._needle.thread(watch)
+        watched = self.needle.thread(watch)
 
         async def read(block_hash: str) -> BlockContents | NodeTrouble:
             async with seats:

@@ -15,7 +15,7 @@ from chain.bitcoin.addresses import address_of
 from chain.bitcoin.blocks import Needle, Watched
 from chain.bitcoin.networks import Network
 from chain.bitcoin.node import NOT_FOUND, NodeRpc
-from chain.bitcoin.parse import as_bytes, as_hash, as_list, as_object
+from chain.bitcoin.quantities import as_bytes, as_hash, as_list, as_object
 from chain.bitcoin.raw import RawTransaction, read_transaction
 from chain.bitcoin.transactions import Outpoint
 from chain.errors import IncompleteAnswer

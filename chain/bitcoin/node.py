@@ -14,14 +14,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
-from chain.bitcoin.transactions import MONEY_MAX
-from chain.errors import NodeUnavailable, UnreadableAnswer
+from chain.errors import NodeUnavailable
 from chain.jsonrpc import ATTEMPTS_MAX, TIMEOUT_S, Call, Rpc, RpcRefusal
 from chain.rate_limit import RateLimit
 from kernel.errors import BadInput
@@ -43,8 +41,6 @@ WARM_UP_MAX_S: Final = 60.0
 """A node that has not loaded its blocks by then is treated as one that does not answer."""
 WARM_UP_STEP_S: Final = 0.25
 COOKIE_BYTES_MAX: Final = 4_096
-SATOSHI_PER_COIN: Final = 100_000_000
-DECIMALS: Final = 8
 
 _UNAUTHORISED: Final = 401
 _FORBIDDEN: Final = 403
@@ -153,31 +149,6 @@ class NodeRpc(Rpc):
         if not body.lstrip().startswith((b"{", b"[")):
             # 503 "Work queue depth exceeded" is among these: asked again after a pause.
             response.raise_for_status()
-
-
-def satoshi(value: object, what: str) -> int:
-    """Return an amount of a node, in coins with up to eight decimals, as satoshi. Exact.
-
-    Raises:
-        UnreadableAnswer: not a number, finer than a satoshi, negative, or more than can exist.
-    """
-    amount = _scaled(value, what)
-    if not 0 <= amount <= MONEY_MAX:
-        raise UnreadableAnswer(f"{what} is {value}, which cannot be")
-    return amount
-
-
-def _scaled(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UnreadableAnswer(f"{what} is not an amount")
-    try:
-        scaled = Decimal(value).scaleb(DECIMALS)
-        whole = int(scaled)
-    except (InvalidOperation, ValueError, OverflowError):
-        raise UnreadableAnswer(f"{what} is not an amount") from None
-    if scaled != whole:
-        raise UnreadableAnswer(f"{what} is {value}, finer than a satoshi")
-    return whole
 
 
 def _refuse_constant(name: str) -> Any:

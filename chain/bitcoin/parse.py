@@ -5,14 +5,13 @@ Source: Bitcoin Core's help of ``getblock`` and ``getblockheader``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from chain.bitcoin.blocks import BlockTransaction, Spending, Watched, contents_of
 from chain.bitcoin.networks import Network
-from chain.bitcoin.node import satoshi
+from chain.bitcoin.quantities import as_bytes, as_hash, as_list, as_number, as_object, satoshi
 from chain.bitcoin.raw import RawTransaction, check_transactions, read_transaction
 from chain.bitcoin.transactions import Output
 from chain.errors import IncompleteAnswer, UnreadableAnswer
@@ -20,45 +19,6 @@ from chain.keys.hashes import double_sha256
 from chain.model import Block, BlockContents
 
 NO_PARENT: Final = "0" * 64
-HEIGHT_MAX: Final = 2**31
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
-_HEX: Final = re.compile(r"(?:[0-9a-f]{2})*")
-
-
-def as_object(value: object, what: str) -> Mapping[str, Any]:
-    """Return a JSON object."""
-    if not isinstance(value, Mapping):
-        raise UnreadableAnswer(f"{what} is not an object")
-    return value
-
-
-def as_list(value: object, what: str) -> list[Any]:
-    """Return a JSON array."""
-    if not isinstance(value, list):
-        raise UnreadableAnswer(f"{what} is not a list")
-    return value
-
-
-def as_number(value: object, what: str, maximum: int = HEIGHT_MAX) -> int:
-    """Return a whole number from 0 to *maximum*."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
-        raise UnreadableAnswer(f"{what} is {value!r}, not a number from 0 to {maximum}")
-    return value
-
-
-def as_hash(value: object, what: str) -> str:
-    """Return a hash: 64 lower-case hexadecimal digits."""
-    if not isinstance(value, str) or not _HASH.fullmatch(value):
-        raise UnreadableAnswer(f"{what} is {value!r}, not a hash")
-    return value
-
-
-def as_bytes(value: object, what: str) -> bytes:
-    """Return bytes written in hexadecimal digits."""
-    try:
-        return bytes.fromhex(value) if isinstance(value, str) else _refuse(what)
-    except ValueError:
-        return _refuse(what)
 
 
 def parse_header(body: object, chain: str) -> tuple[Block, bytes]:
@@ -163,7 +123,3 @@ def _not_shown(item: object, block: Block) -> IncompleteAnswer:
             "Bitcoin Core 23 or later",
         )
     return IncompleteAnswer(f"a transaction of block {block.hash} is not in the node's own form")
-
-
-def _refuse(what: str) -> bytes:
-    raise UnreadableAnswer(f"{what} is not hexadecimal")

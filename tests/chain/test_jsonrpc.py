@@ -119,6 +119,13 @@ async def test_a_batch_whose_answers_do_not_name_their_questions_is_unreadable(
         await rpc.ask_many([("a", []), ("b", [])])
 
 
+async def test_an_answer_to_another_question_is_unreadable(node: Node, rpc: Rpc) -> None:
+    node.script.append(web.json_response({"jsonrpc": "2.0", "id": 7_000, "result": 1}))
+
+    with pytest.raises(UnreadableAnswer, match="another question"):
+        await rpc.ask_once("a", 1)
+
+
 async def test_a_batch_refused_as_a_whole_is_a_refusal(node: Node, rpc: Rpc) -> None:
     error = {"id": None, "error": {"code": -32600, "message": "batches are not supported"}}
     node.script.append(web.json_response(error))

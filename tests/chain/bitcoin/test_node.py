@@ -12,7 +12,8 @@ import chain.bitcoin.gateway
 import chain.heads
 import chain.jsonrpc
 from chain.bitcoin.heads import BlockFeed
-from chain.bitcoin.node import NodeRpc, satoshi
+from chain.bitcoin.node import NodeRpc
+from chain.bitcoin.quantities import satoshi
 from chain.errors import NodeUnavailable, UnreadableAnswer
 from chain.jsonrpc import RpcRefusal
 from chain.simulators.bitcoind import COOKIE, Bitcoind

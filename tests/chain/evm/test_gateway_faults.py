@@ -320,7 +320,7 @@ async def test_a_block_told_otherwise_than_before_is_refused(
 async def test_a_balance_of_something_that_is_no_token_is_refused(
     gateway: EvmGateway,
 ) -> None:
-    with pytest.raises(UnreadableAnswer, match="is it a token"):
+    with pytest.raises(UnreadableAnswer, match="does not answer balanceOf"):
         await gateway.balance(CAROL.address, BOB.address, at=await gateway.head())
 
 
