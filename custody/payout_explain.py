@@ -10,6 +10,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import payout_store as store
+from custody.bitcoin import spend_store
+from custody.bitcoin.spend_moves import ATTEMPT as SPEND_ATTEMPT
+from custody.bitcoin.spend_moves import SPEND, Carried, load_carried
 from custody.errors import UnknownRow
 from custody.freeze_model import Freeze, find_match
 from custody.freezes import load_freezes
@@ -54,6 +57,8 @@ class PayoutStory:
     decision: PastDecision | None
     worked_out: Decision | None
     frozen: Freeze | None
+    spends: tuple[Carried, ...] = ()
+    """On Bitcoin: the transactions that carry it, or carried it before, the newest last."""
 
 
 async def explain(conn: AsyncConnection, payout_id: UUID) -> PayoutStory:
@@ -69,6 +74,11 @@ async def explain(conn: AsyncConnection, payout_id: UUID) -> PayoutStory:
     events = await list_history(conn, PAYOUT, payout_id)
     for attempt in attempts:
         events += await list_history(conn, ATTEMPT, attempt.id)
+    spends = await _spends(conn, payout_id)
+    for spend in spends:
+        events += await list_history(conn, SPEND, spend.spend.id)
+        for one in spend.attempts:
+            events += await list_history(conn, SPEND_ATTEMPT, one.id)
     moments = [_event(event) for event in events]
     moments += [
         Moment(
@@ -93,7 +103,13 @@ async def explain(conn: AsyncConnection, payout_id: UUID) -> PayoutStory:
             wallet=payout.source_wallet,
             client=payout.party or "",
         ),
+        spends=tuple(spends),
     )
+
+
+async def _spends(conn: AsyncConnection, payout_id: UUID) -> list[Carried]:
+    found = (await spend_store.find_spends_of(conn, [payout_id]))[payout_id]
+    return [await load_carried(conn, item.spend_id) for item in found]
 
 
 async def _decision(

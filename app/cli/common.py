@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from chain.bitcoin.node_set import NodeSet
     from chain.evm.providers import ProviderSet
     from kernel.clock import Clock
 
@@ -96,6 +97,29 @@ async def chain_providers(engine: AsyncEngine, chain: str, url: str) -> Provider
 
     found = await transact(engine, lambda conn: get_chain(conn, chain))
     return evm_providers(settings(), found, url)
+
+
+async def chain_nodes(engine: AsyncEngine, chain: str) -> NodeSet:
+    """Return the nodes of a chain of Bitcoin that CAUSEWAY_BITCOIN_URL names, not opened yet.
+
+    Raises:
+        OutsideUnavailable: none is named.
+        UnknownRecord: the chain is not registered.
+        BadInput: an address or a quorum that cannot be.
+    """
+    from app.nodes import BITCOIN_VARIABLE, bitcoin_nodes
+    from kernel.db import transact
+    from registry.queries import get_chain
+
+    here = settings()
+    if here.bitcoin_url is None:
+        raise OutsideUnavailable(
+            f"no node of {chain} is named",
+            where=BITCOIN_VARIABLE,
+            remedy="Set it; `causeway simulate bitcoin` is one for this machine",
+        )
+    found = await transact(engine, lambda conn: get_chain(conn, chain))
+    return bitcoin_nodes(here, found, here.bitcoin_url.reveal())
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

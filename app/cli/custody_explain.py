@@ -103,7 +103,45 @@ def _payout(story: PayoutStory, money: Money) -> Story:
                     for item in story.attempts
                 ],
             ),
+            "spends": _spends(story, money),
         },
+    )
+
+
+def _spends(story: PayoutStory, money: Money) -> Section:
+    """Return the transactions of Bitcoin that carry the payout, with its part of each fee."""
+    from custody.bitcoin.spend_model import share_fee
+
+    coin, mine = story.payout.native_asset, story.payout.id
+    return Section(
+        (
+            "spend",
+            "state",
+            "payouts",
+            "attempt",
+            "kind",
+            "at",
+            "transaction",
+            "fee",
+            "share",
+            "said",
+        ),
+        [
+            (
+                str(item.spend.id),
+                str(item.spend.state),
+                str(len(item.payouts)),
+                str(one.number),
+                str(one.kind),
+                str(one.state),
+                one.tx_id,
+                money.text(one.fee, coin),
+                money.text(share_fee(one.fee, item.parts)[mine], coin),
+                one.detail,
+            )
+            for item in story.spends
+            for one in item.attempts
+        ],
     )
 
 

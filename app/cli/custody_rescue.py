@@ -16,6 +16,7 @@ from app.cli.common import (
     DryRun,
     Money,
     Reason,
+    chain_nodes,
     chain_providers,
     clock,
     node_url,
@@ -27,12 +28,16 @@ from app.cli.common import (
     write,
 )
 from app.cli.custody_explain import payout_facts
-from app.cli.operators import Approver, ApproverKey, As, Key, credentials
+from app.cli.operators import Approver, ApproverKey, As, Key, Person, credentials
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from chain.evm.providers import ProviderSet
+    from custody.bitcoin.spend_model import Spend
+    from custody.bitcoin.spend_replace import Write as WriteSpend
     from custody.deposit_model import Deposit
     from custody.payout_replace import Write
 
@@ -54,9 +59,10 @@ def bump(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Offer a payment again for a higher fee, on the same nonce: at most one of the two is mined.
+    """Offer a payment again for a higher fee, in its place: at most one of the two is mined.
 
-    Needs CAUSEWAY_EVM_URL; the worker has the replacement signed and sends it.
+    On Bitcoin every payout of its transaction is bumped with it. Needs CAUSEWAY_EVM_URL, or
+    CAUSEWAY_BITCOIN_URL; the worker has the replacement signed and sends it.
 
     Example: `causeway custody bump 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --reason "stuck" --as ada --key ada.key`
     """
@@ -67,6 +73,9 @@ def bump(
         from kernel.db import transact
 
         me = await transact(engine, who.person)
+        spend = await _spend_of(engine, payout_id)
+        if spend is not None:
+            return await _bump_spend(engine, spend, payout_id, me, reason, dry_run=dry_run)
         async with await _providers_of(engine, payout_id) as gateway:
             change = await prepare_bump(
                 engine, gateway, payout_id, by=me.operator, reason=reason, clock=clock()
@@ -88,10 +97,11 @@ def cancel_signed(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel a payment that is signed, by a spend of its nonce that pays nobody; two operators sign.
+    """Cancel a payment that is signed, by what pays nobody in its place; two operators sign.
 
     Whichever of the two is mined first counts. The claim has its money back when what cancels it is
-    final. Needs CAUSEWAY_EVM_URL; the worker has it signed and sends it.
+    final. On Bitcoin every payout of its transaction is cancelled with it. Needs CAUSEWAY_EVM_URL, or
+    CAUSEWAY_BITCOIN_URL; the worker has it signed and sends it.
 
     Example: `causeway custody cancel-signed 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --reason "sent to the wrong person"
     --as ada --key ada.key --approver ben --approver-key ben.key`
@@ -103,6 +113,9 @@ def cancel_signed(
         from kernel.db import transact
 
         people = [await transact(engine, who.person) for who in (one, two)]
+        spend = await _spend_of(engine, payout_id)
+        if spend is not None:
+            return await _cancel_spend(engine, spend, payout_id, people, reason, dry_run=dry_run)
         payload = cancel_bytes(payout_id, reason)
         async with await _providers_of(engine, payout_id) as gateway:
             change = await prepare_cancellation(
@@ -117,6 +130,83 @@ def cancel_signed(
 
     found = run(lambda: on_database(work))
     show_one("Payout", found, as_json=as_json, dry_run=dry_run)
+
+
+async def _spend_of(engine: AsyncEngine, payout_id: UUID) -> Spend | None:
+    """Return the transaction of Bitcoin that carries a payout; None where it goes another way."""
+    from custody.bitcoin.spend_replace import find_spend
+    from custody.payouts import get_payout
+    from kernel.db import transact
+    from registry.model import BITCOIN
+
+    async def work(conn: AsyncConnection) -> Spend | None:
+        seen = await get_payout(conn, payout_id)
+        return await find_spend(conn, payout_id) if seen.rail == BITCOIN else None
+
+    return await transact(engine, work)
+
+
+async def _bump_spend(
+    engine: AsyncEngine,
+    spend: Spend,
+    payout_id: UUID,
+    me: Person,
+    reason: str,
+    *,
+    dry_run: bool,
+) -> dict[str, str]:
+    from custody.bitcoin.spend_replace import prepare_spend_bump
+
+    async with await chain_nodes(engine, spend.chain) as node:
+        change = await prepare_spend_bump(
+            engine, node, spend.id, by=me.operator, reason=reason, clock=clock()
+        )
+    return await _replace_spend(engine, change, payout_id, dry_run=dry_run)
+
+
+async def _cancel_spend(
+    engine: AsyncEngine,
+    spend: Spend,
+    payout_id: UUID,
+    people: Sequence[Person],
+    reason: str,
+    *,
+    dry_run: bool,
+) -> dict[str, str]:
+    from custody.bitcoin.spend_replace import prepare_spend_cancellation, spend_cancel_bytes
+
+    payload = spend_cancel_bytes(spend.id, reason)
+    async with await chain_nodes(engine, spend.chain) as node:
+        change = await prepare_spend_cancellation(
+            engine,
+            node,
+            spend.id,
+            signatures={person.code: person.sign(payload) for person in people},
+            reason=reason,
+            clock=clock(),
+        )
+    return await _replace_spend(engine, change, payout_id, dry_run=dry_run)
+
+
+async def _replace_spend(
+    engine: AsyncEngine, change: WriteSpend, payout_id: UUID, *, dry_run: bool
+) -> dict[str, str]:
+    """Write the replacement; return the payout, and which transaction carries it with how many."""
+    from custody.bitcoin.spend_moves import load_carried
+    from custody.payouts import get_payout
+    from kernel.db import transact
+
+    async def work(conn: AsyncConnection) -> dict[str, str]:
+        done = await change(conn)
+        carried = await load_carried(conn, done.id)
+        money = await Money.load(conn)
+        facts = payout_facts(await get_payout(conn, payout_id), money)
+        new = carried.current
+        coin = carried.payouts[0].native_asset
+        more = {"spend": str(done.id), "payouts": str(len(carried.payouts))}
+        return facts | more | {"attempt": new.tx_id, "spend_fee": money.text(new.fee, coin)}
+
+    return await (rehearse(engine, work) if dry_run else transact(engine, work))
 
 
 async def _providers_of(engine: AsyncEngine, payout_id: UUID) -> ProviderSet:
