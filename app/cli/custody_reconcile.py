@@ -14,6 +14,7 @@ from app.cli.common import (
     Book,
     Chain,
     Money,
+    chain_nodes,
     chain_providers,
     clock,
     emit,
@@ -28,7 +29,7 @@ from kernel.clock import iso
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from custody.reconciliation_model import Item, RunRow
+    from custody.reconciliation_model import Item, Run, RunRow
     from reporting.model import ClientMoney
 
 DIFFERENCE_EXIT = 1
@@ -52,21 +53,20 @@ def reconcile(
 
     Says where exactly they differ and what may explain it, records the run, freezes a wallet whose
     coins are missing, and shows whether clients' money is covered. A token that does not tell its
-    balances is shown as unknown, and everything else is compared. Needs CAUSEWAY_EVM_URL. Ends with
-    exit code 1 where anything differs or is unknown, or clients are short.
+    balances is shown as unknown, and everything else is compared. On Bitcoin it is coin by coin: our
+    table and the node's own set of unspent outputs. Needs CAUSEWAY_EVM_URL, or for a chain of Bitcoin
+    CAUSEWAY_BITCOIN_URL. Ends with exit code 1 where anything differs or is unknown, or clients are
+    short.
 
     Example: `causeway custody reconcile --json`
     """
-    url = node_url()
 
     async def work(engine: AsyncEngine) -> tuple[RunRow, list[Item], list[ClientMoney], Money]:
         from custody.reconciliation import explain_run
-        from custody.reconciliation import reconcile as verb
         from kernel.db import transact
         from reporting.client_money_watch import list_client_money
 
-        async with await chain_providers(engine, chain, url) as gateway:
-            made = await verb(engine, gateway, chain, book=book, now=clock().now())
+        made = await _reconciled(engine, chain, book)
         row, items = await transact(engine, lambda conn: explain_run(conn, made.id))
         covered = await transact(engine, lambda conn: list_client_money(conn, book))
         return row, items, list(covered), await transact(engine, Money.load)
@@ -75,6 +75,22 @@ def reconcile(
     _show_run(row, items, money, as_json=as_json, covered=covered)
     if row.result != "clean" or any(item.shortfall for item in covered):
         raise typer.Exit(DIFFERENCE_EXIT)
+
+
+async def _reconciled(engine: AsyncEngine, chain: str, book: int) -> Run:
+    """Compare as the chain's kind asks for."""
+    from custody.bitcoin.scan_reconciliation import reconcile_coins
+    from custody.reconciliation import reconcile as verb
+    from kernel.db import transact
+    from registry.model import BITCOIN
+    from registry.queries import get_chain
+
+    found = await transact(engine, lambda conn: get_chain(conn, chain))
+    if found.kind == BITCOIN:
+        async with await chain_nodes(engine, chain) as node:
+            return await reconcile_coins(engine, node, chain, book=book, now=clock().now())
+    async with await chain_providers(engine, chain, node_url()) as gateway:
+        return await verb(engine, gateway, chain, book=book, now=clock().now())
 
 
 def reconciliations(
