@@ -6,6 +6,9 @@ each worker of pytest-xdist, and ends with the session, also when pytest is kill
     def test_a_deposit(causeway_chain):
         height = causeway_chain.mine(3)
 
+    def test_a_bitcoin_deposit(causeway_bitcoin):
+        tx_id = causeway_bitcoin.fund(address, 150_000_000)
+
     def test_an_order(causeway_venue):
         exchange = ccxt.binance({"apiKey": causeway_venue.api_key, ...})
 
@@ -17,6 +20,7 @@ each worker of pytest-xdist, and ends with the session, also when pytest is kill
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -70,6 +74,39 @@ class LocalChain:
     def revert(self, snapshot: str) -> None:
         """Go back to a snapshot, which is used up by this."""
         assert self.call("evm_revert", snapshot), f"there is no snapshot {snapshot}"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBitcoin:
+    """A Bitcoin node on regtest with bitcoind's JSON-RPC.
+
+    Attributes:
+        user, password: what callers show.
+        ready: the simulator's ready line.
+    """
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+    ready: Mapping[str, Any] = field(repr=False)
+
+    def call(self, method: str, *params: object) -> Any:
+        """Return the result of a call; raises `AssertionError` with the node's error."""
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+        shown = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        answer = _post(self.url, body, {"Authorization": f"Basic {shown}"})
+        assert "error" not in answer, f"{method}: {answer['error']}"
+        return answer["result"]
+
+    def mine(self, blocks: int = 1) -> int:
+        """Make blocks and return the new height."""
+        self.call("simulate_mine", blocks)
+        return int(self.call("getblockcount"))
+
+    def fund(self, address: str, satoshi: int, *, blocks: int = 1) -> str:
+        """Pay an address from the faucet, make *blocks* on it, and return the transaction's id."""
+        amount = f"{satoshi // 10**8}.{satoshi % 10**8:08d}"
+        return str(self.call("simulate_fund", address, amount, blocks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +189,24 @@ def causeway_chain(causeway_chain_process: LocalChain) -> Iterator[LocalChain]:
 
 
 @pytest.fixture
+def causeway_bitcoin(
+    causeway_processes: Processes, pytestconfig: pytest.Config
+) -> Iterator[LocalBitcoin]:
+    """A Bitcoin node of this test's own, with an empty chain."""
+    from app.local.processes import python_module
+
+    spec = python_module(
+        f"bitcoin-{secrets.token_hex(4)}",
+        "chain.simulators.bitcoin",
+        *("--port", "0", "--seed", str(pytestconfig.getoption("--causeway-seed"))),
+    )
+    child = causeway_processes.start(spec)
+    user, _, password = Path(child.ready["cookie_file"]).read_text().partition(":")
+    yield LocalBitcoin(child.ready["url"], user, password, child.ready)
+    causeway_processes.stop(child)
+
+
+@pytest.fixture
 def causeway_venue(
     causeway_processes: Processes, pytestconfig: pytest.Config, tmp_path: Path
 ) -> Iterator[LocalVenue]:
@@ -228,9 +283,11 @@ def causeway_ledger(causeway_database: Database) -> LocalLedger:
     )
 
 
-def _post(url: str, body: Mapping[str, Any]) -> Any:
+def _post(url: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Any:
     request = urllib.request.Request(  # noqa: S310  our own simulator on loopback
-        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+        url,
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json", **(headers or {})},
     )
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
         return json.load(response)

@@ -23,6 +23,17 @@ def evm(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
+@app.command(context_settings=FORWARD, add_help_option=False)
+def bitcoin(context: typer.Context) -> None:
+    """Run a Bitcoin node on regtest with bitcoind's JSON-RPC and Bitcoin Core's consensus code.
+
+    Example: `causeway simulate bitcoin --port 18443 --seed 7 --data-dir ./bitcoin`
+    """
+    from chain.simulators.bitcoin.__main__ import main
+
+    raise typer.Exit(main(context.args))
+
+
 @app.command("evm-faults", context_settings=FORWARD, add_help_option=False)
 def evm_faults(context: typer.Context) -> None:
     """Run a proxy before an EVM node that fails as its rules say; PUT rules to /faults.

@@ -51,6 +51,15 @@ def test_the_venue_has_a_book(causeway_venue):
     assert causeway_venue.control("state")["accounts"]["desk"]
 
 
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_each_test_has_a_bitcoin_chain_of_its_own(causeway_bitcoin, time):
+    assert causeway_bitcoin.call("getblockcount") == 0
+    paid = causeway_bitcoin.fund("bcrt1qqqqsyqcyq5rqwzqfpg9scrgwpugpzysnard0ew", 150_000_000)
+    assert causeway_bitcoin.call("getrawtransaction", paid, 1)["confirmations"] == 1
+    height = causeway_bitcoin.call("getblockcount")
+    assert causeway_bitcoin.mine(2) == height + 2
+
+
 def test_the_ledger_posts(causeway_ledger):
     async def work(conn):
         await ensure_accounts(conn, causeway_ledger.book, {("equity:capital", "USD"), ("bank:main", "USD")})
@@ -91,5 +100,5 @@ def test_another_project_gets_a_chain_a_venue_and_a_ledger(tmp_path: Path, worke
         check=False,
     )
 
-    assert "5 passed" in run.stdout, run.stdout + run.stderr
+    assert "7 passed" in run.stdout, run.stdout + run.stderr
     assert [pid for pid in pids.read_text().split() if lives(int(pid))] == []

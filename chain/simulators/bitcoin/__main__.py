@@ -28,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port; 0 takes any free one")
-    parser.add_argument("--seed", type=int, default=0, help="0: the very blocks that bitcoind makes")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="0: the very blocks that bitcoind makes"
+    )
     parser.add_argument("--data-dir", type=Path, help="keep the chain there; default: in memory")
     parser.add_argument("--rpcuser", default="", help="name that callers show")
     parser.add_argument(

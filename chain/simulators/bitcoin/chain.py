@@ -33,7 +33,7 @@ MAX_SCRIPT_BYTES: Final = 10_000
 """A longer script can never be satisfied: nodes do not keep its coin."""
 
 
-class BlockRefused(Exception):  # noqa: N818  a word of the domain
+class BlockRefused(Exception):
     """The block is not taken; the reason is bitcoind's word for it where one is known."""
 
     def __init__(self, reason: str) -> None:
@@ -136,6 +136,8 @@ class Chain:
             Undecodable: the bytes are no block.
             BlockRefused: it breaks a rule, or its parent is not known or called invalid.
         """
+        if len(raw) <= HEADER_BYTES:
+            raise Undecodable("Block decode failed")
         hash_ = block_hash(raw)
         known = self.blocks.get(hash_)
         if known is not None:
@@ -152,8 +154,8 @@ class Chain:
         self.blocks[hash_] = block
         return block, self._follow()
 
-    def invalidate(self, hash_: str) -> Change:
-        """Call a block invalid, with everything on it.
+    def invalidate(self, hash_: str) -> Iterator[Change]:
+        """Call a block invalid, with everything on it: first down from it, then to another branch.
 
         Raises:
             NotFound: no such block.
@@ -162,8 +164,15 @@ class Chain:
         block = self._need(hash_)
         if block.height == 0:
             raise InvalidParameter("the genesis block cannot be called invalid")
+        # Each of them is marked, as bitcoind marks them: one may be reconsidered without the others.
         self.invalid.add(hash_)
-        return self._rebuild()
+        for other in self.blocks.values():
+            if other.header.previous in self.invalid:
+                self.invalid.add(other.hash)
+        if self.is_active(block):
+            off = [self._disconnect() for _ in range(self.height - block.height + 1)]
+            yield Change(disconnected=tuple(off))
+        yield self._rebuild()
 
     def reconsider(self, hash_: str) -> Change:
         """Take back what was said of a block, of those below it and of those on it.
@@ -200,7 +209,7 @@ class Chain:
             transactions = tuple(Packed.read(part) for part in parts)
         except (RuntimeError, BadTransaction) as exc:
             raise Undecodable("Block decode failed") from exc
-        if len(raw) <= HEADER_BYTES or not transactions:
+        if not transactions:
             raise Undecodable("Block decode failed")
         times = [header.time]
         below = parent

@@ -92,9 +92,7 @@ def check_checksum(text: str, checksum: str) -> None:
     except BadKey as exc:
         raise NotFound("Invalid characters in payload") from exc
     if checksum != right:
-        raise NotFound(
-            f"Provided checksum '{checksum}' does not match computed checksum '{right}'"
-        )
+        raise NotFound(f"Provided checksum '{checksum}' does not match computed checksum '{right}'")
 
 
 def _read_range(value: Any) -> tuple[int, int]:

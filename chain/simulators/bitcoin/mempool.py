@@ -7,6 +7,7 @@ It keeps order and relations; whether a transaction may come in is decided elsew
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 
 from chain.bitcoin.transactions import Outpoint
 from chain.simulators.bitcoin.model import Coin, Entry, Packed
@@ -122,6 +123,21 @@ class Mempool:
                 done.add(one)
                 ordered.append(self.entries[one])
         return ordered
+
+    def by_depth(self) -> list[Entry]:
+        """Return the entries as bitcoind lists them: by their number of ancestors, then by fee rate."""
+        ordered = sorted(
+            self.entries.values(),
+            key=lambda entry: bytes.fromhex(entry.packed.tx_id)[::-1],
+            reverse=True,
+        )
+        return sorted(
+            ordered,
+            key=lambda entry: (
+                len(self.ancestors([entry.packed.tx_id])),
+                -Fraction(entry.fee, entry.size),
+            ),
+        )
 
     def _line(self, tx_id: str, done: set[str]) -> list[str]:
         missing = self.ancestors([tx_id]) - done

@@ -9,7 +9,7 @@ from chain.bitcoin.addresses import address_of, parse_address
 from chain.bitcoin.derivation import descriptor_checksum
 from chain.bitcoin.networks import REGTEST
 from chain.bitcoin.scripts import recognise
-from chain.bitcoin.transactions import Outpoint
+from chain.bitcoin.transactions import Outpoint, encode_outpoint
 from chain.errors import BadAddress
 from chain.simulators.bitcoin.blocks import REGTEST_BITS, REGTEST_TARGET
 from chain.simulators.bitcoin.calls import Argument, Context, Method, read_hash, read_integer
@@ -35,7 +35,7 @@ COIN_BYTES: Final = 50
 """What a coin counts at least in ``bogosize``; its script comes on top."""
 
 
-def get_blockchain_info(context: Context) -> Json:
+def _get_blockchain_info(context: Context) -> Json:
     node, tip = context.node, context.node.chain.tip
     return {
         "chain": REGTEST.name,
@@ -56,7 +56,7 @@ def get_blockchain_info(context: Context) -> Json:
     }
 
 
-def get_network_info(context: Context) -> Json:
+def _get_network_info(context: Context) -> Json:
     settings = context.node.settings
     return {
         "version": VERSION,
@@ -78,35 +78,40 @@ def get_network_info(context: Context) -> Json:
     }
 
 
-def get_best_block_hash(context: Context) -> Json:
+def _get_best_block_hash(context: Context) -> Json:
     return context.node.chain.tip.hash
 
 
-def get_block_count(context: Context) -> Json:
+def _get_block_count(context: Context) -> Json:
     return context.node.chain.height
 
 
-def get_block_hash(context: Context, height: Any) -> Json:
+def _get_block_hash(context: Context, height: Any) -> Json:
     return context.node.chain.at(read_integer(height)).hash
 
 
-def get_block_header(context: Context, hash_: str, verbose: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
+def _get_block_header(context: Context, hash_: str, verbose: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
     block = _need_block(context, hash_)
     return header_json(context.node.chain, block) if verbose else header_hex(block)
 
 
-def get_block(context: Context, hash_: str, verbosity: Any) -> Json:
+def _get_block(context: Context, hash_: str, verbosity: Any) -> Json:
     return block_json(context.node.chain, _need_block(context, hash_), int(verbosity))
 
 
-def get_chain_tips(context: Context) -> Json:
+def _get_chain_tips(context: Context) -> Json:
     return [
-        {"height": tip.height, "hash": tip.hash, "branchlen": tip.branch_length, "status": tip.status}
+        {
+            "height": tip.height,
+            "hash": tip.hash,
+            "branchlen": tip.branch_length,
+            "status": tip.status,
+        }
         for tip in context.node.chain.tips()
     ]
 
 
-def get_output(context: Context, tx_id: str, index: Any, with_pool: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
+def _get_output(context: Context, tx_id: str, index: Any, with_pool: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
     node = context.node
     outpoint = Outpoint(read_hash(tx_id, "txid"), read_integer(index))
     coin = node.chain.coins.get(outpoint)
@@ -123,7 +128,7 @@ def get_output(context: Context, tx_id: str, index: Any, with_pool: bool) -> Jso
     }
 
 
-def get_output_set_info(context: Context, hash_type: str) -> Json:
+def _get_output_set_info(context: Context, hash_type: str) -> Json:
     if hash_type not in {"none", "hash_serialized_3"}:
         raise InvalidParameter(f"'{hash_type}' is not a valid hash_type")
     chain = context.node.chain
@@ -138,7 +143,7 @@ def get_output_set_info(context: Context, hash_type: str) -> Json:
     }
 
 
-def scan_output_set(context: Context, action: str, objects: Any) -> Json:
+def _scan_output_set(context: Context, action: str, objects: Any) -> Json:
     if action == "status":
         return None  # a scan is over before the next call is read
     if action == "abort":
@@ -153,9 +158,11 @@ def scan_output_set(context: Context, action: str, objects: Any) -> Json:
             known = text.startswith(("addr(", "raw("))
             wanted[script] = describe(script) if known else f"{text}#{descriptor_checksum(text)}"
     chain = context.node.chain
-    found = sorted(
+    found = [
         (outpoint, coin) for outpoint, coin in chain.coins.items() if coin.output.script in wanted
-    )
+    ]
+    # In the order of the bytes of their names, as they lie in bitcoind's database.
+    found.sort(key=lambda one: encode_outpoint(one[0])[:32] + one[0].index.to_bytes(4, "big"))
     return {
         "success": True,
         "txouts": len(chain.coins),
@@ -179,26 +186,26 @@ def scan_output_set(context: Context, action: str, objects: Any) -> Json:
     }
 
 
-def invalidate_block(context: Context, hash_: str) -> Json:
+def _invalidate_block(context: Context, hash_: str) -> Json:
     context.node.invalidate(read_hash(hash_, "blockhash"))
 
 
-def reconsider_block(context: Context, hash_: str) -> Json:
+def _reconsider_block(context: Context, hash_: str) -> Json:
     context.node.reconsider(read_hash(hash_, "blockhash"))
 
 
-def get_uptime(context: Context) -> Json:
+def _get_uptime(context: Context) -> Json:
     return max(0, context.node.now() - context.node.started_at)
 
 
-def set_mock_time(context: Context, time: Any) -> Json:
+def _set_mock_time(context: Context, time: Any) -> Json:
     seconds = read_integer(time)
     if seconds < 0:
         raise InvalidParameter("Mocktime must be in the range [0, 9223372036], not negative")
     context.node.mock_time = seconds or None
 
 
-def validate_address(_: Context, address: str) -> Json:
+def _validate_address(_: Context, address: str) -> Json:
     try:
         script = parse_address(address, REGTEST)
     except BadAddress as exc:
@@ -217,7 +224,7 @@ def validate_address(_: Context, address: str) -> Json:
     return shown
 
 
-def get_descriptor_info(_: Context, descriptor: str) -> Json:
+def _get_descriptor_info(_: Context, descriptor: str) -> Json:
     text, mark, checksum = descriptor.partition("#")
     if mark:
         check_checksum(text, checksum)
@@ -233,15 +240,15 @@ def get_descriptor_info(_: Context, descriptor: str) -> Json:
     }
 
 
-def get_index_info(context: Context) -> Json:
+def _get_index_info(context: Context) -> Json:
     return {"txindex": {"synced": True, "best_block_height": context.node.chain.height}}
 
 
-def get_nothing(_: Context) -> Json:
+def _get_nothing(_: Context) -> Json:
     return []
 
 
-def get_zero(_: Context) -> Json:
+def _get_zero(_: Context) -> Json:
     return 0
 
 
@@ -255,34 +262,34 @@ def _need_block(context: Context, hash_: str) -> Block:
 BLOCK_HASH: Final = Argument("blockhash", "string")
 
 METHODS: Final[Mapping[str, Method]] = {
-    "getblockchaininfo": Method(get_blockchain_info),
-    "getnetworkinfo": Method(get_network_info),
-    "getbestblockhash": Method(get_best_block_hash),
-    "getblockcount": Method(get_block_count),
-    "getblockhash": Method(get_block_hash, (Argument("height", "number"),)),
-    "getblockheader": Method(get_block_header, (BLOCK_HASH, Argument("verbose", "bool", True))),
-    "getblock": Method(get_block, (BLOCK_HASH, Argument("verbosity", "number|bool", 1))),
-    "getchaintips": Method(get_chain_tips),
+    "getblockchaininfo": Method(_get_blockchain_info),
+    "getnetworkinfo": Method(_get_network_info),
+    "getbestblockhash": Method(_get_best_block_hash),
+    "getblockcount": Method(_get_block_count),
+    "getblockhash": Method(_get_block_hash, (Argument("height", "number"),)),
+    "getblockheader": Method(_get_block_header, (BLOCK_HASH, Argument("verbose", "bool", True))),
+    "getblock": Method(_get_block, (BLOCK_HASH, Argument("verbosity", "number|bool", 1))),
+    "getchaintips": Method(_get_chain_tips),
     "gettxout": Method(
-        get_output,
+        _get_output,
         (
             Argument("txid", "string"),
             Argument("n", "number"),
             Argument("include_mempool", "bool", True),
         ),
     ),
-    "gettxoutsetinfo": Method(get_output_set_info, (Argument("hash_type", "string", "none"),)),
+    "gettxoutsetinfo": Method(_get_output_set_info, (Argument("hash_type", "string", "none"),)),
     "scantxoutset": Method(
-        scan_output_set, (Argument("action", "string"), Argument("scanobjects", "array", None))
+        _scan_output_set, (Argument("action", "string"), Argument("scanobjects", "array", None))
     ),
-    "invalidateblock": Method(invalidate_block, (BLOCK_HASH,)),
-    "reconsiderblock": Method(reconsider_block, (BLOCK_HASH,)),
-    "uptime": Method(get_uptime),
-    "setmocktime": Method(set_mock_time, (Argument("timestamp", "number"),)),
-    "validateaddress": Method(validate_address, (Argument("address", "string"),)),
-    "getdescriptorinfo": Method(get_descriptor_info, (Argument("descriptor", "string"),)),
-    "getindexinfo": Method(get_index_info),
-    "getzmqnotifications": Method(get_nothing),
-    "getpeerinfo": Method(get_nothing),
-    "getconnectioncount": Method(get_zero),
+    "invalidateblock": Method(_invalidate_block, (BLOCK_HASH,)),
+    "reconsiderblock": Method(_reconsider_block, (BLOCK_HASH,)),
+    "uptime": Method(_get_uptime),
+    "setmocktime": Method(_set_mock_time, (Argument("timestamp", "number"),)),
+    "validateaddress": Method(_validate_address, (Argument("address", "string"),)),
+    "getdescriptorinfo": Method(_get_descriptor_info, (Argument("descriptor", "string"),)),
+    "getindexinfo": Method(_get_index_info),
+    "getzmqnotifications": Method(_get_nothing),
+    "getpeerinfo": Method(_get_nothing),
+    "getconnectioncount": Method(_get_zero),
 }

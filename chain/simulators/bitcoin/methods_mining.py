@@ -26,11 +26,11 @@ from chain.simulators.bitcoin.wire import DIFFICULTY, entry_json
 Json = Any
 
 
-def generate_to_address(context: Context, blocks: Any, address: str, _: Any) -> Json:
+def _generate_to_address(context: Context, blocks: Any, address: str, _: Any) -> Json:
     return context.node.generate(read_integer(blocks), read_script(address))
 
 
-def generate_block(context: Context, address: str, listed: Sequence[Any], submit: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
+def _generate_block(context: Context, address: str, listed: Sequence[Any], submit: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
     script = read_script(address)
     packed = [_listed(context, one) for one in listed]
     if submit:
@@ -49,7 +49,7 @@ def _listed(context: Context, one: Any) -> Packed:
     return read_transaction(text, f"Transaction decode failed for {text}. {MAKE_SURE}")
 
 
-def submit_block(context: Context, raw: str, _: Any) -> Json:
+def _submit_block(context: Context, raw: str, _: Any) -> Json:
     try:
         context.node.submit(bytes.fromhex(raw))
     except ValueError as exc:
@@ -59,7 +59,7 @@ def submit_block(context: Context, raw: str, _: Any) -> Json:
     return None
 
 
-def get_mining_info(context: Context) -> Json:
+def _get_mining_info(context: Context) -> Json:
     node = context.node
     return {
         "blocks": node.chain.height,
@@ -71,28 +71,30 @@ def get_mining_info(context: Context) -> Json:
     }
 
 
-def fund(context: Context, address: str, value: Any, blocks: Any, rate: Any) -> Json:
+def _fund(context: Context, address: str, value: Any, blocks: Any, rate: Any) -> Json:
     outputs = [Output(read_amount(value), read_script(address))]
     paid = (
-        context.faucet.pay(outputs) if rate is None else context.faucet.pay(outputs, read_rate(rate))
+        context.faucet.pay(outputs)
+        if rate is None
+        else context.faucet.pay(outputs, read_rate(rate))
     )
     tx_id = paid.packed.tx_id
     context.faucet.mine(read_integer(blocks))
     return tx_id
 
 
-def mine(context: Context, blocks: Any) -> Json:
+def _mine(context: Context, blocks: Any) -> Json:
     return context.faucet.mine(read_integer(blocks))
 
 
-def replace_payment(context: Context, tx_id: str, address: str | None, rate: Any) -> Json:
+def _replace_payment(context: Context, tx_id: str, address: str | None, rate: Any) -> Json:
     script = None if address is None else read_script(address)
     wanted = None if rate is None else read_rate(rate)
     entry = context.faucet.replace(read_hash(tx_id, "txid"), script, wanted)
     return {"txid": entry.packed.tx_id, **entry_json(context.node.pool, entry)}
 
 
-def reorganise(context: Context, depth: Any, keep: Sequence[Any], blocks: Any) -> Json:
+def _reorganise(context: Context, depth: Any, keep: Sequence[Any], blocks: Any) -> Json:
     """Replace the last blocks by a longer branch with only the transactions to keep."""
     node, count = context.node, read_integer(depth)
     if not 1 <= count <= node.chain.height:
@@ -103,22 +105,21 @@ def reorganise(context: Context, depth: Any, keep: Sequence[Any], blocks: Any) -
     chosen = [entry.packed for entry in node.pool.by_ancestors() if entry.packed.tx_id in kept]
     made = [node.generate_block(context.faucet.script, chosen).hash]
     extra = count if blocks is None else max(count, read_integer(blocks) - 1)
-    for _ in range(extra):
-        made.append(node.generate_block(context.faucet.script, []).hash)
+    made += [node.generate_block(context.faucet.script, []).hash for _ in range(extra)]
     # The old branch is as good as any again, and shorter.
     node.reconsider(first)
     return made
 
 
-def evict(context: Context, tx_ids: Sequence[Any]) -> Json:
+def _evict(context: Context, tx_ids: Sequence[Any]) -> Json:
     return [one.packed.tx_id for one in context.node.pool.evict(map(str, tx_ids))]
 
 
-def set_fee_rate(context: Context, rate: Any) -> Json:
+def _set_fee_rate(context: Context, rate: Any) -> Json:
     context.node.fee_rate = None if rate is None else read_rate(rate)
 
 
-def set_pool_rate(context: Context, rate: Any) -> Json:
+def _set_pool_rate(context: Context, rate: Any) -> Json:
     """Demand a rate of the pool, as a full one does: what pays less leaves, with all on it."""
     node = context.node
     node.pool_rate = read_rate(rate)
@@ -128,7 +129,7 @@ def set_pool_rate(context: Context, rate: Any) -> Json:
 
 METHODS: Final[Mapping[str, Method]] = {
     "generatetoaddress": Method(
-        generate_to_address,
+        _generate_to_address,
         (
             Argument("nblocks", "number"),
             Argument("address", "string"),
@@ -136,7 +137,7 @@ METHODS: Final[Mapping[str, Method]] = {
         ),
     ),
     "generateblock": Method(
-        generate_block,
+        _generate_block,
         (
             Argument("output", "string"),
             Argument("transactions", "array"),
@@ -144,11 +145,11 @@ METHODS: Final[Mapping[str, Method]] = {
         ),
     ),
     "submitblock": Method(
-        submit_block, (Argument("hexdata", "string"), Argument("dummy", "string", ""))
+        _submit_block, (Argument("hexdata", "string"), Argument("dummy", "string", ""))
     ),
-    "getmininginfo": Method(get_mining_info),
+    "getmininginfo": Method(_get_mining_info),
     "simulate_fund": Method(
-        fund,
+        _fund,
         (
             Argument("address", "string"),
             Argument("amount", "number|string"),
@@ -156,9 +157,9 @@ METHODS: Final[Mapping[str, Method]] = {
             Argument("fee_rate", "number|string", None),
         ),
     ),
-    "simulate_mine": Method(mine, (Argument("blocks", "number", 1),)),
+    "simulate_mine": Method(_mine, (Argument("blocks", "number", 1),)),
     "simulate_replace": Method(
-        replace_payment,
+        _replace_payment,
         (
             Argument("txid", "string"),
             Argument("address", "string", None),
@@ -166,14 +167,14 @@ METHODS: Final[Mapping[str, Method]] = {
         ),
     ),
     "simulate_reorg": Method(
-        reorganise,
+        _reorganise,
         (
             Argument("depth", "number"),
             Argument("keep", "array", ()),
             Argument("blocks", "number", None),
         ),
     ),
-    "simulate_evict": Method(evict, (Argument("txids", "array"),)),
-    "simulate_setfeerate": Method(set_fee_rate, (Argument("rate", "number|string", None),)),
-    "simulate_setmempoolminfee": Method(set_pool_rate, (Argument("rate", "number|string", 0),)),
+    "simulate_evict": Method(_evict, (Argument("txids", "array"),)),
+    "simulate_setfeerate": Method(_set_fee_rate, (Argument("rate", "number|string", None),)),
+    "simulate_setmempoolminfee": Method(_set_pool_rate, (Argument("rate", "number|string", 0),)),
 }

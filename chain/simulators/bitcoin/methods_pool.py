@@ -42,7 +42,7 @@ MAKE_SURE: Final = "Make sure the tx has at least one input."
 NO_SUCH: Final = "Use gettransaction for wallet transactions."
 
 
-def send_transaction(context: Context, raw: str, max_rate: Any, max_burn: Any) -> Json:
+def _send_transaction(context: Context, raw: str, max_rate: Any, max_burn: Any) -> Json:
     node = context.node
     most, burn = read_rate(max_rate), read_amount(max_burn)
     packed = read_transaction(raw, f"TX decode failed. {MAKE_SURE}")
@@ -68,7 +68,7 @@ def is_above(candidate: Candidate, most: int) -> bool:
     return bool(most) and candidate.fee > fee_at(most, candidate.packed.virtual_size)
 
 
-def test_transactions(context: Context, raws: Sequence[Any], max_rate: Any) -> Json:
+def _test_transactions(context: Context, raws: Sequence[Any], max_rate: Any) -> Json:
     node = context.node
     if not 1 <= len(raws) <= MAX_TESTED:
         raise InvalidParameter(f"Array must contain between 1 and {MAX_TESTED} transactions.")
@@ -83,22 +83,22 @@ def test_transactions(context: Context, raws: Sequence[Any], max_rate: Any) -> J
 def _test_in_order(node: Node, tested: Sequence[Packed], most: int) -> list[Json]:
     """Return a verdict for each; later ones may spend from earlier ones. The pool stays as it was."""
     verdicts = []
-    sequence, added = node.pool.sequence, []
+    sequence = node.pool.sequence
+    added: list[str] = []
+    is_open = True
     for packed in tested:
         ids: dict[str, Json] = {"txid": packed.tx_id, "wtxid": packed.witness_id}
-        if added is None:
+        if not is_open:
+            # One is refused: nothing is said of those after it.
             verdicts.append(ids)
             continue
         verdict, candidate = _verdict(node, packed, most)
         verdicts.append({**ids, **verdict})
-        if candidate is None or (len(tested) > 1 and candidate.leaving):
-            node.pool.remove(reversed(added))
-            added = None
-        elif len(tested) > 1:
+        is_open = candidate is not None and not candidate.leaving
+        if is_open and candidate is not None:
             node.take(candidate)
             added.append(packed.tx_id)
-    if added:
-        node.pool.remove(reversed(added))
+    node.pool.remove(reversed(added))
     node.pool.sequence = sequence
     return verdicts
 
@@ -122,7 +122,7 @@ def _verdict(node: Node, packed: Packed, most: int) -> tuple[dict[str, Json], Ca
     return {"allowed": True, "vsize": size, "fees": fees}, candidate
 
 
-def get_pool_info(context: Context) -> Json:
+def _get_pool_info(context: Context) -> Json:
     node = context.node
     return {
         "loaded": True,
@@ -140,26 +140,26 @@ def get_pool_info(context: Context) -> Json:
     }
 
 
-def get_raw_pool(context: Context, verbose: bool, with_sequence: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives them
+def _get_raw_pool(context: Context, verbose: bool, with_sequence: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives them
     pool = context.node.pool
     if verbose and with_sequence:
         raise InvalidParameter("Verbose results cannot contain mempool sequence values.")
     if verbose:
         return {tx_id: entry_json(pool, entry) for tx_id, entry in pool.entries.items()}
-    tx_ids = [entry.packed.tx_id for entry in pool.by_ancestors()]
+    tx_ids = [entry.packed.tx_id for entry in pool.by_depth()]
     return {"txids": tx_ids, "mempool_sequence": pool.sequence} if with_sequence else tx_ids
 
 
-def get_pool_entry(context: Context, tx_id: str) -> Json:
+def _get_pool_entry(context: Context, tx_id: str) -> Json:
     return entry_json(context.node.pool, context.node.pool.entries[_need_waiting(context, tx_id)])
 
 
-def get_pool_ancestors(context: Context, tx_id: str, verbose: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
+def _get_pool_ancestors(context: Context, tx_id: str, verbose: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
     known = _need_waiting(context, tx_id)
     return _list(context, context.node.pool.ancestors([known]) - {known}, verbose=verbose)
 
 
-def get_pool_descendants(context: Context, tx_id: str, verbose: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
+def _get_pool_descendants(context: Context, tx_id: str, verbose: bool) -> Json:  # noqa: FBT001  by position, as JSON-RPC gives it
     known = _need_waiting(context, tx_id)
     return _list(context, context.node.pool.descendants([known]) - {known}, verbose=verbose)
 
@@ -178,7 +178,7 @@ def _need_waiting(context: Context, tx_id: str) -> str:
     return known
 
 
-def get_spending(context: Context, outputs: Sequence[Any]) -> Json:
+def _get_spending(context: Context, outputs: Sequence[Any]) -> Json:
     if not outputs:
         raise InvalidParameter("Invalid parameter, outputs are missing")
     answers = []
@@ -192,7 +192,7 @@ def get_spending(context: Context, outputs: Sequence[Any]) -> Json:
     return answers
 
 
-def get_transaction(context: Context, tx_id: str, verbosity: Any, hash_: str | None) -> Json:
+def _get_transaction(context: Context, tx_id: str, verbosity: Any, hash_: str | None) -> Json:
     node = context.node
     known = read_hash(tx_id, "parameter 1")
     packed, block, spent = _find(node, known, hash_)
@@ -223,7 +223,7 @@ def _find(
         raise NotFound("Block hash not found")
     if block is None:
         raise NotFound(f"No such mempool or blockchain transaction. {NO_SUCH}")
-    if block.height == 0:
+    if block.height == 0 and block.coinbase.tx_id == tx_id:
         raise NotFound(
             "The genesis block coinbase is not considered an ordinary transaction and cannot be "
             "retrieved"
@@ -235,13 +235,13 @@ def _find(
     raise NotFound(f"No such transaction found in the provided block. {NO_SUCH}")
 
 
-def decode_transaction(_: Context, raw: str) -> Json:
+def _decode_transaction(_: Context, raw: str) -> Json:
     shown = transaction_json(read_transaction(raw, "TX decode failed"))
     del shown["hex"]
     return shown
 
 
-def estimate_fee(context: Context, target: Any, mode: str) -> Json:
+def _estimate_fee(context: Context, target: Any, mode: str) -> Json:
     blocks = read_integer(target)
     if not 1 <= blocks <= MAX_TARGET:
         raise InvalidParameter(f"Invalid conf_target, must be between 1 and {MAX_TARGET}")
@@ -275,36 +275,36 @@ MAX_RATE: Final = Argument("maxfeerate", "number|string", DEFAULT_MAX_FEE_RATE /
 
 METHODS: Final[Mapping[str, Method]] = {
     "sendrawtransaction": Method(
-        send_transaction,
+        _send_transaction,
         (
             Argument("hexstring", "string"),
             MAX_RATE,
             Argument("maxburnamount", "number|string", 0),
         ),
     ),
-    "testmempoolaccept": Method(test_transactions, (Argument("rawtxs", "array"), MAX_RATE)),
-    "getmempoolinfo": Method(get_pool_info),
+    "testmempoolaccept": Method(_test_transactions, (Argument("rawtxs", "array"), MAX_RATE)),
+    "getmempoolinfo": Method(_get_pool_info),
     "getrawmempool": Method(
-        get_raw_pool,
+        _get_raw_pool,
         (Argument("verbose", "bool", False), Argument("mempool_sequence", "bool", False)),
     ),
-    "getmempoolentry": Method(get_pool_entry, (TX_ID,)),
-    "getmempoolancestors": Method(get_pool_ancestors, (TX_ID, Argument("verbose", "bool", False))),
+    "getmempoolentry": Method(_get_pool_entry, (TX_ID,)),
+    "getmempoolancestors": Method(_get_pool_ancestors, (TX_ID, Argument("verbose", "bool", False))),
     "getmempooldescendants": Method(
-        get_pool_descendants, (TX_ID, Argument("verbose", "bool", False))
+        _get_pool_descendants, (TX_ID, Argument("verbose", "bool", False))
     ),
-    "gettxspendingprevout": Method(get_spending, (Argument("outputs", "array"),)),
+    "gettxspendingprevout": Method(_get_spending, (Argument("outputs", "array"),)),
     "getrawtransaction": Method(
-        get_transaction,
+        _get_transaction,
         (
             TX_ID,
             Argument("verbosity", "number|bool", 0),
             Argument("blockhash", "string", None),
         ),
     ),
-    "decoderawtransaction": Method(decode_transaction, (Argument("hexstring", "string"),)),
+    "decoderawtransaction": Method(_decode_transaction, (Argument("hexstring", "string"),)),
     "estimatesmartfee": Method(
-        estimate_fee,
+        _estimate_fee,
         (Argument("conf_target", "number"), Argument("estimate_mode", "string", "economical")),
     ),
 }

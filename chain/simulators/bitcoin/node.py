@@ -80,7 +80,7 @@ class Node:
                 case Kind.BLOCK:
                     self.chain.submit(record.data)
                 case Kind.INVALID:
-                    self.chain.invalidate(record.data.hex())
+                    list(self.chain.invalidate(record.data.hex()))
                 case Kind.RECONSIDERED:
                     self.chain.reconsider(record.data.hex())
         for raw in self._journal.take_pool():
@@ -194,7 +194,9 @@ class Node:
     def generate(self, count: int, script: bytes) -> list[str]:
         """Make blocks of what the pool holds, paid to *script*; return their hashes."""
         if not 0 <= count <= MAX_BLOCKS_PER_CALL:
-            raise InvalidParameter(f"{count} blocks in one call; 0 to {MAX_BLOCKS_PER_CALL} are made")
+            raise InvalidParameter(
+                f"{count} blocks in one call; 0 to {MAX_BLOCKS_PER_CALL} are made"
+            )
         made = []
         for _ in range(count):
             chosen = assembly.choose(self.pool, least_rate=min(1_000, self.settings.relay_rate))
@@ -205,18 +207,26 @@ class Node:
     def generate_block(self, script: bytes, transactions: Sequence[Packed]) -> Block:
         """Make one block of exactly these transactions, in this order.
 
+        Their fees are lost, as those of bitcoind's ``generateblock`` are.
+
         Raises:
             TransactionRefused: the block would be invalid.
         """
-        return self._extend(script, transactions, self._fees(transactions))
+        self._check(transactions)
+        return self._extend(script, transactions, 0)
 
     def build_block(self, script: bytes, transactions: Sequence[Packed]) -> bytes:
         """Return the bytes of such a block without taking it."""
-        return self._build(script, transactions, self._fees(transactions), 0)
+        self._check(transactions)
+        return self._build(script, transactions, 0, 0)
 
-    def _fees(self, transactions: Sequence[Packed]) -> int:
-        height, made, fees = self.chain.height + 1, dict[Outpoint, Coin](), 0
+    def _check(self, transactions: Sequence[Packed]) -> None:
+        height, made = self.chain.height + 1, dict[Outpoint, Coin]()
         gone: set[Outpoint] = set()
+        if any(self.is_unspent_in_chain(packed) for packed in transactions):
+            raise TransactionRefused(
+                "TestBlockValidity failed: bad-txns-BIP30, tried to overwrite transaction"
+            )
         for packed in transactions:
             found = [
                 None if one in gone else made.get(one) or self.chain.coins.get(one)
@@ -229,14 +239,13 @@ class Node:
                 )
             spent = tuple(coin for coin in found if coin is not None)
             try:
-                fees += policy.check_amounts(packed.body, spent, height)
+                policy.check_amounts(packed.body, spent, height)
                 policy.check_final(packed.body, height, self.chain.tip.median_time)
             except RuleRefused as exc:
                 raise TransactionRefused(f"TestBlockValidity failed: {exc.what}") from exc
             gone.update(packed.spends)
             for index, output in enumerate(packed.body.outputs):
                 made[packed.outpoint(index)] = Coin(output, height, is_coinbase=False)
-        return fees
 
     def _extend(self, script: bytes, transactions: Sequence[Packed], fees: int) -> Block:
         for number in range(EXTRA_TRIES):
@@ -270,9 +279,9 @@ class Node:
 
     def invalidate(self, hash_: str) -> None:
         """Call a block invalid; its transactions come back to the pool."""
-        change = self.chain.invalidate(hash_)
+        for change in self.chain.invalidate(hash_):
+            self._settle(change)
         self._journal.write(Record(Kind.INVALID, bytes.fromhex(hash_)))
-        self._settle(change)
 
     def reconsider(self, hash_: str) -> None:
         """Take back what was said of a block."""

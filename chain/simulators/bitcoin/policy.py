@@ -232,7 +232,10 @@ def has_high_s(proof: bytes) -> bool:
 
 def check_fee(fee: int, size: int, *, relay_rate: int, pool_rate: int) -> None:
     """Refuse a fee below what the node relays, or below what its pool demands at the moment."""
-    for name, rate in (("mempool min fee not met", pool_rate), ("min relay fee not met", relay_rate)):
+    for name, rate in (
+        ("mempool min fee not met", pool_rate),
+        ("min relay fee not met", relay_rate),
+    ):
         least = fee_at(rate, size)
         if fee < least:
             raise RuleRefused(name, f"{fee} < {least}")

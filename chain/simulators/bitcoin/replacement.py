@@ -104,6 +104,11 @@ def _limits_for(pool: Mempool, packed: Packed) -> Limits:
 def _check_limits(pool: Mempool, packed: Packed, limits: Limits) -> None:
     refused = "too-long-mempool-chain"
     behind = pool.ancestors(pool.parents(packed))
+    if len(behind) + 1 > limits.ancestors:
+        details = f"too many unconfirmed ancestors [limit: {limits.ancestors}]"
+        raise RuleRefused(refused, details)
+    if sum(pool.entries[one].size for one in behind) + packed.virtual_size > limits.ancestor_size:
+        raise RuleRefused(refused, f"exceeds ancestor size limit [limit: {limits.ancestor_size}]")
     for tx_id in sorted(behind):
         line = pool.descendants([tx_id])
         if len(line) + 1 > limits.descendants:
@@ -115,11 +120,6 @@ def _check_limits(pool: Mempool, packed: Packed, limits: Limits) -> None:
                 f"exceeds descendant size limit for tx {tx_id} [limit: {limits.descendant_size}]"
             )
             raise RuleRefused(refused, details)
-    if len(behind) + 1 > limits.ancestors:
-        details = f"too many unconfirmed ancestors [limit: {limits.ancestors}]"
-        raise RuleRefused(refused, details)
-    if sum(pool.entries[one].size for one in behind) + packed.virtual_size > limits.ancestor_size:
-        raise RuleRefused(refused, f"exceeds ancestor size limit [limit: {limits.ancestor_size}]")
 
 
 def _check_rate(packed: Packed, fee: int, direct: Sequence[Entry], start: str) -> None:

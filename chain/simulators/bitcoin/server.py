@@ -54,7 +54,7 @@ MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 SHUTDOWN_GRACE_S: Final = 2.0
 COOKIE: Final = Path("regtest/.cookie")
 LOADING: Final = "Loading block index…"
-STOPPING: Final = "Bitcoin Core stopping"
+STOPPING: Final = "Bitcoin simulator stopping"
 
 _TIMEOUT: Final = Argument("timeout", "number", 0)
 
@@ -347,7 +347,9 @@ async def serve(
         loop.add_signal_handler(number, simulator.stopped.set)
     try:
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_set_at_parent_end(simulator.stopped)) if parent_pipe else None
+            watch = (
+                group.create_task(_set_at_parent_end(simulator.stopped)) if parent_pipe else None
+            )
             ready(simulator.ready_info())
             await simulator.stopped.wait()
             if watch is not None:

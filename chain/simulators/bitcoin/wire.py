@@ -106,7 +106,11 @@ def transaction_json(
             for item, coin in zip(body.inputs, prevouts, strict=True)
         ],
         "vout": [
-            {"value": amount(output.amount), "n": number, "scriptPubKey": script_json(output.script)}
+            {
+                "value": amount(output.amount),
+                "n": number,
+                "scriptPubKey": script_json(output.script),
+            }
             for number, output in enumerate(body.outputs)
         ],
     }

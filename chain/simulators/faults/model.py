@@ -55,7 +55,7 @@ class Fault(StrEnum):
 
 
 METHODS_BY_FAULT: Final[Mapping[Fault, tuple[str, ...]]] = {
-    Fault.ACCEPT_THEN_TIME_OUT: ("eth_sendRawTransaction",),
+    Fault.ACCEPT_THEN_TIME_OUT: ("eth_sendRawTransaction", "sendrawtransaction"),
     Fault.NO_TRACES: ("debug_*", "trace_*"),
     Fault.WRONG_CHAIN: ("eth_chainId", "net_version"),
     Fault.DROP_NOTIFICATIONS: ("newHeads", "logs", "newPendingTransactions"),
