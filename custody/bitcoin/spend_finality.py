@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +25,7 @@ from custody.payout_model import SPENDABLE, AttemptState, Payout, PayoutState
 from custody.payout_postings import confirmed, failed
 from custody.policy import Requirement
 from kernel.events import DomainEvent, record
+from ledger.model import Transfer
 from ledger.outcome import Outcome
 from ledger.posting import post
 
@@ -67,13 +70,14 @@ async def confirm_spends(
         for item in locked
         if item.spend.state is SpendState.MINED and is_over(item.spend, tip, finalized, requirement)
     ]
+    refused = await _post_each(conn, over, book, now)
     for carried in over:
-        refused = await _post(conn, carried, now)
-        if refused:
+        reason = refused.get(carried.spend.id, "")
+        if reason:
             # A frozen account, say: the others go on, and people see why this one does not.
-            await store.update_spend(conn, carried.spend.id, waiting_for=refused)
+            await store.update_spend(conn, carried.spend.id, waiting_for=reason)
             for item in carried.payouts:
-                await payout_store.update_payout(conn, item.id, waiting_for=refused)
+                await payout_store.update_payout(conn, item.id, waiting_for=reason)
             continue
         ended, told = await _end(conn, carried, tip, now)
         done += ended.payouts
@@ -90,27 +94,45 @@ def is_over(spend: Spend, tip: Block, finalized: int, requirement: Requirement) 
     return needed.is_met(height=spend.mined_height, tip=tip.height, finalized_height=finalized)
 
 
-async def _post(conn: AsyncConnection, carried: Carried, now: datetime) -> str:
-    """Free the coins and post the end of all payouts of a spend, or nothing; return the refusal.
+async def _post_each(
+    conn: AsyncConnection, over: Sequence[Carried], book: int, now: datetime
+) -> dict[UUID, str]:
+    """Free the coins and post the end of every spend that the ledger takes; return the refusals.
 
-    A refusal that commits spends its id, and the end could never be posted any more: so it is undone
-    as if it had not been asked.
+    A refusal that commits spends its id, and the end could never be posted any more. So a batch in
+    which a spend is refused is undone as if it had not been asked, and posted again without it.
     """
-    paid = carried.spend.succeeded
-    chains = [confirmed(item) if paid else failed(item) for item in carried.payouts]
-    batch = [transfer for chain in chains for transfer in chain]
-    async with conn.begin_nested() as savepoint:
-        await coins.unlock(conn, carried.spend.id)
-        results = await post(conn, carried.spend.book, batch, now=now)
-        refused = [
-            item.outcome
-            for item in results
-            if not item.applied and item.outcome is not Outcome.LINKED_EVENT_FAILED
-        ]
-        if refused:
+    refused: dict[UUID, str] = {}
+    for _ in over:
+        async with conn.begin_nested() as savepoint:
+            rest = [item for item in over if item.spend.id not in refused]
+            # Behind the ledger's head nothing may wait: the locks are let go before.
+            for item in rest:
+                await coins.unlock(conn, item.spend.id)
+            found = await _post(conn, rest, book, now)
+            if not found:
+                break
             await savepoint.rollback()
-            return f"the ledger refused: {refused[0]}"
-    return ""
+        refused |= found
+    return refused
+
+
+async def _post(
+    conn: AsyncConnection, over: Sequence[Carried], book: int, now: datetime
+) -> dict[UUID, str]:
+    batch: list[Transfer] = []
+    owners: list[UUID] = []
+    for item in over:
+        how = confirmed if item.spend.succeeded else failed
+        made = [transfer for payout in item.payouts for transfer in how(payout)]
+        batch += made
+        owners += [item.spend.id] * len(made)
+    results = await post(conn, book, batch, now=now) if batch else []
+    return {
+        owner: f"the ledger refused: {result.outcome}"
+        for owner, result in zip(owners, results, strict=True)
+        if not result.applied and result.outcome is not Outcome.LINKED_EVENT_FAILED
+    }
 
 
 async def _end(
