@@ -107,7 +107,9 @@ async def get_following(conn: AsyncConnection, chain: str) -> Following:
     row = await load_following(conn, chain)
     if row is None:
         return Following(chain, FollowState.RUNNING)
-    return Following(chain, row.state, row.reason)
+    return Following(
+        chain, row.state, row.reason, row.reread, row.reread_failures, row.reread_trouble
+    )
 
 
 async def require_running(conn: AsyncConnection, chain: str) -> None:

@@ -372,11 +372,20 @@ class FollowPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """How it stands with following a chain."""
+    """How it stands with following a chain.
+
+    Attributes:
+        state: HALTED when people must look; *reason* says why.
+        reread: up to here no block needs a second reading; None before the first block.
+        reread_failures: turns in a row in which it got no further; *reread_trouble* says why.
+    """
 
     chain: str
     state: FollowState
     reason: str = ""
+    reread: int | None = None
+    reread_failures: int = 0
+    reread_trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ class FollowingRow:
     reason: str
     depth_granted: int | None
     reread: int | None
+    reread_failures: int = 0
+    reread_trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,14 @@ async def load_following(
     if row is None:
         return None
     return FollowingRow(
-        row.chain, row.id, FollowState(row.state), row.reason, row.depth_granted, row.reread
+        chain=row.chain,
+        id=row.id,
+        state=FollowState(row.state),
+        reason=row.reason,
+        depth_granted=row.depth_granted,
+        reread=row.reread,
+        reread_failures=row.reread_failures,
+        reread_trouble=row.reread_trouble,
     )
 
 
@@ -108,7 +117,14 @@ async def withdraw_depth(conn: AsyncConnection, chain: str) -> None:
 
 async def write_reread(conn: AsyncConnection, chain: str, height: int | None) -> None:
     """Write up to which height no block needs a second reading; the caller has locked the row."""
-    await conn.execute(update(following).where(following.c.chain == chain).values(reread=height))
+    moved = {"reread": height, "reread_failures": 0, "reread_trouble": ""}
+    await conn.execute(update(following).where(following.c.chain == chain).values(moved))
+
+
+async def write_reread_failure(conn: AsyncConnection, chain: str, trouble: str) -> None:
+    """Write that the second reading got no further once more; the caller has locked the row."""
+    failed = {"reread_failures": following.c.reread_failures + 1, "reread_trouble": trouble}
+    await conn.execute(update(following).where(following.c.chain == chain).values(failed))
 
 
 async def load_cursor(conn: AsyncConnection, chain: str) -> Cursor | None:

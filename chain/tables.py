@@ -127,6 +127,10 @@ following = Table(
     Column("depth_granted", Integer),
     # Canonical blocks up to this height need no second reading; none: nothing was read again yet.
     Column("reread", BigInteger),
+    # How many turns in a row the second reading got no further, and why.
+    Column("reread_failures", Integer, nullable=False, server_default="0"),
+    Column("reread_trouble", Text, nullable=False, server_default=""),
+    CheckConstraint("reread_failures >= 0", name="reread_failures"),
     schema=SCHEMA,
 )
 

@@ -48,6 +48,7 @@ from chain.store import (
     orphan_block,
     withdraw_depth,
     write_reread,
+    write_reread_failure,
 )
 from kernel.db import transact
 
@@ -58,6 +59,9 @@ READS_AT_ONCE: Final = 8
 REREAD_MAX: Final = 256
 """Blocks read a second time in one call."""
 ACTOR: Final = "system:follower"
+REREAD_FAILURES_MAX: Final = 10
+"""Turns in a row in which the second reading gets no further, before people are told."""
+REASON_LENGTH_MAX: Final = 400
 
 T = TypeVar("T")
 Watch = Callable[[AsyncConnection], Awaitable[WatchList]]
@@ -283,7 +287,28 @@ class Walk:
             return await self._reread_to(last)
         except NodeTrouble as trouble:
             self.reread_trouble = trouble.what
+            await transact(self.engine, self._note_trouble)
             return None
+
+    async def _note_trouble(self, conn: AsyncConnection) -> None:
+        """Count that the second reading got no further, and tell of it once where it lasts.
+
+        Until then what the first reading missed is in no books, and nobody would look for it.
+        """
+        row, trouble = await self._lock(conn), self.reread_trouble
+        await write_reread_failure(conn, self.chain, trouble[:REASON_LENGTH_MAX])
+        if row.reread_failures + 1 == REREAD_FAILURES_MAX:
+            payload = {"height": None if row.reread is None else row.reread + 1}
+            await note(
+                conn,
+                row,
+                "RereadingFails",
+                None,
+                ACTOR,
+                self.now,
+                reason=trouble[:REASON_LENGTH_MAX],
+                payload=payload,
+            )
 
     async def _reread_to(self, last: int) -> Contradicted | None:
         async def load(conn: AsyncConnection) -> Sequence[Block]:

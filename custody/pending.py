@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, Text, any_, literal, select
+from sqlalchemy import Row, Text, any_, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -36,6 +36,8 @@ DROPPED_AFTER: Final = timedelta(minutes=30)
 WATCHED_MAX: Final = 2_000
 """Transactions in pools that are followed at once, at most; a flood of them is not worth more."""
 PAGE_MAX: Final = 500
+COUNTS_MAX: Final = 1_000
+"""States and tokens counted apart, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,39 @@ async def list_pending(
     if state is not None:
         query = query.where(table.c.state == state)
     return [_pending(row) for row in await conn.execute(query)]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCount:
+    """How much of one token is in one state; *amount* as the chain counts."""
+
+    state: PendingState
+    contract: str | None
+    count: int
+    amount: int
+    last_seen_at: datetime
+
+
+async def count_pending(conn: AsyncConnection, chain: str) -> list[PendingCount]:
+    """Return how much pools show, or showed, by state and token; what still waits comes first."""
+    table = pending_arrival
+    rows = await conn.execute(
+        select(
+            table.c.state,
+            table.c.contract,
+            func.count().label("number"),
+            func.sum(table.c.amount).label("amount"),
+            func.max(table.c.last_seen_at).label("last_seen_at"),
+        )
+        .where(table.c.chain == chain)
+        .group_by(table.c.state, table.c.contract)
+        .order_by((table.c.state == PendingState.SEEN).desc(), table.c.state, table.c.contract)
+        .limit(COUNTS_MAX)
+    )
+    return [
+        PendingCount(PendingState(r.state), r.contract, r.number, int(r.amount), r.last_seen_at)
+        for r in rows
+    ]
 
 
 async def explain_pending(conn: AsyncConnection, pending_id: UUID) -> list[DomainEvent]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
@@ -26,6 +27,8 @@ PER_CONTRACT_DAY_MAX: Final = 100
 """Transfers of one unregistered contract that are quarantined in a day."""
 PER_DAY_MAX: Final = 1_000
 """Transfers of all unregistered contracts of a chain that are quarantined in a day."""
+ROWS_MAX: Final = 5_000
+"""Counts shown at once, at most."""
 OTHERS: Final = ""
 """Stands for every contract of which nothing was kept that day."""
 ENTITY: Final = "unregistered_day"
@@ -49,6 +52,30 @@ def admitted(
         else:
             beyond[contract if counts[contract] else OTHERS] += 1
     return taken, beyond
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What one contract sent us in a day: *kept* in quarantine, *left_out* beyond the bound.
+
+    *contract* is `OTHERS` for all those of which nothing was kept.
+    """
+
+    day: date
+    contract: str
+    kept: int
+    left_out: int
+
+
+async def list_days(conn: AsyncConnection, chain: str, *, since: date) -> list[Day]:
+    """Return the counts of a chain from a day on, the newest day first, at most `ROWS_MAX`."""
+    rows = await conn.execute(
+        select(table.c.day, table.c.contract, table.c.kept, table.c.left_out)
+        .where(table.c.chain == chain, table.c.day >= since)
+        .order_by(table.c.day.desc(), table.c.left_out.desc(), table.c.contract)
+        .limit(ROWS_MAX)
+    )
+    return [Day(*row) for row in rows]
 
 
 async def admit(

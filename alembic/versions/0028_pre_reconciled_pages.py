@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -79,12 +81,29 @@ def upgrade() -> None:
     op.execute(
         "GRANT UPDATE (received, received_rest, waiting_for) ON custody.receipt TO causeway_app"
     )
+    op.add_column(
+        "following",
+        sa.Column("reread_failures", sa.Integer(), nullable=False, server_default="0"),
+        schema="chain",
+    )
+    op.add_column(
+        "following",
+        sa.Column("reread_trouble", sa.Text(), nullable=False, server_default=""),
+        schema="chain",
+    )
+    op.create_check_constraint(
+        op.f("ck_following_reread_failures"), "following", "reread_failures >= 0", schema="chain"
+    )
+    op.execute("GRANT UPDATE (reread_failures, reread_trouble) ON chain.following TO causeway_app")
     op.execute(RECEIPT_FUNCTION)
     op.execute(FREEZE_FUNCTION)
 
 
 def downgrade() -> None:
     """Drop them."""
+    op.drop_constraint(op.f("ck_following_reread_failures"), "following", schema="chain")
+    op.drop_column("following", "reread_trouble", schema="chain")
+    op.drop_column("following", "reread_failures", schema="chain")
     op.execute(edges("freeze", "closed", FREEZE_BEFORE))
     op.execute(edges("receipt", "included", RECEIPT_BEFORE))
     op.drop_constraint(op.f("ck_freeze_signed_as_a_whole"), "freeze", schema="custody")
@@ -113,5 +132,5 @@ def _chain_amount(*, nullable: bool) -> None:
     )
 
 
-def _received_rest() -> sa.Column[int]:
+def _received_rest() -> sa.Column[Decimal]:
     return sa.Column("received_rest", sa.Numeric(78, 0), nullable=False, server_default="0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,12 +25,20 @@ from kernel.clock import iso
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-chain_app = typer.Typer(help="Following a chain: status, halt, resume.", no_args_is_help=True)
+    from chain.model import Following
+
+chain_app = typer.Typer(
+    help="Following a chain: status, halt, resume, what its pool and strangers send.",
+    no_args_is_help=True,
+)
 
 
 @chain_app.command()
 def status(*, chain: Chain = CHAIN_DEFAULT, as_json: AsJson = False) -> None:
-    """Tell where the books are on a chain, and whether and why it is halted.
+    """Tell where the books are on a chain, whether and why it is halted, and what is read twice.
+
+    A block is read a second time when enough blocks stand on it. Where that fails turn after turn,
+    this says so: what the first reading missed may lie there.
 
     Example: `causeway custody chain status --json`
     """
@@ -62,6 +71,65 @@ def explain(*, chain: Chain = CHAIN_DEFAULT, as_json: AsJson = False) -> None:
 
     columns = ("version", "at", "event", "by", "reason", "facts")
     show(f"Life of {chain}", columns, read(work), as_json=as_json, right=("version",))
+
+
+@chain_app.command()
+def pool(*, chain: Chain = CHAIN_DEFAULT, as_json: AsJson = False) -> None:
+    """Count what pools show, or showed, of payments to our addresses, by state and token.
+
+    Amounts are as the chain counts. Nothing of it is in the books before a block has it.
+
+    Example: `causeway custody chain pool --json`
+    """
+
+    async def work(conn: AsyncConnection) -> list[tuple[str, ...]]:
+        from custody.pending import count_pending
+        from registry.queries import get_chain
+
+        await get_chain(conn, chain)
+        return [
+            (
+                str(item.state),
+                item.contract or "",
+                str(item.count),
+                str(item.amount),
+                iso(item.last_seen_at),
+            )
+            for item in await count_pending(conn, chain)
+        ]
+
+    columns = ("state", "contract", "count", "amount", "last seen")
+    show(f"Pool of {chain}", columns, read(work), as_json=as_json, right=("count", "amount"))
+
+
+@chain_app.command()
+def unregistered(
+    *,
+    chain: Chain = CHAIN_DEFAULT,
+    days: Annotated[
+        int, typer.Option(help="How many days, the newest first.", min=1, max=366)
+    ] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Count transfers of tokens that are not registered: kept in quarantine, and left out, by day.
+
+    Example: `causeway custody chain unregistered --days 7`
+    """
+
+    async def work(conn: AsyncConnection) -> list[tuple[str, ...]]:
+        from custody.unregistered import list_days
+        from registry.queries import get_chain
+
+        await get_chain(conn, chain)
+        since = clock().now().date() - timedelta(days=days - 1)
+        return [
+            (item.day.isoformat(), item.contract or "others", str(item.kept), str(item.left_out))
+            for item in await list_days(conn, chain, since=since)
+        ]
+
+    columns = ("day", "contract", "kept", "left out")
+    title = f"Unregistered tokens on {chain}"
+    show(title, columns, read(work), as_json=as_json, right=("kept", "left out"))
 
 
 @chain_app.command()
@@ -154,4 +222,14 @@ async def _facts(conn: AsyncConnection, chain: str) -> dict[str, str]:
         "height": "" if cursor is None else str(cursor.height),
         "block": "" if cursor is None else cursor.hash,
         "time": "" if cursor is None else iso(cursor.time),
+        "second reading": second_reading(following),
     }
+
+
+def second_reading(following: Following) -> str:
+    """Say up to where blocks were read a second time, and why it gets no further, if so."""
+    done = "" if following.reread is None else f"done to block {following.reread}"
+    if not following.reread_failures:
+        return done
+    turns = f"no further for {following.reread_failures} turns: {following.reread_trouble}"
+    return f"{done}, {turns}" if done else turns

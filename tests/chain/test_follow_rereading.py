@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.local.databases import Database
 from chain.errors import NodeUnavailable
-from chain.follow import list_untraced
+from chain.follow import get_following, list_untraced
 from chain.model import (
     Block,
     BlockContents,
@@ -23,6 +23,7 @@ from chain.model import (
 from chain.rereading import Contradicted, Missed, compare
 from chain.store import load_following, write_following
 from chain.testing import ScriptedCall, ScriptedGateway, ScriptedTransaction
+from chain.walk import REREAD_FAILURES_MAX
 from kernel.db import transact
 from tests.chain.books import OURS, STRANGER, TOKEN, WATCH, Books, Crash, make_books, pay, pay_token
 
@@ -208,6 +209,30 @@ async def test_trouble_with_the_second_reading_does_not_stop_the_first(
     report = await books.run()
 
     assert (report.caught_up, report.reread, report.reread_trouble) == (True, 0, "not again")
+
+
+async def test_a_second_reading_that_never_gets_further_is_told_once_and_shown(
+    books: Remembering,
+) -> None:
+    books.gateway = Stubborn()
+    for _ in range(AFTER + 1):
+        books.gateway.mine()
+    for _ in range(REREAD_FAILURES_MAX + 5):
+        books.gateway.mine()
+        await books.run()
+
+    told = [event for event in await books.events() if event.name == "RereadingFails"]
+    stands = await transact(books.engine, lambda conn: get_following(conn, "evm"))
+    assert [event.reason for event in told] == ["not again"]
+    assert stands.reread_failures >= REREAD_FAILURES_MAX
+    assert (stands.state, stands.reread_trouble) == (FollowState.RUNNING, "not again")
+    assert told[0].payload is not None
+    assert told[0].payload["height"] == (stands.reread or 0) + 1
+
+    books.gateway.once.clear()
+    await books.run()
+    stands = await transact(books.engine, lambda conn: get_following(conn, "evm"))
+    assert (stands.reread_failures, stands.reread_trouble) == (0, "")
 
 
 async def test_a_crash_while_completing_a_block_completes_it_once(books: Remembering) -> None:

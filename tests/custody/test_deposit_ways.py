@@ -22,7 +22,14 @@ from custody.compliance import people
 from custody.deposit_model import DepositState, PendingState
 from custody.errors import NotPossible, UnknownRow
 from custody.model import AddressPurpose
-from custody.pending import DROPPED_AFTER, PoolReport, explain_pending, list_pending, watch_pool
+from custody.pending import (
+    DROPPED_AFTER,
+    PoolReport,
+    count_pending,
+    explain_pending,
+    list_pending,
+    watch_pool,
+)
 from custody.policy import ConfirmationPolicy, Requirement, Rule, content_of, from_content
 from custody.policy_versions import explain_decision, get_policy_version, list_policy_versions
 from kernel.money import Asset
@@ -231,6 +238,11 @@ async def test_what_is_seen_in_a_pool_is_never_posted(house: House) -> None:
 
     assert await look(house) == PoolReport(seen=1)
     assert await look(house) == PoolReport()
+    (counted,) = await house.do(lambda conn: count_pending(conn, "evm"))
+    assert (counted.state, counted.contract, counted.count, counted.amount) == (
+        *(PendingState.SEEN, None, 1),
+        ETHER,
+    )
     assert await house.balances() == {}
     assert await house.deposits() == []
 

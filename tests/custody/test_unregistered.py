@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from sqlalchemy import text
@@ -12,7 +13,7 @@ from chain.model import UNREGISTERED_PER_BLOCK_MAX, BlockContents, Included, Mov
 from custody.deposit_model import DepositState
 from custody.freezes import list_freezes
 from custody.inclusion import apply_step
-from custody.unregistered import PER_CONTRACT_DAY_MAX, PER_DAY_MAX, admitted
+from custody.unregistered import PER_CONTRACT_DAY_MAX, PER_DAY_MAX, admitted, list_days
 from registry.queries import get_chain_asset
 from registry.testing import TOKEN, change
 from tests.custody.house import BOOK, FAKE_TOKEN, OTHER, STRANGER, House
@@ -34,12 +35,8 @@ async def include(house: House, *movements: Movement, height: int = 1, left_out:
 
 
 async def counted(house: House) -> list[tuple[str, int, int]]:
-    rows = await house.do(
-        lambda c: c.execute(
-            text("SELECT contract, kept, left_out FROM custody.unregistered_day ORDER BY contract")
-        )
-    )
-    return [tuple(row) for row in rows]
+    days = await house.do(lambda c: list_days(c, "evm", since=date(2020, 1, 1)))
+    return sorted((item.contract, item.kept, item.left_out) for item in days)
 
 
 async def test_a_forged_event_from_our_address_has_no_effect_at_all(house: House) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.custody_chain import second_reading
+from chain.model import Following, FollowState
 from tests.app.cli.conftest import Cli
 
 As = Callable[..., tuple[str, ...]]
@@ -65,3 +67,21 @@ def test_one_operator_alone_or_one_without_the_role_cannot_resume(
 
     assert refused.code != 0
     assert cli("custody", "chain", "status", "--json").json["state"] == "halted"
+
+
+def test_what_the_pool_and_strangers_send_is_counted(cli: Cli, house: object) -> None:
+    for command in (("pool",), ("unregistered", "--days", "7")):
+        found = cli("custody", "chain", *command, "--json")
+        assert (found.code, found.json) == (0, [])
+        assert cli("custody", "chain", *command, "--chain", "nochain").code != 0
+    assert cli("custody", "chain", "unregistered", "--days", "0").code == 2
+
+
+def test_a_second_reading_that_gets_no_further_is_shown() -> None:
+    stands = Following("evm", FollowState.RUNNING, "", 41, 12, "block 42 does not answer")
+
+    assert second_reading(stands) == (
+        "done to block 41, no further for 12 turns: block 42 does not answer"
+    )
+    assert second_reading(Following("evm", FollowState.RUNNING, "", 41)) == "done to block 41"
+    assert second_reading(Following("evm", FollowState.RUNNING)) == ""
