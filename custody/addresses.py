@@ -6,8 +6,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chain.bitcoin.derivation import SegwitAccount
+from chain.bitcoin.networks import network_of
+from chain.bitcoin.second_opinion import confirm_key
 from chain.errors import DerivationDisagrees
 from chain.model import WatchList
 from custody import store
@@ -27,6 +31,8 @@ from registry.queries import (
 )
 
 REFERENCE_LENGTH_MAX: Final = 200
+
+log: Final = structlog.get_logger()
 
 _ALLOWED: Final = {
     WalletPurpose.DEPOSIT: frozenset({AddressPurpose.DEPOSIT, *OWN_PURPOSES}),
@@ -92,9 +98,25 @@ async def assign_address(
         assigned_at=now,
         chain_asset=chain_asset,
     )
+    _ask_another(chain, owner, new)
     await store.insert_address(conn, new)
     await record(conn, [_assigned(new, by)])
     return new
+
+
+def _ask_another(chain: Chain, wallet: Wallet, new: Address) -> None:
+    """Have the key of a new Bitcoin address confirmed, and say in the log by whom.
+
+    Raises:
+        DerivationDisagrees: the other library derives another key.
+    """
+    if chain.kind != BITCOIN or not wallet.account_xpub:
+        return
+    network = network_of(chain.network_id)
+    account = SegwitAccount.parse(wallet.account_xpub, network=network, path=wallet.account_path)
+    key = account.public_key(new.branch, new.index)
+    asked = confirm_key(wallet.account_xpub, new.branch, new.index, key)
+    log.info("address_confirmed", wallet=wallet.code, address=new.address, by=asked)
 
 
 async def check_wallet_key(conn: AsyncConnection, wallet: Wallet, *, now: datetime) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.bitcoin import kernel
 from chain.bitcoin.psbt import Psbt, PsbtInput, create, encode_psbt
+from chain.bitcoin.second_opinion import confirm_transaction
 from chain.bitcoin.transactions import Output, Transaction, decode
 from custody import payout_store
 from custody.bitcoin import coins
@@ -142,8 +143,8 @@ def spent_outputs(attempt: SpendAttempt, chain_id: int) -> list[Output]:
 def read_signed(attempt: SpendAttempt, raw: bytes, chain_id: int) -> Transaction:
     """Return the signed transaction, read from its bytes and found to be the attempt.
 
-    Inputs, outputs, id and size are those of the bytes; where libbitcoinkernel is installed, it
-    verifies every input.
+    Inputs, outputs, id and size are those of the bytes, and another library reads the same; where
+    libbitcoinkernel is installed, it verifies every input.
 
     Raises:
         OutsideUnavailable: they are something else.
@@ -162,6 +163,7 @@ def read_signed(attempt: SpendAttempt, raw: bytes, chain_id: int) -> Transaction
             f"the signed transaction weighs {found.weight}, {attempt.weight} was paid for",
             where=f"transaction {attempt.tx_id}",
         )
+    confirm_transaction(raw)
     if kernel.is_available():
         kernel.verify_inputs(raw, spent_outputs(attempt, chain_id))
     return found

@@ -37,7 +37,15 @@ FLOAT_DOORS = {
 }
 
 #: Names that stand for public halves of keys, wherever they come from.
-PUBLIC_KEY_NAMES = {"PublicKey", "HDKey", "EmbitError", "p2wpkh", "Descriptor", "NETWORKS"}
+PUBLIC_KEY_NAMES = {
+    "PublicKey",
+    "HDKey",
+    "EmbitError",
+    "p2wpkh",
+    "Descriptor",
+    "Transaction",
+    "NETWORKS",
+}
 KEY_LIBRARIES = {"bitcoinlib", "coincurve", "embit", "eth_account", "eth_keyfile", "eth_keys"}
 #: The signer; and play money: the simulated chain's own accounts, the demo's outside world.
 PRIVATE_KEY_ROOMS = ("custody/signer/", "chain/simulators/", "app/demo/")
