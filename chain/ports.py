@@ -1,7 +1,7 @@
 """What Causeway asks of a node of a chain: the one door between the chain and the rest.
 
 ``chain.evm.gateway.EvmGateway`` speaks to a real node, `chain.testing.ScriptedGateway` is a chain in
-memory; both pass the same conformance tests.
+memory; both pass the same conformance tests. `chain.bitcoin.ports` is what Bitcoin adds.
 """
 
 from __future__ import annotations

@@ -3,5 +3,5 @@
 - ``addresses``, ``rlp``, ``transactions``, ``erc20``: pure; what is signed and what it says;
 - ``quantities``, ``bloom``, ``parse``: pure; a node's blocks and receipts as movements and outcomes;
 - ``refusals``: pure; what a node's error messages prove;
-- ``rpc``, ``gateway``: the door to a node.
+- ``gateway``, ``providers``: the door to a node, or to several.
 """
