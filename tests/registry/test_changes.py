@@ -349,13 +349,16 @@ async def test_a_founding_is_held_to_the_same_spelling(engine: AsyncEngine) -> N
         )
 
 
-async def test_a_token_with_more_places_than_its_asset_could_not_be_booked(
+async def test_a_coin_with_more_places_than_its_asset_is_refused_and_a_token_is_not(
     founded: AsyncEngine,
 ) -> None:
     await transact(founded, lambda conn: change(conn, BTC, now=NOW))
+    side = Chain("side", "evm", 77, "BTC")
+    await transact(founded, lambda conn: change(conn, side, now=NOW))
     with pytest.raises(ChangeRefused, match="could not be booked"):
-        await proposed(founded, ChainAsset("evm:BTC", "evm", "0x" + "22" * 20, 9, "BTC"))
-    await proposed(founded, ChainAsset("evm:BTC", "evm", "0x" + "22" * 20, 8, "BTC"))
+        await proposed(founded, ChainAsset("side:BTC", "side", None, 9, "BTC"))
+    await proposed(founded, ChainAsset("side:BTC", "side", None, 8, "BTC"))
+    await proposed(founded, ChainAsset("evm:BTC", "evm", "0x" + "22" * 20, 9, "BTC"))
 
 
 @pytest.mark.parametrize("reason", ["", "  "])
