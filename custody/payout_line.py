@@ -8,7 +8,7 @@ raising them behind it moves nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -41,6 +41,8 @@ from ledger.posting import post, require_applied
 from registry.queries import get_wallet
 
 SENDER: Final = "payout_sender"
+FILL_AFTER_MAX: Final = timedelta(days=1)
+"""A gap whose fillers the signer refuses is filled anew after 2, 4, 8 … minutes, and at last this often."""
 FILLS_MAX: Final = 10
 """Gaps filled in one call, at most."""
 
@@ -176,7 +178,15 @@ async def _alarm(bench: Bench, head: Nonce, reason: str, report: LineReport) -> 
 
 
 async def _fill_if_due(bench: Bench, gap: Nonce, report: LineReport) -> None:
-    if bench.clock.now() - gap.since < FILL_AFTER:
+    age = bench.clock.now() - gap.since
+    if age < FILL_AFTER:
+        return
+    async with bench.engine.connect() as conn:
+        refused = await store.count_ended(conn, gap.chain, gap.sender, _reference(gap))
+    if refused:
+        reason = f"the signer refused {refused} times to spend nonce {gap.nonce} on nothing"
+        await _alarm(bench, gap, reason, report)
+    if age < fill_after(refused):
         return
     if await bench.rail.count_final_slots(gap.sender) > gap.nonce:
         return
@@ -196,6 +206,11 @@ async def _fill_if_due(bench: Bench, gap: Nonce, report: LineReport) -> None:
         return
     if filler is not None:
         report.filled.append(filler.id)
+
+
+def fill_after(refused: int) -> timedelta:
+    """Return the age at which a gap is filled, after so many fillers that nobody signed."""
+    return min(FILL_AFTER * (1 << min(refused, 16)), FILL_AFTER_MAX)
 
 
 async def _fill(
@@ -229,9 +244,14 @@ async def _fill(
     )
 
 
+def _reference(gap: Nonce) -> str:
+    """Return with what the references of all fillers of a gap begin."""
+    return f"gap:{gap.sender}:{gap.nonce}:"
+
+
 def _filler(gap: Nonce, last: Payout, now: datetime) -> dict[str, Any]:
     """Return the row of a payout of nothing, from the address to itself."""
-    reference = f"gap:{gap.sender}:{gap.nonce}:{gap.since.isoformat()}"
+    reference = f"{_reference(gap)}{gap.since.isoformat()}"
     claim = f"{ClaimKind.OWN}:{last.source_wallet}"
     return {
         "id": derive_id(now, PAYOUT, last.book, claim, reference),

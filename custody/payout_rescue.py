@@ -67,8 +67,7 @@ async def resume_sender(
         NotPossible: the address is not ours, or the same decision was carried out before.
     """
     await require_people(conn, signatures, resume_bytes(chain, sender, reason), RESUMERS)
-    held = await store.list_payouts(conn, chain=chain, states={PayoutState.SECURITY_HOLD})
-    locked = await store.lock_payouts(conn, {item.id for item in held if item.sender == sender})
+    locked = await store.lock_payouts(conn, await store.list_held(conn, chain, sender))
     source = (await store.find_sources(conn, chain, [sender])).get(sender)
     if source is None:
         raise NotPossible(f"{sender} is not our address")

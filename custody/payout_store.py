@@ -13,6 +13,8 @@ from sqlalchemy import (
     Row,
     Table,
     Text,
+    Uuid,
+    any_,
     column,
     func,
     insert,
@@ -174,6 +176,33 @@ async def list_payouts(
     return [to_payout(row) for row in await conn.execute(statement.limit(min(limit, PAGE_MAX)))]
 
 
+async def list_held(conn: AsyncConnection, chain: str, sender: str) -> set[UUID]:
+    """Return every payout on SECURITY_HOLD of a sending address, however many there are."""
+    rows = await conn.execute(
+        select(payout.c.id).where(
+            payout.c.chain == chain,
+            payout.c.sender == sender,
+            payout.c.state == PayoutState.SECURITY_HOLD,
+        )
+    )
+    return set(rows.scalars())
+
+
+async def count_ended(conn: AsyncConnection, chain: str, sender: str, prefix: str) -> int:
+    """Return how many payouts of an address whose reference begins like this ended unsigned."""
+    count = await conn.scalar(
+        select(func.count())
+        .select_from(payout)
+        .where(
+            payout.c.chain == chain,
+            payout.c.sender == sender,
+            payout.c.state.in_([PayoutState.REJECTED, PayoutState.EXPIRED]),
+            payout.c.client_ref.startswith(prefix, autoescape=True),
+        )
+    )
+    return int(count or 0)
+
+
 async def every_payout(
     conn: AsyncConnection,
     *,
@@ -193,7 +222,10 @@ async def lock_payouts(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUI
     """Return the payouts by id, their rows locked in the order of their ids."""
     if not ids:
         return {}
-    statement = select(payout).where(payout.c.id.in_(ids)).order_by(payout.c.id).with_for_update()
+    wanted = literal(list(ids), ARRAY(Uuid))
+    statement = (
+        select(payout).where(payout.c.id == any_(wanted)).order_by(payout.c.id).with_for_update()
+    )
     return {row.id: to_payout(row) for row in await conn.execute(statement)}
 
 

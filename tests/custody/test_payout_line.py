@@ -17,6 +17,7 @@ from chain.testing import ScriptedTransaction
 from custody import payout_rows as rows
 from custody import payout_store as store
 from custody.nonces import choose_nonce, read_line
+from custody.payout_line import FILL_AFTER_MAX, fill_after
 from custody.payout_model import AttemptKind, Nonce, NonceState, Payout, PayoutState
 from custody.payout_rules import FILL_AFTER, HEAD_OF_LINE_AFTER, BumpPolicy
 from custody.payouts import list_payouts
@@ -24,6 +25,8 @@ from custody.ports import PayoutSigner
 from custody.signer.errors import SignerRefused
 from custody.signer.wire import Intent, SignedApproval
 from kernel.errors import StaleFence
+from kernel.events import list_history
+from kernel.ids import stable_id
 from tests.custody.payout_world import ETH, STRANGER, OneByOne, World, make_world
 
 AT = datetime(2026, 1, 5, tzinfo=UTC)
@@ -118,6 +121,40 @@ async def test_a_gap_is_filled_once_whoever_looks_at_it(world: World) -> None:
     await world.advance()
 
     assert len(await fillers(world)) == 1
+
+
+class NoFillers(PickySigner):
+    """Refuses whatever spends a nonce on nothing."""
+
+    async def sign(
+        self, intent: Intent, unsigned: bytes, approvals: Sequence[SignedApproval]
+    ) -> bytes:
+        if intent.kind == "cancel":
+            raise SignerRefused("no")
+        return await super().sign(intent, unsigned, approvals)
+
+
+async def test_a_filler_that_the_signer_refuses_is_made_ever_more_seldom_and_people_are_called_once(
+    world: World,
+) -> None:
+    first, _ = await with_gap(world)
+    assert isinstance(world.signer, PickySigner)
+    world.signer = NoFillers(world.signer.signer, {first.id})
+
+    for _ in range(10):
+        world.clock.advance(FILL_AFTER)
+        report = await world.advance()
+        await world.advance()
+
+    ended = await fillers(world)
+    assert {item.state for item in ended} == {PayoutState.REJECTED}
+    # After 2, 4 and 8 minutes of the 20 or so that went by.
+    assert len(ended) == 3
+    assert [alarm.nonce for alarm in report.alarms] == [0, 1]
+    entity = stable_id("payout_sender", "evm", first.sender)
+    told = await world.run(lambda conn: list_history(conn, "payout_sender", entity))
+    assert [item.payload["nonce"] for item in told if item.name == "LineBlocked"] == [0, 1]
+    assert fill_after(40) == FILL_AFTER_MAX
 
 
 async def test_a_filler_that_is_reorganised_away_is_mined_again(world: World) -> None:
