@@ -33,7 +33,7 @@ ASSETS: Final = 2
 PAID_BLOCKS: Final = 5
 """Blocks of `DEPOSITS` deposits each."""
 ROUNDS: Final = 5
-AT_LEAST: Final = 0.5
+AT_LEAST: Final = 0.6
 
 
 class Bare:
