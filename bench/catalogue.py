@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from bench import (
+    bitcoin_derivation,
     bitcoin_scan,
+    bitcoin_selection,
     evm_catchup,
     evm_deposits,
     evm_payouts,
@@ -33,7 +35,9 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "ledger_asof": ledger_asof.measure,
     "ledger_verify": ledger_verify.measure,
     "ledger_growth": ledger_growth.measure,
+    "bitcoin_derivation": bitcoin_derivation.measure,
     "bitcoin_scan": bitcoin_scan.measure,
+    "bitcoin_selection": bitcoin_selection.measure,
     "evm_catchup": evm_catchup.measure,
     "evm_deposits": evm_deposits.measure,
     "evm_payouts": evm_payouts.measure,
