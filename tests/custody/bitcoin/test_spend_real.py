@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from custody.bitcoin.spend_model import SpendState
 from custody.bitcoin.testing import with_bitcoin
 from custody.payout_model import AttemptState
 from custody.payout_model import PayoutState as P
+from custody.ports import ControlledSigner
 from custody.signer.testing import local_signer, rules_for
 from kernel.clock import ManualClock
 from ledger.testing import enforce_lock_order
@@ -58,19 +59,24 @@ class RealSpendWorld(SpendWorld):
 
 @asynccontextmanager
 async def make_real_world(
-    engine: AsyncEngine, folder: Path, bitcoind: Bitcoind
+    engine: AsyncEngine,
+    folder: Path,
+    bitcoind: Bitcoind,
+    *,
+    signer: ControlledSigner | None = None,
+    began: datetime = START,
 ) -> AsyncIterator[RealSpendWorld]:
-    yard, clock = Yard(bitcoind), ManualClock(START)
+    yard, clock = Yard(bitcoind), ManualClock(began)
     founding = with_bitcoin(demo_founding())
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
     [coin] = await yard.fund(MINER)
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(yard.gateway())
-        signer = stack.enter_context(local_signer(folder, rules, clock=clock))
+        vault = signer or stack.enter_context(local_signer(folder, rules, clock=clock))
         stack.enter_context(enforce_lock_order(engine))
         start = (await gateway.head()).height
         world = RealSpendWorld(
-            engine, gateway, signer, clock, vault=signer, start_height=start, yard=yard
+            engine, gateway, vault, clock, vault=vault, start_height=start, yard=yard
         )
         birch = await world.run(lambda conn: found_desk(conn, world))
         payments = [*((world.acme, amount) for amount in DEPOSITS), (birch, CAPITAL)]
