@@ -17,6 +17,7 @@ from app.cli.common import (
     Reason,
     clock,
     one_of,
+    parse_time,
     read,
     show,
     show_one,
@@ -78,6 +79,9 @@ def payout(
     to: Annotated[str, typer.Option(help="Address; it has to be allowed for the party.")],
     source: Annotated[str, typer.Option("--from", help="The wallet that pays.")],
     reference: Annotated[str, typer.Option("--ref", help="Your own; one payout for each.")],
+    expires: Annotated[
+        str | None, typer.Option("--expires", help="When it lapses; without it, in 7 days.")
+    ] = None,
     reason: Reason = "",
     as_: As,
     key: Key,
@@ -109,6 +113,7 @@ def payout(
             destination=to,
             requested_by=me.code,
             reason=reason,
+            expires_at=parse_time(expires),
         )
         made = await request_payout(conn, request, book=book, now=clock().now())
         return await _facts(conn, made, money)
