@@ -29,7 +29,7 @@ from custody.rebalance.model import (
 )
 from kernel.money import Rounding, rescale
 from ledger.queries import list_accounts
-from registry.model import ChainAsset
+from registry.model import BITCOIN, ChainAsset
 from registry.queries import get_asset, get_chain, list_chain_assets, list_wallets
 
 GAS_NATIVE: Final = 21_000
@@ -118,6 +118,11 @@ async def _read_books(
     conn: AsyncConnection, rules: RebalanceRules, chain: str, book: int
 ) -> _Books:
     await require_running(conn, chain)
+    if (await get_chain(conn, chain)).kind == BITCOIN:
+        raise NotPossible(
+            f"bands and sweeps move what lies on accounts, and {chain} has coins",
+            remedy="Ask for an own transfer between its wallets",
+        )
     block = await get_cursor(conn, chain)
     if block is None:
         raise NotPossible(f"no block of {chain} was read yet", remedy="Follow the chain first")
