@@ -90,7 +90,7 @@ class Scan:
             engine = create_engine(self.of.server.url(name), role=APP_ROLE)
             stack.push_async_callback(engine.dispose)
             await stack.enter_async_context(gateway)
-            for _ in range(PARTS):
+            for part in range(PARTS):
                 report = await follow(
                     engine,
                     gateway,
@@ -98,7 +98,7 @@ class Scan:
                     watch=watch,
                     apply=apply,
                     now=self.clock.now(),
-                    blocks_max=BLOCKS // PARTS,
+                    blocks_max=BLOCKS // PARTS + (BLOCKS % PARTS if part == 0 else 0),
                     policy=FollowPolicy(start_height=2),
                 )
                 included += report.included

@@ -126,6 +126,8 @@ class Walk:
         if self.at is None:
             return
         final = min(await self.gateway.finalized_height(), head.height)
+        # Each block is a step: what lies beyond the last one is not read in vain.
+        final = min(final, self.at.block.height + steps_max - self.included)
         ahead = await self._read_run(self.at.block, RUN_FIRST, final)
         while ahead is not None:
             run, length = ahead[0][: steps_max - self.included], ahead[1]

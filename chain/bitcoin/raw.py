@@ -21,6 +21,8 @@ HEADER_BYTES: Final = 80
 _OUTPOINT_BYTES: Final = 36
 _SEQUENCE_BYTES: Final = 4
 _AMOUNT_BYTES: Final = 8
+_LONG: Final = 0xFD
+"""From here on a first byte says how many bytes of length follow."""
 _sha256 = hashlib.sha256
 
 
@@ -76,10 +78,8 @@ def read_transaction(raw: bytes) -> RawTransaction:
     Raises:
         UnreadableAnswer: it is none.
     """
-    read, end = _read(raw, 0)
-    if end != len(raw):
-        raise UnreadableAnswer("what follows a transaction is not part of it")
-    return read
+    # Where the witnesses end is known, and no id covers them: they are not looked through.
+    return _read(raw, 0, len(raw))[0]
 
 
 def read_block(raw: bytes) -> tuple[bytes, list[RawTransaction]]:
@@ -127,7 +127,10 @@ def check_transactions(root: bytes, ids: Sequence[bytes], where: str) -> None:
         raise IncompleteAnswer(f"the transactions that the node shows are not those of {where}")
 
 
-def _read(raw: bytes, start: int) -> tuple[RawTransaction, int]:
+def _read(  # noqa: C901  it runs for every transaction of a chain, so it calls little
+    raw: bytes, start: int, end: int = 0
+) -> tuple[RawTransaction, int]:
+    """Return the transaction that begins at *start*, and where it ends: at *end*, if that is known."""
     try:
         at = start + 4
         with_witness = raw[at] == 0 and raw[at + 1] == 1
@@ -138,21 +141,36 @@ def _read(raw: bytes, start: int) -> tuple[RawTransaction, int]:
         count, at = _size(raw, at)
         for _ in range(count):
             inputs.append(at)
-            length, at = _size(raw, at + _OUTPOINT_BYTES)
+            at += _OUTPOINT_BYTES
+            # Most lengths are one byte; a call for each would take as long as all the rest.
+            length = raw[at]
+            if length < _LONG:
+                at += 1
+            else:
+                length, at = _size(raw, at)
             at += length + _SEQUENCE_BYTES
         count, at = _size(raw, at)
         for _ in range(count):
             amounts.append(at)
-            length, at = _size(raw, at + _AMOUNT_BYTES)
+            at += _AMOUNT_BYTES
+            length = raw[at]
+            if length < _LONG:
+                at += 1
+            else:
+                length, at = _size(raw, at)
             scripts.append(raw[at : at + length])
             at += length
         middle = at
-        if with_witness:
+        if end:
+            at = end - 4
+        elif with_witness:
             at = _skip_witness(raw, at, len(inputs))
     except IndexError:
         raise UnreadableAnswer("a transaction is cut short") from None
+    if not with_witness and at != middle:
+        raise UnreadableAnswer("what follows a transaction is not part of it")
     end = at + 4
-    if end > len(raw) or not inputs or not scripts:
+    if at < middle or end > len(raw) or not inputs or not scripts:
         raise UnreadableAnswer("a transaction is cut short, or has no inputs or outputs")
     if with_witness:
         hashed = raw[start : start + 4] + raw[body:middle] + raw[at:end]
@@ -172,7 +190,7 @@ def _skip_witness(raw: bytes, at: int, inputs: int) -> int:
 
 def _size(raw: bytes, at: int) -> tuple[int, int]:
     first = raw[at]
-    if first < 0xFD:
+    if first < _LONG:
         return first, at + 1
     width = 2 if first == 0xFD else 4 if first == 0xFE else 8
     size = int.from_bytes(raw[at + 1 : at + 1 + width], "little")

@@ -230,7 +230,7 @@ async def test_fees_come_from_the_node_and_from_the_fallback_where_it_has_no_dat
 ) -> None:
     rate = await gateway.fee_rate(6)
     assert (rate.rate, rate.source) == (20_000, RateSource.FALLBACK)
-    info = await gateway._rpc.ask("getmempoolinfo")
+    info = await gateway.rpc.ask("getmempoolinfo")
     for key, found in (
         ("minrelaytxfee", await gateway.min_relay_rate()),
         ("incrementalrelayfee", await gateway.incremental_rate()),
