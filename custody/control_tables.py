@@ -36,9 +36,15 @@ freeze = Table(
     Column("opened_by", JSONB),
     Column("opened_reason", Text),
     Column("opened_at", Timestamp),
-    # Whose key the signature is of: who closed it, or the house's service for one of its processes.
+    # What a process of ours closed may be signed later, by the house's service.
+    Column("service_signature", LargeBinary),
+    # Whose key the signature is of.
     Column("signed_by", Text),
-    CheckConstraint("(signed_by IS NULL) = (closed_signature IS NULL)", name="signed_as_a_whole"),
+    CheckConstraint(
+        "(signed_by IS NULL) = (closed_signature IS NULL AND service_signature IS NULL)",
+        name="signed_as_a_whole",
+    ),
+    CheckConstraint("closed_signature IS NULL OR service_signature IS NULL", name="signed_by_one"),
     CheckConstraint("(kind = 'global') = (name = '')", name="global_has_no_name"),
     # Only a process closes without a signature; nobody opens without two.
     CheckConstraint(

@@ -125,7 +125,7 @@ async def sign_automatic(
         Refused: the operator is not active, or may not close.
     """
     require_role(by, *CLOSERS)
-    unsigned = _in_force().where(freeze_table.c.closed_signature.is_(None))
+    unsigned = _in_force().where(freeze_table.c.signed_by.is_(None))
     rows = await conn.execute(
         unsigned.order_by(freeze_table.c.closed_at)
         .limit(PAGE_MAX)
@@ -137,7 +137,7 @@ async def sign_automatic(
         await conn.execute(
             update(freeze_table)
             .where(freeze_table.c.id == item.id)
-            .values(closed_signature=signature, signed_by=by.code)
+            .values(service_signature=signature, signed_by=by.code)
         )
         after = replace(item, closed_signature=signature, signed_by=by.code)
         await _tell_signer(conn, after, now)
@@ -333,7 +333,7 @@ async def _supersede(conn: AsyncConnection, scope: Scope, *, by: str, now: datet
     unsigned = _in_force().where(
         freeze_table.c.kind == scope.kind,
         freeze_table.c.name == scope.name,
-        freeze_table.c.closed_signature.is_(None),
+        freeze_table.c.signed_by.is_(None),
     )
     row = (await conn.execute(unsigned.with_for_update())).one_or_none()
     if row is None:
@@ -391,7 +391,7 @@ def _to_freeze(row: Row[Any]) -> Freeze:
         scope=Scope(ScopeKind(row.kind), row.name),
         state=FreezeState(row.state),
         closed_by=row.closed_by,
-        closed_signature=row.closed_signature,
+        closed_signature=row.closed_signature or row.service_signature,
         signed_by=row.signed_by,
         closed_reason=row.closed_reason,
         closed_at=row.closed_at,

@@ -69,14 +69,21 @@ def upgrade() -> None:
     op.create_check_constraint(
         op.f("ck_receipt_received"), "receipt", "received >= 0", schema="custody"
     )
+    op.add_column("freeze", sa.Column("service_signature", sa.LargeBinary()), schema="custody")
     op.add_column("freeze", sa.Column("signed_by", sa.Text()), schema="custody")
+    op.create_check_constraint(
+        op.f("ck_freeze_signed_by_one"),
+        "freeze",
+        "closed_signature IS NULL OR service_signature IS NULL",
+        schema="custody",
+    )
     op.create_check_constraint(
         op.f("ck_freeze_signed_as_a_whole"),
         "freeze",
-        "(signed_by IS NULL) = (closed_signature IS NULL)",
+        "(signed_by IS NULL) = (closed_signature IS NULL AND service_signature IS NULL)",
         schema="custody",
     )
-    op.execute("GRANT UPDATE (closed_signature, signed_by) ON custody.freeze TO causeway_app")
+    op.execute("GRANT UPDATE (service_signature, signed_by) ON custody.freeze TO causeway_app")
     op.execute("GRANT UPDATE (received_rest) ON custody.deposit TO causeway_app")
     op.execute(
         "GRANT UPDATE (received, received_rest, waiting_for) ON custody.receipt TO causeway_app"
@@ -107,7 +114,9 @@ def downgrade() -> None:
     op.execute(edges("freeze", "closed", FREEZE_BEFORE))
     op.execute(edges("receipt", "included", RECEIPT_BEFORE))
     op.drop_constraint(op.f("ck_freeze_signed_as_a_whole"), "freeze", schema="custody")
+    op.drop_constraint(op.f("ck_freeze_signed_by_one"), "freeze", schema="custody")
     op.drop_column("freeze", "signed_by", schema="custody")
+    op.drop_column("freeze", "service_signature", schema="custody")
     op.drop_constraint(op.f("ck_receipt_received"), "receipt", schema="custody")
     for name in ("waiting_for", "received_rest", "received"):
         op.drop_column("receipt", name, schema="custody")
