@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import control_store, payout_explain, payout_requests, payout_rows
 from custody import payout_store as store
+from custody.bitcoin import spend_store
 from custody.errors import NotPossible
 from custody.payout_approvals import LIFETIME, ApprovalLine, approval_bytes, to_document
 from custody.payout_control import load_policies
@@ -47,7 +48,9 @@ explain = payout_explain.explain
 
 async def has_signed_bytes(conn: AsyncConnection, payout_id: UUID) -> bool:
     """Tell whether signed bytes of the payout are stored, so that its claim has been debited."""
-    return any(item.raw is not None for item in await store.list_attempts(conn, payout_id))
+    if any(item.raw is not None for item in await store.list_attempts(conn, payout_id)):
+        return True
+    return await spend_store.has_signed(conn, payout_id)
 
 
 async def approve_payout(

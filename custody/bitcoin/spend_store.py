@@ -199,6 +199,18 @@ async def find_spends_of(
     return found
 
 
+async def has_signed(conn: AsyncConnection, payout_id: UUID) -> bool:
+    """Tell whether the spend that carries a payout has signed bytes."""
+    found = await conn.scalar(
+        select(spend_attempt.c.id)
+        .join(spend_payout, spend_payout.c.spend_id == spend_attempt.c.spend_id)
+        .where(spend_payout.c.payout_id == payout_id, spend_payout.c.live)
+        .where(spend_attempt.c.raw.is_not(None))
+        .limit(1)
+    )
+    return found is not None
+
+
 async def find_attempts(
     conn: AsyncConnection, chain: str, tx_ids: Collection[str]
 ) -> dict[str, SpendAttempt]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ async def test_every_future_witness_version_can_be_allowed_and_paid(world: Spend
     for version in range(2, 17):
         address = encode_program("bcrt", version, bytes([version]) * (2 + version))
         await world.run(
-            lambda conn, to=address: allow(conn, "acme", to, now=world.clock.now(), chain=CHAIN)
+            partial(allow, party="acme", address=address, now=world.clock.now(), chain=CHAIN)
         )
         payouts.append(
             await world.approved(client_ref=f"v{version}", destination=address, amount=20_000)
