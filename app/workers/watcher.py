@@ -26,6 +26,7 @@ from custody.inclusion import apply_step
 from custody.nonces import Alarm
 from custody.payout_finality import confirm_payouts
 from custody.payout_model import Payout
+from custody.payout_rules import BumpPolicy
 from custody.payout_worker import WorkReport, advance_payouts
 from custody.pending import watch_pool
 from custody.policy import ConfirmationPolicy, Requirement
@@ -76,6 +77,7 @@ class Watcher:
     holder: str = HOLDER
     screening: Screening = NOBODY_LISTED
     travel_rule: TravelRule = NO_TRAVEL_RULE
+    bump: BumpPolicy = field(default_factory=BumpPolicy)
     watched: WatchListReader = field(default_factory=WatchListReader)
     rail: EvmRail = field(init=False)
     """Kept from turn to turn: it remembers which payees have no code."""
@@ -103,6 +105,7 @@ class Watcher:
             holder=self.holder,
             clock=self.clock,
             claims=CLAIMS_A_TURN,
+            bump=self.bump,
             rail=self.rail,
             screening=self.screening,
             travel_rule=self.travel_rule,

@@ -121,7 +121,7 @@ class Desk:
         return {item.id for item in self.payouts[before:]}
 
     @contextlib.asynccontextmanager
-    async def worker(self, limit: int) -> AsyncIterator[None]:
+    async def worker(self, limit: int, **orders: Any) -> AsyncIterator[None]:
         """Let a worker live as long as the block, and kill it; the leases of the dead have ended."""
         self.world.clock.advance(LEASE + timedelta(seconds=1))
         await self.world.tell_signer()
@@ -134,6 +134,7 @@ class Desk:
             holder=f"worker-{self.lives}",
             now=self.world.clock.now().isoformat(),
             limit=limit,
+            **orders,
         )
         pid, identity = await self.nursery.bear(order)
         try:
@@ -198,10 +199,15 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def opened_desk(database: Database) -> AsyncIterator[Desk]:
-    """Give a founded desk whose wallets are funded and whose node mines when it is told."""
+async def opened_desk(database: Database, *node: str) -> AsyncIterator[Desk]:
+    """Give a founded desk whose wallets are funded and whose node mines when it is told.
+
+    Args:
+        database: a database of its own.
+        node: arguments of ``python -m chain.simulators.evm``.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        process = stack.enter_context(start_evm_process())
+        process = stack.enter_context(start_evm_process(*node))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cw")))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         gateway = await stack.enter_async_context(
