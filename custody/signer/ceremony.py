@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from coincurve import PublicKey
 from embit.bip32 import HDKey
 
+from chain.bitcoin.addresses import address_of
+from chain.bitcoin.derivation import derive_checked as derive_bitcoin
+from chain.bitcoin.networks import MAIN, TEST, Network
+from chain.bitcoin.scripts import witness_key_hash_script
 from chain.errors import DerivationDisagrees
 from chain.evm.addresses import address_of_public_key
 from chain.keys.account import AccountKey
@@ -251,7 +256,7 @@ def restore(
     finally:
         wipe(seed)
     restored = open_seed(keystore, kek)
-    require_same([describe_account(restored, number) for number in numbers], transcript.accounts)
+    require_same(describe_accounts(restored, numbers), transcript.accounts)
     return holders
 
 
@@ -285,8 +290,7 @@ def describe(seed: bytes | bytearray, accounts: Collection[int]) -> list[Account
     keys = LocalKeys("", PrivateNode.from_seed(seed))
     second = HDKey.from_seed(bytes(seed))
     described = []
-    for number in accounts:
-        account = describe_account(keys, number)
+    for account in describe_accounts(keys, tuple(accounts)):
         other = second.derive(account.path).to_public().to_base58()
         if other != account.xpub:
             raise DerivationDisagrees(
@@ -295,6 +299,35 @@ def describe(seed: bytes | bytearray, accounts: Collection[int]) -> list[Account
             )
         described.append(account)
     return described
+
+
+def describe_accounts(keys: LocalKeys, numbers: Sequence[int]) -> list[Account]:
+    """Return the accounts of these numbers: on EVM, then on Bitcoin and on its test networks.
+
+    Raises:
+        DerivationDisagrees: the two halves, or two libraries, give different addresses.
+    """
+    found = [describe_account(keys, number) for number in numbers]
+    return found + [
+        describe_bitcoin_account(keys, number, network)
+        for network in (MAIN, TEST)
+        for number in numbers
+    ]
+
+
+def describe_bitcoin_account(keys: LocalKeys, number: int, network: Network) -> Account:
+    """Return a Bitcoin account's public description (BIP 84), as `describe_account`."""
+    path = f"m/84'/{network.coin_type}'/{number}'"
+    xpub = keys.account_xpub(path)
+    addresses = {}
+    for branch, index in KNOWN_ANSWERS:
+        place = f"{path}/{branch}/{index}"
+        whole = PublicKey(keys.public_key(place)).format(compressed=True)
+        address = address_of(witness_key_hash_script(whole), network)
+        if address != derive_bitcoin(xpub, branch, index, network=network, path=path):
+            raise DerivationDisagrees(f"{place} is another address by its private key")
+        addresses[place] = address
+    return Account(path, xpub, AccountKey.parse(xpub, path=path).fingerprint, addresses)
 
 
 def describe_account(keys: LocalKeys, number: int) -> Account:
@@ -336,10 +369,11 @@ def account_path(number: int) -> str:
 
 
 def account_numbers(transcript: Transcript) -> tuple[int, ...]:
-    """Return the numbers of the transcript's accounts."""
-    return tuple(
+    """Return the numbers of the transcript's accounts, each once."""
+    numbers = (
         int(account.path.rpartition("/")[2].removesuffix("'")) for account in transcript.accounts
     )
+    return tuple(dict.fromkeys(numbers))
 
 
 def encode_transcript(transcript: Transcript) -> bytes:
@@ -384,7 +418,7 @@ def check_keystore(keystore: Path, kek: Path, transcript: Transcript | None = No
     keys = open_seed(keystore, kek)
     if transcript is not None:
         numbers = account_numbers(transcript)
-        require_same([describe_account(keys, number) for number in numbers], transcript.accounts)
+        require_same(describe_accounts(keys, numbers), transcript.accounts)
     return sealed
 
 
