@@ -115,7 +115,7 @@ class Play:
                 # At a random moment of its life, or a moment after it has committed something.
                 within = self.random.uniform(0, LIFE_MAX_S)
                 if life % 2 and not done(before):
-                    await self._until(lambda seen, old=before: seen != old, LIFE_MAX_S)
+                    await self._until(other_than(before), LIFE_MAX_S)
                     within = self.random.uniform(0, MOMENT_MAX_S)
                 await asyncio.sleep(within)
             self.met.update((await self.seen()).keys())
@@ -163,6 +163,11 @@ class Play:
     async def later(self, seconds: int) -> None:
         """Let time pass."""
         self.desk.world.clock.advance(timedelta(seconds=seconds))
+
+
+def other_than(before: Seen) -> Done:
+    """Return what tells whether anything was committed since *before*."""
+    return lambda seen: seen != before
 
 
 def exactly(**counts: int) -> Done:

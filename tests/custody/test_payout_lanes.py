@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,6 +17,7 @@ from chain.model import BroadcastReport
 from chain.testing import ScriptedGateway
 from custody.payout_model import Payout, PayoutState
 from custody.payout_worker import CLAIMS_AT_ONCE, LEASE, WorkReport, advance_payouts
+from custody.ports import PayoutSigner
 from custody.signer.wire import No, Signed, SignedApproval, SignRequest
 from kernel.errors import OutsideUnavailable
 from tests.custody.payout_world import BOOK, ETH, World, make_world
@@ -76,7 +77,7 @@ class Lanes:
         return await advance_payouts(
             self.world.engine,
             self.world.gateway,
-            self.signer,  # type: ignore[arg-type]  the worker asks for many, and for nothing else
+            cast("PayoutSigner", self.signer),
             chain="evm",
             book=BOOK,
             holder="lanes",
