@@ -93,9 +93,7 @@ def rules_for(
             for item in chain_assets
         ],
         wallets=[
-            WalletPinned(
-                version=1, wallet=item.code, chain=item.chain, account_path=item.key_root
-            )
+            WalletPinned(version=1, wallet=item.code, chain=item.chain, account_path=item.key_root)
             for item in wallets
         ],
     )
