@@ -7,8 +7,8 @@ binding of the curve and eth-utils' own EIP-55.
 from __future__ import annotations
 
 from coincurve import PublicKey
-from embit import ec
 from embit.base import EmbitError
+from embit.ec import PublicKey as EmbitPublicKey
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
@@ -55,7 +55,7 @@ def _point(public_key: bytes) -> PublicKey:
 
 def _second_opinion(public_key: bytes) -> str:
     try:
-        point = ec.PublicKey.parse(public_key)
+        point = EmbitPublicKey.parse(public_key)
     except (EmbitError, ValueError) as error:
         return f"refused ({error})"
     point.compressed = False
