@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.demo.world import World
 from app.workers.bitcoin_watcher import BitcoinWatcher
-from app.workers.watcher import Turn, Watcher
+from app.workers.watcher import Watcher
+from app.workers.watching import Turn
 from chain.bitcoin.gateway import BitcoinGateway
 from chain.evm.gateway import EvmGateway
 from custody.addresses import assign_address

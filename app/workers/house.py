@@ -29,8 +29,8 @@ from app.workers.scheduler import Ticker
 from app.workers.service import Service, ServiceWorker
 from app.workers.settlement import SettlementWorker
 from app.workers.treasury import TreasuryWorker
-from app.workers.watcher import Turn as WatcherTurn
 from app.workers.watcher import Watcher
+from app.workers.watching import Turn as WatcherTurn
 from chain.bitcoin.ports import BitcoinReader
 from chain.evm.heads import HeadFeed
 from chain.evm.providers import ProviderSet
