@@ -155,12 +155,14 @@ async def open_story(engine: AsyncEngine, seed: int) -> AsyncIterator[Story]:
             rules = rules_for(
                 founding.chains, demo_founding(token=token).chain_assets, DEMO_OPERATORS
             )
-            with local_signer(Path(folder), rules) as signer:
+            # Approvals end by the signer's clock, so the story has one clock.
+            clock = ManualClock(START)
+            with local_signer(Path(folder), rules, clock=clock) as signer:
                 world = RealWorld(
                     engine,
                     gateway,
                     signer,
-                    ManualClock(START),
+                    clock,
                     token=token,
                     rpc=rpc,
                     vault=signer,
