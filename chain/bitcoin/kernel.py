@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -32,9 +33,11 @@ def is_available() -> bool:
     return importlib.util.find_spec(MODULE) is not None
 
 
-@functools.cache
+_LOADING: Final = threading.Lock()
+
+
 def load_kernel() -> Any:
-    """Return the binding's module. It is loaded here, once: it costs time and not all have it.
+    """Return the binding's module. It is loaded at the first call: it costs time and not all have it.
 
     Raises:
         KernelMissing: it is not installed.
@@ -42,9 +45,18 @@ def load_kernel() -> Any:
     if not is_available():
         raise KernelMissing("libbitcoinkernel is not installed", remedy=INSTALL)
     module = importlib.import_module(MODULE)
-    # Without a listener the library keeps its log in memory for one that may come.
-    module.capi.bindings.btck_logging_disable()
+    with _LOADING:
+        _silence(module)
     return module
+
+
+@functools.cache
+def _silence(module: Any) -> None:
+    """Turn the library's log off: without a listener it is kept in memory for one that may come.
+
+    The library ends the process where it is told so twice, and a cache alone lets two threads in.
+    """
+    module.capi.bindings.btck_logging_disable()
 
 
 def verify_inputs(raw: bytes, spent: Sequence[Output]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -168,9 +170,35 @@ def test_without_the_library_the_answer_names_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kernel, "MODULE", "a_module_that_is_not_there")
-    kernel.load_kernel.cache_clear()
     assert not is_available()
     with pytest.raises(KernelMissing, match="bitcoin-kernel"):
         verify_inputs(sign_one(KEYS[0]), [COIN])
     monkeypatch.undo()
-    kernel.load_kernel.cache_clear()
+    verify_inputs(sign_one(KEYS[0]), [COIN])
+
+
+LOADED_AT_ONCE = """
+import threading
+from chain.bitcoin.kernel import load_kernel
+
+gate = threading.Barrier(8)
+
+def load():
+    gate.wait()
+    load_kernel()
+
+threads = [threading.Thread(target=load) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+load_kernel()
+"""
+
+
+def test_threads_that_load_the_library_at_once_do_not_end_the_process() -> None:
+    # It aborts when its log is turned off twice, so this has a process of its own.
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADED_AT_ONCE], capture_output=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
