@@ -28,7 +28,8 @@ from kernel.events import DomainEvent, list_history, record
 from kernel.ids import stable_id
 from ledger.posting import post, require_applied
 from registry.authority import signing_bytes
-from registry.model import Role
+from registry.model import BITCOIN, Role
+from registry.queries import get_chain
 
 RESUMERS: Final = (Role.ADMIN, Role.TREASURER, Role.APPROVER)
 SENDER: Final = "payout_sender"
@@ -64,9 +65,16 @@ async def resume_sender(
         now: the time of the decision.
 
     Raises:
-        NotPossible: the address is not ours, or the same decision was carried out before.
+        NotPossible: the address is not ours, the same decision was carried out before, or it is on
+            Bitcoin, where a transaction is on hold with all its payouts.
     """
     await require_people(conn, signatures, resume_bytes(chain, sender, reason), RESUMERS)
+    if (await get_chain(conn, chain)).kind == BITCOIN:
+        # Its payouts follow their spend: one that went on without it would be in no transaction.
+        raise NotPossible(
+            f"{chain} is a chain of Bitcoin, where no address is on hold",
+            remedy="Resume the transaction: causeway custody resume PAYOUT",
+        )
     locked = await store.lock_payouts(conn, await store.list_held(conn, chain, sender))
     source = (await store.find_sources(conn, chain, [sender])).get(sender)
     if source is None:

@@ -13,6 +13,7 @@ from app.cli import (
     custody_compliance,
     custody_deposits,
     custody_freezes,
+    custody_holds,
     custody_keys,
     custody_payouts,
     custody_policy,
@@ -52,7 +53,6 @@ address = typer.Typer(help="Addresses of our wallets.", no_args_is_help=True)
 app.add_typer(address, name="address")
 app.add_typer(custody_chain.chain_app, name="chain")
 app.add_typer(custody_compliance.compliance, name="compliance")
-app.add_typer(custody_compliance.compliance, name="compliance")
 app.add_typer(custody_cold.cold, name="cold")
 app.add_typer(custody_keys.keys, name="keys")
 app.add_typer(custody_rules.destinations, name="destinations")
@@ -60,11 +60,11 @@ app.add_typer(custody_policy.policy, name="policy")
 app.add_typer(custody_signer.signer_app, name="signer")
 custody_freezes.register(app)
 custody_deposits.register(app)
-custody_deposits.register(app)
 custody_payouts.register(app)
 custody_rebalance.register(app)
 custody_reconcile.register(app)
 custody_rescue.register(app)
+custody_holds.register(app)
 
 State = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
 PartyOption = Annotated[str | None, typer.Option("--party", help="Only those of this party.")]

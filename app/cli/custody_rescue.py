@@ -1,4 +1,4 @@
-"""``causeway custody bump, cancel-signed, attribute, thaw``: what people decide where machines stop."""
+"""``causeway custody bump, cancel-signed, attribute``: what people decide where machines stop."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import typer
 
 from app.cli.common import (
     BOOK_DEFAULT,
-    CHAIN_DEFAULT,
     AsJson,
     Book,
-    Chain,
     DryRun,
     Money,
     Reason,
@@ -23,7 +21,6 @@ from app.cli.common import (
     on_database,
     rehearse,
     run,
-    show,
     show_one,
     write,
 )
@@ -46,7 +43,7 @@ DepositId = Annotated[UUID, typer.Argument(metavar="DEPOSIT", help="Id of the de
 
 def register(app: typer.Typer) -> None:
     """Add these commands to a group."""
-    for command in (bump, cancel_signed, attribute, thaw):
+    for command in (bump, cancel_signed, attribute):
         app.command()(command)
 
 
@@ -73,10 +70,10 @@ def bump(
         from kernel.db import transact
 
         me = await transact(engine, who.person)
-        spend = await _spend_of(engine, payout_id)
+        spend = await spend_of(engine, payout_id)
         if spend is not None:
             return await _bump_spend(engine, spend, payout_id, me, reason, dry_run=dry_run)
-        async with await _providers_of(engine, payout_id) as gateway:
+        async with await providers_of(engine, payout_id) as gateway:
             change = await prepare_bump(
                 engine, gateway, payout_id, by=me.operator, reason=reason, clock=clock()
             )
@@ -113,11 +110,11 @@ def cancel_signed(
         from kernel.db import transact
 
         people = [await transact(engine, who.person) for who in (one, two)]
-        spend = await _spend_of(engine, payout_id)
+        spend = await spend_of(engine, payout_id)
         if spend is not None:
             return await _cancel_spend(engine, spend, payout_id, people, reason, dry_run=dry_run)
         payload = cancel_bytes(payout_id, reason)
-        async with await _providers_of(engine, payout_id) as gateway:
+        async with await providers_of(engine, payout_id) as gateway:
             change = await prepare_cancellation(
                 engine,
                 gateway,
@@ -132,7 +129,7 @@ def cancel_signed(
     show_one("Payout", found, as_json=as_json, dry_run=dry_run)
 
 
-async def _spend_of(engine: AsyncEngine, payout_id: UUID) -> Spend | None:
+async def spend_of(engine: AsyncEngine, payout_id: UUID) -> Spend | None:
     """Return the transaction of Bitcoin that carries a payout; None where it goes another way."""
     from custody.bitcoin.spend_replace import find_spend
     from custody.payouts import get_payout
@@ -209,7 +206,7 @@ async def _replace_spend(
     return await (rehearse(engine, work) if dry_run else transact(engine, work))
 
 
-async def _providers_of(engine: AsyncEngine, payout_id: UUID) -> ProviderSet:
+async def providers_of(engine: AsyncEngine, payout_id: UUID) -> ProviderSet:
     """Return the providers of a payout's chain, not yet opened."""
     from custody.payouts import get_payout
     from kernel.db import transact
@@ -270,45 +267,6 @@ def attribute(
 
     found = write(work, dry_run=dry_run)
     show_one("Deposit", found, as_json=as_json, dry_run=dry_run)
-
-
-def thaw(
-    sender: Annotated[str, typer.Argument(metavar="ADDRESS", help="Ours, from which it paid.")],
-    *,
-    reason: Reason,
-    chain: Chain = CHAIN_DEFAULT,
-    as_: As,
-    key: Key,
-    approver: Approver,
-    approver_key: ApproverKey,
-    as_json: AsJson = False,
-) -> None:
-    """Go on with the payouts of an address on security hold, as two operators say; both sign.
-
-    Example: `causeway custody thaw 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --reason "a known sweep" --as ada
-    --key ada.key --approver ben --approver-key ben.key`
-    """
-    one, two = credentials(as_, key), credentials(approver, approver_key)
-
-    async def work(conn: AsyncConnection) -> list[dict[str, str]]:
-        from custody.payout_rescue import resume_bytes, resume_sender
-
-        people = (await one.person(conn), await two.person(conn))
-        payload = resume_bytes(chain, sender, reason)
-        resumed = await resume_sender(
-            conn,
-            chain,
-            sender,
-            signatures={person.code: person.sign(payload) for person in people},
-            reason=reason,
-            now=clock().now(),
-        )
-        money = await Money.load(conn)
-        return [payout_facts(item, money) for item in resumed]
-
-    found = write(work)
-    columns = tuple(found[0]) if found else ("id",)
-    show(f"Payouts of {sender}", columns, [tuple(i.values()) for i in found], as_json=as_json)
 
 
 def _deposit(item: Deposit, money: Money) -> dict[str, str]:

@@ -117,6 +117,7 @@ def test_what_moves_money_can_be_rehearsed() -> None:
     assert rehearsed >= {
         *("custody payout", "custody approve", "custody reject", "custody cancel"),
         *("custody bump", "custody cancel-signed", "custody cold import"),
+        *("custody thaw", "custody resume", "custody abandon"),
         *("custody attribute", "custody compliance release", "custody compliance refund"),
         *("desk deal", "desk cancel", "settle seal", "settle release"),
         *("ledger journal propose", "ledger journal approve", "ledger import"),
