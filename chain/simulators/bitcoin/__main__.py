@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chain.simulators.bitcoin.calls import Json
 from chain.simulators.bitcoin.model import (
     DEFAULT_PORT,
     RELAY_RATE,
     BitcoinSimulatorSettings,
 )
-from chain.simulators.bitcoin.server import ready_line, serve
-from kernel.errors import CausewayError
+from chain.simulators.bitcoin.server import serve
+from chain.simulators.process import announce, read_port, run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,7 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Example: causeway simulate bitcoin --port 18443 --seed 7 --data-dir ./bitcoin",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port; 0 takes any free one")
+    parser.add_argument(
+        "--port", type=read_port, default=DEFAULT_PORT, help="port; 0 takes any free one"
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="0: the very blocks that bitcoind makes"
     )
@@ -85,24 +85,9 @@ def read_settings(options: argparse.Namespace) -> BitcoinSimulatorSettings:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop and return the exit code."""
     options = build_parser().parse_args(arguments)
-
-    def announce(info: dict[str, Json]) -> None:
-        sys.stdout.write(ready_line(info) + "\n")
-        sys.stdout.flush()
-
-    exit_code = 0
-    try:
-        asyncio.run(serve(read_settings(options), ready=announce, parent_pipe=options.parent_pipe))
-    except* CausewayError as group:
-        error = _first_of(group)
-        sys.stderr.write(f"error: {error}\n")
-        exit_code = error.exit_code
-    return exit_code
-
-
-def _first_of(group: BaseExceptionGroup[CausewayError]) -> CausewayError:
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+    return run(
+        lambda: serve(read_settings(options), ready=announce, parent_pipe=options.parent_pipe)
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import hmac
 import os
 import secrets
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -47,8 +46,8 @@ from chain.simulators.bitcoin.rpc import (
     result_body,
     status_of,
 )
+from chain.simulators.process import serve_until_told
 from kernel.errors import CausewayError
-from kernel.parent import wait_for_parent_end
 
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 SHUTDOWN_GRACE_S: Final = 2.0
@@ -320,11 +319,6 @@ WAITING: Final[Mapping[str, Method]] = {
 }
 
 
-def ready_line(info: Mapping[str, Json]) -> str:
-    """Return the one line (JSON, without a line break) that tells a launcher: ready."""
-    return orjson.dumps(dict(info)).decode()
-
-
 async def serve(
     settings: BitcoinSimulatorSettings,
     *,
@@ -341,25 +335,10 @@ async def serve(
         BadInput: *parent_pipe* is set and standard input is not a pipe.
     """
     simulator = BitcoinSimulator(settings)
-    loop = asyncio.get_running_loop()
     await simulator.start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, simulator.stopped.set)
-    try:
-        async with asyncio.TaskGroup() as group:
-            watch = (
-                group.create_task(_set_at_parent_end(simulator.stopped)) if parent_pipe else None
-            )
-            ready(simulator.ready_info())
-            await simulator.stopped.wait()
-            if watch is not None:
-                watch.cancel()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        await simulator.stop()
-
-
-async def _set_at_parent_end(stopped: asyncio.Event) -> None:
-    await wait_for_parent_end()
-    stopped.set()
+    await serve_until_told(
+        simulator.stopped,
+        ready=lambda: ready(simulator.ready_info()),
+        stop=simulator.stop,
+        parent_pipe=parent_pipe,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Sequence
 
@@ -13,9 +12,8 @@ from chain.simulators.evm.model import (
     DEFAULT_SLOTS_IN_AN_EPOCH,
     EvmSimulatorSettings,
 )
-from chain.simulators.evm.server import ready_line, serve
-from chain.simulators.evm.wire import Json
-from kernel.errors import CausewayError
+from chain.simulators.evm.server import serve
+from chain.simulators.process import announce, read_port, run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="address to listen on; whoever reaches the port rules the chain, no key is asked for: "
         "leave loopback only inside a network of your own",
     )
-    parser.add_argument("--port", type=int, default=8545, help="port; 0 takes any free one")
+    parser.add_argument("--port", type=read_port, default=8545, help="port; 0 takes any free one")
     parser.add_argument("--chain-id", type=int, default=DEFAULT_CHAIN_ID)
     parser.add_argument("--mnemonic", default=DEFAULT_MNEMONIC, help="BIP-39 words")
     parser.add_argument("--accounts", type=int, default=10, help="number of funded accounts")
@@ -71,24 +69,9 @@ def read_settings(options: argparse.Namespace) -> EvmSimulatorSettings:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop and return the exit code."""
     options = build_parser().parse_args(arguments)
-
-    def announce(info: dict[str, Json]) -> None:
-        sys.stdout.write(ready_line(info) + "\n")
-        sys.stdout.flush()
-
-    exit_code = 0
-    try:
-        asyncio.run(serve(read_settings(options), ready=announce, parent_pipe=options.parent_pipe))
-    except* CausewayError as group:
-        error = _first_of(group)
-        sys.stderr.write(f"error: {error}\n")
-        exit_code = error.exit_code
-    return exit_code
-
-
-def _first_of(group: BaseExceptionGroup[CausewayError]) -> CausewayError:
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+    return run(
+        lambda: serve(read_settings(options), ready=announce, parent_pipe=options.parent_pipe)
+    )
 
 
 if __name__ == "__main__":

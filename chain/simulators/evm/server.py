@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,7 +34,7 @@ from chain.simulators.evm.rpc import (
 )
 from chain.simulators.evm.subscriptions import Subscription, read_subscription
 from chain.simulators.evm.wire import Json, hex_data, quantity
-from kernel.parent import wait_for_parent_end
+from chain.simulators.process import serve_until_told
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_CONNECTION_BACKLOG = 20_000
@@ -315,11 +314,6 @@ def _port_taken(settings: EvmSimulatorSettings) -> PortTaken:
     )
 
 
-def ready_line(info: Mapping[str, Json]) -> str:
-    """Return the one line (JSON, without a line break) that tells a launcher: ready."""
-    return orjson.dumps(dict(info)).decode()
-
-
 async def serve(
     settings: EvmSimulatorSettings,
     *,
@@ -335,24 +329,10 @@ async def serve(
         BadInput: *parent_pipe* is set and standard input is not a pipe.
     """
     simulator = EvmSimulator(settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     await simulator.start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_set_at_parent_end(stop)) if parent_pipe else None
-            ready(simulator.ready_info())
-            await stop.wait()
-            if watch is not None:
-                watch.cancel()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        await simulator.stop()
-
-
-async def _set_at_parent_end(stop: asyncio.Event) -> None:
-    await wait_for_parent_end()
-    stop.set()
+    await serve_until_told(
+        asyncio.Event(),
+        ready=lambda: ready(simulator.ready_info()),
+        stop=simulator.stop,
+        parent_pipe=parent_pipe,
+    )

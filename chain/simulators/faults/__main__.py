@@ -12,8 +12,9 @@ from pathlib import Path
 import orjson
 
 from chain.simulators.faults.model import Rule, read_rules
-from chain.simulators.faults.proxy import FaultProxySettings, Json, serve
-from kernel.errors import BadInput, CausewayError
+from chain.simulators.faults.proxy import FaultProxySettings, serve
+from chain.simulators.process import announce, read_port, run
+from kernel.errors import BadInput
 from kernel.parent import wait_for_parent_end
 
 
@@ -28,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--upstream-ws", default="", help="its WebSocket, if it is another address")
     parser.add_argument("--other", default="", help="HTTP address of a second node (other-node)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=0, help="port; 0 takes any free one")
+    parser.add_argument("--port", type=read_port, default=0, help="port; 0 takes any free one")
     parser.add_argument("--rules", type=Path, help="JSON file with a list of rules to begin with")
     parser.add_argument(
         "--parent-pipe",
@@ -41,22 +42,18 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop and return the exit code."""
     options = build_parser().parse_args(arguments)
-    exit_code = 0
-    try:
-        settings = FaultProxySettings(
-            upstream=options.upstream,
-            upstream_ws=options.upstream_ws,
-            other=options.other,
-            host=options.host,
-            port=options.port,
-            rules=() if options.rules is None else _read_file(options.rules),
-        )
-        asyncio.run(_run(settings, parent_pipe=options.parent_pipe))
-    except* CausewayError as group:
-        error = _first_of(group)
-        sys.stderr.write(f"error: {error}\n")
-        exit_code = error.exit_code
-    return exit_code
+    return run(lambda: _run(_read_settings(options), parent_pipe=options.parent_pipe))
+
+
+def _read_settings(options: argparse.Namespace) -> FaultProxySettings:
+    return FaultProxySettings(
+        upstream=options.upstream,
+        upstream_ws=options.upstream_ws,
+        other=options.other,
+        host=options.host,
+        port=options.port,
+        rules=() if options.rules is None else _read_file(options.rules),
+    )
 
 
 async def _run(settings: FaultProxySettings, *, parent_pipe: bool) -> None:
@@ -66,7 +63,7 @@ async def _run(settings: FaultProxySettings, *, parent_pipe: bool) -> None:
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(_set_at_parent_end(stop)) if parent_pipe else None
-        await serve(settings, ready=_announce, stop=stop)
+        await serve(settings, ready=announce, stop=stop)
         if watch is not None:
             watch.cancel()
 
@@ -74,16 +71,6 @@ async def _run(settings: FaultProxySettings, *, parent_pipe: bool) -> None:
 async def _set_at_parent_end(stop: asyncio.Event) -> None:
     await wait_for_parent_end()
     stop.set()
-
-
-def _first_of(group: BaseExceptionGroup[CausewayError]) -> CausewayError:
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-def _announce(info: dict[str, Json]) -> None:
-    sys.stdout.write(orjson.dumps(info).decode() + "\n")
-    sys.stdout.flush()
 
 
 def _read_file(path: Path) -> tuple[Rule, ...]:

@@ -25,7 +25,8 @@ from chain.simulators.evm import __main__ as command
 from chain.simulators.evm import server
 from chain.simulators.evm.errors import PortTaken
 from chain.simulators.evm.model import EvmSimulatorSettings
-from chain.simulators.evm.server import EvmSimulator, ready_line, serve
+from chain.simulators.evm.server import EvmSimulator, serve
+from chain.simulators.process import ready_line
 from chain.simulators.testing import (
     GWEI,
     EvmProcess,
