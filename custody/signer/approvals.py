@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from enum import Enum, auto
 from typing import Final
 
 from custody.payout_approvals import LIFETIME_MAX, ApprovalLine, approval_bytes
@@ -18,6 +19,7 @@ from custody.signer.wire import Intent, SignedApproval, read_amount
 from kernel.errors import BadInput
 from registry.authority import verify_signature
 from registry.errors import NotAuthorised
+from registry.model import SIGNATURE_BYTES
 
 LIFETIME_MAX_MS: Final = LIFETIME_MAX // timedelta(milliseconds=1)
 
@@ -29,12 +31,29 @@ class Approved:
     Attributes:
         known: whose approval counts.
         unknown: who is no operator of the signer (yet): nothing of theirs is verified or counts.
-        lapsed: whose approval has ended by the signer's clock.
+        unverified: who is one, and has signed with another key than the signer has of them: nothing
+            of theirs counts.
+        lapsed: whose approval has ended by the signer's clock, whether it was valid or not.
     """
 
     known: frozenset[str]
     unknown: frozenset[str] = frozenset()
+    unverified: frozenset[str] = frozenset()
     lapsed: frozenset[str] = frozenset()
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """Return whose approval would count if the signer were told of them, or of their key."""
+        return (self.unknown | self.unverified) - self.known
+
+
+class _Verdict(Enum):
+    VALID = auto()
+    UNKNOWN = auto()
+    UNVERIFIED = auto()
+    LAPSED = auto()
+    MALFORMED = auto()
+    """No key could have made it: it will never count."""
 
 
 @dataclass(slots=True)
@@ -52,7 +71,7 @@ class Approvals:
     wall_ms: int = 0
     _by_line: dict[ApprovalLine, list[int]] = field(default_factory=dict)
     _lines: list[list[ApprovalLine]] = field(default_factory=list)
-    _verified: dict[int, str] = field(default_factory=dict)
+    _judged: dict[int, _Verdict] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Read every line once."""
@@ -71,8 +90,7 @@ class Approvals:
                 another fee, so approvals that have lapsed since still count.
 
         Raises:
-            SignerRefused: the initiator approved it, a signature is not that of the pinned key, or
-                an approval holds longer than any may.
+            SignerRefused: the initiator approved it, or an approval holds longer than any may.
         """
         line = line_of(intent)
         if self.alone:
@@ -81,18 +99,21 @@ class Approvals:
 
     def approvers_of(self, line: ApprovalLine, *, now_ms: int | None) -> Approved:
         """Return who has validly approved this line, whatever its *expires_at*: as `approvers`."""
-        known, unknown, lapsed = set[str](), set[str](), set[str]()
-        for number in self._by_line.get(line_key(line), []):
+        found: dict[_Verdict, set[str]] = {verdict: set() for verdict in _Verdict}
+        key = line_key(line)
+        for number in self._by_line.get(key, []):
             code = self.given[number].operator
             if code == line.initiator:
                 raise SignerRefused(f"{code} asked for the payout and cannot approve it")
-            if code not in self.state.operators.operators:
-                unknown.add(code)
-            elif now_ms is not None and not self._holds(number, line, now_ms):
-                lapsed.add(code)
-            else:
-                known.add(self._verify(number))
-        return Approved(frozenset(known), frozenset(unknown), frozenset(lapsed - known))
+            has_ended = now_ms is not None and not self._holds(number, key, now_ms)
+            found[_Verdict.LAPSED if has_ended else self._judge(number)].add(code)
+        known = frozenset(found[_Verdict.VALID])
+        return Approved(
+            known=known,
+            unknown=frozenset(found[_Verdict.UNKNOWN]),
+            unverified=frozenset(found[_Verdict.UNVERIFIED] - known),
+            lapsed=frozenset(found[_Verdict.LAPSED] - known),
+        )
 
     def _require_meant(self, line: ApprovalLine) -> None:
         numbers = set(self._by_line.get(line_key(line), []))
@@ -100,8 +121,8 @@ class Approvals:
             if number not in numbers and approval.operator != line.initiator:
                 raise SignerRefused(f"what {approval.operator} approved is another payment")
 
-    def _holds(self, number: int, line: ApprovalLine, now_ms: int) -> bool:
-        ends = next(x.expires_at for x in self._lines[number] if x.payout_id == line.payout_id)
+    def _holds(self, number: int, key: ApprovalLine, now_ms: int) -> bool:
+        ends = next(line.expires_at for line in self._lines[number] if line_key(line) == key)
         clock_ms = max(now_ms, self.wall_ms)
         if ends > clock_ms + LIFETIME_MAX_MS:
             raise SignerRefused(
@@ -111,17 +132,26 @@ class Approvals:
             )
         return ends > clock_ms
 
-    def _verify(self, number: int) -> str:
-        if number not in self._verified:
-            approval = self.given[number]
-            operator = self.state.operator(approval.operator)
-            try:
-                payload = approval_bytes(self._lines[number])
-                verify_signature(operator, payload, approval.signature)
-            except (NotAuthorised, BadInput) as error:
-                raise SignerRefused(error.what) from error
-            self._verified[number] = approval.operator
-        return self._verified[number]
+    def _judge(self, number: int) -> _Verdict:
+        """Return what is to be thought of an approval, all its lines together."""
+        if number not in self._judged:
+            self._judged[number] = self._verify(self.given[number], self._lines[number])
+        return self._judged[number]
+
+    def _verify(self, approval: SignedApproval, lines: Sequence[ApprovalLine]) -> _Verdict:
+        if len(approval.signature) != SIGNATURE_BYTES:
+            return _Verdict.MALFORMED
+        if approval.operator not in self.state.operators.operators:
+            return _Verdict.UNKNOWN
+        try:
+            payload = approval_bytes(lines)
+        except BadInput:
+            return _Verdict.MALFORMED
+        try:
+            verify_signature(self.state.operator(approval.operator), payload, approval.signature)
+        except NotAuthorised:
+            return _Verdict.UNVERIFIED
+        return _Verdict.VALID
 
 
 def line_key(line: ApprovalLine) -> ApprovalLine:

@@ -331,7 +331,8 @@ def check_approved(
     """Refuse without enough people; return whether a service has approved instead of them.
 
     Raises:
-        SignerPostponed: they would be enough with people that nobody has told the signer of.
+        SignerPostponed: they would be enough with people, or keys of theirs, that nobody has told the
+            signer of. Of what was signed before that is a refusal: it goes on without another fee.
     """
     people = approved.known - set(state.operators.services)
     missing = find_missing(state.operators, rule, people)
@@ -339,10 +340,10 @@ def check_approved(
         return False
     amount = read_amount(intent.amount)
     if people == approved.known:
-        raise _not_enough(state, rule, people, approved, missing)
+        raise _not_enough(state, rule, people, approved, missing, is_first=is_first)
     if rule.auto_max is None or rule.auto_window_max is None or amount > read_amount(rule.auto_max):
         missing = f"{missing}; a service may approve at most {rule.auto_max or 0} of {rule.asset}"
-        raise _not_enough(state, rule, people, approved, missing)
+        raise _not_enough(state, rule, people, approved, missing, is_first=is_first)
     counted = amount if is_first else 0
     if windows.auto[asset_key(rule)].sum(now_ms) + counted > read_amount(rule.auto_window_max):
         raise SignerPostponed(
@@ -353,14 +354,19 @@ def check_approved(
 
 
 def _not_enough(
-    state: InForce, rule: AssetRule, people: frozenset[str], approved: Approved, missing: str
+    state: InForce,
+    rule: AssetRule,
+    people: frozenset[str],
+    approved: Approved,
+    missing: str,
+    *,
+    is_first: bool,
 ) -> SignerRefused | SignerPostponed:
-    if approved.unknown and not find_missing(
-        state.operators, rule, people | approved.unknown, anywhere=approved.unknown
-    ):
-        names = " and ".join(sorted(approved.unknown))
+    awaited = approved.awaited
+    # What was signed before goes on without another fee: nothing waits for that.
+    if is_first and not find_missing(state.operators, rule, people | awaited, anywhere=awaited):
         return SignerPostponed(
-            f"{missing}; {names} approved it, too, and the signer does not know them",
+            f"{missing}; {_not_told(approved)}",
             remedy="Hand over the operators' message that two people have signed",
         )
     if approved.lapsed:
@@ -370,6 +376,14 @@ def _not_enough(
             remedy="Request the payout anew, and have it approved before it ends",
         )
     return SignerRefused(missing, remedy="Have more operators approve the payout")
+
+
+def _not_told(approved: Approved) -> str:
+    unknown = sorted(approved.unknown)
+    if unknown:
+        return f"{' and '.join(unknown)} approved it, too, and the signer does not know them"
+    names = " and ".join(sorted(approved.unverified))
+    return f"the signature of {names} is not by the key that the signer has of them"
 
 
 def find_missing(

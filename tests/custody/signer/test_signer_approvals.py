@@ -18,7 +18,7 @@ from custody.payout_model import Quorum
 from custody.payout_policy import is_complete
 from custody.signer.decision import find_missing
 from custody.signer.service import Signer
-from custody.signer.wire import Accepted, No
+from custody.signer.wire import Accepted, No, SignedApproval
 from kernel.clock import ManualClock, to_unix_ms
 from tests.custody.signer.vault import (
     GWEI,
@@ -88,6 +88,84 @@ def test_a_payment_goes_on_when_the_signer_is_told_of_its_approver(signer: Signe
     assert isinstance(tell(signer, message), Accepted)
 
     assert isinstance(ask(signer, tx, meant, approved), bytes)
+
+
+def by_new_key(approved: SignedApproval, who: str) -> SignedApproval:
+    """What *who* has approved with a key that the signer was not told of: that of the approver."""
+    return msgspec.structs.replace(approved, operator=who)
+
+
+def test_an_approval_by_a_new_key_waits_until_the_signer_is_told_of_the_key(
+    signer: Signer,
+) -> None:
+    tx = native()
+    meant = intent(tx)
+    approved = by_new_key(approval(meant, "eve"), "ann")
+
+    waits = ask_fully(signer, tx, meant, approved)
+    people = {**PUBLIC, "ann": PUBLIC["eve"]}
+    people.pop("eve")
+    message = control(ControlKind.OPERATORS, operators(operators=people), "ann", "bob")
+    assert isinstance(tell(signer, message), Accepted)
+
+    assert isinstance(waits, No)
+    assert waits.later
+    assert isinstance(ask(signer, tx, meant, approved), bytes)
+
+
+def test_an_approval_by_another_key_beside_enough_valid_ones_is_left_out(signer: Signer) -> None:
+    tx = native()
+    meant = intent(tx)
+    other = by_new_key(approval(meant, "eve"), "bob")
+
+    assert isinstance(ask(signer, tx, meant, other, approval(meant, "ann")), bytes)
+
+
+def test_a_signature_that_no_key_can_have_made_is_not_waited_for(signer: Signer) -> None:
+    tx = native()
+    meant = intent(tx)
+    cut = msgspec.structs.replace(approval(meant, "ann"), signature=b"short")
+
+    assert ask_fully(signer, tx, meant, cut) == No(
+        "0 of 1 approvals", "Have more operators approve the payout"
+    )
+
+
+@pytest.mark.parametrize("who", ["eve", "ann"], ids=["unknown", "another key"])
+def test_nobody_is_waited_for_beyond_the_end_of_the_approval(tmp_path: Path, who: str) -> None:
+    """A payout that waits in line stops those behind it: it waits no longer than it may be signed."""
+    clock = ManualClock(START)
+    tx = native()
+    meant = intent(tx)
+    ends = to_unix_ms(START + timedelta(hours=1))
+    approved = by_new_key(approval(meant, "eve", expires_at=ends), who)
+    with open_signer(tmp_path, clock=clock) as signer:
+        waits = ask_fully(signer, tx, meant, approved)
+        later(clock, 3_600)
+        over = ask_fully(signer, tx, meant, approved)
+
+    assert isinstance(waits, No)
+    assert waits.later
+    assert isinstance(over, No)
+    assert (over.later, over.what) == (
+        False,
+        f"0 of 1 approvals; the approval of {who} has lapsed",
+    )
+
+
+def test_a_larger_fee_waits_for_nobody_since_what_was_signed_goes_on(tmp_path: Path) -> None:
+    tx, dearer = native(), native(max_fee_per_gas=9 * GWEI, max_priority_fee_per_gas=2 * GWEI)
+    approved = approval(intent(tx), "ann")
+    with open_signer(tmp_path) as signer:
+        assert isinstance(ask(signer, tx, intent(tx), approved), bytes)
+        people = {**PUBLIC, "ann": PUBLIC["eve"]}
+        people.pop("eve")
+        message = control(ControlKind.OPERATORS, operators(operators=people), "ann", "bob")
+        assert isinstance(tell(signer, message), Accepted)
+        answer = ask_fully(signer, dearer, intent(dearer), approved)
+
+    assert isinstance(answer, No)
+    assert not answer.later
 
 
 def test_an_approval_ends_by_the_clock_of_the_signer(tmp_path: Path) -> None:

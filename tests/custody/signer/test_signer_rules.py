@@ -239,7 +239,9 @@ def test_a_signature_of_somebody_else_is_refused(signer: Signer) -> None:
     meant = intent(tx)
     forged = msgspec.structs.replace(approval(meant, "eve"), operator="ann")
 
-    assert ask(signer, tx, meant, forged) == "the signature is not ann's, or not of this"
+    assert ask(signer, tx, meant, forged) == (
+        "0 of 1 approvals; the signature of ann is not by the key that the signer has of them"
+    )
 
 
 @pytest.mark.parametrize(
