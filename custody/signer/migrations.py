@@ -55,7 +55,7 @@ CREATE TABLE spend (
     pays INTEGER NOT NULL, first_seq INTEGER NOT NULL, dead_seq INTEGER,
     PRIMARY KEY (chain_id, anchor)
 ) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX spend_id ON spend (spend_id) WHERE dead_seq IS NULL;
+CREATE UNIQUE INDEX spend_id ON spend (spend_id);
 CREATE TABLE spend_payout (
     payout_id TEXT NOT NULL, spend_id TEXT NOT NULL, first_seq INTEGER NOT NULL, dead_seq INTEGER,
     PRIMARY KEY (payout_id, spend_id)

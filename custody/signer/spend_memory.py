@@ -1,8 +1,8 @@
 """What the signer remembers of Bitcoin: which coin decides which payments, and what coins hold.
 
 Every transaction of a spend spends its *anchor*, so no two of them can ever both be mined; an anchor
-belongs to one set of payments for ever, and a payout to one anchor until people prove that it is
-dead. A replacement pays the same lines for a higher fee; a cancellation pays nobody. So whatever the
+belongs to one spend and its payments for ever, and a payout to one spend until people prove that it
+is dead. A replacement pays the same lines for a higher fee; a cancellation pays nobody. So whatever the
 application asks for, each payout is made once at most.
 
 What a coin holds is written down with the first signature. A signature of version 0 commits to the
@@ -176,19 +176,25 @@ class SpendMemory:
                 intent.chain_id,
                 f"{item.tx_id}:{item.index}",
             )
-            if rows and rows != [(item.amount, item.key_path)]:
-                raise SignerRefused(
-                    f"coin {item.tx_id}:{item.index} holds {rows[0][0]} satoshi by what was signed"
-                    f" before, and not {item.amount}",
-                    remedy="Read the coin again from the chain: one of the two is false",
-                )
+            for amount, key_path in rows:
+                before = f"by what was signed before, and not {item.amount}"
+                said = f"coin {item.tx_id}:{item.index} holds {amount} satoshi {before}"
+                if key_path != item.key_path:
+                    before = f"by what was signed before, and not of {item.key_path}"
+                    said = f"coin {item.tx_id}:{item.index} is of {key_path} {before}"
+                if (amount, key_path) != (item.amount, item.key_path):
+                    raise SignerRefused(
+                        said, remedy="Read the coin again from the chain: one of the two is false"
+                    )
 
     def _check_new(self, intent: SpendIntent) -> None:
-        others = self._rows(
-            "SELECT anchor FROM spend WHERE spend_id = ? AND dead_seq IS NULL", intent.spend_id
-        )
+        # A dead spend, too: its payouts are noted as dead under its id, and would stay so.
+        others = self._rows("SELECT anchor FROM spend WHERE spend_id = ?", intent.spend_id)
         if others:
-            raise SignerRefused(f"spend {intent.spend_id} is signed with coin {others[0][0]}")
+            raise SignerRefused(
+                f"spend {intent.spend_id} is signed with coin {others[0][0]}",
+                remedy="Payouts of a dead spend go into a new one, with an id of its own",
+            )
         for line in intent.lines:
             found = self._rows(
                 "SELECT spend_id FROM spend_payout WHERE payout_id = ? AND dead_seq IS NULL"

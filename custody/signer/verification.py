@@ -2,7 +2,8 @@
 
 The log is read once from its first record. Its leaves, tiles and head are hashed again, every
 control message is checked against what was in force when it came, every signature is recovered from
-its bytes, and the index tables are rebuilt and compared.
+its bytes, and the index tables are rebuilt and compared. What is in the file beside them, a trigger
+say, is a fault.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from custody.signer.wire import SpendIntent
 from kernel.errors import CausewayError
 from ledger.merkle import TILE_WIDTH, append, leaf_hash, pack, perfect_root
 
+SCHEMA: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 INDEXES: Final = ("payment", "signed", "spend", "spend_payout", "spend_signed", "coin")
 
 
@@ -41,6 +43,7 @@ def find_faults(memory: Memory) -> list[str]:
         reading.take(AuditRecord(*row[:5]), bytes(row[5]))
     reading.compare_tree()
     reading.compare_indexes()
+    reading.compare_schema()
     versions = memory.database.execute("SELECT version FROM schema_version").fetchall()
     if versions != [(VERSION,)]:
         reading.faults.append(f"schema_version: {versions} instead of {VERSION}")
@@ -102,6 +105,18 @@ class Reading:
             missing, strange = rebuilt - stored, stored - rebuilt
             self.faults += [f"{table}: misses {_brief(row)}" for row in sorted(missing, key=repr)]
             self.faults += [f"{table}: has {_brief(row)}" for row in sorted(strange, key=repr)]
+
+    def compare_schema(self) -> None:
+        """Find tables, indexes, views and triggers that the program has not made, or that it misses."""
+        stored, made = (
+            {row[:2]: row for row in database.execute(SCHEMA)}
+            for database in (self.database, self.rebuilt)
+        )
+        self.faults += [
+            f"schema: {kind} {name} is not as the program makes it"
+            for kind, name in sorted({*stored, *made})
+            if stored.get((kind, name)) != made.get((kind, name))
+        ]
 
     def _read(self, record: AuditRecord) -> None:
         if (record.kind == GENESIS) is not (record.seq == 0):

@@ -628,26 +628,6 @@ def test_the_store_of_spends_follows_from_its_log(tmp_path: Path) -> None:
         assert opened.memory.count() == 4
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE spend SET spend_id = 'x'",
-        "UPDATE spend SET dead_seq = 3",
-        "DELETE FROM spend",
-        "UPDATE spend_payout SET dead_seq = 3",
-        "DELETE FROM spend_payout",
-        "UPDATE spend_signed SET fee = fee - 1",
-        "UPDATE coin SET amount = amount + 1",
-        "DELETE FROM coin",
-    ],
-)
-def test_a_changed_index_of_spends_is_found(tmp_path: Path, statement: str) -> None:
-    with open_purse(tmp_path) as opened:
-        ask(opened, spend())
-        opened.memory.database.execute(statement)
-        assert find_faults(opened.memory)
-
-
 def test_a_signature_that_was_recorded_and_is_false_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
