@@ -9,7 +9,6 @@ sends them (value, or one ERC-20 transfer).
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,10 +16,7 @@ from typing import Final
 
 from chain.errors import (
     BadTransaction,
-    BlockGone,
     CallReverted,
-    NodeTrouble,
-    RangeTooLarge,
     TokenUnreadable,
 )
 from chain.evm.transactions import (
@@ -37,7 +33,6 @@ from chain.model import (
     BroadcastReport,
     CallResult,
     FeeQuote,
-    Head,
     Movement,
     PendingMovement,
     TransactionOutcome,
@@ -46,6 +41,7 @@ from chain.model import (
     shown,
     trace_position,
 )
+from chain.scripted import Mined, ScriptedChain
 
 GENESIS_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 BLOCK_TIME: Final = timedelta(seconds=12)
@@ -133,49 +129,28 @@ class ScriptedTransaction:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Mined:
-    block: Block
-    transactions: tuple[ScriptedTransaction, ...]
-
-
 @dataclass(slots=True)
-class ScriptedGateway:
+class ScriptedGateway(ScriptedChain[ScriptedTransaction]):
     """A chain in memory and the node that serves it.
 
     Attributes:
-        lag: how many of the newest blocks the node pretends not to have.
-        faults: troubles to raise, one for each of the next questions.
-        lose_broadcasts: how many of the next broadcasts are taken but answered by a time-out.
-        refuse_broadcasts: how many of the next broadcasts never arrive and are answered the same.
         tokens: contracts whose ``transfer`` signed calls are understood.
         unreadable: contracts that tell nobody's balance.
         traces: whether the node shows value that contracts pass on.
-        quorum: how many providers must have a block; this is one node, so more is never reached.
         codes: the code of contracts other than *tokens*.
         simulated: what calls to an address are answered, instead of what they would do.
         hide_logs: for how many of the next blocks read the node leaves out what it shows of events.
-        range_max: blocks that the node reads in one range.
     """
 
     chain: str = "evm"
     network_id: int = 31337
     tokens: set[str] = field(default_factory=set)
     unreadable: set[str] = field(default_factory=set)
-    lag: int = 0
-    faults: deque[NodeTrouble] = field(default_factory=deque)
-    lose_broadcasts: int = 0
-    refuse_broadcasts: int = 0
     traces: bool = False
-    quorum: int = 1
     codes: dict[str, bytes] = field(default_factory=dict)
     simulated: dict[str, CallResult] = field(default_factory=dict)
     hide_logs: int = 0
-    range_max: int = 10_000
-    _branch: list[_Mined] = field(default_factory=list)
-    _pool: dict[str, ScriptedTransaction] = field(default_factory=dict)
     _funds: dict[tuple[str, str | None], int] = field(default_factory=dict)
-    _forks: int = 0
 
     def __post_init__(self) -> None:
         """Begin with a genesis block."""
@@ -198,7 +173,7 @@ class ScriptedGateway:
             parent,
             GENESIS_TIME + BLOCK_TIME * height,
         )
-        self._branch.append(_Mined(block, transactions))
+        self._branch.append(Mined(block, transactions))
         for item in transactions:
             self._pool.pop(item.hash, None)
         return block
@@ -213,15 +188,6 @@ class ScriptedGateway:
                 chosen.append(self._decided(item))
                 counts[item.sender] = turn + 1
         return self.mine(*chosen)
-
-    def rollback(self, depth: int) -> list[ScriptedTransaction]:
-        """Take the newest *depth* blocks away; return their transactions (not put back)."""
-        if not 0 < depth < len(self._branch):
-            raise ValueError(f"{depth} of {len(self._branch)} blocks cannot be taken away")
-        gone = self._branch[-depth:]
-        del self._branch[-depth:]
-        self._forks += 1
-        return [item for mined in gone for item in mined.transactions]
 
     def reorg(
         self, depth: int, blocks: Sequence[Sequence[ScriptedTransaction]]
@@ -246,62 +212,12 @@ class ScriptedGateway:
         """Take a transaction out of the pool; tell whether it was there."""
         return self._pool.pop(tx_hash, None) is not None
 
-    @property
-    def blocks(self) -> list[Block]:
-        """Return the chain, genesis first."""
-        return [mined.block for mined in self._branch]
-
-    @property
-    def pool(self) -> frozenset[str]:
-        """Return the hashes of what waits to be mined."""
-        return frozenset(self._pool)
-
     # The port.
 
     async def chain_id(self) -> int:
         """Return the network id."""
         self._stumble()
         return self.network_id
-
-    async def head(self) -> Block:
-        """Return the newest block that the node admits to."""
-        self._stumble()
-        return self._visible()[-1].block
-
-    async def block_at(self, height: int) -> Block | None:
-        """Return the block at *height*."""
-        self._stumble()
-        visible = self._visible()
-        return visible[height].block if 0 <= height < len(visible) else None
-
-    async def contents(self, block: Block, watch: WatchList) -> BlockContents:
-        """Return what the block holds for *watch*."""
-        self._stumble()
-        return self._contents(block, watch)
-
-    async def contents_of_range(
-        self, first: Block, last: Block, watch: WatchList
-    ) -> list[BlockContents]:
-        """Return what the blocks from *first* to *last* hold."""
-        self._stumble()
-        if last.height - first.height >= self.range_max:
-            raise RangeTooLarge(f"at most {self.range_max} blocks at once")
-        self._find(first)
-        self._find(last)
-        blocks = [mined.block for mined in self._branch[first.height : last.height + 1]]
-        return [self._contents(block, watch) for block in blocks]
-
-    async def heads(self) -> tuple[Head, ...]:
-        """Return the newest block, or the fault that is due."""
-        try:
-            return (Head(self.chain, await self.head()),)
-        except NodeTrouble as trouble:
-            return (Head(self.chain, None, trouble.what),)
-
-    async def has_block(self, block: Block) -> int:
-        """Return 1 when the block is visible at its height, else 0."""
-        found = await self.block_at(block.height)
-        return int(found is not None and found.hash == block.hash)
 
     async def pending(self, watch: WatchList) -> tuple[PendingMovement, ...]:
         """Return what the pool would move to watched addresses."""
@@ -371,21 +287,6 @@ class ScriptedGateway:
         returned = (1).to_bytes(32, "big") if recipient in self.tokens else b""
         return CallResult(succeeded=True, returned=returned)
 
-    async def broadcast_many(self, items: Sequence[tuple[bytes, str]]) -> list[BroadcastReport]:
-        """Take several into the pool, in order."""
-        return [await self.broadcast(raw, tx_hash) for raw, tx_hash in items]
-
-    async def broadcast(self, raw: bytes, tx_hash: str) -> BroadcastReport:
-        """Take signed bytes into the pool."""
-        if self.refuse_broadcasts:
-            self.refuse_broadcasts -= 1
-            return BroadcastReport(BroadcastOutcome.UNKNOWN, "time-out")
-        report = self._admit(raw, tx_hash)
-        if self.lose_broadcasts:
-            self.lose_broadcasts -= 1
-            return BroadcastReport(BroadcastOutcome.UNKNOWN, "time-out")
-        return report
-
     async def find_transaction(self, tx_hash: str) -> TransactionOutcome | None:
         """Return the outcome of a mined transaction."""
         self._stumble()
@@ -443,19 +344,6 @@ class ScriptedGateway:
             self.hide_logs -= 1
             told = [m for m in told if m.contract is None]
         return replace(found, movements=tuple(told), traced=self.traces)
-
-    def _stumble(self) -> None:
-        if self.faults:
-            raise self.faults.popleft()
-
-    def _visible(self) -> list[_Mined]:
-        return self._branch[: max(1, len(self._branch) - self.lag)]
-
-    def _find(self, block: Block) -> _Mined:
-        visible = self._visible()
-        if block.height >= len(visible) or visible[block.height].block.hash != block.hash:
-            raise BlockGone(f"block {block.hash} is not on the chain")
-        return visible[block.height]
 
     def _is_mined(self, tx_hash: str) -> bool:
         return any(item.hash == tx_hash for mined in self._branch for item in mined.transactions)

@@ -8,7 +8,6 @@ rate, a replacement that pays too little, a conflict) it refuses as well.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,17 +28,17 @@ from chain.bitcoin.model import FeeRate, PoolVerdict, RateSource, ScannedCoin, U
 from chain.bitcoin.networks import REGTEST, Network
 from chain.bitcoin.scripts import witness_script
 from chain.bitcoin.transactions import Input, Outpoint, Output, Transaction, decode
-from chain.errors import BadTransaction, BlockGone, NodeTrouble, RangeTooLarge
+from chain.errors import BadTransaction
 from chain.model import (
     Block,
     BlockContents,
     BroadcastOutcome,
     BroadcastReport,
-    Head,
     PendingMovement,
     TransactionOutcome,
     WatchList,
 )
+from chain.scripted import Mined, ScriptedChain
 
 GENESIS_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 BLOCK_TIME: Final = timedelta(minutes=10)
@@ -49,50 +48,29 @@ STRANGER_FEE: Final = 1_000
 COINBASE_OUTPOINT: Final = Outpoint("0" * 64, 0xFFFFFFFF)
 
 
-@dataclass(frozen=True, slots=True)
-class _Mined:
-    block: Block
-    transactions: tuple[Transaction, ...]
-
-
 @dataclass(slots=True)
-class ScriptedBitcoin:
+class ScriptedBitcoin(ScriptedChain[Transaction]):
     """A chain in memory and the node that serves it.
 
     Attributes:
-        lag: how many of the newest blocks the node pretends not to have.
-        faults: troubles to raise, one for each of the next questions.
-        lose_broadcasts: how many of the next broadcasts are taken but answered by a time-out.
-        refuse_broadcasts: how many of the next broadcasts never arrive and are answered the same.
-        quorum: how many providers must have a block; this is one node, so more is never reached.
         rate: what it estimates, in sat/kvB, for targets that are not in *rates*; None: no data.
         fallback_rate: what is paid then.
         relay_rate, step_rate: the lowest rate that its pool takes, and the step of a replacement.
         hide: for how many of the next blocks read the node shows nothing.
-        range_max: blocks that the node reads in one range.
     """
 
     chain: str = "bitcoin"
     network: Network = REGTEST
-    lag: int = 0
-    faults: deque[NodeTrouble] = field(default_factory=deque)
-    lose_broadcasts: int = 0
-    refuse_broadcasts: int = 0
-    quorum: int = 1
     rate: int | None = 5_000
     rates: dict[int, int] = field(default_factory=dict)
     fallback_rate: int = 20_000
     relay_rate: int = 1_000
     step_rate: int = 1_000
     hide: int = 0
-    range_max: int = 10_000
     traces: bool = True
-    _branch: list[_Mined] = field(default_factory=list)
-    _pool: dict[str, Transaction] = field(default_factory=dict)
     _given: dict[Outpoint, Output] = field(default_factory=dict)
     _known: dict[str, Transaction] = field(default_factory=dict)
     _needle: Needle = field(init=False)
-    _forks: int = 0
     _gifts: int = 0
 
     def __post_init__(self) -> None:
@@ -140,7 +118,7 @@ class ScriptedBitcoin:
         ids = [item.tx_id for item in transactions]
         name = hashlib.sha256(repr((parent, self._forks, ids)).encode()).hexdigest()
         block = Block(self.chain, height, name, parent, GENESIS_TIME + BLOCK_TIME * height)
-        self._branch.append(_Mined(block, transactions))
+        self._branch.append(Mined(block, transactions))
         spent = {item.outpoint for one in transactions for item in one.inputs}
         for item in transactions:
             self._known[item.tx_id] = item
@@ -153,15 +131,6 @@ class ScriptedBitcoin:
     def mine_pool(self) -> Block:
         """Add a block with everything that waits, parents first."""
         return self.mine(*self._pool.values())
-
-    def rollback(self, depth: int) -> list[Transaction]:
-        """Take the newest *depth* blocks away; return their transactions (not put back)."""
-        if not 0 < depth < len(self._branch):
-            raise ValueError(f"{depth} of {len(self._branch)} blocks cannot be taken away")
-        gone = self._branch[-depth:]
-        del self._branch[-depth:]
-        self._forks += 1
-        return [item for mined in gone for item in mined.transactions]
 
     def reorg(self, depth: int, blocks: Sequence[Sequence[Transaction]]) -> list[Transaction]:
         """Replace the newest *depth* blocks; return what was in them and is not in the new ones.
@@ -192,16 +161,6 @@ class ScriptedBitcoin:
         self._evict(tx_id)
         return there
 
-    @property
-    def blocks(self) -> list[Block]:
-        """Return the chain, genesis first."""
-        return [mined.block for mined in self._branch]
-
-    @property
-    def pool(self) -> frozenset[str]:
-        """Return the ids of what waits to be mined."""
-        return frozenset(self._pool)
-
     def transaction(self, tx_id: str) -> Transaction:
         """Return a transaction that was ever mined or waited."""
         return self._known[tx_id]
@@ -212,46 +171,6 @@ class ScriptedBitcoin:
         """Return the network id."""
         self._stumble()
         return self.network.network_id
-
-    async def head(self) -> Block:
-        """Return the newest block that the node admits to."""
-        self._stumble()
-        return self._visible()[-1].block
-
-    async def block_at(self, height: int) -> Block | None:
-        """Return the block at *height*."""
-        self._stumble()
-        visible = self._visible()
-        return visible[height].block if 0 <= height < len(visible) else None
-
-    async def contents(self, block: Block, watch: WatchList) -> BlockContents:
-        """Return what the block holds for *watch*."""
-        self._stumble()
-        return self._contents(block, watch)
-
-    async def contents_of_range(
-        self, first: Block, last: Block, watch: WatchList
-    ) -> list[BlockContents]:
-        """Return what the blocks from *first* to *last* hold."""
-        self._stumble()
-        if last.height - first.height >= self.range_max:
-            raise RangeTooLarge(f"at most {self.range_max} blocks at once")
-        self._find(first)
-        self._find(last)
-        blocks = [mined.block for mined in self._branch[first.height : last.height + 1]]
-        return [self._contents(block, watch) for block in blocks]
-
-    async def heads(self) -> tuple[Head, ...]:
-        """Return the newest block, or the fault that is due."""
-        try:
-            return (Head(self.chain, await self.head()),)
-        except NodeTrouble as trouble:
-            return (Head(self.chain, None, trouble.what),)
-
-    async def has_block(self, block: Block) -> int:
-        """Return 1 when the block is visible at its height, else 0."""
-        found = await self.block_at(block.height)
-        return int(found is not None and found.hash == block.hash)
 
     async def pending(self, watch: WatchList) -> tuple[PendingMovement, ...]:
         """Return what the pool would move to watched addresses."""
@@ -276,21 +195,6 @@ class ScriptedBitcoin:
         """Return the height that lies `FINAL_DEPTH` blocks back."""
         self._stumble()
         return max(0, len(self._visible()) - 1 - FINAL_DEPTH)
-
-    async def broadcast_many(self, items: Sequence[tuple[bytes, str]]) -> list[BroadcastReport]:
-        """Take several into the pool, in order."""
-        return [await self.broadcast(raw, tx_hash) for raw, tx_hash in items]
-
-    async def broadcast(self, raw: bytes, tx_hash: str) -> BroadcastReport:
-        """Take signed bytes into the pool."""
-        if self.refuse_broadcasts:
-            self.refuse_broadcasts -= 1
-            return BroadcastReport(BroadcastOutcome.UNKNOWN, "time-out")
-        report = self._admit(raw, tx_hash)
-        if self.lose_broadcasts:
-            self.lose_broadcasts -= 1
-            return BroadcastReport(BroadcastOutcome.UNKNOWN, "time-out")
-        return report
 
     async def find_transaction(self, tx_hash: str) -> TransactionOutcome | None:
         """Return the outcome of a mined transaction."""
@@ -493,16 +397,3 @@ class ScriptedBitcoin:
 
     def _is_mined(self, tx_id: str) -> bool:
         return any(item.tx_id == tx_id for mined in self._branch for item in mined.transactions)
-
-    def _stumble(self) -> None:
-        if self.faults:
-            raise self.faults.popleft()
-
-    def _visible(self) -> list[_Mined]:
-        return self._branch[: max(1, len(self._branch) - self.lag)]
-
-    def _find(self, block: Block) -> _Mined:
-        visible = self._visible()
-        if block.height >= len(visible) or visible[block.height].block.hash != block.hash:
-            raise BlockGone(f"block {block.hash} is not on the chain")
-        return visible[block.height]
