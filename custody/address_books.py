@@ -41,6 +41,8 @@ UNDER_WAY: Final = (
     PayoutState.SECURITY_HOLD,
 )
 
+_TAKEN: Final = frozenset({PayoutState.ALLOCATED, PayoutState.SIGNED, PayoutState.SECURITY_HOLD})
+
 Holding = tuple[str, str]
 """(address, asset)."""
 
@@ -55,6 +57,8 @@ class UnderWay:
     destination: str
     asset: str
     amount: int
+    taken: bool = False
+    """A transaction that is not in a block has its coins."""
 
 
 async def list_holdings(
@@ -129,6 +133,7 @@ async def list_under_way(conn: AsyncConnection, chain: str, book: int) -> list[U
             payout.c.destination,
             payout.c.asset,
             payout.c.amount,
+            payout.c.state,
         ).where(
             payout.c.chain == chain,
             payout.c.book == book,
@@ -137,7 +142,7 @@ async def list_under_way(conn: AsyncConnection, chain: str, book: int) -> list[U
             payout.c.claim.startswith(f"{ClaimKind.OWN}:"),
         )
     )
-    return [UnderWay(*row[:-1], int(row.amount)) for row in rows]
+    return [UnderWay(*row[:-2], int(row.amount), row.state in _TAKEN) for row in rows]
 
 
 async def _foreign(conn: AsyncConnection, chain: str) -> dict[Holding, int]:

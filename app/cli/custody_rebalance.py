@@ -17,6 +17,7 @@ from app.cli.common import (
     DryRun,
     Money,
     Reason,
+    chain_nodes,
     chain_providers,
     clock,
     emit,
@@ -35,7 +36,13 @@ from kernel.errors import BadInput
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from custody.rebalance.model import OwnTransfer, Proposal, RebalanceReport, RulesRow
+    from custody.rebalance.model import (
+        OwnTransfer,
+        Proposal,
+        RebalanceReport,
+        RulesRow,
+        TreasuryPlan,
+    )
 
 rebalance = typer.Typer(
     help="Where our own coins should lie, and moving them.", no_args_is_help=True
@@ -60,7 +67,7 @@ def rebalance_plan(
 ) -> None:
     """Show what a window that began now would propose; nothing is written.
 
-    Needs CAUSEWAY_EVM_URL.
+    Needs CAUSEWAY_EVM_URL, or CAUSEWAY_BITCOIN_URL for a chain of Bitcoin.
 
     Example: `causeway custody rebalance plan --json`
     """
@@ -70,13 +77,13 @@ def rebalance_plan(
 def sweep(
     *, chain: Chain = CHAIN_DEFAULT, book: Book = BOOK_DEFAULT, as_json: AsJson = False
 ) -> None:
-    """Show the sweeps and gas top-ups that a window that began now would propose.
+    """Show the sweeps, gas top-ups and consolidations that a window that began now would propose.
 
-    Needs CAUSEWAY_EVM_URL. `causeway custody rebalance run` asks for them.
+    Needs CAUSEWAY_EVM_URL, or CAUSEWAY_BITCOIN_URL for a chain of Bitcoin. `causeway custody rebalance run` asks for them.
 
     Example: `causeway custody sweep --json`
     """
-    _show_plan(chain, book, ("sweep", "top_up"), as_json=as_json)
+    _show_plan(chain, book, ("sweep", "top_up", "consolidate"), as_json=as_json)
 
 
 @rebalance.command("run")
@@ -85,18 +92,20 @@ def rebalance_run(
 ) -> None:
     """Plan the present window unless it is planned, and ask for what it proposes.
 
-    Needs CAUSEWAY_EVM_URL. Each transfer becomes a payout that waits for its approvals; a second run
-    in the same window asks for nothing again. Ends with exit code 1 where something was refused or
+    Needs CAUSEWAY_EVM_URL, or CAUSEWAY_BITCOIN_URL for a chain of Bitcoin. Each transfer becomes a
+    payout that waits for its approvals; a second run in the same window asks for nothing again. Ends with exit code 1 where something was refused or
     an alarm was raised.
 
     Example: `causeway custody rebalance run`
     """
-    url = node_url()
 
     async def work(engine: AsyncEngine) -> RebalanceReport:
-        from custody.rebalance.worker import advance_rebalance
+        from custody.rebalance.worker import advance_coins, advance_rebalance
 
-        async with await chain_providers(engine, chain, url) as gateway:
+        if await _has_coins(engine, chain):
+            async with await chain_nodes(engine, chain) as node:
+                return await advance_coins(engine, node, chain=chain, book=book, clock=clock())
+        async with await chain_providers(engine, chain, node_url()) as gateway:
             return await advance_rebalance(engine, gateway, chain=chain, book=book, clock=clock())
 
     report = run(lambda: on_database(work))
@@ -231,7 +240,10 @@ def bands_list(*, as_json: AsJson = False) -> None:
 
         return [tuple(_rules(row).values()) for row in await list_rules(conn)]
 
-    columns = ("version", "state", "bands", "sweeps", "window", "proposed by", "approved by")
+    columns = (
+        *("version", "state", "bands", "sweeps", "consolidations"),
+        *("window", "proposed by", "approved by"),
+    )
     show("Rebalancing rules", columns, read(work), as_json=as_json)
 
 
@@ -255,7 +267,7 @@ def bands_show(version: Version, *, as_json: AsJson = False) -> None:
         emit({**_rules(row), "rules": document})
         return
     show_one("Rules", _rules(row), as_json=False)
-    for name in ("bands", "sweeps"):
+    for name in ("bands", "sweeps", "consolidations"):
         items = document[name]
         columns = tuple(items[0]) if items else ("wallet", "asset")
         rows = [tuple("" if v is None else str(v) for v in item.values()) for item in items]
@@ -340,14 +352,10 @@ def _read_text(file: Path) -> str:
 
 
 def _show_plan(chain: str, book: int, kinds: tuple[str, ...], *, as_json: bool) -> None:
-    url = node_url()
-
     async def work(engine: AsyncEngine) -> tuple[list[tuple[str, ...]], list[str]]:
-        from custody.rebalance.worker import preview
         from kernel.db import transact
 
-        async with await chain_providers(engine, chain, url) as gateway:
-            made = await preview(engine, gateway, chain=chain, book=book)
+        made = await _preview(engine, chain, book)
         money = await transact(engine, Money.load)
         rows = [
             tuple(_transfer(item, money).values())
@@ -362,13 +370,31 @@ def _show_plan(chain: str, book: int, kinds: tuple[str, ...], *, as_json: bool) 
         typer.echo(line, err=True)
 
 
+async def _preview(engine: AsyncEngine, chain: str, book: int) -> TreasuryPlan:
+    from custody.rebalance.worker import preview, preview_coins
+
+    if await _has_coins(engine, chain):
+        async with await chain_nodes(engine, chain) as node:
+            return await preview_coins(engine, node, chain=chain, book=book)
+    async with await chain_providers(engine, chain, node_url()) as gateway:
+        return await preview(engine, gateway, chain=chain, book=book)
+
+
+async def _has_coins(engine: AsyncEngine, chain: str) -> bool:
+    from kernel.db import transact
+    from registry.model import BITCOIN
+    from registry.queries import get_chain
+
+    return (await transact(engine, lambda conn: get_chain(conn, chain))).kind == BITCOIN
+
+
 def _transfer(item: OwnTransfer, money: Money) -> dict[str, str]:
     return {
         "kind": str(item.kind),
         "from wallet": item.wallet,
         "from": item.address,
         "to wallet": item.to_wallet,
-        "to": item.to_address,
+        "to": item.to_address or "a fresh address",
         "amount": money.text(item.amount, item.asset),
         "by hand": "yes" if item.by_hand else "",
         "reason": item.reason,
@@ -392,6 +418,7 @@ def _rules(row: RulesRow) -> dict[str, str]:
         "state": str(row.state),
         "bands": str(len(row.rules.bands)),
         "sweeps": str(len(row.rules.sweeps)),
+        "consolidations": str(len(row.rules.consolidations)),
         "window": f"{int(row.rules.window.total_seconds())} s",
         "proposed by": row.proposed_by,
         "approved by": row.approved_by or "",

@@ -28,7 +28,7 @@ from app.workers.relay import RelayWorker
 from app.workers.scheduler import Ticker
 from app.workers.service import Service, ServiceWorker
 from app.workers.settlement import SettlementWorker
-from app.workers.treasury import TreasuryWorker
+from app.workers.treasury import CoinTreasury, TreasuryWorker
 from app.workers.watcher import Watcher
 from app.workers.watching import Turn as WatcherTurn
 from chain.bitcoin.ports import BitcoinReader
@@ -216,6 +216,13 @@ async def _bitcoin_loops(
     url = house.settings.bitcoin_url.reveal()
     node = await stack.enter_async_context(bitcoin_nodes(house.settings, chain, url))
     watcher = _bitcoin_watcher(house, node, signer, rules, section)
+    treasury = CoinTreasury(
+        engine=house.engine,
+        node=node,
+        clock=house.clock,
+        chain=section.chain,
+        book=house.file.book,
+    )
 
     async def watch() -> Mapping[str, object]:
         return _told(await watcher.turn())
@@ -223,9 +230,13 @@ async def _bitcoin_loops(
     async def reconcile() -> Mapping[str, object]:
         return _nonzero(await watcher.reconcile())
 
+    async def rebalance() -> Mapping[str, object]:
+        return _nonzero(await treasury.rebalance())
+
     return [
         Loop(name="bitcoin-watcher", turn=watch, pause=house.file.pause, usual=USUAL),
-        Loop(name="bitcoin-reconcile", turn=reconcile, pause=house.file.reconcile_every),
+        Loop(name="bitcoin-rebalance", turn=rebalance, pause=REBALANCE_PAUSE),
+        Loop(name="bitcoin-reconcile", turn=reconcile, pause=section.reconcile_every),
     ]
 
 

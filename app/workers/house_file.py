@@ -30,6 +30,7 @@
     payout_finalized = false               # or 100 of them
     start_height = 870000                  # the first block whose contents count; take a final one
     reorg_depth_max = 100                  # a deeper one halts the chain
+    reconcile_minutes = 360                # between two comparisons; each reads all coins there are
 """
 
 from __future__ import annotations
@@ -88,13 +89,18 @@ _DEFAULTS: Final[dict[str, Any]] = {
 
 
 BITCOIN: Final = "bitcoin"
-_BITCOIN_DEFAULTS: Final[dict[str, Any]] = {"payout_finalized": False, "reorg_depth_max": 100}
+_BITCOIN_DEFAULTS: Final[dict[str, Any]] = {
+    "payout_finalized": False,
+    "reorg_depth_max": 100,
+    "reconcile_minutes": 360,
+}
 _BITCOIN_KEYS: Final = (
     "chain",
     "payout_depth",
     "payout_finalized",
     "start_height",
     "reorg_depth_max",
+    "reconcile_minutes",
 )
 
 
@@ -107,6 +113,12 @@ class BitcoinSection:
     payout_finalized: bool
     start_height: int
     reorg_depth_max: int
+    reconcile_minutes: int
+
+    @property
+    def reconcile_every(self) -> timedelta:
+        """Return the time between two comparisons of all coins."""
+        return timedelta(minutes=self.reconcile_minutes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,12 @@ from typing import Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chain.bitcoin.ports import BitcoinReader
 from chain.follow import get_cursor
 from chain.ports import ChainGateway
 from chain.tokens import TokenGateway
-from custody.rebalance.worker import advance_rebalance
+from custody.rebalance.model import RebalanceReport
+from custody.rebalance.worker import advance_coins, advance_rebalance
 from custody.reconciliation import reconcile_turn
 from custody.token_watch import watch_tokens
 from kernel.clock import Clock
@@ -42,14 +44,7 @@ class TreasuryWorker:
         report = await advance_rebalance(
             self.engine, self.gateway, chain=self.chain, book=self.book, clock=self.clock
         )
-        for payout, why in report.refused.items():
-            log.warning("own transfer refused", proposal=str(payout), reason=why)
-        return {
-            "proposed": len(report.proposed),
-            "requested": len(report.requested),
-            "refused": len(report.refused),
-            "alarms": len(report.alarms),
-        }
+        return _told(report)
 
     async def reconcile(self) -> Mapping[str, object]:
         """Compare every wallet with the chain; book what two rounds show and nobody explains."""
@@ -81,3 +76,35 @@ class TreasuryWorker:
 
     async def _is_new(self) -> bool:
         return await transact(self.engine, lambda conn: get_cursor(conn, self.chain)) is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoinTreasury:
+    """The treasury of a chain of Bitcoin, whose wallets `BitcoinWatcher.reconcile` compares."""
+
+    engine: AsyncEngine
+    node: BitcoinReader
+    clock: Clock
+    chain: str
+    book: int
+
+    async def rebalance(self) -> Mapping[str, object]:
+        """Plan the present window, once, and ask for the own transfers that it proposes."""
+        if await transact(self.engine, lambda conn: get_cursor(conn, self.chain)) is None:
+            return {}
+        report = await advance_coins(
+            self.engine, self.node, chain=self.chain, book=self.book, clock=self.clock
+        )
+        return _told(report)
+
+
+def _told(report: RebalanceReport) -> dict[str, object]:
+    """Return the figures of a turn; each refusal is a warning."""
+    for proposal, why in report.refused.items():
+        log.warning("own transfer refused", proposal=str(proposal), reason=why)
+    return {
+        "proposed": len(report.proposed),
+        "requested": len(report.requested),
+        "refused": len(report.refused),
+        "alarms": len(report.alarms),
+    }

@@ -1,88 +1,23 @@
-"""Many small coins become one while blocks are cheap: an own transfer within a wallet.
+"""Many small coins become one while blocks are cheap: an own transfer within a wallet. Pure.
 
-It is a payout like any other (claim ``own:<wallet>``, its own approvals, its own postings), to a fresh
-address of the same wallet. What makes it a consolidation is its reference: it goes alone, and it spends
-the smallest coins.
+A rule of rebalancing asks for it (`custody.rebalance`). It is a payout like any other (claim
+``own:<wallet>``, its own approvals, its own postings), to a fresh address of the same wallet. What makes
+it a consolidation is its reference: it goes alone, and it spends the smallest coins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from chain.bitcoin.fees import KEY_HASH_INPUT_WEIGHT, OVERHEAD_WEIGHT, fee_of
-from custody.addresses import assign_address
-from custody.bitcoin.spend_model import INPUTS_MAX, SpentCoin
-from custody.bitcoin.spend_plan import Market, SpendPolicy
-from custody.bitcoin.spend_steps import list_free_coins
-from custody.model import AddressPurpose
-from custody.payout_model import ClaimKind, Payout, PayoutRequest
-from custody.payout_requests import request_payout
-from custody.payout_store import find_payouts_by_reference
-from registry.queries import get_chain, get_wallet
+from chain.bitcoin.fees import OVERHEAD_WEIGHT, fee_of
+from custody.bitcoin.spend_model import SpentCoin
+from custody.payout_model import ClaimKind, Payout
 
 REFERENCE: Final = "consolidation:"
 """How the reference of a consolidation begins."""
-COINS_MIN: Final = 10
-"""Fewer small coins than these are not worth a transaction."""
-
-
-async def request_consolidation(
-    conn: AsyncConnection,
-    wallet: str,
-    *,
-    market: Market,
-    policy: SpendPolicy,
-    below: int,
-    requested_by: str,
-    book: int,
-    now: datetime,
-) -> Payout | None:
-    """Ask for one coin in place of many small ones, once a day and wallet, if blocks are cheap now.
-
-    Cheap is half of what spending a coin is expected to cost one day, or less.
-
-    Args:
-        conn: the caller's transaction.
-        wallet: code of the wallet.
-        market: what the node says of prices.
-        policy: what is expected of later prices.
-        below: coins of less than so many satoshi are small.
-        requested_by: operator, or service, who can then not approve it.
-        book: the book.
-        now: the time.
-
-    Returns:
-        The payout, which others approve like any other; None where it is not worth it.
-    """
-    if 2 * market.asked > policy.later_rate:
-        return None
-    chain = await get_chain(conn, (await get_wallet(conn, wallet)).chain)
-    free = await list_free_coins(conn, chain.code, wallet)
-    amount = plan_amount(free, rate=market.asked, below=below)
-    if amount <= 0:
-        return None
-    reference = f"{REFERENCE}{wallet}:{now.date().isoformat()}"
-    to = await assign_address(
-        conn, wallet, purpose=AddressPurpose.CHANGE, reference=reference, now=now
-    )
-    known = await find_payouts_by_reference(conn, book, [(f"own:{wallet}", reference)])
-    if known:
-        return known[0]
-    request = PayoutRequest(
-        client_ref=reference,
-        claim=f"{ClaimKind.OWN}:{wallet}",
-        source_wallet=wallet,
-        asset=chain.native_asset,
-        amount=amount,
-        destination=to.address,
-        requested_by=requested_by,
-        reason=f"one coin in place of many small ones, at {market.asked} sat/kvB",
-    )
-    return await request_payout(conn, request, book=book, now=now)
+OUTPUT_WEIGHT: Final = 4 * 43
+"""An output that pays to the hash of a script; others are lighter."""
 
 
 def is_consolidation(payout: Payout) -> bool:
@@ -92,32 +27,48 @@ def is_consolidation(payout: Payout) -> bool:
     return within and payout.client_ref.startswith(REFERENCE)
 
 
-def candidates(free: Sequence[SpentCoin], payout: Payout) -> tuple[SpentCoin, ...]:
-    """Return the smallest coins that hold more than the amount: what they hold beyond it is the fee.
+def candidates(
+    free: Sequence[SpentCoin], payout: Payout, *, rate: int, below: int, inputs_max: int
+) -> tuple[SpentCoin, ...]:
+    """Return the smallest coins that bring the amount and pay for themselves at *rate*.
 
-    Where fees have risen since it was asked for, that is not enough, and it waits for cheaper blocks.
+    A coin that costs more than half of what it holds is left where it is, and so is a large one: where
+    fees have risen since it was asked for, the small ones are not enough, and it waits for cheaper
+    blocks.
     """
-    smallest = sorted(free, key=lambda coin: (coin.amount, coin.outpoint))[:INPUTS_MAX]
-    held = 0
+    worth = [c for c in free if c.amount < below and is_worth(c.amount, c.weight, rate)]
+    smallest = sorted(worth, key=lambda coin: (coin.amount, coin.outpoint))[:inputs_max]
+    held, weight = 0, OVERHEAD_WEIGHT + 2 * OUTPUT_WEIGHT
     for count, coin in enumerate(smallest, start=1):
-        held += coin.amount
-        if held > payout.chain_amount:
+        held, weight = held + coin.amount, weight + coin.weight
+        if held - fee_of(weight, rate) >= payout.chain_amount:
             return tuple(smallest[:count])
     return tuple(smallest)
 
 
-def plan_amount(free: Sequence[SpentCoin], *, rate: int, below: int) -> int:
+def plan_amount(
+    amounts: Iterable[int], *, weight: int, rate: int, below: int, coins_min: int, inputs_max: int
+) -> int:
     """Return what the small coins would bring as one; 0 where it is not worth it.
 
+    Twice the present fee stays out of it: so much may fees rise until it is approved.
+
     Args:
-        free: the coins of the wallet that may be spent.
+        amounts: of the coins of the wallet that may be spent.
+        weight: of an input that spends one.
         rate: sat/kvB that a transaction pays now.
         below: coins of less than so many satoshi are small.
+        coins_min: fewer are not worth it.
+        inputs_max: more are not taken, the smallest first.
     """
-    small = sorted(coin.amount for coin in free if coin.amount < below)[:INPUTS_MAX]
-    price = fee_of(KEY_HASH_INPUT_WEIGHT, rate)
-    worth = [amount for amount in small if amount > 2 * price]
-    if len(worth) < COINS_MIN:
+    small = (amount for amount in amounts if amount < below and is_worth(amount, weight, rate))
+    taken = sorted(small)[:inputs_max]
+    if len(taken) < coins_min:
         return 0
-    weight = OVERHEAD_WEIGHT + 2 * 4 * 43 + len(worth) * KEY_HASH_INPUT_WEIGHT
-    return sum(worth) - 2 * fee_of(weight, rate)
+    whole = OVERHEAD_WEIGHT + 2 * OUTPUT_WEIGHT + len(taken) * weight
+    return max(0, sum(taken) - 2 * fee_of(whole, rate))
+
+
+def is_worth(amount: int, weight: int, rate: int) -> bool:
+    """Tell whether a coin holds more than twice what spending it costs."""
+    return amount > 2 * fee_of(weight, rate)

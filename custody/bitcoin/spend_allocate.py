@@ -13,7 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody import payout_rows, payout_store
 from custody.bitcoin import spend_store as store
 from custody.bitcoin.consolidation import candidates, is_consolidation
-from custody.bitcoin.spend_model import PAYOUTS_MAX, Spend, SpendPayout, SpendState, share_fee
+from custody.bitcoin.spend_model import (
+    PAYOUTS_MAX,
+    Spend,
+    SpendPayout,
+    SpendState,
+    SpentCoin,
+    share_fee,
+)
 from custody.bitcoin.spend_moves import SPEND, begun
 from custody.bitcoin.spend_plan import (
     Chosen,
@@ -40,6 +47,7 @@ from custody.payout_model import Payout, PayoutState
 from custody.payout_moves import Move, move_payouts
 from custody.payout_postings import allocated
 from custody.payout_worker import RETRY_AFTER, TEXT_LENGTH_MAX
+from custody.rebalance.store import find_active_rules
 from kernel.db import transact
 from kernel.errors import CausewayError
 from kernel.events import record
@@ -140,7 +148,7 @@ async def _allocate(
     if not going:
         await _wait(conn, due, waiting, now)
         return None, [], waiting
-    view, frozen = await _view(conn, going)
+    view, frozen = await _view(conn, going, market)
     waiting |= {item.id: frozen for item in going if frozen}
     payees = [payee_of(item) for item in going if not frozen]
     found, missing = choose(
@@ -154,7 +162,9 @@ async def _allocate(
     return made, [item.payout for item in found.payees], waiting
 
 
-async def _view(conn: AsyncConnection, payouts: Sequence[Payout]) -> tuple[WalletView, str]:
+async def _view(
+    conn: AsyncConnection, payouts: Sequence[Payout], market: Market
+) -> tuple[WalletView, str]:
     """Return what the books say of the wallet, whose sending addresses are locked from here on."""
     first = payouts[0]
     wallet = await get_wallet(conn, first.source_wallet)
@@ -173,13 +183,30 @@ async def _view(conn: AsyncConnection, payouts: Sequence[Payout]) -> tuple[Walle
         if is_own(item) and await leaves_clients(conn, wallet.code, item.parsed_claim.name)
     }
     free = await list_free_coins(conn, first.chain, wallet.code)
+    if is_consolidation(first):
+        free, refusal = await _small_coins(conn, first, free, market)
+        frozen = frozen or refusal
     view = WalletView(
-        coins=candidates(free, first) if is_consolidation(first) else free,
+        coins=free,
         available=balance.available,
         spare=spare,
         leaving=frozenset(leaving),
     )
     return view, frozen
+
+
+async def _small_coins(
+    conn: AsyncConnection, payout: Payout, free: Sequence[SpentCoin], market: Market
+) -> tuple[tuple[SpentCoin, ...], str]:
+    """Return the coins that a consolidation may spend now by the rules in force, or why it waits."""
+    rules = await find_active_rules(conn)
+    found = None if rules is None else rules.find_consolidation(payout.source_wallet, payout.asset)
+    if found is None:
+        return (), f"no rule in force consolidates {payout.source_wallet}"
+    if market.asked > found.rate_max:
+        return (), f"blocks ask for {market.asked} sat/kvB, the rule waits for {found.rate_max}"
+    limits = {"below": found.below, "inputs_max": found.inputs_max}
+    return candidates(free, payout, rate=market.asked, **limits), ""
 
 
 async def _book(conn: AsyncConnection, found: Chosen, view: WalletView, now: datetime) -> Spend:

@@ -201,7 +201,7 @@ def choose(
     refusal = _refuse_market(market, policy)
     waiting = {item.payout.id: refusal for item in payees if refusal}
     taken: list[Payee] = []
-    brought = _count_brought(view.coins, market)
+    brought = count_brought(view.coins, market)
     later = policy.later_rate if consolidates else min(policy.later_rate, market.asked)
     terms = _terms(market, later, view.coins)
     for item in payees if not refusal else ():
@@ -238,7 +238,7 @@ def _missing(payees: Sequence[Payee], brought: int, view: WalletView, market: Ma
     return _refuse_books(payees, fee, view)
 
 
-def _count_brought(coins: Sequence[SpentCoin], market: Market) -> int:
+def count_brought(coins: Sequence[SpentCoin], market: Market) -> int:
     """Return what the largest coins bring once their inputs are paid for."""
     values = sorted(
         (coin.amount - fee_of(coin.weight, market.asked) for coin in coins), reverse=True

@@ -9,9 +9,12 @@ A file says amounts as decimals of the assets::
        {"wallet": "client-vault", "asset": "ETH", "tier": "cold",
         "minimum": "0", "target": "100", "maximum": "100000"}],
      "sweeps": [
-       {"wallet": "client-pool", "asset": "USDT", "minimum": "50", "fee_max": "0.002"}]}
+       {"wallet": "client-pool", "asset": "USDT", "minimum": "50", "fee_max": "0.002"}],
+     "consolidations": [
+       {"wallet": "btc-pool", "asset": "BTC", "below": "0.01", "rate_max": 5000,
+        "coins_min": 20, "inputs_max": 100}]}
 
-What is stored says them in smallest units.
+Rates are satoshi for 1,000 virtual bytes: 5000 is 5 sat/vB. What is stored says them in smallest units.
 """
 
 from __future__ import annotations
@@ -21,11 +24,14 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from custody.bitcoin.spend_model import INPUTS_MAX
 from custody.rebalance.model import (
+    COINS_MIN,
     LIFETIME,
     TRANSFERS,
     WINDOW,
     Band,
+    ConsolidationRule,
     RebalanceRules,
     SweepRule,
     Tier,
@@ -33,9 +39,14 @@ from custody.rebalance.model import (
 from kernel.errors import BadInput
 from kernel.money import Asset
 
-_FIELDS: Final = frozenset({"window_s", "lifetime_s", "transfers_max", "bands", "sweeps"})
+_FIELDS: Final = frozenset(
+    {"window_s", "lifetime_s", "transfers_max", "bands", "sweeps", "consolidations"}
+)
 _BAND: Final = frozenset({"wallet", "asset", "tier", "minimum", "target", "maximum", "cap"})
 _SWEEP: Final = frozenset({"wallet", "asset", "minimum", "fee_max"})
+_CONSOLIDATION: Final = frozenset(
+    {"wallet", "asset", "below", "rate_max", "coins_min", "inputs_max"}
+)
 
 Read = Callable[[str, Any, str], int]
 
@@ -105,6 +116,17 @@ def to_document(rules: RebalanceRules) -> dict[str, Any]:
             }
             for rule in rules.sweeps
         ],
+        "consolidations": [
+            {
+                "wallet": rule.wallet,
+                "asset": rule.asset,
+                "below": str(rule.below),
+                "rate_max": rule.rate_max,
+                "coins_min": rule.coins_min,
+                "inputs_max": rule.inputs_max,
+            }
+            for rule in rules.consolidations
+        ],
     }
 
 
@@ -125,6 +147,10 @@ def _read(
         version=version,
         bands=tuple(bands),
         sweeps=tuple(sweeps),
+        consolidations=tuple(
+            _consolidation(n, item, units)
+            for n, item in enumerate(_list(document, "consolidations"), start=1)
+        ),
         window=_seconds(document, "window_s", WINDOW),
         lifetime=_seconds(document, "lifetime_s", LIFETIME),
         transfers_max=_whole(document, "transfers_max", TRANSFERS),
@@ -157,6 +183,20 @@ def _sweep(number: int, item: Any, units: Read, native: Callable[[str], str]) ->
         asset=asset,
         minimum=units(asset, item.get("minimum"), f"minimum of {what}"),
         fee_max=units(native(wallet), item.get("fee_max"), f"highest fee of {what}"),
+    )
+
+
+def _consolidation(number: int, item: Any, units: Read) -> ConsolidationRule:
+    what = f"consolidation {number}"
+    _require_known(what, item, _CONSOLIDATION)
+    asset = str(item.get("asset", ""))
+    return ConsolidationRule(
+        wallet=str(item.get("wallet", "")),
+        asset=asset,
+        below=units(asset, item.get("below"), f"upper end of {what}"),
+        rate_max=_whole(item, "rate_max", 0),
+        coins_min=_whole(item, "coins_min", COINS_MIN),
+        inputs_max=_whole(item, "inputs_max", INPUTS_MAX),
     )
 
 

@@ -1,4 +1,4 @@
-"""The nouns of rebalancing: bands, sweep rules, what is seen, what is proposed."""
+"""The nouns of rebalancing: bands, rules of sweeps and consolidations, what is seen, what is proposed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from chain.bitcoin.fees import RATE_MAX
+from custody.bitcoin.spend_model import INPUTS_MAX
 from custody.payout_model import ControlState
 from kernel.errors import BadInput
 from kernel.money import AMOUNT_MAX
@@ -17,10 +19,13 @@ from kernel.states import StateTable
 SCHEMA: Final = "custody"
 BANDS_MAX: Final = 500
 SWEEPS_MAX: Final = 500
+CONSOLIDATIONS_MAX: Final = 500
 TRANSFERS_MAX: Final = 500
 """Transfers that one window may propose, at most."""
 WINDOW: Final = timedelta(hours=1)
 LIFETIME: Final = timedelta(hours=12)
+COINS_MIN: Final = 10
+"""Fewer small coins than these are not worth a transaction, unless a rule says otherwise."""
 TRANSFERS: Final = 100
 WINDOW_MIN: Final = timedelta(minutes=1)
 WINDOW_MAX: Final = timedelta(days=7)
@@ -93,8 +98,38 @@ class SweepRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsolidationRule:
+    """When many small coins of a wallet become one, on a chain of Bitcoin.
+
+    Attributes:
+        below: coins of less than this are small, in the asset's smallest units.
+        rate_max: satoshi for 1,000 virtual bytes: where blocks ask for more, it waits.
+        coins_min: so many small coins are worth a transaction.
+        inputs_max: so many are spent by one, at most.
+    """
+
+    wallet: str
+    asset: str
+    below: int
+    rate_max: int
+    coins_min: int = COINS_MIN
+    inputs_max: int = INPUTS_MAX
+
+    def __post_init__(self) -> None:
+        where = f"consolidation of {self.asset} in {self.wallet}"
+        if not (0 < self.below <= AMOUNT_MAX and 0 < self.rate_max <= RATE_MAX):
+            raise BadInput(
+                f"a consolidation is of coins above zero, at a rate of 1 to {RATE_MAX}", where=where
+            )
+        if not 2 <= self.coins_min <= self.inputs_max <= INPUTS_MAX:
+            raise BadInput(
+                f"a consolidation spends 2 to {INPUTS_MAX} coins", where=where, remedy="Order them"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RebalanceRules:
-    """Bands and sweeps in force from one approval to the next, under a version from 1.
+    """Bands, sweeps and consolidations in force from one approval to the next, under a version from 1.
 
     Attributes:
         window: how long one plan stands; each window is planned once.
@@ -105,6 +140,7 @@ class RebalanceRules:
     version: int
     bands: tuple[Band, ...]
     sweeps: tuple[SweepRule, ...] = ()
+    consolidations: tuple[ConsolidationRule, ...] = ()
     window: timedelta = WINDOW
     lifetime: timedelta = LIFETIME
     transfers_max: int = TRANSFERS
@@ -114,8 +150,10 @@ class RebalanceRules:
             raise BadInput(f"rules have version {self.version}; versions count from 1")
         if len(self.bands) > BANDS_MAX or len(self.sweeps) > SWEEPS_MAX:
             raise BadInput(f"rules have at most {BANDS_MAX} bands and {SWEEPS_MAX} sweeps")
-        if not self.bands and not self.sweeps:
-            raise BadInput("rules have a band or a sweep")
+        if len(self.consolidations) > CONSOLIDATIONS_MAX:
+            raise BadInput(f"rules have at most {CONSOLIDATIONS_MAX} consolidations")
+        if not self.bands and not self.sweeps and not self.consolidations:
+            raise BadInput("rules have a band, a sweep or a consolidation")
         if not WINDOW_MIN <= self.window <= WINDOW_MAX:
             raise BadInput(f"a window is {WINDOW_MIN} to {WINDOW_MAX} long")
         if self.window.total_seconds() % 1 or self.lifetime < self.window:
@@ -127,6 +165,7 @@ class RebalanceRules:
         for what, keys in (
             ("band", [(band.wallet, band.asset) for band in self.bands]),
             ("sweep", [(rule.wallet, rule.asset) for rule in self.sweeps]),
+            ("consolidation", [(rule.wallet, rule.asset) for rule in self.consolidations]),
         ):
             if len(set(keys)) != len(keys):
                 raise BadInput(f"two rules of kind {what} are of one wallet and asset")
@@ -136,6 +175,13 @@ class RebalanceRules:
         for band in self.bands:
             if (band.wallet, band.asset) == (wallet, asset):
                 return band
+        return None
+
+    def find_consolidation(self, wallet: str, asset: str) -> ConsolidationRule | None:
+        """Return the consolidation of a wallet and asset; None where there is none."""
+        for rule in self.consolidations:
+            if (rule.wallet, rule.asset) == (wallet, asset):
+                return rule
         return None
 
     def window_start(self, now: datetime) -> datetime:
@@ -166,6 +212,8 @@ class TransferKind(StrEnum):
     """To a wallet below its band."""
     DRAIN = "drain"
     """Out of a wallet above its band."""
+    CONSOLIDATE = "consolidate"
+    """Many small coins of a wallet become one of the same wallet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +221,7 @@ class OwnTransfer:
     """Coins that should move between addresses of ours; *amount* in the asset's smallest units.
 
     Attributes:
+        to_address: "" in a plan where it is a fresh one, assigned when the plan is written.
         by_hand: the coins lie in a cold wallet: people carry it out.
     """
 
@@ -237,6 +286,7 @@ class OpenTransfer:
 
     Attributes:
         reserved: the books hold its coins already; a proposal that people carry out has no hold.
+        taken: a transaction has its coins already, so nothing counts them as movable.
     """
 
     wallet: str
@@ -246,6 +296,7 @@ class OpenTransfer:
     asset: str
     amount: int
     reserved: bool = True
+    taken: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,16 +307,32 @@ class Fees:
     token: int
 
 
+@dataclass(frozen=True, slots=True)
+class CoinStock:
+    """The coins of a wallet that may be spent, and what an input that spends one weighs."""
+
+    amounts: tuple[int, ...]
+    weight: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreasuryView:
     """Everything a plan is made from, of one chain at one block.
 
+    On a chain of coins (Bitcoin) a wallet's coins are spent wherever they lie: nothing is swept, the
+    native coin needs no top-up, and a cold wallet's payments are payouts whose transaction people sign.
+
     Attributes:
         available: by wallet and asset: in the books, and promised to nobody.
         held: by wallet and asset: all that the books have there.
-        hot: by wallet and asset: what lies at the wallet's hot address.
+        hot: by wallet and asset: what lies at the wallet's hot address; of coins, what one
+            transaction can bring.
         sweepable: addresses with coins that may be swept.
         open_transfers: own transfers under way.
+        smallest: what is less than this is not moved.
+        of_coins: whether it is a chain of coins.
+        coins: by wallet: the coins that may be spent.
+        rate: what blocks ask for, in satoshi for 1,000 virtual bytes; None: nobody knows.
     """
 
     native_asset: str
@@ -276,6 +343,10 @@ class TreasuryView:
     fees: Fees
     sweepable: tuple[AddressView, ...] = ()
     open_transfers: tuple[OpenTransfer, ...] = ()
+    smallest: int = 1
+    of_coins: bool = False
+    coins: Mapping[str, CoinStock] = field(default_factory=dict)
+    rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

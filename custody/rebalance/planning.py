@@ -1,6 +1,6 @@
 """Which coins should move between addresses of ours? Pure: rules and what is seen, in; a plan, out.
 
-Four kinds, in the order in which a window that has not room for all proposes them:
+Five kinds, in the order in which a window that has not room for all proposes them:
 
 - *fill*: a wallet below its band gets what it lacks up to its target, from a warm wallet first, then
   from a cold one (by hand).
@@ -9,6 +9,8 @@ Four kinds, in the order in which a window that has not room for all proposes th
 - *top-up*: an address with tokens worth sweeping and too little of the native coin gets what the
   sweep may cost, from the hot address of its wallet.
 - *sweep*: an address that can pay for it is emptied into the hot address of its wallet.
+- *consolidate*: where coins are what a chain has, many small ones of a wallet become one while blocks
+  are cheap, one transaction after the other.
 
 Coins stay with their owner class: clients' coins never go to the house's wallets, nor the reverse.
 What is under way counts as if it had arrived, so the same is not proposed twice.
@@ -20,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
+from custody.bitcoin.consolidation import plan_amount
 from custody.rebalance.model import (
     Alarm,
     Band,
@@ -37,7 +40,13 @@ BELOW_MINIMUM: Final = "WalletBelowMinimum"
 NO_HOT_ADDRESS: Final = "WalletWithoutHotAddress"
 NOWHERE_TO_DRAIN: Final = "NowhereToDrain"
 
-_ORDER: Final = (TransferKind.FILL, TransferKind.DRAIN, TransferKind.TOP_UP, TransferKind.SWEEP)
+_ORDER: Final = (
+    TransferKind.FILL,
+    TransferKind.DRAIN,
+    TransferKind.TOP_UP,
+    TransferKind.SWEEP,
+    TransferKind.CONSOLIDATE,
+)
 
 
 def plan(rules: RebalanceRules, view: TreasuryView) -> TreasuryPlan:
@@ -49,6 +58,7 @@ def plan(rules: RebalanceRules, view: TreasuryView) -> TreasuryPlan:
             making.fill(band)
             making.drain(band)
     making.sweep_all()
+    making.consolidate_all()
     found = sorted(
         making.transfers,
         key=lambda t: (_ORDER.index(t.kind), -t.amount, t.address, t.asset, t.to_address),
@@ -77,7 +87,7 @@ class _Making:
             self._level[item.to_wallet, item.asset] += item.amount
             if not item.reserved:
                 self._level[item.wallet, item.asset] -= item.amount
-            elif item.address == self._hot_address(item.wallet):
+            elif item.address == self._hot_address(item.wallet) and not item.taken:
                 self._hot[item.wallet, item.asset] -= item.amount
 
     # Bands.
@@ -96,7 +106,7 @@ class _Making:
             if source.tier is band.tier or missing <= 0:
                 continue
             give = min(missing, self._level[source.wallet, source.asset] - source.minimum)
-            if source.tier is not Tier.COLD:
+            if source.tier is not Tier.COLD or self.view.of_coins:
                 give = min(give, self._movable(source.wallet, source.asset))
             reason = f"{level} is below the minimum of {band.minimum}"
             missing -= self._move(TransferKind.FILL, source, band, give, reason)
@@ -145,7 +155,7 @@ class _Making:
         """Propose a transfer between wallets; return how much it moves."""
         asset = source.asset
         address, target = self._hot_address(source.wallet), self._hot_address(to.wallet)
-        if amount <= 0:
+        if amount < self.view.smallest:
             return 0
         for wallet, found in ((source.wallet, address), (to.wallet, target)):
             if found is None:
@@ -155,7 +165,7 @@ class _Making:
         self._level[source.wallet, asset] -= amount
         self._level[to.wallet, asset] += amount
         self._hot[source.wallet, asset] -= amount
-        by_hand = source.tier is Tier.COLD
+        by_hand = source.tier is Tier.COLD and not self.view.of_coins
         self._propose(
             kind, source.wallet, address, to.wallet, target, asset, amount, reason, by_hand=by_hand
         )
@@ -215,6 +225,38 @@ class _Making:
     def _sweep(self, rule: SweepRule, address: str, amount: int, hot: str, reason: str) -> None:
         wallet = rule.wallet
         self._propose(TransferKind.SWEEP, wallet, address, wallet, hot, rule.asset, amount, reason)
+
+    # Coins.
+
+    def consolidate_all(self) -> None:
+        """Propose one consolidation for each rule whose wallet has none under way."""
+        rate = self.view.rate
+        busy = {item.wallet for item in self.view.open_transfers if item.wallet == item.to_wallet}
+        # What bands move may need the same coins: it goes first, and the next window looks again.
+        busy |= {item.wallet for item in self.transfers}
+        for rule in sorted(self.rules.consolidations, key=lambda r: (r.asset, r.wallet)):
+            stock = self.view.coins.get(rule.wallet)
+            if rate is None or rate > rule.rate_max or stock is None or rule.wallet in busy:
+                continue
+            amount = plan_amount(
+                stock.amounts,
+                weight=stock.weight,
+                rate=rate,
+                below=rule.below,
+                coins_min=rule.coins_min,
+                inputs_max=rule.inputs_max,
+            )
+            if min(amount, self._level[rule.wallet, rule.asset]) < max(amount, self.view.smallest):
+                continue
+            address = self._hot_address(rule.wallet)
+            if address is None:
+                self._alarm(NO_HOT_ADDRESS, rule.wallet, rule.asset, "nothing can leave it")
+                continue
+            reason = f"one coin in place of many small ones, at {rate} sat/kvB"
+            self._propose(
+                *(TransferKind.CONSOLIDATE, rule.wallet, address, rule.wallet, ""),
+                *(rule.asset, amount, reason),
+            )
 
     def _propose(
         self,

@@ -1,4 +1,4 @@
-"""Bands and sweeps as two people make them: proposed by one, put in force by another."""
+"""Bands, sweeps and consolidations as two people make them: proposed by one, put in force by another."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from custody.errors import NotPossible
 from custody.payout_model import ControlState
 from custody.rebalance import store
 from custody.rebalance.document import parse_rules, to_document
-from custody.rebalance.model import RULES_STATES, RebalanceRules, RulesRow
+from custody.rebalance.model import RULES_STATES, ConsolidationRule, RebalanceRules, RulesRow
 from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
 from registry.authority import require_role, signing_bytes, verify_signature
-from registry.model import Role
+from registry.model import BITCOIN, Role
 from registry.queries import get_chain, get_chain_asset, get_operator, get_wallet, list_assets
 from registry.queries import list_wallets as list_registered
 
@@ -106,18 +106,39 @@ def _require_open(row: RulesRow) -> None:
 async def _require_places(conn: AsyncConnection, rules: RebalanceRules) -> None:
     """Refuse a wallet that is not registered, or an asset that its chain has not."""
     named = {(band.wallet, band.asset) for band in rules.bands}
-    for wallet, asset in named | {(rule.wallet, rule.asset) for rule in rules.sweeps}:
+    named |= {(rule.wallet, rule.asset) for rule in rules.sweeps}
+    named |= {(rule.wallet, rule.asset) for rule in rules.consolidations}
+    for wallet, asset in named:
         chain = (await get_wallet(conn, wallet)).chain
         await get_chain_asset(conn, chain, asset)
     for rule in rules.sweeps:
-        chain = (await get_wallet(conn, rule.wallet)).chain
-        native = (await get_chain(conn, chain)).native_asset
+        place = await get_chain(conn, (await get_wallet(conn, rule.wallet)).chain)
+        native = place.native_asset
+        if place.kind == BITCOIN:
+            raise BadInput(
+                f"coins of {place.code} are spent wherever they lie: nothing is swept there",
+                where=f"sweep of {rule.asset} in {rule.wallet}",
+                remedy="Write a consolidation instead",
+            )
         if rule.asset == native and rule.minimum < rule.fee_max:
             raise BadInput(
                 f"a sweep of {rule.minimum} may cost {rule.fee_max}",
                 where=f"sweep of {rule.asset} in {rule.wallet}",
                 remedy="Sweep no less than it may cost",
             )
+    for item in rules.consolidations:
+        await _require_coins(conn, item)
+
+
+async def _require_coins(conn: AsyncConnection, rule: ConsolidationRule) -> None:
+    """Refuse a consolidation on a chain that has accounts."""
+    chain = await get_chain(conn, (await get_wallet(conn, rule.wallet)).chain)
+    if chain.kind != BITCOIN:
+        raise BadInput(
+            f"{chain.code} has accounts: there are no coins to make one of",
+            where=f"consolidation of {rule.asset} in {rule.wallet}",
+            remedy="Write a sweep instead",
+        )
 
 
 async def _write(

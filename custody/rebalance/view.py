@@ -1,7 +1,11 @@
-"""Gathering what a plan is made from: the books at one moment, and the node at exactly that block."""
+"""Gathering what a plan is made from: the books at one moment, and the node at exactly that block.
+
+`look` is for chains of accounts; `custody.rebalance.coin_view` for those of coins.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +33,7 @@ from custody.rebalance.model import (
 )
 from kernel.money import Rounding, rescale
 from ledger.queries import list_accounts
-from registry.model import BITCOIN, ChainAsset
+from registry.model import ChainAsset
 from registry.queries import get_asset, get_chain, list_chain_assets, list_wallets
 
 GAS_NATIVE: Final = 21_000
@@ -109,7 +113,7 @@ async def look(
             )
             for address, asset in candidates
         ),
-        open_transfers=(*_under_way(books), *_by_hand(books)),
+        open_transfers=(*map(to_open, books.under_way), *_by_hand(books)),
     )
     return view, books.block
 
@@ -118,27 +122,9 @@ async def _read_books(
     conn: AsyncConnection, rules: RebalanceRules, chain: str, book: int
 ) -> _Books:
     await require_running(conn, chain)
-    if (await get_chain(conn, chain)).kind == BITCOIN:
-        raise NotPossible(
-            f"bands and sweeps move what lies on accounts, and {chain} has coins",
-            remedy="Ask for an own transfer between its wallets",
-        )
-    block = await get_cursor(conn, chain)
-    if block is None:
-        raise NotPossible(f"no block of {chain} was read yet", remedy="Follow the chain first")
-    wallets = {}
-    for wallet in await list_wallets(conn, chain):
-        source = await find_hot_source(conn, wallet.code)
-        hot = None if source is None else source.address
-        wallets[wallet.code] = WalletView(
-            code=wallet.code, chain=chain, owner=wallet.owner, hot_address=hot
-        )
-    available, held = {}, {}
-    for account in await list_accounts(conn, book, "custody:"):
-        code = account.path.removeprefix(custody_account(""))
-        if code in wallets:
-            available[code, account.asset] = account.balance.available
-            held[code, account.asset] = account.balance.posted
+    block = await read_cursor(conn, chain)
+    wallets = await read_wallets(conn, chain)
+    available, held = await read_levels(conn, book, wallets)
     swept = {rule.asset for rule in rules.sweeps}
     movable = await list_holdings(conn, chain, book, movable=True) if swept else {}
     movable = {key: n for key, n in movable.items() if key[1] in swept and n > 0}
@@ -162,6 +148,43 @@ async def _read_books(
     )
 
 
+async def read_cursor(conn: AsyncConnection, chain: str) -> Block:
+    """Return the block that the books are of.
+
+    Raises:
+        NotPossible: no block was ever read.
+    """
+    block = await get_cursor(conn, chain)
+    if block is None:
+        raise NotPossible(f"no block of {chain} was read yet", remedy="Follow the chain first")
+    return block
+
+
+async def read_wallets(conn: AsyncConnection, chain: str) -> dict[str, WalletView]:
+    """Return the wallets of a chain by code."""
+    wallets = {}
+    for wallet in await list_wallets(conn, chain):
+        source = await find_hot_source(conn, wallet.code)
+        hot = None if source is None else source.address
+        wallets[wallet.code] = WalletView(
+            code=wallet.code, chain=chain, owner=wallet.owner, hot_address=hot
+        )
+    return wallets
+
+
+async def read_levels(
+    conn: AsyncConnection, book: int, wallets: Collection[str]
+) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]]:
+    """Return what the books have in each wallet and asset: promised to nobody, and in all."""
+    available, held = {}, {}
+    for account in await list_accounts(conn, book, custody_account("")):
+        code = account.path.removeprefix(custody_account(""))
+        if code in wallets:
+            available[code, account.asset] = account.balance.available
+            held[code, account.asset] = account.balance.posted
+    return available, held
+
+
 def _candidates(rules: RebalanceRules, books: _Books) -> list[Holding]:
     """Return the addresses worth a look for each sweep rule, the fullest first."""
     found: list[Holding] = []
@@ -180,18 +203,16 @@ def _candidates(rules: RebalanceRules, books: _Books) -> list[Holding]:
     return found
 
 
-def _under_way(books: _Books) -> list[OpenTransfer]:
-    return [
-        OpenTransfer(
-            wallet=item.wallet,
-            address=item.address,
-            to_wallet=Claim.parse(item.claim).name,
-            to_address=item.destination,
-            asset=item.asset,
-            amount=item.amount,
-        )
-        for item in books.under_way
-    ]
+def to_open(item: UnderWay) -> OpenTransfer:
+    """Return an own transfer that is asked for as a plan sees it."""
+    return OpenTransfer(
+        wallet=item.wallet,
+        address=item.address,
+        to_wallet=Claim.parse(item.claim).name,
+        to_address=item.destination,
+        asset=item.asset,
+        amount=item.amount,
+    )
 
 
 def _by_hand(books: _Books) -> list[OpenTransfer]:

@@ -8,19 +8,25 @@ with the approvals that it needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chain.bitcoin.ports import BitcoinReader
 from chain.model import Block
 from chain.ports import ChainGateway
+from custody.addresses import assign_address
+from custody.bitcoin.consolidation import REFERENCE as CONSOLIDATION
+from custody.model import AddressPurpose
 from custody.payout_events import PAYOUT
 from custody.payout_model import ClaimKind, Payout, PayoutRequest, PayoutState
 from custody.payouts import request_payout
 from custody.rebalance import store
+from custody.rebalance.coin_view import look_at_coins
 from custody.rebalance.model import (
     PROPOSAL_STATES,
     OwnTransfer,
@@ -28,7 +34,9 @@ from custody.rebalance.model import (
     ProposalState,
     RebalanceReport,
     RebalanceRules,
+    TransferKind,
     TreasuryPlan,
+    TreasuryView,
 )
 from custody.rebalance.planning import plan
 from custody.rebalance.view import look
@@ -38,6 +46,8 @@ from kernel.db import transact
 from kernel.errors import Refused
 from kernel.events import DomainEvent, list_history, next_version, record
 from kernel.ids import derive_id, stable_id
+from registry.model import BITCOIN
+from registry.queries import get_chain
 
 WORKER: Final = "system:rebalance"
 ENTITY: Final = "rebalance_proposal"
@@ -45,6 +55,10 @@ ALARM: Final = "rebalance_alarm"
 DETAIL_LENGTH_MAX: Final = 500
 REQUESTS_MAX: Final = 500
 """Proposals turned into payouts in one turn."""
+
+
+See = Callable[[RebalanceRules], Awaitable[tuple[TreasuryView, Block]]]
+"""Returns what a plan is made from, and the block at which it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +93,38 @@ async def advance_rebalance(
         ChainHalted: nothing moves on a chain that people have to look at.
         NodeTrouble: the node cannot be relied on now; call again.
     """
-    turn, report = _Turn(engine, chain, book, clock, by), RebalanceReport()
-    rules = await transact(engine, store.find_active_rules)
+
+    async def see(rules: RebalanceRules) -> tuple[TreasuryView, Block]:
+        return await look(engine, gateway, rules, chain=chain, book=book)
+
+    return await _advance(_Turn(engine, chain, book, clock, by), see)
+
+
+async def advance_coins(
+    engine: AsyncEngine,
+    node: BitcoinReader,
+    *,
+    chain: str,
+    book: int,
+    clock: Clock,
+    by: str = WORKER,
+) -> RebalanceReport:
+    """Do the same as `advance_rebalance` on a chain of coins (Bitcoin), whose node is *node*."""
+
+    async def see(_: RebalanceRules) -> tuple[TreasuryView, Block]:
+        return await look_at_coins(engine, node, chain=chain, book=book)
+
+    return await _advance(_Turn(engine, chain, book, clock, by), see)
+
+
+async def _advance(turn: _Turn, see: See) -> RebalanceReport:
+    report = RebalanceReport()
+    rules = await transact(turn.engine, store.find_active_rules)
     if rules is None:
         report.waiting = "no rebalancing rules are in force"
         return report
-    report.window = rules.window_start(clock.now())
-    await _plan_window(turn, gateway, rules, report)
+    report.window = rules.window_start(turn.clock.now())
+    await _plan_window(turn, see, rules, report)
     await _request_all(turn, report)
     return report
 
@@ -101,11 +140,22 @@ async def preview(
     return plan(rules, view)
 
 
+async def preview_coins(
+    engine: AsyncEngine, node: BitcoinReader, *, chain: str, book: int
+) -> TreasuryPlan:
+    """Return the same as `preview` for a chain of coins (Bitcoin), whose node is *node*."""
+    rules = await transact(engine, store.find_active_rules)
+    if rules is None:
+        return TreasuryPlan()
+    view, _ = await look_at_coins(engine, node, chain=chain, book=book)
+    return plan(rules, view)
+
+
 # The window.
 
 
 async def _plan_window(
-    turn: _Turn, gateway: ChainGateway, rules: RebalanceRules, report: RebalanceReport
+    turn: _Turn, see: See, rules: RebalanceRules, report: RebalanceReport
 ) -> None:
     window = rules.window_start(turn.clock.now())
     known = await transact(
@@ -114,7 +164,7 @@ async def _plan_window(
     )
     if known:
         return
-    view, block = await look(turn.engine, gateway, rules, chain=turn.chain, book=turn.book)
+    view, block = await see(rules)
     made = plan(rules, view)
 
     async def write(conn: AsyncConnection) -> list[Proposal]:
@@ -150,7 +200,9 @@ async def _write_window(
     )
     if not is_first:
         return []
-    proposals = [_propose(turn, rules, window, move) for move in made.transfers]
+    proposals = [
+        await _address(conn, _propose(turn, rules, window, move), now) for move in made.transfers
+    ]
     await store.insert_proposals(conn, proposals)
     events = [_event(item, None, 1, now) for item in proposals]
     for alarm in made.alarms:
@@ -189,6 +241,21 @@ def _propose(turn: _Turn, rules: RebalanceRules, window: datetime, move: OwnTran
     )
 
 
+async def _address(conn: AsyncConnection, proposal: Proposal, now: datetime) -> Proposal:
+    """Give a transfer that needs one a fresh address of the wallet that it goes to."""
+    move = proposal.transfer
+    if move.to_address:
+        return proposal
+    given = await assign_address(
+        conn,
+        move.to_wallet,
+        purpose=AddressPurpose.CHANGE,
+        reference=f"rebalance:{proposal.id}",
+        now=now,
+    )
+    return replace(proposal, transfer=replace(move, to_address=given.address))
+
+
 # Its requests.
 
 
@@ -223,9 +290,9 @@ async def _request(turn: _Turn, proposal_id: UUID, report: RebalanceReport) -> N
             return await end_proposal(
                 conn, proposal, ProposalState.LAPSED, now, "its time was over"
             )
-        payout = await request_payout(
-            conn, make_request(proposal, turn.by), book=turn.book, now=now
-        )
+        of_coins = (await get_chain(conn, proposal.chain)).kind == BITCOIN
+        request = make_request(proposal, turn.by, of_coins=of_coins)
+        payout = await request_payout(conn, request, book=turn.book, now=now)
         if payout.state is PayoutState.REJECTED:
             reason = (await list_history(conn, PAYOUT, payout.id))[-1].reason
             return await end_proposal(conn, proposal, ProposalState.REFUSED, now, reason)
@@ -250,14 +317,21 @@ async def _refuse(turn: _Turn, proposal_id: UUID, reason: str, report: Rebalance
     await transact(turn.engine, write)
 
 
-def make_request(proposal: Proposal, by: str) -> PayoutRequest:
-    """Return the payout that a proposal asks for; the same proposal always asks for the same."""
+def make_request(proposal: Proposal, by: str, *, of_coins: bool = False) -> PayoutRequest:
+    """Return the payout that a proposal asks for; the same proposal always asks for the same.
+
+    Args:
+        proposal: what was proposed.
+        by: who asks.
+        of_coins: the chain has coins, which are chosen wherever they lie.
+    """
     move = proposal.transfer
+    prefix = CONSOLIDATION if move.kind is TransferKind.CONSOLIDATE else "rebalance:"
     return PayoutRequest(
-        client_ref=f"rebalance:{proposal.id}",
+        client_ref=f"{prefix}{proposal.id}",
         claim=f"{ClaimKind.OWN}:{move.to_wallet}",
         source_wallet=move.wallet,
-        source_address=move.address,
+        source_address=None if of_coins else move.address,
         asset=move.asset,
         amount=move.amount,
         destination=move.to_address,

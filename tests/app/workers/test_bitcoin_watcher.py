@@ -109,6 +109,7 @@ def test_the_house_file_may_name_a_chain_of_bitcoin() -> None:
     house = parse_house({**HOUSE, "bitcoin": SECTION}, Path("house.toml"))
 
     section = BitcoinSection(
+        reconcile_minutes=360,
         chain="bitcoin",
         payout_depth=3,
         payout_finalized=False,

@@ -25,7 +25,6 @@ from chain.model import (
     WatchList,
     output_position,
 )
-from chain.testing import ScriptedGateway
 from custody.address_books import list_holdings
 from custody.bitcoin.coin_model import COIN_STATES, Coin, CoinState, settled
 from custody.bitcoin.coins import list_locks, list_spendable, lock, sum_unspent, unlock
@@ -34,8 +33,6 @@ from custody.compliance.address_list import AddressList
 from custody.errors import NotPossible
 from custody.inclusion import apply_step
 from custody.model import AddressPurpose
-from custody.rebalance.model import RebalanceRules, SweepRule
-from custody.rebalance.view import look
 from ledger.testing import enforce_lock_order
 from tests.custody.bitcoin.coin_house import BOOK, COIN, CoinHouse
 
@@ -355,12 +352,3 @@ async def test_a_holding_is_what_the_unspent_coins_of_an_address_hold(house: Coi
     # What is not credited yet stays where it arrived.
     del everything[house.birch, "BTC"]
     assert await house.do(lambda conn: holdings(conn, movable=True)) == everything
-
-
-async def test_bands_and_sweeps_are_not_planned_from_addresses_on_bitcoin(house: CoinHouse) -> None:
-    await credited(house, COIN)
-    sweep = SweepRule(wallet=POOL, asset="BTC", minimum=1, fee_max=1)
-    rules = RebalanceRules(version=1, bands=(), sweeps=(sweep,))
-
-    with pytest.raises(NotPossible, match="bitcoin has coins"):
-        await look(house.engine, ScriptedGateway(), rules, chain=CHAIN, book=BOOK)
