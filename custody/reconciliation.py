@@ -200,6 +200,7 @@ def _known(books: Books, *, traces: bool, dust: Mapping[str, int]) -> Known:
             for (path, asset), b in books.balances.items()
         },
         booked=books.booked,
+        unproven=books.unproven,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -64,6 +64,7 @@ class Known:
         spends: what strangers' transactions took, by wallet and asset.
         holds: by wallet and asset: (reserved to arrive, reserved to leave).
         booked: surpluses that were booked, by address and asset.
+        unproven: by address and asset: how much less than what a token logged may have arrived.
     """
 
     traces: bool
@@ -73,6 +74,7 @@ class Known:
     spends: Mapping[tuple[str, str], int]
     holds: Mapping[tuple[str, str], tuple[int, int]]
     booked: Mapping[tuple[str, str], int]
+    unproven: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 def itemise(
@@ -108,10 +110,30 @@ def itemise(
         here = [p for p in by_wallet[figure.wallet] if (p.address, figure.asset) in on_chain]
         elsewhere = 0 if alike is None else alike.get((figure.wallet, figure.asset), 0)
         found = _of_wallet(figure, figure.chain - elsewhere, here, rows, on_chain, known)
-        items += [replace(item, explanations=tuple(_explain(item, known, seen))) for item in found]
+        for item in found:
+            awaiting, rest = split_unproven(item, known.unproven)
+            items += [] if awaiting is None else [awaiting]
+            if rest.difference:
+                items.append(replace(rest, explanations=tuple(_explain(rest, known, seen))))
     differing = items[:ITEMS_MAX]
     informing = [_quarantined(a) for a in known.arrived if a.reason is Reason.UNREGISTERED_TOKEN]
     return differing + informing[: ITEMS_MAX - len(differing)]
+
+
+def split_unproven(item: Item, unproven: Mapping[tuple[str, str], int]) -> tuple[Item | None, Item]:
+    """Return of what is missing the part that may never have arrived, and the rest.
+
+    A token that takes a fee logs more than it moves. The ledger holds what was logged until the balances
+    are asked how much came; that much can be missing, and not a unit more.
+    """
+    part = min(-item.difference, unproven.get((item.address, item.asset), 0))
+    if part <= 0:
+        return None, item
+    words = "logged by a token, and not proven by the balances yet"
+    awaiting = replace(
+        item, books=part, chain=0, explanations=(Explanation(Reason.UNPROVEN, -part, words),)
+    )
+    return awaiting, replace(item, books=item.books - part)
 
 
 def _by_place(arrived: Sequence[Arrived]) -> dict[tuple[str, str], list[Arrived]]:

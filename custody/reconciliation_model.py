@@ -35,6 +35,8 @@ class Reason(StrEnum):
     """A surplus was booked, and the transfer behind it has been found since."""
     REMAINDER = "remainder"
     """Less than one unit of the asset, where the chain counts finer than the books."""
+    UNPROVEN = "unproven"
+    """A token logged that it came, and the balances were not asked yet how much did: it may be less."""
     UNREADABLE_TOKEN = "unreadable_token"  # noqa: S105  the name of a reason
     """The token's contract does not tell balances: what the wallet holds of it is not known."""
     MISSING_COIN = "missing_coin"
@@ -100,6 +102,11 @@ class Item:
         """Return what the chain has more; 0 for a line that only informs, or where it is not known."""
         return 0 if self.chain is None else self.chain - self.books
 
+    @property
+    def awaits_proof(self) -> bool:
+        """Tell whether it is no more than what was logged and is not proven: it closes by itself."""
+        return any(found.reason is Reason.UNPROVEN for found in self.explanations)
+
 
 class Result(StrEnum):
     """How a run ended."""
@@ -107,7 +114,8 @@ class Result(StrEnum):
     CLEAN = "clean"
     DIFFERENT = "different"
     UNKNOWN = "unknown"
-    """Nothing differs of what could be compared, and a token did not tell what is held of it."""
+    """Nothing differs of what could be compared, and a token did not tell what is held of it, or what
+    it logged is not proven yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +145,24 @@ class Run:
     @property
     def result(self) -> Result:
         """Return how the run ended: what differs is worse than what is not known."""
-        if any(f.difference for f in self.figures) or any(i.difference for i in self.items):
+        awaited = self._awaited()
+        if any(f.difference != awaited.get((f.wallet, f.asset), 0) for f in self._compared()):
             return Result.DIFFERENT
-        return Result.UNKNOWN if self.unknown else Result.CLEAN
+        if any(item.difference and not item.awaits_proof for item in self.items):
+            return Result.DIFFERENT
+        return Result.UNKNOWN if self.unknown or awaited else Result.CLEAN
+
+    def _compared(self) -> list[Reconciled]:
+        return [figure for figure in self.figures if figure.chain is not None]
+
+    def _awaited(self) -> dict[tuple[str, str], int]:
+        """Return by (wallet, asset) what is missing for no other reason than that it is unproven."""
+        found: dict[tuple[str, str], int] = {}
+        for item in self.items:
+            if item.awaits_proof:
+                key = item.wallet, item.asset
+                found[key] = found.get(key, 0) + item.difference
+        return found
 
     @property
     def unknown(self) -> frozenset[tuple[str, str]]:
@@ -148,8 +171,10 @@ class Run:
 
     @property
     def differences(self) -> tuple[Item, ...]:
-        """Return the items that differ by a unit of an asset, or more."""
-        return tuple(item for item in self.items if item.difference and item.asset)
+        """Return the items that differ by a unit of an asset or more, and wait for no proof."""
+        return tuple(
+            item for item in self.items if item.difference and item.asset and not item.awaits_proof
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from chain.ports import ChainGateway
 from custody import tables
 from custody.address_books import Holding, list_holdings
 from custody.balance_reading import Progress, read_balances
-from custody.deposit_model import DepositState
+from custody.deposit_model import HOLD_OPEN, DepositState, ReceiptState
 from custody.errors import NotPossible
 from custody.model import AddressPurpose, custody_account
 from custody.payout_model import ForeignState
@@ -53,6 +53,7 @@ class Books:
             of it that were posted as dust already, as the chain counts.
         spends: what strangers' transactions took, by (wallet, asset).
         booked: surpluses that were booked, by (address, asset).
+        unproven: by (address, asset): how much less than what a token logged may have arrived.
         addresses: how many addresses there are.
     """
 
@@ -65,6 +66,7 @@ class Books:
     arrived: tuple[Arrived, ...]
     spends: Mapping[tuple[str, str], int]
     booked: Mapping[tuple[str, str], int]
+    unproven: Mapping[tuple[str, str], int]
     addresses: int
 
     def held(self, wallet: str, asset: str) -> int:
@@ -162,6 +164,7 @@ async def _gather(conn: AsyncConnection, chain: str, book: int) -> Books:
         arrived=tuple(await _outside(conn, chain)),
         spends=await _spends(conn, chain),
         booked=await _booked(conn, chain),
+        unproven=await _unproven(conn, chain),
         addresses=addresses,
     )
 
@@ -226,6 +229,27 @@ async def _booked(conn: AsyncConnection, chain: str) -> dict[tuple[str, str], in
         .group_by(table.c.address, table.c.asset)
     )
     return {(row.address, row.asset): int(row.amount) for row in await conn.execute(query)}
+
+
+async def _unproven(conn: AsyncConnection, chain: str) -> dict[Holding, int]:
+    """Return how much less may lie at each address than the ledger holds of what a token logged.
+
+    The hold is of what was logged until the arrival is posted. Unless the balances were asked, nobody
+    knows that any of it came; where they were, what is missing is known.
+    """
+    found: dict[Holding, int] = defaultdict(int)
+    for table, states in ((tables.deposit, HOLD_OPEN), (tables.receipt, {ReceiptState.INCLUDED})):
+        less = func.sum(table.c.amount - func.coalesce(table.c.received, 0))
+        query = (
+            select(table.c.address, table.c.asset, less.label("less"))
+            .where(table.c.chain == chain, table.c.state.in_([str(state) for state in states]))
+            .where(table.c.contract.is_not(None), ~table.c.position.startswith(DELTA))
+            .group_by(table.c.address, table.c.asset)
+            .having(less > 0)
+        )
+        for row in await conn.execute(query):
+            found[row.address, row.asset] += int(row.less)
+    return dict(found)
 
 
 async def _spends(conn: AsyncConnection, chain: str) -> dict[tuple[str, str], int]:

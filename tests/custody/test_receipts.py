@@ -18,13 +18,16 @@ from chain.testing import ScriptedGateway
 from custody import receipts as verbs
 from custody.deposit_model import DepositState, Receipt, ReceiptState
 from custody.errors import NotPossible, UnknownRow
+from custody.freezes import find_freeze
 from custody.policy import ConfirmationPolicy, Requirement, Rule
+from custody.reconciliation import reconcile
+from custody.reconciliation_model import Reason, Result, Run
 from kernel.db import constraint_name
 from kernel.errors import BadInput
 from kernel.ids import derive_id
 from ledger.testing import enforce_lock_order
 from registry.testing import TOKEN
-from tests.custody.house import House
+from tests.custody.house import BOOK, House
 
 
 @pytest.fixture
@@ -238,10 +241,19 @@ class Lossy(ScriptedGateway):
     """A chain whose token moves less than it logs."""
 
     losses: ClassVar[dict[tuple[str, str | None], int]] = {}
+    taken: ClassVar[dict[tuple[str, str | None], int]] = {}
+    taken_after: ClassVar[int] = 0
 
     async def balance(self, address: str, contract: str | None, *, at: Block) -> int:
         found = await super().balance(address, contract, at=at)
-        return max(0, found - self.losses.get((address, contract), 0))
+        gone = self.losses.get((address, contract), 0)
+        if at.height > self.taken_after:
+            gone += self.taken.get((address, contract), 0)
+        return max(0, found - gone)
+
+
+async def reconciled(house: House) -> Run:
+    return await reconcile(house.engine, house.gateway, "evm", book=BOOK, now=house.now)
 
 
 @pytest.fixture
@@ -275,6 +287,65 @@ async def test_a_token_that_takes_a_fee_is_in_suspense_as_what_arrived(lossy: Ho
     house.gateway.reorg(3, [[], [], [], []])
     await house.catch_up()
     assert await house.balances() == {}
+
+
+async def test_what_is_not_proven_yet_is_an_item_and_freezes_nothing(lossy: House) -> None:
+    """100 were logged, 97 came, and the balances are asked when the block is deep enough."""
+    house = lossy
+    house.mine(house.pay_token((house.settlement, 100)))
+    await house.follow()
+
+    before = await reconciled(house)
+    await house.catch_up()
+    house.mine(empty_after=2)
+    await house.catch_up()
+    after = await reconciled(house)
+
+    (item,) = before.items
+    assert (item.address, item.difference) == (house.settlement, -3)
+    assert [(e.reason, e.amount) for e in item.explanations] == [(Reason.UNPROVEN, -3)]
+    assert (before.result, before.differences) == (Result.UNKNOWN, ())
+    assert (after.result, after.items) == (Result.CLEAN, ())
+    assert await house.do(lambda c: find_freeze(c, wallet="house-settlement")) is None
+
+
+async def test_what_is_missing_beyond_what_is_not_proven_freezes_the_wallet(
+    lossy: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = lossy
+    house.mine(house.pay_token((house.settlement, 50)), empty_after=3)
+    await house.catch_up()
+    house.mine(house.pay_token((house.settlement, 100)))
+    await house.follow()
+    # 47 are there of before: all of these are gone, and more than the new ones can lack.
+    monkeypatch.setattr(Lossy, "losses", {(house.settlement, TOKEN): 150})
+
+    made = await reconciled(house)
+
+    assert [(i.difference, i.awaits_proof) for i in made.items] == [(-100, True), (-47, False)]
+    assert made.result is Result.DIFFERENT
+    assert await house.do(lambda c: find_freeze(c, wallet="house-settlement")) is not None
+
+
+async def test_a_theft_beside_an_arrival_is_seen_as_soon_as_the_arrival_is_proven(
+    lossy: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = lossy
+    monkeypatch.setattr(Lossy, "losses", {})
+    house.mine(house.pay_token((house.settlement, 100)))
+    await house.follow()
+    monkeypatch.setattr(Lossy, "taken", {(house.settlement, TOKEN): 7})
+    monkeypatch.setattr(Lossy, "taken_after", (await house.gateway.head()).height)
+    house.mine()
+    await house.follow()
+
+    assert (await reconciled(house)).result is Result.UNKNOWN
+    house.mine(empty_after=2)
+    await house.catch_up()
+    made = await reconciled(house)
+
+    assert [item.difference for item in made.differences] == [-7]
+    assert await house.do(lambda c: find_freeze(c, wallet="house-settlement")) is not None
 
 
 async def test_a_receipt_of_which_nothing_arrived_is_nobodys_money(lossy: House) -> None:
