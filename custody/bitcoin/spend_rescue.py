@@ -169,8 +169,8 @@ async def _require_dead(conn: AsyncConnection, mine: Carried, finalized: int) ->
         and item.spent_height <= finalized
     }
     for attempt in mine.attempts:
-        never = attempt.raw is None and attempt.state is AttemptState.SUPERSEDED
-        if not never and not any(coin.outpoint in gone for coin in attempt.coins):
+        # Also one without bytes here: the signer may have signed it, and the answer was lost.
+        if not any(coin.outpoint in gone for coin in attempt.coins):
             raise NotPossible(
                 f"attempt {attempt.number} of spend {mine.spend.id} could still be mined",
                 remedy="Wait until a transaction that spends one of its coins is final",

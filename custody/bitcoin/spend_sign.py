@@ -374,10 +374,12 @@ async def _reject(
     now = bench.clock.now()
     _, told = await move_attempt(conn, attempt, AttemptState.SUPERSEDED, now=now, reason=reason)
     await _free(conn, mine)
+    [payout] = mine.payouts
+    is_over = payout.expires_at is not None and payout.expires_at <= now
     move = SpendMove(
         carried=mine,
         to=SpendState.DROPPED,
-        payouts_to=PayoutState.REJECTED,
+        payouts_to=PayoutState.EXPIRED if is_over else PayoutState.REJECTED,
         values={"waiting_for": ""},
         of_payout=lambda _: {"waiting_for": ""},
         reason=f"the signer refused: {reason}",

@@ -23,7 +23,7 @@ from custody import payout_store
 from custody.bitcoin import spend_store as store
 from custody.bitcoin.spend_allocate import DUE_MAX, allocate
 from custody.bitcoin.spend_model import SENT, WORKED_ON, Spend, SpendState
-from custody.bitcoin.spend_moves import Carried, load_carried
+from custody.bitcoin.spend_moves import SPEND, Carried, load_carried
 from custody.bitcoin.spend_plan import Bump, Market, SpendPolicy, decide_bump
 from custody.bitcoin.spend_replace import bump_by_rule
 from custody.bitcoin.spend_send import UNMINED, send
@@ -41,6 +41,7 @@ from custody.compliance.ports import Screening
 from custody.compliance.screening import screen_payouts
 from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
 from custody.nonces import Alarm
+from custody.payout_events import WORKER
 from custody.payout_gates import find_unsendable
 from custody.payout_model import AttemptKind, PayoutState
 from custody.payout_worker import TEXT_LENGTH_MAX, WorkReport
@@ -48,6 +49,7 @@ from custody.ports import PayoutSigner
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import CausewayError, OutcomeUnknown, OutsideUnavailable, StaleFence
+from kernel.events import REASON_LENGTH_MAX, DomainEvent, list_history, record
 from kernel.leases import claim
 from registry.queries import get_chain
 
@@ -56,6 +58,7 @@ SPENDS_MAX: Final = 20
 """Spends taken further in one call."""
 WAITS_TOO_LONG: Final = timedelta(hours=2)
 """People are told of a spend that no block has for so long."""
+BLOCKED: Final = "SpendBlocked"
 _STATES: Final = [str(state) for state in WORKED_ON]
 
 
@@ -214,12 +217,12 @@ async def _bump_if_due(turn: _Turn, spend: Spend, seen: Carried) -> None:
     begun = now - (seen.signed[0].signed_at or now)
     if begun >= WAITS_TOO_LONG:
         minutes = int(begun.total_seconds() // 60)
-        _alarm(turn, spend, f"no block has it for {minutes} minutes")
+        await _alarm(turn, spend, f"no block has it for {minutes} minutes")
     match decide_bump(seen.signed, turn.market, bench.policy, now):
         case Bump.NOT_YET:
             return
         case Bump.PEOPLE:
-            _alarm(turn, spend, "it may not offer more by rule")
+            await _alarm(turn, spend, "it may not offer more by rule")
         case Bump.CANCEL:
             await _bump(turn, spend, seen, AttemptKind.CANCEL, turn.market)
         case Bump.NOW:
@@ -235,7 +238,7 @@ async def _bump(
             stopped = await find_unsendable(conn, seen.payouts, now=bench.clock.now())
         if stopped:
             # Nobody would sign it: more for a block is offered when it may go out again.
-            _alarm(turn, spend, "; ".join(stopped.values()))
+            await _alarm(turn, spend, "; ".join(stopped.values()))
             return
     # A block that is not followed yet may have it: then there is nothing to outbid.
     if not await bench.node.is_unspent(spend.anchor, with_pool=False):
@@ -246,13 +249,35 @@ async def _bump(
     except (OutsideUnavailable, OutcomeUnknown, StaleFence):
         raise
     except CausewayError as error:
-        _alarm(turn, spend, error.render())
+        await _alarm(turn, spend, error.render())
     else:
         turn.report.bumped += [item.id for item in seen.payouts]
 
 
-def _alarm(turn: _Turn, spend: Spend, reason: str) -> None:
+async def _alarm(turn: _Turn, spend: Spend, reason: str) -> None:
+    """Report that no block takes a spend; once for each spend it is an event too."""
     turn.report.alarms.append(Alarm(turn.chain, spend.wallet, 0, f"spend {spend.id}: {reason}"))
+
+    async def write(conn: AsyncConnection) -> None:
+        # A worker that has lost the spend writes nothing; the row is locked from here on.
+        if (await store.get_spend(conn, spend.id, lock=True)).fence != spend.fence:
+            raise StaleFence(f"spend {spend.id} was claimed by another worker")
+        history = await list_history(conn, SPEND, spend.id)
+        if any(item.name == BLOCKED for item in history):
+            return
+        event = DomainEvent(
+            entity_type=SPEND,
+            entity_id=spend.id,
+            version=len(history) + 1,
+            name=BLOCKED,
+            at=turn.bench.clock.now(),
+            actor=WORKER,
+            reason=reason[:REASON_LENGTH_MAX],
+            payload={"chain": turn.chain, "wallet": spend.wallet, "anchor": str(spend.anchor)},
+        )
+        await record(conn, [event])
+
+    await transact(turn.bench.engine, write)
 
 
 async def _give_back(turn: _Turn, spend: Spend, stopped: Stopped) -> None:

@@ -16,13 +16,14 @@ from chain.bitcoin.networks import REGTEST
 from chain.bitcoin.scripts import witness_script
 from chain.bitcoin.transactions import Output, Transaction, decode
 from custody.bitcoin.spend_model import SpendState, SpentCoin
-from custody.bitcoin.spend_moves import Carried
+from custody.bitcoin.spend_moves import SPEND, Carried
 from custody.bitcoin.spend_steps import list_free_coins
 from custody.bitcoin.testing import CHAIN, POOL
 from custody.control_messages import ScopeKind
 from custody.freezes import Scope, close_automatically, find_freeze
 from custody.payout_model import AttemptKind, AttemptState
 from custody.payout_model import PayoutState as P
+from kernel.events import list_history
 from tests.custody.bitcoin.spend_world import BTC, SpendWorld, make_spend_world
 
 STRANGER = address_of(witness_script(0, bytes(32)), REGTEST) or ""
@@ -122,6 +123,24 @@ async def test_above_the_rules_cap_people_are_called(world: SpendWorld) -> None:
     assert report.bumped == []
     assert "may not offer more" in report.alarms[0].reason
     assert (await world.only()).current.number == 1
+
+
+async def test_people_are_told_of_a_spend_that_no_block_takes_by_one_event(
+    world: SpendWorld,
+) -> None:
+    await world.approved()
+    await world.advance()
+    spend = (await world.only()).spend
+
+    for _ in range(3):
+        report = await world.advance(after=timedelta(hours=3))
+        assert "no block has it" in report.alarms[0].reason
+
+    history = await world.run(lambda conn: list_history(conn, SPEND, spend.id))
+    told = [item for item in history if item.name == "SpendBlocked"]
+    assert len(told) == 1
+    assert told[0].payload["anchor"] == str(spend.anchor)
+    assert [item.version for item in history] == list(range(1, len(history) + 1))
 
 
 async def test_an_absurd_rate_allocates_nothing(world: SpendWorld) -> None:

@@ -36,7 +36,7 @@ from custody.payout_model import PayoutState as P
 from custody.ports import PayoutSigner
 from custody.signer.errors import SignerPostponed, SignerRefused
 from custody.signer.wire import SignedApproval, SpendIntent
-from kernel.errors import StaleFence
+from kernel.errors import OutsideUnavailable, StaleFence
 from registry.testing import operator_keypair
 from tests.custody.bitcoin.spend_world import BTC, SpendWorld, make_spend_world
 
@@ -58,6 +58,7 @@ class Moody:
     signed_before: bool = False
     later: bool = False
     spoils: bool = False
+    loses: bool = False
     cancels: bool = True
 
     def __getattr__(self, name: str) -> Any:
@@ -73,6 +74,8 @@ class Moody:
         if intent.kind == "cancel" and not self.cancels:
             raise SignerRefused("no")
         raw = await self.signer.sign_spend(intent, psbt, approvals)
+        if self.loses:
+            raise OutsideUnavailable("the line is cut")
         if not self.spoils:
             return raw
         found = decode(raw)
@@ -119,6 +122,41 @@ async def test_what_is_postponed_waits(world: SpendWorld) -> None:
     await world.advance()
 
     assert (await world.get(payout)).state is P.SIGNED
+
+
+async def test_a_payout_whose_approvals_lapsed_before_it_was_signed_is_expired(
+    world: SpendWorld,
+) -> None:
+    end = world.clock.now() + timedelta(hours=1)
+    payout = await world.approved(expires_at=end)
+    signer = world.signer
+    world.signer = Moody(signer, later=True)
+    await world.advance()
+    world.signer = signer
+
+    report = await world.advance(after=timedelta(hours=2))
+
+    # The signer itself says no, by its own clock; whoever asked sees what an EVM chain would show.
+    assert (await world.get(payout)).state is P.EXPIRED, report
+    assert (await world.only()).spend.state is SpendState.DROPPED
+    await world.assert_exact()
+
+
+async def test_a_payout_whose_signature_was_lost_on_the_way_is_not_released_when_its_time_is_over(
+    world: SpendWorld,
+) -> None:
+    payout = await world.approved(expires_at=world.clock.now() + timedelta(hours=1))
+    world.signer = moody = Moody(world.signer, loses=True)
+    report = await world.advance()
+    assert "the line is cut" in report.waiting[payout.id]
+    moody.loses = False
+
+    await world.advance(after=timedelta(hours=2))
+
+    # The very bytes that were lost come again: nobody is asked to approve them anew.
+    assert (await world.get(payout)).state is P.SIGNED
+    assert world.node.pool == {(await world.only()).current.tx_id}
+    await world.assert_exact()
 
 
 async def test_bytes_that_are_something_else_are_never_stored(world: SpendWorld) -> None:
@@ -251,6 +289,53 @@ async def test_two_people_give_a_robbed_spend_up_when_the_theft_is_final(
     assert (await world.books())["client:acme"] == (before, 0, 0)
     assert await world.run(lambda conn: list_locks(conn, CHAIN)) == []
     await world.assert_exact()
+
+
+async def test_a_replacement_whose_signature_was_lost_is_given_up_only_with_its_coins(
+    world: SpendWorld,
+) -> None:
+    # All but a little of one coin: the bump adds a coin that the first attempt has not.
+    payout = await world.approved(amount=3 * BTC - 2_500)
+    await world.advance()
+    world.node.rate = 30_000
+    world.signer = moody = Moody(world.signer, loses=True)
+    await world.advance(after=timedelta(minutes=11))
+    moody.loses = False
+    await world.cancel((await world.only()).spend)
+    await world.advance()
+    one = await world.only()
+    lost = one.attempts[1]
+    assert (lost.state, lost.raw) == ("superseded", None)
+    # A stranger takes the coin that the lost one adds: the first one may still be mined.
+    [added] = [coin for coin in lost.coins if coin not in one.attempts[0].coins]
+    world.node.mine(world.node.pay((STRANGER, added.amount - 500), spend=[added.outpoint]))
+    await world.follow()
+    await world.mine(FINAL_DEPTH)
+    assert (await world.get(payout)).state is P.SECURITY_HOLD
+    reason = "a stranger has a key"
+
+    with pytest.raises(NotPossible, match=r"attempt 1 of .* could still be mined"):
+        await abandoned_by_two(world, one.spend.id, reason)
+    await steal(world)
+    await world.mine(FINAL_DEPTH)
+    await abandoned_by_two(world, one.spend.id, reason)
+
+    assert (await world.get(payout)).state is P.FAILED_ON_CHAIN
+    await world.assert_exact()
+
+
+async def abandoned_by_two(world: SpendWorld, spend_id: UUID, reason: str) -> None:
+    finalized = await world.node.finalized_height()
+    await world.run(
+        lambda conn: abandon_spend(
+            conn,
+            spend_id,
+            signatures=both(spend_abandon_bytes(spend_id, reason)),
+            reason=reason,
+            finalized=finalized,
+            now=world.clock.now(),
+        )
+    )
 
 
 async def test_two_people_resume_a_held_spend_and_each_decision_is_used_once(
