@@ -13,6 +13,7 @@ from uuid import UUID
 import typer
 
 from app.cli.common import AsJson, DryRun, clock, read, show, show_one, write
+from app.cli.operators import As, Key, credentials
 from kernel.errors import BadInput
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def export(
     payout_id: PayoutId,
     *,
     to: Annotated[Path, typer.Option("--to", help="The new file.")],
+    as_: As,
+    key: Key,
     as_bytes: Annotated[
         bool, typer.Option("--bytes", help="Write the bytes themselves instead of base64.")
     ] = False,
@@ -72,15 +75,18 @@ def export(
     Compare what is shown here with what the signing device shows. From now on signatures may exist,
     so the transaction only ends in a block, or by another that spends the same coin.
 
-    Example: `causeway custody cold export 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --to vault.psbt`
+    Example: `causeway custody cold export 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --to vault.psbt --as dan
+    --key dan.key`
     """
+    who = credentials(as_, key)
 
     async def work(conn: AsyncConnection) -> GivenOut:
         from custody.bitcoin.cold_spends import export_spend
         from custody.bitcoin.spend_replace import find_spend
 
+        me = await who.person(conn)
         spend = await find_spend(conn, payout_id)
-        return await export_spend(conn, spend.id, now=clock().now())
+        return await export_spend(conn, spend.id, by=me.operator, now=clock().now())
 
     if to.exists():
         raise BadInput("there is a file already", where=str(to), remedy="Name a new one")
@@ -119,6 +125,8 @@ def import_(
     payout_id: PayoutId,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The signed PSBTs.")],
     *,
+    as_: As,
+    key: Key,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -126,16 +134,19 @@ def import_(
 
     A file that pays something else, returns less, spends other coins or costs another fee is refused.
 
-    Example: `causeway custody cold import 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 ann.psbt`
+    Example: `causeway custody cold import 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 ann.psbt ben.psbt --as dan
+    --key dan.key`
     """
+    who = credentials(as_, key)
     parts = [_read(file) for file in files]
 
     async def work(conn: AsyncConnection) -> SignedTransaction:
         from custody.bitcoin.cold_spends import import_spend
         from custody.bitcoin.spend_replace import find_spend
 
+        me = await who.person(conn)
         spend = await find_spend(conn, payout_id)
-        return await import_spend(conn, spend.id, parts, now=clock().now())
+        return await import_spend(conn, spend.id, parts, by=me.operator, now=clock().now())
 
     signed = write(work, dry_run=dry_run)
     facts = {

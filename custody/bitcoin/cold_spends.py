@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,13 +25,19 @@ from custody.bitcoin.cold_keys import WalletKeys, keys_of
 from custody.bitcoin.cold_psbt import ColdStory, Place, build, finish, tell
 from custody.bitcoin.cold_wallets import is_cold
 from custody.bitcoin.spend_model import WORKED_ON, Spend, SpentCoin
-from custody.bitcoin.spend_moves import Carried, load_carried
+from custody.bitcoin.spend_moves import Carried, given_out, load_carried
 from custody.bitcoin.spend_sign import read_signed, store_signed
 from custody.bitcoin.spend_steps import script_of
 from custody.errors import NotPossible
 from custody.payout_gates import find_stopped
 from custody.payout_model import AttemptKind, AttemptState
-from registry.queries import get_chain, get_wallet
+from kernel.events import record
+from registry.authority import require_role
+from registry.model import Operator, Role
+from registry.queries import get_chain, get_operator, get_wallet
+
+COURIERS: Final = (Role.TREASURER, Role.APPROVER, Role.OPERATIONS)
+"""Who may take a transaction to its signers and back; what it pays is approved already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +68,16 @@ async def list_waiting(conn: AsyncConnection, chain: str) -> list[Spend]:
     return waiting
 
 
-async def export_spend(conn: AsyncConnection, spend_id: UUID, *, now: datetime) -> GivenOut:
+async def export_spend(
+    conn: AsyncConnection, spend_id: UUID, *, by: Operator, now: datetime
+) -> GivenOut:
     """Return the current transaction of a spend, to be signed; it counts as asked for from now on.
 
     Raises:
+        NotAuthorised: without a role that sees to payments.
         NotPossible: there is nothing to sign, the wallet is not cold, or a payout is stopped.
     """
+    require_role(await get_operator(conn, by.code), *COURIERS)
     seen = await load_carried(conn, spend_id, lock=True)
     keys = await _keys(conn, seen)
     attempt = seen.current
@@ -81,6 +92,7 @@ async def export_spend(conn: AsyncConnection, spend_id: UUID, *, now: datetime) 
             raise NotPossible(f"a payout of it is stopped: {next(iter(stopped.values()))}")
     if attempt.asked_at is None:
         await store.update_attempt(conn, attempt.id, asked_at=now)
+        await record(conn, [await given_out(conn, attempt, by=by.code, now=now)])
     psbt = make_cold(seen, keys)
     descriptors = (keys.account.descriptor(0), keys.account.descriptor(1))
     return GivenOut(
@@ -95,14 +107,16 @@ async def inspect_part(conn: AsyncConnection, wallet: str, psbt: Psbt) -> ColdSt
 
 
 async def import_spend(
-    conn: AsyncConnection, spend_id: UUID, parts: Sequence[Psbt], *, now: datetime
+    conn: AsyncConnection, spend_id: UUID, parts: Sequence[Psbt], *, by: Operator, now: datetime
 ) -> SignedTransaction:
     """Take the signed files of a spend back; the worker sends the transaction. Again changes nothing.
 
     Raises:
+        NotAuthorised: without a role that sees to payments.
         NotPossible: a file says something else than the spend, or signatures are missing.
         BadTransaction: a signature is false.
     """
+    require_role(await get_operator(conn, by.code), *COURIERS)
     seen = await load_carried(conn, spend_id, lock=True)
     keys = await _keys(conn, seen)
     attempt = seen.current
@@ -116,7 +130,9 @@ async def import_spend(
     if attempt.asked_at is None:
         raise NotPossible(f"spend {spend_id} was never given out", remedy="Export it first")
     read_signed(attempt, signed.raw, seen.spend.chain_id)
-    await store_signed(conn, spend_id, attempt.number, signed.raw, fence=None, now=now)
+    await store_signed(
+        conn, spend_id, attempt.number, signed.raw, fence=None, now=now, actor=by.code
+    )
     await store.update_spend(conn, spend_id, fence=None, run_after=now)
     return signed
 

@@ -160,6 +160,7 @@ async def move_attempt(
     now: datetime,
     reason: str = "",
     name: str = "",
+    actor: str = WORKER,
     **values: Any,
 ) -> tuple[SpendAttempt, DomainEvent]:
     """Write an attempt's new state; its spend is locked."""
@@ -171,13 +172,30 @@ async def move_attempt(
         version=await next_version(conn, ATTEMPT, attempt.id),
         name=name or event_name("SpendAttempt", to),
         at=now,
-        actor=WORKER,
+        actor=actor,
         reason=reason[:REASON_LENGTH_MAX],
         from_state=attempt.state,
         to_state=to,
         payload={"spend_id": str(attempt.spend_id), "tx_id": attempt.tx_id},
     )
     return replace(attempt, state=to, **values), told
+
+
+async def given_out(
+    conn: AsyncConnection, attempt: SpendAttempt, *, by: str, now: datetime
+) -> DomainEvent:
+    """Return the event of an attempt that a person took away to be signed."""
+    return DomainEvent(
+        entity_type=ATTEMPT,
+        entity_id=attempt.id,
+        version=await next_version(conn, ATTEMPT, attempt.id),
+        name="SpendAttemptGivenOut",
+        at=now,
+        actor=by,
+        from_state=attempt.state,
+        to_state=attempt.state,
+        payload={"spend_id": str(attempt.spend_id), "tx_id": attempt.tx_id},
+    )
 
 
 def begun(spend: Spend, payouts: Sequence[Payout], *, now: datetime, fee: int) -> DomainEvent:

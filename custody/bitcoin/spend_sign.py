@@ -27,6 +27,7 @@ from custody.bitcoin.spend_moves import (
 from custody.bitcoin.spend_plan import is_own
 from custody.bitcoin.spend_steps import SpendBench, Stopped, script_of
 from custody.payout_approvals import from_document
+from custody.payout_events import WORKER
 from custody.payout_gates import find_stopped
 from custody.payout_model import AttemptKind, AttemptState, Payout, PayoutState
 from custody.payout_postings import released, signed, unallocated
@@ -254,11 +255,13 @@ async def store_signed(
     *,
     fence: int | None,
     now: datetime,
+    actor: str = WORKER,
 ) -> None:
     """Store the bytes of attempt *number*; from the first ones on only the chain decides.
 
     Args:
         fence: under which a worker has claimed the spend; None: people brought the bytes.
+        actor: who brought them.
 
     Raises:
         StaleFence: another worker has claimed it.
@@ -270,7 +273,7 @@ async def store_signed(
         return
     first = not mine.signed
     _, told = await move_attempt(
-        conn, attempt, AttemptState.SIGNED, now=now, raw=raw, signed_at=now
+        conn, attempt, AttemptState.SIGNED, now=now, actor=actor, raw=raw, signed_at=now
     )
     events = [told]
     if first:
@@ -288,6 +291,7 @@ async def store_signed(
                 of_payout=lambda _: {"waiting_for": ""},
                 payload={"tx_id": attempt.tx_id, "attempt": attempt.number},
                 fence=fence,
+                actor=actor,
             ),
             now=now,
         )

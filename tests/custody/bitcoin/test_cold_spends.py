@@ -46,6 +46,7 @@ from tests.custody.bitcoin.spend_world import (
     give_capital,
 )
 
+DAN = next(item for item in DEMO_OPERATORS if item.code == "dan")
 VAULT = replace(shared_wallet(POOL, "client"), purpose=WalletPurpose.DEPOSIT)
 
 
@@ -94,11 +95,11 @@ async def test_a_payout_of_a_shared_wallet_waits_for_its_people_and_goes_the_usu
     assert "is cold" in one.spend.waiting_for
 
     now = world.clock.now()
-    given = await world.run(lambda conn: export_spend(conn, one.spend.id, now=now))
+    given = await world.run(lambda conn: export_spend(conn, one.spend.id, by=DAN, now=now))
     assert [item.place is None for item in given.story.outputs].count(True) == 1
     assert given.story.required == 2
     assert given.descriptors[0].startswith("wsh(sortedmulti(2,[")
-    again = await world.run(lambda conn: export_spend(conn, one.spend.id, now=now))
+    again = await world.run(lambda conn: export_spend(conn, one.spend.id, by=DAN, now=now))
     assert again == given
     assert (await world.only()).current.asked_at == now
 
@@ -106,12 +107,12 @@ async def test_a_payout_of_a_shared_wallet_waits_for_its_people_and_goes_the_usu
     story = await world.run(lambda conn: inspect_part(conn, POOL, parts[0]))
     assert (story.signed, story.is_complete) == ((1,) * story.inputs, False)
     with pytest.raises(NotPossible, match="1 of 2"):
-        await world.run(lambda conn: import_spend(conn, one.spend.id, parts[:1], now=now))
+        await world.run(lambda conn: import_spend(conn, one.spend.id, parts[:1], by=DAN, now=now))
     assert (await world.only()).spend.state is SpendState.ALLOCATED
 
-    signed = await world.run(lambda conn: import_spend(conn, one.spend.id, parts, now=now))
+    signed = await world.run(lambda conn: import_spend(conn, one.spend.id, parts, by=DAN, now=now))
     other = signed_by(given.psbt, VAULT, [BEN, CLEO])
-    same = await world.run(lambda conn: import_spend(conn, one.spend.id, other, now=now))
+    same = await world.run(lambda conn: import_spend(conn, one.spend.id, other, by=DAN, now=now))
     assert same == signed, "the first bytes stay"
     assert (await world.only()).spend.state is SpendState.SIGNED
     await world.assert_exact()
@@ -134,12 +135,12 @@ async def test_what_was_not_given_out_is_not_taken(world: SpendWorld) -> None:
     one = await world.only()
     now = world.clock.now()
     async with world.engine.connect() as conn:
-        given = await export_spend(conn, one.spend.id, now=now)
+        given = await export_spend(conn, one.spend.id, by=DAN, now=now)
         await conn.rollback()
 
     parts = signed_by(given.psbt, VAULT, [ANN, BEN])
     with pytest.raises(NotPossible, match="never given out"):
-        await world.run(lambda conn: import_spend(conn, one.spend.id, parts, now=now))
+        await world.run(lambda conn: import_spend(conn, one.spend.id, parts, by=DAN, now=now))
     assert await world.run(lambda conn: list_waiting(conn, CHAIN)) == [one.spend]
     await world.assert_exact()
 
@@ -157,5 +158,5 @@ async def test_a_payout_that_is_stopped_is_not_given_out(world: SpendWorld) -> N
 
     await world.run(freeze)
     with pytest.raises(NotPossible, match="stopped"):
-        await world.run(lambda conn: export_spend(conn, one.spend.id, now=now))
+        await world.run(lambda conn: export_spend(conn, one.spend.id, by=DAN, now=now))
     assert (await world.only()).current.asked_at is None
