@@ -10,11 +10,12 @@ Source: JSON-RPC 2.0. What a kind of node does otherwise is its subclass's: `cha
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 import orjson
@@ -35,10 +36,30 @@ BATCH_MAX: Final = 100
 """Members of one batch: providers refuse larger ones (geth's default limit is 1,000)."""
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """A full block with its receipts has a few megabytes; an answer without end fills the memory."""
+RECURSION_MAX: Final = 10_240
+"""How deep Python may recurse while an answer is read. A library for elliptic curves raises it so far
+that, up to Python 3.11, brackets in brackets overflow the stack and end the process."""
 TOO_MANY_REQUESTS: Final = 429
 
 Call = tuple[str, Sequence[Any]]
 """A method and its parameters."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Shaped(Protocol[T_co]):
+    """An answer that was decoded into a declared form; without a result there is an error in it."""
+
+    @property
+    def id(self) -> int:
+        """Which question it answers."""
+        ...
+
+    @property
+    def result(self) -> T_co | None:
+        """What was asked for."""
+        ...
 
 
 class RpcRefusal(NodeUnavailable):
@@ -47,7 +68,7 @@ class RpcRefusal(NodeUnavailable):
     def __init__(self, method: str, code: int, message: str) -> None:
         self.method = method
         self.code = code
-        self.message = message[:MESSAGE_LENGTH_MAX]
+        self.message = readable(message)
         super().__init__(f"the node refuses {method}: {self.message}", where=f"code {code}")
 
 
@@ -118,6 +139,30 @@ class Rpc:
             raise UnreadableAnswer(f"the answer to {method} is one to another question")
         return result
 
+    async def ask_shaped(self, read: Callable[[bytes], Shaped[T]], method: str, *params: Any) -> T:
+        """Return the result of a question whose answer *read* decodes: for what is large.
+
+        Raises:
+            RpcRefusal: the node answered with an error.
+            NodeUnavailable: no answer after all attempts.
+            UnreadableAnswer: not an answer of that form.
+        """
+        return await self._insist(partial(self._ask_shaped_once, read, method, params))
+
+    async def _ask_shaped_once(
+        self, read: Callable[[bytes], Shaped[T]], method: str, params: Sequence[Any]
+    ) -> T:
+        await self._wait_turn(1, method)
+        question = self._question(method, params)
+        body = await self._fetch(method, question)
+        answer = _parse(method, body, read)
+        if answer.id != question["id"]:
+            raise UnreadableAnswer(f"the answer to {method} is one to another question")
+        if answer.result is None:
+            read_result(method, _parse(method, body, self.read))
+            raise UnreadableAnswer(f"the answer to {method} has no result")
+        return answer.result
+
     async def ask_many(self, calls: Sequence[Call]) -> list[Any | RpcRefusal]:
         """Return the results of *calls*, in order, asked in batches of up to `BATCH_MAX`.
 
@@ -171,22 +216,28 @@ class Rpc:
         }
 
     async def _post(self, what: str, question: object) -> Any:
+        return _parse(what, await self._fetch(what, question), self.read)
+
+    async def _fetch(self, what: str, question: object) -> bytes:
         session = await self._open()
         headers = {"Content-Type": "application/json", **self.headers()}
         data = orjson.dumps(question)
         try:
             async with session.post(
-                self._url, data=data, headers=headers, timeout=self._timeout
+                self._url,
+                data=data,
+                headers=headers,
+                timeout=self._timeout,
+                # What is sent once is not sent on to where the node says.
+                allow_redirects=False,
             ) as response:
                 body = await response.read()
                 self.check_status(what, response, body)
-            return self.read(body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise unavailable(what, error) from None
-        except ValueError:
-            raise UnreadableAnswer(f"the node's answer to {what} is not JSON-RPC") from None
+        return body
 
-    async def _insist(self, attempt: Callable[[], Any]) -> Any:
+    async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         for tried in range(1, self._attempts + 1):
             wait_s = BACKOFF_BASE_S * 2 ** (tried - 1)
             try:
@@ -243,6 +294,24 @@ class _BoundedResponse(aiohttp.ClientResponse):
                 raise aiohttp.ClientPayloadError(f"more than {ANSWER_BYTES_MAX} bytes")
             parts.append(part)
         return b"".join(parts)
+
+
+def readable(text: str) -> str:
+    """Return the beginning of what a node says in words, fit to be shown and stored.
+
+    No database takes a zero byte, or half of a surrogate pair.
+    """
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:MESSAGE_LENGTH_MAX])
+
+
+def _parse(what: str, body: bytes, read: Callable[[bytes], T]) -> T:
+    if sys.getrecursionlimit() > RECURSION_MAX:
+        sys.setrecursionlimit(RECURSION_MAX)
+    try:
+        return read(body)
+    except (ValueError, RecursionError):
+        # Brackets in brackets without end are an error of recursion, not of form.
+        raise UnreadableAnswer(f"the node's answer to {what} is not JSON-RPC") from None
 
 
 def unavailable(what: str, error: Exception) -> NodeUnavailable:

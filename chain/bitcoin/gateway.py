@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +22,19 @@ from chain.bitcoin.fees import RATE_MAX
 from chain.bitcoin.mempool import Pool
 from chain.bitcoin.model import FeeRate, PoolVerdict, RateSource, ScannedCoin, UnspentScan
 from chain.bitcoin.networks import Network
-from chain.bitcoin.node import BAD_PARAMETER, METHOD_UNKNOWN, NOT_FOUND, NodeRpc
-from chain.bitcoin.parse import parse_header, read_contents, resolve
-from chain.bitcoin.quantities import as_bytes, as_hash, as_list, as_number, as_object, satoshi
+from chain.bitcoin.node import BAD_PARAMETER, METHOD_UNKNOWN, NOT_FOUND, WARMING_UP, NodeRpc
+from chain.bitcoin.parse import find_transaction, parse_header, read_contents
+from chain.bitcoin.quantities import (
+    as_bytes,
+    as_hash,
+    as_list,
+    as_number,
+    as_object,
+    satoshi,
+    shortened,
+)
 from chain.bitcoin.raw import check_transactions, read_block
+from chain.bitcoin.shown import ShownBlock, read_block_answer
 from chain.bitcoin.transactions import (
     Outpoint,
     Transaction,
@@ -40,7 +50,7 @@ from chain.errors import (
     UnreadableAnswer,
     WrongChain,
 )
-from chain.jsonrpc import TIMEOUT_S, RpcRefusal
+from chain.jsonrpc import TIMEOUT_S, RpcRefusal, readable
 from chain.keys.hashes import double_sha256
 from chain.model import (
     Block,
@@ -178,7 +188,7 @@ class BitcoinGateway:
         first = as_hash(genesis, "the first block's hash")
         if name != self.network.name or first != GENESIS[self.network.name]:
             raise WrongChain(
-                f"the node serves {name!r} from block {first}, {self.chain} is {self.network.name}",
+                f"the node serves {shortened(name)} from block {first}, {self.chain} is {self.network.name}",
                 remedy="Correct the node's address or the registry's chain",
             )
         return self.network_id
@@ -207,8 +217,8 @@ class BitcoinGateway:
 
     async def contents(self, block: Block, watch: WatchList) -> BlockContents:
         """Return what exactly this block holds for *watch*; see `chain.bitcoin.parse`."""
-        body = await self._ask_about(block.hash, "getblock", block.hash, 3)
-        found = read_contents(body, self.chain, self.needle.thread(watch), self.network)
+        shown = await self._show(block.hash)
+        found = read_contents(shown, self.chain, self.needle.thread(watch), self.network)
         if found.block != block:
             raise IncompleteAnswer(f"the node tells another story of block {block.hash}")
         return found
@@ -225,8 +235,8 @@ class BitcoinGateway:
         async def read(block_hash: str) -> BlockContents | NodeTrouble:
             async with seats:
                 try:
-                    body = await self._ask_about(block_hash, "getblock", block_hash, 3)
-                    return read_contents(body, self.chain, watched, self.network)
+                    shown = await self._show(block_hash)
+                    return read_contents(shown, self.chain, watched, self.network)
                 except NodeTrouble as trouble:
                     return trouble
 
@@ -272,13 +282,12 @@ class BitcoinGateway:
         block = await self._block_of(tx_hash)
         if block is None:
             return None
-        body = as_object(await self._ask_about(block.hash, "getblock", block.hash, 3), "the block")
-        for item in as_list(body.get("tx"), "the transactions"):
-            if as_object(item, "a transaction").get("txid") == tx_hash:
-                found = resolve(item, block)
-                if found.tx_id == tx_hash:
-                    return outcome_of(found, self.network)
-        raise IncompleteAnswer(f"the node says that {tx_hash} is in {block.hash}, which lacks it")
+        found = find_transaction(await self._show(block.hash), tx_hash, self.chain)
+        if found is None:
+            raise IncompleteAnswer(
+                f"the node says that {tx_hash} is in {block.hash}, which lacks it"
+            )
+        return outcome_of(found, self.network)
 
     # ------------------------------------------------------------------ coins and the pool
 
@@ -307,7 +316,9 @@ class BitcoinGateway:
         verdict = as_object(told[0] if len(told) == 1 else None, "the verdict")
         if verdict.get("allowed") is not True:
             reason = verdict.get("reject-reason") or verdict.get("package-error")
-            return PoolVerdict(accepted=False, reason=str(reason or "refused without a word"))
+            return PoolVerdict(
+                accepted=False, reason=readable(str(reason or "refused without a word"))
+            )
         fees = as_object(verdict.get("fees"), "the fees")
         size = as_number(verdict.get("vsize"), "the size")
         return PoolVerdict(True, "", satoshi(fees.get("base"), "the fee"), size)
@@ -479,7 +490,8 @@ class BitcoinGateway:
         for _ in range(SPENDER_SEARCH_MAX):
             if block_hash == searched:
                 break
-            raw = as_bytes(await self._ask_about(block_hash, "getblock", block_hash, 0), "a block")
+            with _asking_about(block_hash):
+                raw = as_bytes(await self.rpc.ask("getblock", block_hash, 0), "a block")
             if double_sha256(raw[:80])[::-1].hex() != block_hash:
                 raise IncompleteAnswer(f"the node shows another block than {block_hash}")
             if any(needle in raw for needle in needles):
@@ -519,29 +531,38 @@ class BitcoinGateway:
         return None
 
     async def _header(self, block_hash: str) -> Block:
-        body = await self._ask_about(block_hash, "getblockheader", block_hash)
+        with _asking_about(block_hash):
+            body = await self.rpc.ask("getblockheader", block_hash)
         block, _ = parse_header(body, self.chain)
         if block.hash != block_hash:
             raise IncompleteAnswer(f"asked for {block_hash}, the node gave {block.hash}")
         return block
 
-    async def _ask_about(self, block_hash: str, method: str, *params: Any) -> Any:
-        try:
-            return await self.rpc.ask(method, *params)
-        except RpcRefusal as refusal:
-            if refusal.code == NOT_FOUND:
-                raise BlockGone(f"the node does not have block {block_hash}") from refusal
-            if refusal.code != METHOD_UNKNOWN:
-                raise NodeUnavailable(
-                    f"the node cannot show block {block_hash}: {refusal.message}",
-                    remedy="A pruned node, or one without undo data, cannot be read so far back: "
-                    "use one that keeps all blocks",
-                ) from refusal
-            raise
+    async def _show(self, block_hash: str) -> ShownBlock:
+        """Return a whole block, and what its transactions spend."""
+        with _asking_about(block_hash):
+            return await self.rpc.ask_shaped(read_block_answer, "getblock", block_hash, 3)
 
     def _rate_cap(self) -> str:
         whole, rest = divmod(self._fee_rate_max, 100_000_000)
         return f"{whole}.{rest:08}"
+
+
+@contextmanager
+def _asking_about(block_hash: str) -> Iterator[None]:
+    """Say what a refusal of a question about a block means."""
+    try:
+        yield
+    except RpcRefusal as refusal:
+        if refusal.code == NOT_FOUND:
+            raise BlockGone(f"the node does not have block {block_hash}") from refusal
+        if refusal.code in {METHOD_UNKNOWN, WARMING_UP}:
+            raise
+        raise NodeUnavailable(
+            f"the node cannot show block {block_hash}: {refusal.message}",
+            remedy="A pruned node, or one without undo data, cannot be read so far back: "
+            "use one that keeps all blocks",
+        ) from refusal
 
 
 def _read_signed(raw: bytes, tx_id: str) -> Transaction | BroadcastReport:

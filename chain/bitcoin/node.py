@@ -12,15 +12,16 @@ Sources: Bitcoin Core ``src/rpc/protocol.h`` (error codes), ``src/httprpc.cpp`` 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
+import msgspec
 
 from chain.errors import NodeUnavailable
-from chain.jsonrpc import ATTEMPTS_MAX, TIMEOUT_S, Call, Rpc, RpcRefusal
+from chain.jsonrpc import ATTEMPTS_MAX, TIMEOUT_S, Call, Rpc, RpcRefusal, Shaped
 from chain.rate_limit import RateLimit
 from kernel.errors import BadInput
 
@@ -41,6 +42,10 @@ WARM_UP_MAX_S: Final = 60.0
 """A node that has not loaded its blocks by then is treated as one that does not answer."""
 WARM_UP_STEP_S: Final = 0.25
 COOKIE_BYTES_MAX: Final = 4_096
+
+_read_exactly: Final = msgspec.json.Decoder(float_hook=str).decode
+
+T = TypeVar("T")
 
 _UNAUTHORISED: Final = 401
 _FORBIDDEN: Final = 403
@@ -101,10 +106,17 @@ class NodeRpc(Rpc):
 
     async def ask(self, method: str, *params: Any) -> Any:
         """Return the result of a question; a node that is starting is waited for."""
+        return await self._once_started(partial(super().ask, method, *params))
+
+    async def ask_shaped(self, read: Callable[[bytes], Shaped[T]], method: str, *params: Any) -> T:
+        """Return what *read* decodes; a node that is starting is waited for."""
+        return await self._once_started(partial(super().ask_shaped, read, method, *params))
+
+    async def _once_started(self, attempt: Callable[[], Awaitable[T]]) -> T:
         waited_s = 0.0
         while True:
             try:
-                return await super().ask(method, *params)
+                return await attempt()
             except RpcRefusal as refusal:
                 if refusal.code != WARMING_UP or waited_s >= self._warm_up_s:
                     raise
@@ -136,7 +148,7 @@ class NodeRpc(Rpc):
 
     def read(self, body: bytes) -> Any:
         """Return the value that *body* holds, with every fractional number as its digits."""
-        return json.loads(body, parse_float=str, parse_constant=_refuse_constant)
+        return _read_exactly(body)
 
     def check_status(self, what: str, response: aiohttp.ClientResponse, body: bytes) -> None:
         """Let an error object through, whatever the status; all else than success is trouble."""
@@ -149,7 +161,3 @@ class NodeRpc(Rpc):
         if not body.lstrip().startswith((b"{", b"[")):
             # 503 "Work queue depth exceeded" is among these: asked again after a pause.
             response.raise_for_status()
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import Any, Final
 
 from chain.bitcoin.transactions import MONEY_MAX
@@ -15,8 +15,18 @@ from chain.errors import UnreadableAnswer
 
 DECIMALS: Final = 8
 HEIGHT_MAX: Final = 2**31
+SHOWN_MAX: Final = 80
+"""Characters of a wrong value that an error shows: a node may send millions."""
+AMOUNT_DIGITS_MAX: Final = 32
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})*")
+
+
+def shortened(value: object) -> str:
+    """Return how an error shows what a node said."""
+    if isinstance(value, str):
+        return ascii(value[:SHOWN_MAX])[:SHOWN_MAX]
+    return str(value)[:SHOWN_MAX] if isinstance(value, int) else f"a {type(value).__name__}"
 
 
 def as_object(value: object, what: str) -> Mapping[str, Any]:
@@ -36,14 +46,14 @@ def as_list(value: object, what: str) -> list[Any]:
 def as_number(value: object, what: str, maximum: int = HEIGHT_MAX) -> int:
     """Return a whole number from 0 to *maximum*."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
-        raise UnreadableAnswer(f"{what} is {value!r}, not a number from 0 to {maximum}")
+        raise UnreadableAnswer(f"{what} is {shortened(value)}, not a number from 0 to {maximum}")
     return value
 
 
 def as_hash(value: object, what: str) -> str:
     """Return a hash: 64 lower-case hexadecimal digits."""
     if not isinstance(value, str) or not _HASH.fullmatch(value):
-        raise UnreadableAnswer(f"{what} is {value!r}, not a hash")
+        raise UnreadableAnswer(f"{what} is {shortened(value)}, not a hash")
     return value
 
 
@@ -63,20 +73,23 @@ def satoshi(value: object, what: str) -> int:
     """
     amount = _scaled(value, what)
     if not 0 <= amount <= MONEY_MAX:
-        raise UnreadableAnswer(f"{what} is {value}, which cannot be")
+        raise UnreadableAnswer(f"{what} is {shortened(value)}, which cannot be")
     return amount
 
 
 def _scaled(value: object, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise UnreadableAnswer(f"{what} is not an amount")
+    if isinstance(value, str) and len(value) > AMOUNT_DIGITS_MAX:
+        # More digits than are reckoned with would be rounded without a word.
+        raise UnreadableAnswer(f"{what} is {shortened(value)}, which no node writes")
     try:
         scaled = Decimal(value).scaleb(DECIMALS)
         whole = int(scaled)
-    except (InvalidOperation, ValueError, OverflowError):
+    except (DecimalException, ValueError, OverflowError):
         raise UnreadableAnswer(f"{what} is not an amount") from None
     if scaled != whole:
-        raise UnreadableAnswer(f"{what} is {value}, finer than a satoshi")
+        raise UnreadableAnswer(f"{what} is {shortened(value)}, finer than a satoshi")
     return whole
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 
 import chain.jsonrpc
+from chain.bitcoin.node import NodeRpc
+from chain.bitcoin.shown import read_block_answer
 from chain.errors import NodeUnavailable, UnreadableAnswer
 from chain.jsonrpc import BATCH_MAX, RateLimited, Rpc, RpcRefusal
 from chain.rate_limit import RateLimit
@@ -82,6 +86,74 @@ async def test_a_batch_is_answered_in_the_order_of_the_questions(node: Node, rpc
     assert isinstance(refusal, RpcRefusal)
     assert (refusal.method, refusal.code, refusal.message) == ("refuse", -32000, "no")
     assert len(node.asked) == 1
+
+
+@pytest.fixture
+def raised_recursion_limit() -> Iterator[None]:
+    """Let Python recurse as deep as the curves' library, which eth_account imports, lets it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("raised_recursion_limit")
+@pytest.mark.parametrize("body", ["[" * 200_000, '{"x":' * 200_000, '{"id":1,"x":' + "[" * 10**6])
+async def test_an_answer_of_brackets_without_end_is_not_an_answer(
+    node: Node, rpc: Rpc, body: str
+) -> None:
+    exact = NodeRpc(node.url, user="a", password="b", attempts=1)
+    node.script.extend(web.Response(text=body) for _ in range(3))
+    with pytest.raises(UnreadableAnswer):
+        await rpc.ask_once("a")
+    with pytest.raises(UnreadableAnswer):
+        await exact.ask_once("a")
+    with pytest.raises(UnreadableAnswer):
+        await exact.ask_shaped(read_block_answer, "a")
+    await exact.close()
+
+
+async def test_what_is_sent_once_is_not_sent_on_to_where_the_node_says(
+    node: Node, rpc: Rpc
+) -> None:
+    for status in (301, 302, 303, 307, 308):
+        node.script.append(web.Response(status=status, headers={"Location": node.url}))
+        with pytest.raises(UnreadableAnswer):
+            await rpc.ask_once("a")
+    assert len(node.asked) == 5
+
+
+async def test_what_a_node_says_in_words_can_be_stored(node: Node, rpc: Rpc) -> None:
+    error = {"code": -1, "message": "no\x00\n" + "x" * 1_000}
+    node.script.append(web.json_response({"jsonrpc": "2.0", "id": 1, "error": error}))
+    with pytest.raises(RpcRefusal) as refused:
+        await rpc.ask_once("a")
+    assert refused.value.message == "no??" + "x" * 296
+
+
+@dataclass
+class Shape:
+    """What `ask_shaped` is given."""
+
+    id: int
+    result: Any | None = None
+
+
+def shape(body: bytes) -> Shape:
+    said = orjson.loads(body)
+    return Shape(said["id"], said.get("result"))
+
+
+async def test_an_answer_in_a_declared_form_is_to_this_question_or_none(
+    node: Node, rpc: Rpc
+) -> None:
+    assert await rpc.ask_shaped(shape, "a", 1) == [1]
+    with pytest.raises(RpcRefusal, match="no"):
+        await rpc.ask_shaped(shape, "refuse")
+    for said in ({"id": 99, "result": 1}, {"id": 4}):
+        node.script.append(web.json_response(said))
+        with pytest.raises(UnreadableAnswer):
+            await rpc.ask_shaped(shape, "a")
 
 
 async def test_many_questions_go_out_in_batches_of_bounded_size(node: Node, rpc: Rpc) -> None:

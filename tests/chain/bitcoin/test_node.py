@@ -13,7 +13,7 @@ import chain.heads
 import chain.jsonrpc
 from chain.bitcoin.heads import BlockFeed
 from chain.bitcoin.node import NodeRpc
-from chain.bitcoin.quantities import satoshi
+from chain.bitcoin.quantities import as_hash, satoshi
 from chain.errors import NodeUnavailable, UnreadableAnswer
 from chain.jsonrpc import RpcRefusal
 from chain.simulators.bitcoind import COOKIE, Bitcoind
@@ -115,11 +115,34 @@ def test_amounts_are_exact(text: bytes, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["0.000000001", "-1.0", "21000000.00000001", "x", None, 1.5, True, "1e400", "NaN"]
+    "value",
+    [
+        "0.000000001",
+        "-1.0",
+        "21000000.00000001",
+        "x",
+        None,
+        1.5,
+        True,
+        "1e400",
+        "1e999999",
+        "NaN",
+        "0.1234567800000000000000000000000000001",
+        "1" * 1_000_000,
+    ],
+    ids=lambda value: str(value)[:20],
 )
 def test_what_is_no_amount_is_refused(value: object) -> None:
-    with pytest.raises(UnreadableAnswer):
+    with pytest.raises(UnreadableAnswer) as refused:
         satoshi(value, "an amount")
+    assert len(refused.value.what) < 200
+
+
+def test_a_wrong_value_is_shown_in_part_and_fit_to_be_stored() -> None:
+    with pytest.raises(UnreadableAnswer) as refused:
+        as_hash("\x00\ud800" * 1_000_000, "the hash")
+    assert len(refused.value.what) < 200
+    assert refused.value.what.isprintable()
 
 
 async def test_a_new_block_wakes_whoever_waits(

@@ -75,6 +75,39 @@ def doubling(method: str, params: list[Any], answer: Any) -> Any:
     return changed
 
 
+def hiding_inputs(method: str, params: list[Any], answer: Any) -> Any:
+    """Show no inputs at all: then none of them spends what is ours."""
+    if method != "getblock" or params[1:] != [3]:
+        return answer
+    changed = copy.deepcopy(answer)
+    for item in changed["tx"][1:]:
+        item["vin"] = []
+    return changed
+
+
+def poorer(method: str, params: list[Any], answer: Any) -> Any:
+    """Say that inputs held next to nothing, so that fees are below zero."""
+    if method != "getblock" or params[1:] != [3]:
+        return answer
+    changed = copy.deepcopy(answer)
+    for item in changed["tx"][1:]:
+        for spent in item["vin"]:
+            spent["prevout"]["value"] = 1
+            spent["prevout"]["scriptPubKey"]["hex"] = OURS.script.hex()
+    return changed
+
+
+def without_undo(method: str, params: list[Any], answer: Any) -> Any:
+    """Say nothing of what is spent."""
+    if method != "getblock" or params[1:] != [3]:
+        return answer
+    changed = copy.deepcopy(answer)
+    for item in changed["tx"][1:]:
+        for spent in item["vin"]:
+            del spent["prevout"]
+    return changed
+
+
 def other_header(method: str, params: list[Any], answer: Any) -> Any:
     """Show another time, and with it another header, under the same hash."""
     del params
@@ -93,7 +126,11 @@ async def test_what_one_node_says_of_outputs_in_words_is_not_believed_but_its_by
     assert [(move.tx_hash, move.amount) for move in found.movements] == [(tx_id, 70_000)]
 
 
-@pytest.mark.parametrize("lie", [dropping, doubling, other_header], ids=lambda lie: lie.__name__)
+@pytest.mark.parametrize(
+    "lie",
+    [dropping, doubling, other_header, hiding_inputs, poorer, without_undo],
+    ids=lambda lie: lie.__name__,
+)
 async def test_a_lone_node_cannot_show_another_block_under_the_same_hash(
     yard: Yard, three: list[Liar], lie: Any
 ) -> None:
@@ -138,6 +175,31 @@ async def test_one_liar_of_three_hides_no_spend_and_moves_no_head(
             assert await nodes.has_block(head) == 3
             assert await nodes.finalized_height() == head.height - 100
         liars[0].lie = truth
+
+
+async def test_a_node_cannot_say_that_a_transaction_is_in_a_block_that_lacks_it(
+    yard: Yard, three: list[Liar]
+) -> None:
+    block, tx_id = await pay_us(yard)
+    await yard.mine()
+
+    def elsewhere(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "getrawtransaction" and isinstance(answer, dict):
+            return answer | {"blockhash": block.parent}
+        return answer
+
+    def invented(method: str, params: list[Any], answer: Any) -> Any:
+        told = elsewhere(method, params, answer)
+        if method == "getblock" and params == [block.parent, 3]:
+            return answer | {"tx": [*answer["tx"], here["tx"][-1]]}
+        return told
+
+    here = await yard.node.call("getblock", block.hash, 3)
+    for lie in (elsewhere, invented):
+        three[0].lie = lie
+        async with three[0].gateway() as gateway:
+            with pytest.raises(IncompleteAnswer):
+                await gateway.find_transaction(tx_id)
 
 
 async def test_two_liars_that_contradict_each_other_and_the_third_are_no_quorum(
