@@ -1,4 +1,7 @@
-"""A process that carries payouts out on Bitcoin, turn after turn, until it is killed.
+"""A process that works for a desk on Bitcoin, turn after turn, until it is killed.
+
+It carries payouts out; or it is a whole watcher, which follows the chain and its pool, books and credits
+deposits and confirms payouts as well.
 
 ``python -m tests.crash.spender`` is a nursery: it reads one order a line (JSON), forks a worker for each
 and says its process id, so that a worker is born without importing anything.
@@ -15,19 +18,31 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.workers.bitcoin_watcher import BitcoinWatcher
 from chain.bitcoin.gateway import BitcoinGateway
 from chain.bitcoin.networks import REGTEST
+from chain.model import FollowPolicy
 from custody.bitcoin.spend_worker import advance_spends
 from custody.bitcoin.testing import CHAIN
+from custody.policy import ConfirmationPolicy, Requirement
 from custody.signer.client import SignerClient
+from kernel.clock import Clock
 from kernel.db import APP_ROLE, create_engine
 
 PAUSE_S: Final = 0.01
+DEPTH: Final = 3
+"""Blocks after which a watcher believes what it saw."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker works on: database, node, signer, and what its clock says when it begins."""
+    """What a worker works on: database, node, signer, and what its clock says when it begins.
+
+    Attributes:
+        start: the height from which a watcher follows the chain; None: it only pays.
+    """
 
     url: str
     node: str
@@ -36,6 +51,7 @@ class Order:
     book: int
     holder: str
     now: str
+    start: int | None = None
 
 
 class Running:
@@ -56,6 +72,8 @@ async def run(order: Order) -> None:
     clock, signer = Running(datetime.fromisoformat(order.now)), SignerClient(Path(order.socket))
     cookie = Path(order.cookie)
     async with BitcoinGateway(order.node, chain=CHAIN, network=REGTEST, cookie=cookie) as node:
+        if order.start is not None:
+            await watch(order, engine, node, signer, clock)
         while True:
             await advance_spends(
                 engine,
@@ -67,6 +85,28 @@ async def run(order: Order) -> None:
                 clock=clock,
             )
             await asyncio.sleep(PAUSE_S)
+
+
+async def watch(
+    order: Order, engine: AsyncEngine, node: BitcoinGateway, signer: SignerClient, clock: Clock
+) -> None:
+    """Be the watcher of the chain: for ever."""
+    assert order.start is not None
+    watcher = BitcoinWatcher(
+        engine=engine,
+        node=node,
+        signer=signer,
+        clock=clock,
+        chain=CHAIN,
+        book=order.book,
+        policy=ConfirmationPolicy.uniform(DEPTH),
+        payout_requirement=Requirement(DEPTH),
+        follow_policy=FollowPolicy(start_height=order.start),
+        holder=order.holder,
+    )
+    while True:
+        await watcher.turn()
+        await asyncio.sleep(PAUSE_S)
 
 
 def _say(word: str) -> None:
