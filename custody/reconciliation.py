@@ -224,26 +224,23 @@ async def record_run(conn: AsyncConnection, run: Run) -> None:
     ]
     versions = await next_versions(conn, ENTITY, [item.id for item, _ in changed])
     await record(conn, [_event(item, name, run, versions[item.id]) for item, name in changed])
-    await _freeze(conn, run, (*aged.new, *aged.seen_again))
+    grown = [item for item in aged.seen_again if item.amount < before[item.id].amount]
+    await _freeze(conn, run, [item for item in (*aged.new, *grown) if item.amount < 0])
 
 
-async def _freeze(conn: AsyncConnection, run: Run, standing: Sequence[Difference]) -> None:
+async def _freeze(conn: AsyncConnection, run: Run, news: Sequence[Difference]) -> None:
     """Stop whatever spends from a wallet that lacks coins; two people open it again.
 
-    A difference that two people opened the wallet for is not frozen for again: only one that is
-    new, or that grew, says something that they did not know.
+    A difference that two people opened the wallet for is not frozen for again, nor one of which a part
+    was found: only what is missing since, or more of it than before, they did not know.
     """
-    for wallet in sorted({item.wallet for item in standing if _is_news(item, run)}):
-        lacking = [i for i in standing if i.wallet == wallet and _is_news(i, run)]
+    for wallet in sorted({item.wallet for item in news}):
+        lacking = [item for item in news if item.wallet == wallet]
         words = ", ".join(f"{-i.amount} {i.asset}" for i in lacking)
         reason = f"the chain has less than the books at block {run.block.height}: {words}"
         await close_automatically(
             conn, Scope(ScopeKind.WALLET, wallet), by=ACTOR, reason=reason[:500], now=run.at
         )
-
-
-def _is_news(item: Difference, run: Run) -> bool:
-    return item.amount < 0 and item.first_block == run.block.hash
 
 
 def _event(item: Difference, name: str, run: Run, version: int) -> DomainEvent:

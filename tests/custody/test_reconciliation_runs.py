@@ -253,6 +253,28 @@ async def test_a_wallet_that_two_people_opened_is_frozen_again_only_for_news(
     assert more is not None
 
 
+async def test_a_wallet_that_two_people_opened_stays_open_until_the_next_block_and_when_coins_are_found(
+    house: House,
+) -> None:
+    house.mine()
+    await house.follow()
+    await invent(house, "custody:house-hot", 7)
+    await run(house)
+    await open_scope(house, "wallet", "house-hot")
+
+    await run(house)
+    at_the_same_block = await house.do(lambda c: find_freeze(c, wallet="house-hot"))
+    house.gateway.fund(house.hot, 3)
+    house.mine()
+    await house.follow()
+    await run(house)
+    with_less_missing = await house.do(lambda c: find_freeze(c, wallet="house-hot"))
+
+    assert at_the_same_block is None
+    assert with_less_missing is None
+    assert sum(amount for _, _, amount in await standing(house)) == -4
+
+
 async def open_scope(house: House, kind: str, name: str) -> None:
     """Let a wallet or an asset move again, as two test operators say."""
     scope = Scope(ScopeKind(kind), name)
