@@ -44,6 +44,7 @@ from custody.payouts import (
     reject_payout,
 )
 from custody.policy_model import PolicyRule
+from custody.ports import PayoutSigner
 from custody.signer.testing import local_signer, rules_for
 from custody.signer.wire import Intent, SignedApproval
 from custody.testing import allow, propose, set_policy
@@ -306,6 +307,27 @@ async def test_approvals_that_lapse_before_the_signer_is_asked_end_the_payout_as
     assert await world.books() == before
 
 
+async def test_a_payout_whose_signature_was_lost_on_the_way_never_expires(world: World) -> None:
+    """The signer has signed, the answer was lost, and the approvals have ended: it is paid, once."""
+    payout = await world.approved(expires_at=world.clock.now() + timedelta(hours=1))
+    signer = world.signer
+    deaf = DeafWorker(signer)
+    world.signer = deaf
+    await world.advance()
+    assert (await world.get(payout)).state is PayoutState.ALLOCATED
+    world.clock.advance(timedelta(hours=2))
+    gone = await world.run(lambda conn: expire_payouts(conn, now=world.clock.now(), book=BOOK))
+    world.signer = signer
+
+    await world.advance()
+    found = await world.get(payout)
+    (attempt,) = await world.run(lambda conn: store.list_attempts(conn, payout.id))
+
+    assert gone == []
+    assert found.state is PayoutState.SIGNED
+    assert [attempt.raw] == deaf.lost
+
+
 async def test_every_payout_ends_even_if_nobody_says_when(world: World) -> None:
     now = world.clock.now()
     assert (await world.request()).expires_at == now + LIFETIME
@@ -326,6 +348,23 @@ async def test_a_signed_payout_cannot_be_cancelled(world: World) -> None:
 
     with pytest.raises(Refused, match="is signed and cannot be cancelled"):
         await world.run(work)
+
+
+class DeafWorker(OneByOne):
+    """A signer that signs, and whose answer is lost."""
+
+    def __init__(self, signer: PayoutSigner) -> None:
+        self.signer = signer
+        self.lost: list[bytes] = []
+
+    async def sign(
+        self, intent: Intent, unsigned: bytes, approvals: Sequence[SignedApproval]
+    ) -> bytes:
+        self.lost.append(await self.signer.sign(intent, unsigned, approvals))
+        raise OutsideUnavailable("the signer does not answer")
+
+    async def account_xpub(self, path: str) -> str:
+        return await self.signer.account_xpub(path)
 
 
 class SilentSigner(OneByOne):
