@@ -45,6 +45,7 @@ from ledger.posting import open_book, post, require_applied
 from ledger.queries import list_open_holds, trial_balance
 from ledger.testing import enforce_lock_order
 from registry.changes import found
+from registry.model import Founding
 from registry.testing import DEMO_OPERATORS, demo_founding, operator_keypair
 
 T = TypeVar("T")
@@ -104,11 +105,11 @@ class SpendWorld:
         (payout,) = await self.approve(await self.request(**changes))
         return payout
 
-    async def several(self, *amounts: int) -> list[Payout]:
+    async def several(self, *amounts: int, reference: str = "w") -> list[Payout]:
         """Return approved payouts to addresses of every kind."""
         return [
             await self.approved(
-                client_ref=f"w-{n}", amount=amount, destination=PAYEES[n % len(PAYEES)]
+                client_ref=f"{reference}-{n}", amount=amount, destination=PAYEES[n % len(PAYEES)]
             )
             for n, amount in enumerate(amounts)
         ]
@@ -296,10 +297,12 @@ async def make_spend_world(engine: AsyncEngine, folder: Path) -> AsyncIterator[S
         yield world
 
 
-async def found_desk(conn: AsyncConnection, world: SpendWorld) -> str:
+async def found_desk(
+    conn: AsyncConnection, world: SpendWorld, founding: Founding | None = None
+) -> str:
     """Found the house; return birch's deposit address."""
     now = world.clock.now()
-    await found(conn, with_bitcoin(demo_founding()), now=now)
+    await found(conn, founding or with_bitcoin(demo_founding()), now=now)
     await open_book(conn, BOOK, entity="causeway-desk", now=now)
     for wallet in (POOL, HOT):
         await assign_address(conn, wallet, purpose=AddressPurpose.HOT, now=now)

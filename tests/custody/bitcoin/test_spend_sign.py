@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chain.bitcoin import kernel
 from chain.bitcoin.addresses import address_of
 from chain.bitcoin.blocks import FINAL_DEPTH
 from chain.bitcoin.networks import REGTEST
 from chain.bitcoin.scripts import witness_script
-from chain.bitcoin.transactions import decode, encode
+from chain.bitcoin.transactions import Input, decode, encode
 from custody.bitcoin import spend_store
 from custody.bitcoin.coins import list_locks, lock
 from custody.bitcoin.spend_model import SpendPayout, SpendState
@@ -58,6 +59,7 @@ class Moody:
     signed_before: bool = False
     later: bool = False
     spoils: bool = False
+    forges: bool = False
     loses: bool = False
     cancels: bool = True
 
@@ -76,10 +78,22 @@ class Moody:
         raw = await self.signer.sign_spend(intent, psbt, approvals)
         if self.loses:
             raise OutsideUnavailable("the line is cut")
+        found = decode(raw)
+        if self.forges:
+            return encode(replace(found, inputs=tuple(forged(item) for item in found.inputs)))
         if not self.spoils:
             return raw
-        found = decode(raw)
         return encode(type(found)(found.inputs, found.outputs[:1], found.version))
+
+
+def forged(item: Input) -> Input:
+    """The input with another bit in the middle of its signature: it reads as well as before."""
+    signature, key = item.witness
+    at = len(signature) - 10
+    return replace(
+        item,
+        witness=(signature[:at] + bytes([signature[at] ^ 1]) + signature[at + 1 :], key),
+    )
 
 
 async def test_one_payout_that_the_signer_refuses_holds_up_no_other(world: SpendWorld) -> None:
@@ -168,6 +182,26 @@ async def test_bytes_that_are_something_else_are_never_stored(world: SpendWorld)
     assert "signed something else" in report.waiting[payout.id]
     assert (await world.only()).signed == ()
     assert world.node.pool == frozenset()
+
+
+async def test_a_forged_witness_is_found_by_consensus_code_before_anything_is_sent(
+    world: SpendWorld,
+) -> None:
+    assert kernel.is_available()  # the extra bitcoin-kernel, which the tests are installed with
+    payout = await world.approved()
+    world.signer = moody = Moody(world.signer, forges=True)
+
+    report = await world.advance()
+
+    assert "does not satisfy the script" in report.waiting[payout.id]
+    assert (await world.only()).signed == ()
+    assert (await world.get(payout)).state is P.ALLOCATED
+    assert world.node.pool == frozenset()
+    # The real bytes are asked for again, and pass.
+    moody.forges = False
+    await world.advance()
+    assert world.node.pool == {(await world.only()).current.tx_id}
+    await world.assert_exact()
 
 
 async def test_a_payout_that_is_stopped_before_signing_lets_the_others_go(
