@@ -134,7 +134,7 @@ def import_(
 
     A file that pays something else, returns less, spends other coins or costs another fee is refused.
 
-    Example: `causeway custody cold import 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 ann.psbt ben.psbt --as dan
+    Example: `causeway custody cold import 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 ann.psbt --as dan
     --key dan.key`
     """
     who = credentials(as_, key)

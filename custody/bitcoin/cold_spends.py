@@ -36,7 +36,7 @@ from registry.authority import require_role
 from registry.model import Operator, Role
 from registry.queries import get_chain, get_operator, get_wallet
 
-COURIERS: Final = (Role.TREASURER, Role.APPROVER, Role.OPERATIONS)
+COURIERS: Final = (Role.OPERATIONS, Role.TREASURER)
 """Who may take a transaction to its signers and back; what it pays is approved already."""
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from chain.bitcoin.digests import SIGHASH_ALL, signing_digests
+from chain.bitcoin.multisig import MultisigAccount
 from chain.bitcoin.networks import REGTEST
 from chain.bitcoin.psbt import Psbt, spent_outputs
 from chain.bitcoin.psbt_finish import add_signatures
 from chain.bitcoin.signing import encode_signature
 from chain.keys.base58 import decode_base58check, encode_base58check
 from chain.keys.hashes import hash160
+from chain.simulators.bitcoind import Bitcoind
 from custody.bitcoin.cold_keys import WalletKeys, keys_of
 from custody.signer.hd_keys import PrivateNode
 from registry.model import BITCOIN, Chain, Wallet, WalletPurpose
@@ -91,3 +94,45 @@ def keys(wallet: Wallet) -> WalletKeys:
 def signed_by(psbt: Psbt, wallet: Wallet, people: Sequence[Person]) -> list[Psbt]:
     account = SHARED_PATH if wallet.cosigners else SINGLE_PATH
     return [person.sign(psbt, keys(wallet), account) for person in people]
+
+
+# What a real node signs with.
+
+
+def descriptors(wallet: Wallet, person: Person) -> list[str]:
+    """The wallet's two branches as the node of one person knows them: with their private key."""
+    if not wallet.cosigners:
+        return [f"wpkh({person.tprv(SINGLE_PATH)}/{branch}/*)" for branch in (0, 1)]
+    account = keys(wallet).account
+    assert isinstance(account, MultisigAccount)
+    mine = person.root.derive(SHARED_PATH).xpub()
+    found = []
+    for branch in (0, 1):
+        text = account.descriptor(branch).partition("#")[0]
+        for item in account.cosigners:
+            if item.key.serialize() == mine:
+                text = text.replace(item.key.serialize(test=True), person.tprv(SHARED_PATH))
+        found.append(text)
+    return found
+
+
+async def load_wallet(node: Bitcoind, name: str, texts: list[str]) -> Callable[..., Any]:
+    """Make a wallet of the node's own with these descriptors; return a door to its calls."""
+    await node.call("createwallet", name, False, True)
+    door = replace(node, url=f"{node.url}/wallet/{name}")
+    wanted = []
+    for branch, text in enumerate(texts):
+        info = await node.call("getdescriptorinfo", text)
+        # The checksum in the answer is that of the public form.
+        wanted.append(
+            {
+                "desc": f"{text}#{info['checksum']}",
+                "active": True,
+                "internal": bool(branch),
+                "range": [0, 20],
+                "timestamp": 0,
+            }
+        )
+    imported = await door.call("importdescriptors", wanted)
+    assert all(item["success"] for item in imported), imported
+    return door.call

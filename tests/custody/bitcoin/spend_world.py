@@ -16,13 +16,13 @@ from chain.bitcoin.testing import ScriptedBitcoin
 from chain.follow import follow, get_cursor
 from chain.model import FollowPolicy
 from custody.addresses import assign_address, watch_list
-from custody.bitcoin import spend_store
-from custody.bitcoin.coins import list_locks, sum_wallets
+from custody.bitcoin import coin_store, spend_store
+from custody.bitcoin.coins import list_locks
 from custody.bitcoin.spend_finality import confirm_spends
 from custody.bitcoin.spend_model import SENT, Spend, SpendState, share_fee
 from custody.bitcoin.spend_moves import Carried, load_carried
 from custody.bitcoin.spend_plan import SpendPolicy
-from custody.bitcoin.spend_replace import cancel_spend, spend_cancel_bytes
+from custody.bitcoin.spend_replace import prepare_spend_cancellation, spend_cancel_bytes
 from custody.bitcoin.spend_worker import advance_spends
 from custody.bitcoin.testing import CHAIN, HOT, POOL, with_bitcoin
 from custody.deposits import advance_deposits
@@ -117,7 +117,7 @@ class SpendWorld:
     async def cancel(self, spend: Spend, reason: str = "a mistake") -> Spend:
         payload = spend_cancel_bytes(spend.id, reason)
         signatures = {code: operator_keypair(code).sign(payload) for code in ("ben", "cleo")}
-        return await cancel_spend(
+        write = await prepare_spend_cancellation(
             self.engine,
             self.node,
             spend.id,
@@ -126,6 +126,7 @@ class SpendWorld:
             clock=self.clock,
             policy=self.policy,
         )
+        return await self.run(write)
 
     # What the house does.
 
@@ -218,7 +219,10 @@ class SpendWorld:
     async def assert_exact(self) -> None:
         """Rule 2: custody is what the coins are; holds and locks are those of the live rows."""
         rows = await self.run(lambda conn: trial_balance(conn, BOOK))
-        held = await self.run(lambda conn: sum_wallets(conn, CHAIN))
+        held: dict[str, int] = {}
+        coins = await self.run(lambda conn: coin_store.sum_unspent(conn, CHAIN))
+        for (wallet, _), amount in coins.items():
+            held[wallet] = held.get(wallet, 0) + amount
         for row in rows:
             if row.path.startswith("custody:") and row.asset == "BTC":
                 there = held.get(row.path.removeprefix("custody:"), 0)

@@ -12,7 +12,6 @@ import pytest
 from chain.bitcoin.addresses import address_of
 from chain.bitcoin.digests import SIGHASH_ALL
 from chain.bitcoin.fees import OVERHEAD_WEIGHT, output_weight
-from chain.bitcoin.multisig import MultisigAccount
 from chain.bitcoin.networks import REGTEST
 from chain.bitcoin.psbt import Psbt, PsbtOutput, decode_psbt, encode_psbt, from_base64, to_base64
 from chain.bitcoin.psbt_finish import combine, finalise
@@ -29,9 +28,9 @@ from tests.custody.bitcoin.cold_people import (
     BEN,
     CLEO,
     PEOPLE,
-    SHARED_PATH,
-    SINGLE_PATH,
+    descriptors,
     keys,
+    load_wallet,
     shared_wallet,
     signed_by,
     single_wallet,
@@ -220,45 +219,6 @@ def test_a_witness_that_proves_nothing_is_refused() -> None:
 
 
 # A real node.
-
-
-def descriptors(wallet: Wallet, person: Any) -> list[str]:
-    """The wallet's two branches as the node of one person knows them: with their private key."""
-    if not wallet.cosigners:
-        return [f"wpkh({person.tprv(SINGLE_PATH)}/{branch}/*)" for branch in (0, 1)]
-    account = keys(wallet).account
-    assert isinstance(account, MultisigAccount)
-    mine = person.root.derive(SHARED_PATH).xpub()
-    found = []
-    for branch in (0, 1):
-        text = account.descriptor(branch).partition("#")[0]
-        for item in account.cosigners:
-            if item.key.serialize() == mine:
-                text = text.replace(item.key.serialize(test=True), person.tprv(SHARED_PATH))
-        found.append(text)
-    return found
-
-
-async def load_wallet(node: Bitcoind, name: str, texts: list[str]) -> Callable[..., Any]:
-    """Make a wallet of the node's own with these descriptors; return a door to its calls."""
-    await node.call("createwallet", name, False, True)
-    door = replace(node, url=f"{node.url}/wallet/{name}")
-    wanted = []
-    for branch, text in enumerate(texts):
-        info = await node.call("getdescriptorinfo", text)
-        # The checksum in the answer is that of the public form.
-        wanted.append(
-            {
-                "desc": f"{text}#{info['checksum']}",
-                "active": True,
-                "internal": bool(branch),
-                "range": [0, 20],
-                "timestamp": 0,
-            }
-        )
-    imported = await door.call("importdescriptors", wanted)
-    assert all(item["success"] for item in imported), imported
-    return door.call
 
 
 async def fund(node: Bitcoind, wallet: Wallet) -> tuple[list[Any], list[Outpoint]]:

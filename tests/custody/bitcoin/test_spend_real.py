@@ -23,6 +23,7 @@ from custody.ports import ControlledSigner
 from custody.signer.testing import local_signer, rules_for
 from kernel.clock import ManualClock
 from ledger.testing import enforce_lock_order
+from registry.model import Founding
 from registry.testing import DEMO_OPERATORS, demo_founding
 from tests.chain.bitcoin.yard import MINER, Yard, sign
 from tests.custody.bitcoin.spend_world import (
@@ -65,9 +66,10 @@ async def make_real_world(
     *,
     signer: ControlledSigner | None = None,
     began: datetime = START,
+    founding: Founding | None = None,
 ) -> AsyncIterator[RealSpendWorld]:
     yard, clock = Yard(bitcoind), ManualClock(began)
-    founding = with_bitcoin(demo_founding())
+    founding = founding or with_bitcoin(demo_founding())
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
     [coin] = await yard.fund(MINER)
     async with AsyncExitStack() as stack:
@@ -78,7 +80,7 @@ async def make_real_world(
         world = RealSpendWorld(
             engine, gateway, vault, clock, vault=vault, start_height=start, yard=yard
         )
-        birch = await world.run(lambda conn: found_desk(conn, world))
+        birch = await world.run(lambda conn: found_desk(conn, world, founding))
         payments = [*((world.acme, amount) for amount in DEPOSITS), (birch, CAPITAL)]
         rest = coin.amount - sum(amount for _, amount in payments) - 5_000
         await yard.send(sign([coin], [*payments, (MINER.address, rest)]))
