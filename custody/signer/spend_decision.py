@@ -209,24 +209,23 @@ def check_keys(state: InForce, intent: SpendIntent, network: Network) -> None:
 
 
 def account_of(path: str, network: Network) -> str:
-    """Return the account of a key: of BIP 84 on this network, or a label of a token's key itself.
+    """Return the account of a key: of BIP 84 on this network.
 
     Raises:
-        SignerRefused: a path of another purpose, coin or depth.
+        SignerRefused: a path of another purpose, coin or depth, or a key in a token.
     """
     branch_of(path, network)
-    return "/".join(path.split("/")[: ACCOUNT_DEPTH + 1]) if path.startswith("m/") else path
+    return "/".join(path.split("/")[: ACCOUNT_DEPTH + 1])
 
 
-def branch_of(path: str, network: Network) -> int | None:
-    """Return the branch of a key's path; None for a label of a token's key.
+def branch_of(path: str, network: Network) -> int:
+    """Return the branch of a key's path.
 
     Raises:
-        SignerRefused: a path of another purpose, coin or depth.
+        SignerRefused: a path of another purpose, coin or depth, or a key in a token: it has one
+            address, and change needs others.
     """
-    if not path.startswith("m/"):
-        return None
-    steps = parse_path(path)
+    steps = parse_path(path) if path.startswith("m/") else ()
     fits = len(steps) == ADDRESS_DEPTH and steps[:2] == (PURPOSE, network.coin_type + HARDENED)
     if not fits or steps[2] < HARDENED or steps[3] > OWN_USE or steps[4] >= HARDENED:
         raise SignerRefused(

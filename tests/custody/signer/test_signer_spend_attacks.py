@@ -40,6 +40,7 @@ from tests.custody.signer.purse import (
     FIRST_COIN,
     RULES,
     SECOND_COIN,
+    STRANGER,
     ask,
     ask_fully,
     bumped,
@@ -206,6 +207,22 @@ def test_after_payment_and_cancellation_only_that_payment_and_its_cancellation_a
     assert isinstance(ask(signer, cancel(5_000)), bytes)
     assert isinstance(ask_fully(signer, meant), No), "signed!"
     assert isinstance(ask(signer, bumped(9_000)), bytes)
+
+
+@pytest.mark.parametrize(
+    "meant",
+    [
+        spend(inputs=[coin(1, 400_000, "hot")], change=None, lines=[line(amount=399_000)]),
+        spend(inputs=[coin(1, 400_000, "hot")], change=SpendChange(amount=99_000, key_path="hot")),
+        spend(change=SpendChange(amount=99_000, key_path="hot")),
+        cancel(inputs=[coin(1, 400_000, "")], change=SpendChange(amount=395_000, key_path="")),
+    ],
+)
+def test_a_key_in_a_token_has_no_place_on_bitcoin(signer: Signer, meant: SpendIntent) -> None:
+    own_key = spend(lines=[own(destination=STRANGER, destination_path="hot")])
+    for said in (ask(signer, meant, psbt=psbt_of(spend())), ask(signer, own_key)):
+        assert "is no address of BIP 84" in str(said)
+    assert signer.memory.count() == 0
 
 
 # The store.
