@@ -386,18 +386,6 @@ async def find_allowed(
     return {place: item for place, item in found.items() if place in places}
 
 
-async def require_allowed(
-    conn: AsyncConnection, party: str, chain: str, address: str, *, now: datetime
-) -> AllowedDestination:
-    """Refuse unless coins of *party* may go to *address* now; return the entry that says so.
-
-    Raises:
-        NotPossible: it was never allowed on this chain, was revoked, or is still cooling off.
-    """
-    place = (party, chain, address)
-    return require_usable((await find_allowed(conn, [place])).get(place), place, now=now)
-
-
 def require_usable(
     found: AllowedDestination | None, place: Place, *, now: datetime
 ) -> AllowedDestination:

@@ -58,20 +58,6 @@ class _Why:
     at: datetime
 
 
-async def bump_payout(
-    engine: AsyncEngine,
-    gateway: ChainGateway,
-    payout_id: UUID,
-    *,
-    by: Operator,
-    reason: str,
-    clock: Clock,
-) -> Payout:
-    """Do what `prepare_bump` returns, in one transaction."""
-    write = await prepare_bump(engine, gateway, payout_id, by=by, reason=reason, clock=clock)
-    return await transact(engine, write)
-
-
 async def prepare_bump(
     engine: AsyncEngine,
     gateway: ChainGateway,

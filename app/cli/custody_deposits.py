@@ -132,11 +132,27 @@ def pending(
         return await list_pending(conn, chain=chain, state=wanted)
 
     columns = (
-        *("state", "party", "units", "contract", "recipient", "sender", "transaction", "seen"),
+        *(
+            "id",
+            "state",
+            "party",
+            "units",
+            "contract",
+            "recipient",
+            "sender",
+            "transaction",
+            "seen",
+        ),
     )
     rows = [
         (
-            *(str(item.state), item.party or "", str(item.amount), item.contract or ""),
+            *(
+                str(item.id),
+                str(item.state),
+                item.party or "",
+                str(item.amount),
+                item.contract or "",
+            ),
             *(item.recipient, item.sender, item.tx_hash, iso(item.first_seen_at)),
         )
         for item in read(work)

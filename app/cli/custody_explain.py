@@ -27,6 +27,7 @@ async def explain_object(conn: AsyncConnection, object_id: UUID, *, book: int) -
     from custody.deposits import get_deposit
     from custody.errors import UnknownRow
     from custody.payout_explain import explain
+    from custody.pending import explain_pending
     from custody.receipts import get_receipt
 
     money = await Money.load(conn)
@@ -40,11 +41,17 @@ async def explain_object(conn: AsyncConnection, object_id: UUID, *, book: int) -
         pass
     try:
         return await _receipt(conn, await get_receipt(conn, object_id), money, book)
-    except UnknownRow as error:
+    except UnknownRow:
+        pass
+    seen = await explain_pending(conn, object_id)
+    if not seen:
         raise Refused(
-            f"custody has no deposit, receipt or payout {object_id}",
-            remedy="Look at `causeway custody deposits`, `receipts` and `payouts`",
-        ) from error
+            f"custody has no deposit, receipt, payout or pending arrival {object_id}",
+            remedy="Look at `causeway custody deposits`, `receipts`, `payouts` and `pending`",
+        )
+    facts = {"kind": "pending arrival", "id": str(object_id), "state": seen[-1].to_state or ""}
+    told = {key: str(value) for key, value in seen[0].payload.items()}
+    return Story(f"Pending arrival {object_id}", {**facts, **told}, events(seen))
 
 
 def payout_facts(payout: Payout, money: Money) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""``causeway custody freeze, unfreeze, freezes``: switches that one person closes and two open."""
+"""``causeway custody freeze, unfreeze, freezes, stops``: what is closed, by people and by caps."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from custody.freezes import Freeze
+    from custody.reconciliation_model import SigningStop
 
 ScopeText = Annotated[
     str,
@@ -26,7 +27,7 @@ Why = Annotated[str, typer.Option("--reason", help="Why; it is signed and stays 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to a group."""
-    for command in (freeze, unfreeze, freezes):
+    for command in (freeze, unfreeze, freezes, stops):
         app.command()(command)
 
 
@@ -110,6 +111,25 @@ def freezes(
         *("opened_by", "opened_at"),
     )
     show("Freezes", columns, rows, as_json=as_json)
+
+
+def stops(
+    *,
+    wallet: Annotated[str | None, typer.Option(help="Only those of this wallet.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the hot wallets that sign nothing for others now, because they hold more than their cap.
+
+    Example: `causeway custody stops --wallet client-pool`
+    """
+
+    async def work(conn: AsyncConnection) -> list[SigningStop]:
+        from custody.signing_stops import list_stops
+
+        return await list_stops(conn, wallet=wallet)
+
+    rows = [(item.wallet, item.asset, iso(item.since), item.reason) for item in read(work)]
+    show("Signing stops", ("wallet", "asset", "since", "reason"), rows, as_json=as_json)
 
 
 def _facts(item: Freeze) -> dict[str, str]:

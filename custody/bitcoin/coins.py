@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.bitcoin.transactions import Outpoint
@@ -106,13 +106,3 @@ async def unlock(
 ) -> int:
     """Let go of the coins of a spend, all or these; return how many."""
     return await store.delete_locks(conn, spend_id, outpoints)
-
-
-async def sum_wallets(conn: AsyncConnection, chain: str) -> dict[str, int]:
-    """Return what the unspent coins of each wallet hold, in satoshi."""
-    query = (
-        select(coin.c.wallet, func.sum(coin.c.amount).label("amount"))
-        .where(coin.c.chain == chain, coin.c.state == CoinState.UNSPENT)
-        .group_by(coin.c.wallet)
-    )
-    return {row.wallet: int(row.amount) for row in await conn.execute(query)}

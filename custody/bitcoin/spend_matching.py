@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from chain.model import BlockContents, Movement, TransactionOutcome
 from chain.model import Spend as SpentOutput
 from custody.bitcoin.spend_model import PAYABLE_IN, SpendAttempt
 from custody.bitcoin.spend_moves import Carried
-from custody.model import custody_account, unattributed_account
+from custody.model import unattributed_account
 from custody.payout_model import ForeignLeg, Source
 from custody.payout_postings import NETWORK_FEE
 
@@ -138,8 +138,3 @@ def foreign_legs(
         legs.append(ForeignLeg(wallet, NETWORK_FEE, asset, part))
         legs.append(ForeignLeg(wallet, unattributed_account(chain), asset, amount - part))
     return tuple(leg for leg in legs if leg.amount)
-
-
-def custody_paths(legs: Sequence[ForeignLeg]) -> set[str]:
-    """Return the accounts of the wallets in *legs*."""
-    return {custody_account(leg.wallet) for leg in legs}

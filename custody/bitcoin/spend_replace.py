@@ -92,23 +92,6 @@ async def find_spend(conn: AsyncConnection, payout_id: UUID) -> Spend:
     return await store.get_spend(conn, found[-1].spend_id)
 
 
-async def bump_spend(
-    engine: AsyncEngine,
-    node: BitcoinReader,
-    spend_id: UUID,
-    *,
-    by: Operator,
-    reason: str,
-    clock: Clock,
-    policy: SpendPolicy | None = None,
-) -> Spend:
-    """Do what `prepare_spend_bump` returns, in one transaction."""
-    write = await prepare_spend_bump(
-        engine, node, spend_id, by=by, reason=reason, clock=clock, policy=policy
-    )
-    return await transact(engine, write)
-
-
 async def prepare_spend_bump(
     engine: AsyncEngine,
     node: BitcoinReader,
@@ -170,23 +153,6 @@ async def bump_by_rule(
 def spend_cancel_bytes(spend_id: UUID, reason: str) -> bytes:
     """Return what each of the two people signs."""
     return signing_bytes(CANCEL_VERB, {"spend_id": spend_id, "reason": reason})
-
-
-async def cancel_spend(
-    engine: AsyncEngine,
-    node: BitcoinReader,
-    spend_id: UUID,
-    *,
-    signatures: Mapping[str, bytes],
-    reason: str,
-    clock: Clock,
-    policy: SpendPolicy | None = None,
-) -> Spend:
-    """Do what `prepare_spend_cancellation` returns, in one transaction."""
-    write = await prepare_spend_cancellation(
-        engine, node, spend_id, signatures=signatures, reason=reason, clock=clock, policy=policy
-    )
-    return await transact(engine, write)
 
 
 async def prepare_spend_cancellation(

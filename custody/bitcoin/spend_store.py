@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chain.bitcoin.transactions import Outpoint
 from custody.bitcoin.coin_tables import coin_lock
 from custody.bitcoin.spend_model import (
-    LIVE,
     Spend,
     SpendAttempt,
     SpendPayout,
@@ -259,18 +258,6 @@ async def list_due(
         .limit(limit)
     )
     return [to_payout(row) for row in rows]
-
-
-async def has_live(conn: AsyncConnection, chain: str, wallet: str) -> bool:
-    """Tell whether any spend of a wallet is under way."""
-    return bool(
-        await conn.scalar(
-            select(spend.c.id)
-            .where(spend.c.chain == chain, spend.c.wallet == wallet)
-            .where(spend.c.state.in_([str(state) for state in LIVE]))
-            .limit(1)
-        )
-    )
 
 
 def _from_coin(item: SpentCoin) -> dict[str, Any]:

@@ -114,14 +114,6 @@ async def prove(
     return after
 
 
-async def is_proven(conn: AsyncConnection, party: str, chain: str, address: str) -> bool:
-    """Tell whether the client has shown that the address is its own."""
-    return any(
-        proof.state is ProofState.PROVEN and (proof.chain, proof.address) == (chain, address)
-        for proof in await store.list_proofs(conn, party)
-    )
-
-
 def compose(party: str, chain: str, address: str, nonce: bytes, ends: datetime) -> str:
     """Return the message: for people to read before they sign it."""
     return (

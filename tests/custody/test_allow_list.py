@@ -24,7 +24,6 @@ from custody.allow_list import (
     propose_destination,
     record_code,
     record_return,
-    require_allowed,
     revocation_bytes,
     revoke_destination,
 )
@@ -231,8 +230,6 @@ async def test_12_an_entry_of_another_chain_never_counts(
 
     with pytest.raises(NotPossible, match=f"{PAYEE} on evm is not an allowed destination"):
         await world.request(client_ref="w-2")
-    with pytest.raises(NotPossible, match="not an allowed destination"):
-        await world.run(lambda c: require_allowed(c, "acme", "evm", PAYEE, now=world.clock.now()))
 
 
 async def test_12_an_entry_for_a_copy_of_the_chain_never_counts(

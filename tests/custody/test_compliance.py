@@ -654,8 +654,8 @@ async def test_whoever_holds_the_key_of_an_address_proves_it_and_nobody_else(hou
         await prove(good, timedelta(days=1))
     proven = await prove(good)
     assert (proven.state, await prove(good)) == (ProofState.PROVEN, proven)
-    assert await house.do(lambda conn: ownership.is_proven(conn, "acme", "evm", mine.address))
-    assert not await house.do(lambda conn: ownership.is_proven(conn, "birch", "evm", mine.address))
+    assert await house.do(lambda conn: ownership.list_proofs(conn, "acme")) == [proven]
+    assert await house.do(lambda conn: ownership.list_proofs(conn, "birch")) == []
 
 
 def sign_message(account: Any, message: str) -> bytes:

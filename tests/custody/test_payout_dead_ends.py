@@ -18,7 +18,7 @@ from custody.control_messages import ScopeKind
 from custody.freeze_model import freeze_bytes
 from custody.freezes import Scope, close, derive_freeze_id
 from custody.payout_model import Attempt, AttemptKind, AttemptState, Payout, PayoutState
-from custody.payout_replace import bump_payout, cancel_by_conflict, cancel_bytes
+from custody.payout_replace import cancel_by_conflict, cancel_bytes, prepare_bump
 from custody.payout_rules import BumpPolicy
 from custody.policy_model import Action, PolicyDocument, PolicyRule
 from custody.ports import PayoutSigner
@@ -62,9 +62,10 @@ class StubbornSigner(OneByOne):
 
 async def bump(world: World, payout: Payout) -> Payout:
     dan = await world.run(lambda conn: get_operator(conn, "dan"))
-    return await bump_payout(
+    write = await prepare_bump(
         world.engine, world.gateway, payout.id, by=dan, reason="slow", clock=world.clock
     )
+    return await world.run(write)
 
 
 async def cancel(world: World, payout: Payout) -> Payout:

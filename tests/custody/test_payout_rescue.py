@@ -14,7 +14,7 @@ from chain.testing import ScriptedTransaction
 from custody import payout_store as store
 from custody.errors import ClientsUncovered
 from custody.payout_model import AttemptState, Payout, PayoutState
-from custody.payout_replace import bump_payout
+from custody.payout_replace import prepare_bump
 from custody.payout_rescue import abandon_bytes, abandon_payout, resume_bytes, resume_sender
 from kernel.errors import Refused
 from ledger.accounts import ensure_accounts
@@ -33,9 +33,10 @@ async def world(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[World]:
 
 async def bump(world: World, payout: Payout, by: str = "dan") -> Payout:
     operator = await world.run(lambda conn: get_operator(conn, by))
-    return await bump_payout(
+    write = await prepare_bump(
         world.engine, world.gateway, payout.id, by=operator, reason="slow", clock=world.clock
     )
+    return await world.run(write)
 
 
 async def test_a_bump_replaces_the_attempt_and_its_holds_on_the_same_nonce(world: World) -> None:

@@ -17,7 +17,7 @@ from custody.addresses import assign_address
 from custody.model import AddressPurpose
 from custody.payout_finality import confirm_payouts
 from custody.payout_model import Payout, PayoutState
-from custody.payout_replace import bump_payout, cancel_by_conflict, cancel_bytes
+from custody.payout_replace import cancel_by_conflict, cancel_bytes, prepare_bump
 from custody.payout_rescue import abandon_bytes, abandon_payout
 from custody.payouts import cancel_payout, expire_payouts, get_payout, has_signed_bytes
 from custody.signer.errors import SignerRefused
@@ -294,9 +294,10 @@ async def test_a_payout_with_a_higher_fee(world: World) -> None:
     payout = await start(world, client)
     before = await sign(world, payout)
     dan = await world.run(lambda conn: get_operator(conn, "dan"))
-    await bump_payout(
+    write = await prepare_bump(
         world.engine, world.gateway, payout.id, by=dan, reason="slow", clock=world.clock
     )
+    await world.run(write)
     assert (await compared(world, payout, S.SIGNED)).fee_cap > before.fee_cap
 
 

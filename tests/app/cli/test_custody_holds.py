@@ -1,4 +1,4 @@
-"""``causeway custody resume, abandon, thaw``: two people decide about a hold, rehearsed first."""
+"""``causeway custody resume, abandon, thaw``, and what else of a transaction of Bitcoin people see."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from chain.bitcoin.blocks import FINAL_DEPTH
 from chain.bitcoin.networks import REGTEST
 from chain.bitcoin.scripts import witness_script
 from chain.simulators.bitcoin.testing import start_bitcoin_simulator
+from custody.addresses import watch_list
 from custody.bitcoin.spend_model import SpendState
+from custody.bitcoin.testing import CHAIN
 from custody.payout_model import Payout, PayoutState
+from custody.pending import watch_coin_pool
 from tests.app.cli.conftest import Cli
 from tests.custody.bitcoin.spend_world import BTC, SpendWorld, make_spend_world
 
@@ -112,3 +115,18 @@ async def test_an_address_of_bitcoin_is_not_thawed_apart_from_its_transaction(
     assert refused.code == 1
     assert "causeway custody resume" in refused.err
     assert await world.states(held) == {PayoutState.SECURITY_HOLD}
+
+
+async def test_what_a_pool_shows_has_an_id_and_a_life_that_is_explained(
+    cli: Cli, world: SpendWorld
+) -> None:
+    world.node.submit(world.node.pay((world.acme, BTC)))
+    watch = await world.run(lambda conn: watch_list(conn, CHAIN))
+    await watch_coin_pool(world.engine, world.node, CHAIN, watch, now=world.clock.now())
+
+    (seen,) = cli("custody", "pending", "--json").json
+    told = cli("custody", "explain", seen["id"], "--json")
+
+    assert told.code == 0, told.err
+    assert (told.json["kind"], told.json["state"]) == ("pending arrival", "seen")
+    assert cli("custody", "stops", "--json").json == []
