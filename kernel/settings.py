@@ -62,7 +62,8 @@ class Settings:
     evm_quorum: int = _setting("how many of them must agree (0: more than half)", 0)
     bitcoin_url: Secret | None = _setting(
         "JSON-RPC endpoints of the Bitcoin chain, separated by blanks, each with"
-        " http://user:password@… or #cookie=/path/to/.cookie; unset: the house has no Bitcoin"
+        " http://user:password@… or #cookie=/path/to/.cookie; unset: a trial house starts"
+        " a local one, another has no Bitcoin"
     )
     bitcoin_quorum: int = _setting("how many of them must agree (0: more than half)", 0)
     evm_port: int = _setting("port of the local EVM chain (0: any free one)", 0)

@@ -7,6 +7,7 @@ Everything lies in one folder of the state directory, a house for each developme
       31337/
         keys/ada.key …     the operators' private keys
         signer/            keystore, its key-encryption key, rules, what was signed
+        bitcoin/           the blocks of the local chain of Bitcoin, where the books last as well
         founding.json  confirmations.json  house.toml (written last: it marks a complete house)
 
 It is no house for value: every key lies on one machine, and one user can use them all. So it is
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 DEVELOPMENT_CHAINS: Final = frozenset({31_337, 1_337})
 DEPTH: Final = 3
 BLOCK_TIME_S: Final = "2"
+BITCOIN_FEE_RATE: Final = 5_000
+"""What the local node of Bitcoin estimates, in satoshi for 1,000 virtual bytes."""
 SEED_BYTES: Final = 64
 INIT_TIMEOUT_S: Final = 30
 
@@ -53,11 +56,13 @@ class Trial:
     Attributes:
         database: name of a new database for this run only, because its chain ends with it; None:
             the house goes on where it was.
+        bitcoin_url: of the chain of Bitcoin; None: the house has none.
         notices: what an operator should know, one sentence each.
     """
 
     file: Path
     evm_url: str
+    bitcoin_url: str | None
     database: str | None
     notices: list[str] = field(default_factory=list)
 
@@ -95,10 +100,11 @@ async def open_trial(settings: Settings, processes: Processes, clock: Clock) -> 
         await asyncio.to_thread(_make_keys, home, network_id)
         notices.append(f"A house for trying out was made; its operators' keys are in {home}/keys.")
     await _start_signer(home, socket, processes)
+    bitcoin_url = await _bitcoin(settings, processes, home if database is None else None, notices)
     file = home / "house.toml"
     if not file.exists():
         await _write_house(home, socket, network_id, 0 if database else height)
-    return Trial(file, evm_url, database, notices)
+    return Trial(file, evm_url, bitcoin_url, database, notices)
 
 
 async def create_database(owner_url: str, name: str) -> str:
@@ -123,6 +129,37 @@ async def _start_chain(settings: Settings, processes: Processes) -> str:
     spec = python_module("evm", "chain.simulators.evm", *arguments)
     child = await asyncio.to_thread(processes.start, spec)
     return str(child.ready["url"])
+
+
+async def _bitcoin(
+    settings: Settings, processes: Processes, home: Path | None, notices: list[str]
+) -> str | None:
+    """Return the URL of the chain of Bitcoin that is named, or of a local one; None: there is none.
+
+    Args:
+        settings: may name a node; one of another network is refused when it is opened.
+        processes: start what is local.
+        home: where a local chain is kept, because the books last; None: it ends with this run.
+        notices: are added to.
+    """
+    from app.local.processes import python_module
+    from chain.bitcoin.kernel import INSTALL, is_available
+
+    if settings.bitcoin_url is not None:
+        return settings.bitcoin_url.reveal()
+    if not is_available():
+        notices.append(f"Bitcoin is left out: its consensus code is missing. {INSTALL}")
+        return None
+    kept = () if home is None else ("--data-dir", str(home / "bitcoin"))
+    options = ("--port", "0", "--fee-rate", str(BITCOIN_FEE_RATE), *kept)
+    spec = python_module("bitcoin", "chain.simulators.bitcoin", *options)
+    child = await asyncio.to_thread(processes.start, spec)
+    url = f"{child.ready['url']}#cookie={child.ready['cookie_file']}"
+    notices.append(
+        f"A chain of Bitcoin is at {url}; it has a block when somebody asks for one"
+        " (`generatetoaddress`)."
+    )
+    return url
 
 
 async def _ask(evm_url: str) -> tuple[int, int]:
@@ -177,6 +214,7 @@ async def _start_signer(home: Path, socket: Path, processes: Processes) -> None:
 
 async def _write_house(home: Path, socket: Path, network_id: int, height: int) -> None:
     """Write what the house is founded with, and last the house file."""
+    from custody.bitcoin.testing import CHAIN, with_bitcoin
     from custody.signer.client import SignerClient
     from registry.model import Operator
     from registry.records import to_content
@@ -191,7 +229,11 @@ async def _write_house(home: Path, socket: Path, network_id: int, height: int) -
     founding = demo_founding(network_id=network_id, xpubs=xpubs, operators=operators)
     # No token is deployed there yet; the coin itself always is.
     coin = tuple(item for item in founding.chain_assets if item.contract is None)
-    founding = replace(founding, chain_assets=coin)
+    paths = [f"m/84'/1'/{index}'" for index in range(3)]
+    founding = with_bitcoin(
+        replace(founding, chain_assets=coin),
+        xpubs=[await signer.account_xpub(path) for path in paths],
+    )
     lists = ("entities", "assets", "chains", "chain_assets", "parties", "operators", "wallets")
     contents = {name: [to_content(item) for item in getattr(founding, name)] for name in lists}
     (home / "founding.json").write_text(json.dumps(contents, indent=2))
@@ -209,7 +251,11 @@ async def _write_house(home: Path, socket: Path, network_id: int, height: int) -
     }
     unfinished = home / "house.toml.new"
     # JSON's spelling of texts and whole numbers is TOML's as well.
-    unfinished.write_text("".join(f"{key} = {json.dumps(lines[key])}\n" for key in lines))
+    text = "".join(f"{key} = {json.dumps(lines[key])}\n" for key in lines)
+    section = {"chain": CHAIN, "payout_depth": DEPTH, "start_height": 0}
+    text += "\n[bitcoin]\n"
+    text += "".join(f"{key} = {json.dumps(section[key])}\n" for key in section)
+    unfinished.write_text(text)
     unfinished.rename(home / "house.toml")
 
 
@@ -222,6 +268,8 @@ def _roles() -> dict[str, frozenset[Role]]:
 def _rules(network_id: int, public: Mapping[str, bytes]) -> str:
     import msgspec
 
+    from chain.bitcoin.networks import REGTEST
+    from custody.bitcoin.testing import BTC, CHAIN
     from custody.control_messages import AssetRule
     from custody.signer.rules import Rules
     from registry.testing import ETH, EVM
@@ -230,12 +278,19 @@ def _rules(network_id: int, public: Mapping[str, bytes]) -> str:
     coin = AssetRule(
         chain_id=network_id, asset=ETH.code, contract=None, amount_max=limit, approvals=1
     )
+    bitcoin = AssetRule(
+        chain_id=REGTEST.network_id,
+        asset=BTC.code,
+        contract=None,
+        amount_max=str(BTC.parse("2")),
+        approvals=1,
+    )
     rules = Rules(
         version=1,
-        chains={EVM: network_id},
+        chains={EVM: network_id, CHAIN: REGTEST.network_id},
         operators={code: key.hex() for code, key in public.items()},
         fee_cap_max=str(ETH.parse("0.1")),
-        assets=[coin],
+        assets=[coin, bitcoin],
     )
     return msgspec.json.encode(rules).decode()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,14 @@ from app.cli.common import async_url, clock, node_url, run, settings
 from app.cli.operators import read_key
 from app.cli.registry import found_house, parse_founding, read_json
 from kernel.errors import ungrouped
+from kernel.settings import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from app.cli.trial import Trial
     from app.workers.house import House
     from app.workers.house_file import HouseFile
     from app.workers.service import Service
@@ -39,7 +42,7 @@ def up(
 
     PostgreSQL is CAUSEWAY_DATABASE_URL, or an embedded one; the node is CAUSEWAY_EVM_URL. Without
     --house a house for trying out is made below CAUSEWAY_STATE_DIR, with keys, a signer and, where
-    no node is named, a chain of its own. Standard output is JSON: one line when it is ready, then
+    no node is named, chains of its own. Standard output is JSON: one line when it is ready, then
     one for each event. The log is on standard error.
 
     Example: `causeway up --house /etc/causeway/house.toml`
@@ -65,13 +68,17 @@ async def _run(found: Settings, file: HouseFile | None) -> None:
     stop_on_signals(stop)
     async with contextlib.AsyncExitStack() as stack:
         if file is None:
-            evm_url, file, name = await _try_out(found, stack)
+            trial, file = await _try_out(found, stack)
+            evm_url, name = trial.evm_url, trial.database
         else:
-            evm_url, name = node_url(), None
+            trial, evm_url, name = None, node_url(), None
         owner, facts = await _database(found, stack, name)
         if found.evm_url is None:
             # A node that was named is not repeated: its URL may hold a key.
             facts |= {"CAUSEWAY_EVM_URL": evm_url}
+        if trial is not None and trial.bitcoin_url is not None and found.bitcoin_url is None:
+            facts |= {"CAUSEWAY_BITCOIN_URL": trial.bitcoin_url}
+            found = replace(found, bitcoin_url=Secret(trial.bitcoin_url))
         await migrate(owner)
         app_url = found.app_database_url
         engine = create_engine(async_url(app_url.reveal()) if app_url else owner, role=APP_ROLE)
@@ -100,10 +107,8 @@ def _service(file: HouseFile) -> Service | None:
     return Service(file.service, key.public_key().public_bytes_raw(), key.sign)
 
 
-async def _try_out(
-    found: Settings, stack: contextlib.AsyncExitStack
-) -> tuple[str, HouseFile, str | None]:
-    """Open the house for trying out; return its node, its file and the name of its database."""
+async def _try_out(found: Settings, stack: contextlib.AsyncExitStack) -> tuple[Trial, HouseFile]:
+    """Open the house for trying out; return it and what its file says."""
     from app.cli.trial import open_trial
     from app.local.processes import opened
     from app.workers.house_file import read_house
@@ -113,7 +118,8 @@ async def _try_out(
     trial = await open_trial(found, processes, clock())
     for notice in (*processes.notices, *trial.notices):
         sys.stderr.write(f"{notice}\n")
-    return trial.evm_url, read_house(trial.file), trial.database
+    file = read_house(trial.file)
+    return trial, file if trial.bitcoin_url is not None else replace(file, bitcoin=None)
 
 
 async def _database(

@@ -21,6 +21,7 @@ import pytest
 from app.local.databases import Database
 from app.local.processes import Processes, python_module
 from causeway.pytest import LocalChain
+from chain.bitcoin.kernel import is_available
 from custody.signer.testing import SEED, rules_for, write_signer_files
 from registry.records import to_content
 from registry.testing import demo_founding
@@ -321,13 +322,18 @@ def test_without_a_house_file_a_house_for_trying_out_is_made_once_and_goes_on(
     at_work: Callable[..., Running], cli: Cli, tmp_path: Path
 ) -> None:
     first = at_work("--json")
-    assert first.ready()["chain_id"] == 31_337
+    ready = first.ready()
+    assert ready["chain_id"] == 31_337
+    loops = {"bitcoin-watcher", "bitcoin-rebalance", "bitcoin-reconcile"}
+    assert loops & {*ready["loops"]} == (loops if is_available() else set())
+    assert ("CAUSEWAY_BITCOIN_URL" in ready) is is_available()
     home = tmp_path / "state" / "trial" / "31337"
     dan = ("--as", "dan", "--key", str(home / "keys" / "dan.key"))
     assign = ("custody", "address", "assign", "client-pool", "--party", "acme", *dan)
     assert cli(*assign).code == 0
     assert first.stop() == 0, first.err.read_text()
     assert "the signer answers" in first.err.read_text()
+    assert ("Bitcoin is left out" in first.err.read_text()) is not is_available()
 
     second = at_work("--json")
     # What was named is not repeated: a URL may hold a password.
@@ -349,7 +355,7 @@ def test_with_nothing_named_everything_runs_on_this_machine(
     # Not pytest's folder: the database server of root is another user, who has to reach it.
     folder = Path(tempfile.mkdtemp(prefix="causeway-up-"))
     folder.chmod(0o711)
-    for variable in ("DATABASE_URL", "APP_DATABASE_URL", "EVM_URL"):
+    for variable in ("DATABASE_URL", "APP_DATABASE_URL", "EVM_URL", "BITCOIN_URL"):
         monkeypatch.delenv(f"CAUSEWAY_{variable}", raising=False)
     monkeypatch.setenv("CAUSEWAY_STATE_DIR", str(folder / "state"))
     running = Running(folder, 0)
@@ -360,6 +366,10 @@ def test_with_nothing_named_everything_runs_on_this_machine(
 
         assert cli("verify").code == 0
         until(lambda: cli("custody", "reconcile").code == 0, "the first block in the books")
+        if is_available():
+            monkeypatch.setenv("CAUSEWAY_BITCOIN_URL", ready["CAUSEWAY_BITCOIN_URL"])
+            plan = ("custody", "rebalance", "plan", "--chain", "bitcoin")
+            until(lambda: cli(*plan).code == 0, "the first block of Bitcoin in the books")
         assert running.stop() == 0, running.err.read_text()
         assert "ends with this run" in running.err.read_text()
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from custody.addresses import assign_address
-from custody.bitcoin.coins import list_coins, sum_wallets
+from custody.bitcoin.coins import list_coins, sum_unspent
 from custody.bitcoin.consolidation import is_consolidation, plan_amount
 from custody.bitcoin.testing import CHAIN, HOT, POOL, SETTLEMENT
 from custody.model import AddressPurpose
@@ -87,7 +88,10 @@ async def carry_out(world: SpendWorld) -> None:
 
 
 async def held(world: SpendWorld) -> dict[str, int]:
-    return await world.run(lambda conn: sum_wallets(conn, CHAIN))
+    found: Counter[str] = Counter()
+    for (wallet, _), amount in (await world.run(lambda c: sum_unspent(c, CHAIN))).items():
+        found[wallet] += amount
+    return found
 
 
 async def small_coins(world: SpendWorld, count: int = COUNT, each: int = SMALL) -> None:
