@@ -53,18 +53,24 @@ class TreasuryWorker:
         run, booked = await reconcile_turn(
             self.engine, self.gateway, self.chain, book=self.book, now=self.clock.now()
         )
-        wrong = [item for item in run.figures if item.difference]
-        for item in wrong:
+        # By address: two that cancel out within a wallet are two.
+        for item in run.differences:
             log.error(
                 "the books differ from the chain",
                 wallet=item.wallet,
                 asset=item.asset,
+                address=item.address,
                 difference=item.difference,
                 height=run.block.height,
             )
         for wallet, asset in sorted(run.unknown):
             log.error("a token does not tell its balances", wallet=wallet, asset=asset)
-        return {"differences": len(wrong), "unknown": len(run.unknown), "booked": len(booked)}
+        return {
+            "differences": len(run.differences),
+            "unknown": len(run.unknown),
+            "unproven": sum(item.awaits_proof for item in run.items),
+            "booked": len(booked),
+        }
 
     async def read_tokens(self) -> Mapping[str, object]:
         """Read every registered token again; one that is not what it was is frozen."""
