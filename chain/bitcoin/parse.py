@@ -53,7 +53,7 @@ def read_contents(
         raw = read_transaction(_bytes_of(item))
         ids.append(raw.id)
         ours = not stranger(raw.scripts)
-        if len(item.vin) != len(raw.inputs):
+        if len(item.vin) != raw.inputs:
             raise IncompleteAnswer(f"the inputs of {raw.tx_id} are not those of its bytes")
         if len(ids) > 1:
             # Not `any`: every input must be shown, or a spend of ours could hide.
@@ -122,7 +122,7 @@ def _held_against_hash(said: Callable[[str], object], chain: str) -> tuple[Block
 def _resolved(raw: RawTransaction, item: ShownTransaction, block: Block) -> BlockTransaction:
     if raw.is_coinbase:
         return BlockTransaction(raw.tx_id, (), raw.outputs)
-    if len(item.vin) != len(raw.inputs):
+    if len(item.vin) != raw.inputs:
         raise IncompleteAnswer(f"the inputs of {raw.tx_id} are not those of its bytes")
     spendings = []
     for outpoint, told in zip(raw.outpoints, item.vin, strict=True):

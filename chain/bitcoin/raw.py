@@ -15,12 +15,12 @@ from typing import Final
 
 from chain.bitcoin.transactions import ID_BYTES, Outpoint, Output
 from chain.errors import IncompleteAnswer, UnreadableAnswer
-from chain.keys.hashes import double_sha256
 
 HEADER_BYTES: Final = 80
 _OUTPOINT_BYTES: Final = 36
 _SEQUENCE_BYTES: Final = 4
 _AMOUNT_BYTES: Final = 8
+_AFTER_LENGTH: Final = 1 + _SEQUENCE_BYTES
 _LONG: Final = 0xFD
 """From here on a first byte says how many bytes of length follow."""
 _sha256 = hashlib.sha256
@@ -32,14 +32,15 @@ class RawTransaction:
 
     Attributes:
         id: 32 bytes, in the order in which they are hashed (the reverse of what people write).
-        inputs: where in *raw* each outpoint begins.
-        amounts: where in *raw* each output begins; *scripts* of the outputs.
+        first_input, first_output: where in *raw* they begin.
+        inputs: how many there are; *scripts* of the outputs.
     """
 
     raw: bytes
     id: bytes
-    inputs: list[int]
-    amounts: list[int]
+    first_input: int
+    inputs: int
+    first_output: int
     scripts: list[bytes]
 
     @property
@@ -50,26 +51,30 @@ class RawTransaction:
     @property
     def outpoints(self) -> tuple[Outpoint, ...]:
         """Return what its inputs spend."""
-        return tuple(map(self._outpoint, self.inputs))
+        raw, at, found = self.raw, self.first_input, []
+        for _ in range(self.inputs):
+            index = int.from_bytes(raw[at + ID_BYTES : at + _OUTPOINT_BYTES], "little")
+            found.append(Outpoint(raw[at : at + ID_BYTES][::-1].hex(), index))
+            length, at = _size(raw, at + _OUTPOINT_BYTES)
+            at += length + _SEQUENCE_BYTES
+        return tuple(found)
 
     @property
     def outputs(self) -> tuple[Output, ...]:
         """Return its outputs."""
-        return tuple(
-            Output(int.from_bytes(self.raw[at : at + _AMOUNT_BYTES], "little"), script)
-            for at, script in zip(self.amounts, self.scripts, strict=True)
-        )
+        raw, at, found = self.raw, self.first_output, []
+        for script in self.scripts:
+            amount = int.from_bytes(raw[at : at + _AMOUNT_BYTES], "little")
+            found.append(Output(amount, script))
+            length, at = _size(raw, at + _AMOUNT_BYTES)
+            at += length
+        return tuple(found)
 
     @property
     def is_coinbase(self) -> bool:
         """Tell whether it makes new coins."""
-        at = self.inputs[0]
-        return len(self.inputs) == 1 and self.raw[at : at + ID_BYTES] == bytes(ID_BYTES)
-
-    def _outpoint(self, at: int) -> Outpoint:
-        raw = self.raw
-        index = int.from_bytes(raw[at + ID_BYTES : at + _OUTPOINT_BYTES], "little")
-        return Outpoint(raw[at : at + ID_BYTES][::-1].hex(), index)
+        at = self.first_input
+        return self.inputs == 1 and self.raw[at : at + ID_BYTES] == bytes(ID_BYTES)
 
 
 def read_transaction(raw: bytes) -> RawTransaction:
@@ -110,8 +115,8 @@ def merkle_root(ids: Sequence[bytes]) -> bytes:
         if len(level) % 2:
             level.append(level[-1])
         level = [
-            _sha256(_sha256(level[at] + level[at + 1]).digest()).digest()
-            for at in range(0, len(level), 2)
+            _sha256(_sha256(left + right).digest()).digest()
+            for left, right in zip(level[::2], level[1::2], strict=True)
         ]
     return level[0]
 
@@ -137,34 +142,32 @@ def _read(  # noqa: C901  it runs for every transaction of a chain, so it calls 
         if with_witness:
             at += 2
         body = at
-        inputs, amounts, scripts = [], [], []
-        count, at = _size(raw, at)
-        for _ in range(count):
-            inputs.append(at)
+        inputs, at = _size(raw, at)
+        first_input = at
+        for _ in range(inputs):
             at += _OUTPOINT_BYTES
             # Most lengths are one byte; a call for each would take as long as all the rest.
             length = raw[at]
             if length < _LONG:
-                at += 1
+                at += length + _AFTER_LENGTH
             else:
                 length, at = _size(raw, at)
-            at += length + _SEQUENCE_BYTES
+                at += length + _SEQUENCE_BYTES
         count, at = _size(raw, at)
+        first_output, scripts = at, []
         for _ in range(count):
-            amounts.append(at)
             at += _AMOUNT_BYTES
             length = raw[at]
             if length < _LONG:
                 at += 1
             else:
                 length, at = _size(raw, at)
-            scripts.append(raw[at : at + length])
-            at += length
+            scripts.append(raw[at : (at := at + length)])
         middle = at
         if end:
             at = end - 4
         elif with_witness:
-            at = _skip_witness(raw, at, len(inputs))
+            at = _skip_witness(raw, at, inputs)
     except IndexError:
         raise UnreadableAnswer("a transaction is cut short") from None
     if not with_witness and at != middle:
@@ -176,7 +179,8 @@ def _read(  # noqa: C901  it runs for every transaction of a chain, so it calls 
         hashed = raw[start : start + 4] + raw[body:middle] + raw[at:end]
     else:
         hashed = raw[start:end]
-    return RawTransaction(raw, double_sha256(hashed), inputs, amounts, scripts), end
+    tx_id = _sha256(_sha256(hashed).digest()).digest()
+    return RawTransaction(raw, tx_id, first_input, inputs, first_output, scripts), end
 
 
 def _skip_witness(raw: bytes, at: int, inputs: int) -> int:
