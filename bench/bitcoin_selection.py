@@ -25,6 +25,8 @@ MANY: Final = 10_000
 AT_MOST_MS: Final = 50.0
 FEW_CHOICES: Final = 20
 MANY_CHOICES: Final = 200
+TURNS: Final = 3
+"""Each payment is chosen for so often, and the fastest counts: what else the machine runs only adds."""
 AT_MOST_MEMORY: Final = 1.02
 PAYEE: Final = output_weight(Output(0, witness_script(0, bytes(20))))
 WEIGHT: Final = OVERHEAD_WEIGHT + PAYEE
@@ -69,7 +71,7 @@ def measure(shared: Shared) -> Measured:
     ]
     facts = {
         "small": f"{SETS} seeded sets of 1 to {COINS_MAX} coins, rates {RATES}, later {LATER}",
-        "large": f"{MANY:,} coins, {MANY_CHOICES} payments",
+        "large": f"{MANY:,} coins, {MANY_CHOICES} payments, the fastest of {TURNS} turns each",
     }
     return Measured(results, facts, versions())
 
@@ -119,9 +121,12 @@ def _least(have: list[Coin], amount: int, terms: Terms) -> float:
 
 
 def _time(coins: list[Coin], chance: random.Random) -> float:
+    """Return the milliseconds of one choice."""
     terms, amount = _terms(chance), chance.randint(10_000, 200_000_000)
-    began = perf_counter()
-    found = select(coins, amount, WEIGHT, terms)
-    elapsed = (perf_counter() - began) * 1_000
-    assert isinstance(found, Selection), "the coins pay every one of these amounts"
-    return elapsed
+    turns = []
+    for _ in range(TURNS):
+        began = perf_counter()
+        found = select(coins, amount, WEIGHT, terms)
+        turns.append((perf_counter() - began) * 1_000)
+        assert isinstance(found, Selection), "the coins pay every one of these amounts"
+    return min(turns)
