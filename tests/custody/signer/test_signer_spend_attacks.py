@@ -83,6 +83,35 @@ def test_payouts_that_were_paid_anew_are_paid_no_third_time(signer: Signer, name
     assert "is signed in spend" in str(ask(signer, third))
 
 
+def test_a_death_that_is_told_again_buries_nothing_else_also_after_a_start(tmp_path: Path) -> None:
+    message = dead(spend())
+    with open_purse(tmp_path) as opened:
+        assert isinstance(ask(opened, spend()), bytes)
+        first = tell(opened, message)
+        assert isinstance(first, Accepted)
+        told_again = Accepted(first.index, again=True)
+        assert isinstance(ask(opened, again()), bytes)
+        assert tell(opened, message) == told_again
+    with open_purse(tmp_path) as opened:
+        assert tell(opened, message) == told_again
+        for name in (7, 9):
+            third = spend(
+                spend_id=UUID(int=name), inputs=[coin(4, 400_000, COIN)], anchor=f"{4:064x}:4"
+            )
+            assert isinstance(ask_fully(opened, third), No), "signed!"
+        assert "was spent by another transaction" in str(ask(opened, bumped(2_000)))
+        assert isinstance(
+            ask(
+                opened,
+                msgspec.structs.replace(
+                    again(), fee=2_000, change=SpendChange(amount=98_000, key_path=CHANGE)
+                ),
+            ),
+            bytes,
+        ), "what is alive is replaced"
+        assert find_faults(opened.memory) == []
+
+
 def test_a_payout_is_paid_on_one_chain(tmp_path: Path) -> None:
     with open_both(tmp_path) as opened:
         payout = line().payout_id
