@@ -27,35 +27,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Final, Generic, Protocol, Self, TypeVar
+from typing import Final
 
-from chain.answers import Answers, blocks_of, itself, merge_reports, untraced, worst
+from chain.answers import blocks_of, itself, merge_reports, untraced
 from chain.errors import (
-    BlockGone,
     IncompleteAnswer,
     NodeTrouble,
-    NodeUnavailable,
-    RangeTooLarge,
-    TokenUnreadable,
     WrongChain,
 )
 from chain.health import (
-    Health,
     Standing,
-    answered,
-    awake,
-    failed,
-    order,
-    proven,
-    refused,
-    serves_another_chain,
     stands_at,
 )
-from chain.jsonrpc import RateLimited, RpcRefusal
 from chain.model import (
     Block,
     BlockContents,
@@ -65,60 +50,17 @@ from chain.model import (
     TransactionOutcome,
     WatchList,
 )
-from chain.ports import ChainReader
+from chain.provider_group import G, ProviderGroup
 from chain.runs import holds_something
-from kernel.errors import BadInput
 
-PROVIDERS_MAX: Final = 16
 HEAD_STEPS: Final = (0, 1, 2, 4, 8, 16, 32, 64)
 """How far below the best common height a common block is looked for."""
 TOLD_MAX: Final = 10_000
 """Blocks of which is remembered who told that they hold nothing."""
-REST_PER_WASTE: Final = 2
 
 
-class OneProvider(ChainReader, Protocol):
-    """A reader of a chain that is one of several."""
-
-    @property
-    def chain(self) -> str:
-        """The chain's code in the registry."""
-        ...
-
-    @property
-    def network_id(self) -> int:
-        """What it must serve."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        ...
-
-    async def prove(self) -> None:
-        """Assert that it serves our chain.
-
-        Raises:
-            WrongChain: it serves another one.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Close the connections."""
-        ...
-
-
-T = TypeVar("T")
-G = TypeVar("G", bound=OneProvider)
-Question = Callable[[G], Awaitable[T]]
-
-
-class ReaderSet(Generic[G]):
-    """Several providers of one chain: an implementation of `chain.ports.ChainReader`.
-
-    Use it as an asynchronous context manager: entering asserts what they serve, leaving closes the
-    connections.
-    """
+class ReaderSet(ProviderGroup[G]):
+    """Several providers of one chain: an implementation of `chain.ports.ChainReader`."""
 
     def __init__(
         self,
@@ -128,63 +70,8 @@ class ReaderSet(Generic[G]):
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Speak to *gateways*, of which *quorum* must agree; *clock_s* gives monotonic seconds."""
-        if not 0 < len(gateways) <= PROVIDERS_MAX:
-            raise BadInput(f"a chain has 1 to {PROVIDERS_MAX} providers, not {len(gateways)}")
-        if not 0 < quorum <= len(gateways):
-            raise BadInput(f"{quorum} of {len(gateways)} providers cannot agree")
-        if len({(one.chain, one.network_id) for one in gateways}) > 1:
-            raise BadInput("providers of one set serve one chain")
-        self.chain = gateways[0].chain
-        self.network_id = gateways[0].network_id
-        self._quorum = quorum
-        self._gateways = tuple(gateways)
-        self._healths = [Health(name) for name in _distinct(one.name for one in gateways)]
-        self._clock_s = clock_s
-        self._on_branch: frozenset[int] = frozenset()
+        super().__init__(gateways, quorum=quorum, clock_s=clock_s)
         self._told: OrderedDict[str, frozenset[int]] = OrderedDict()
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        """Assert that every provider that answers serves our chain, and that a quorum answers.
-
-        Raises:
-            WrongChain: one serves another chain. At the start somebody is there to correct it.
-            NodeUnavailable: fewer than a quorum answer.
-        """
-        for gateway in self._gateways:
-            self._stack.push_async_callback(gateway.close)
-        try:
-            answers = await self._ask_all(_nothing)
-            self._require_our_chain()
-            self._require_quorum(answers, "say which chain they serve")
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the connections."""
-        await self._stack.aclose()
-
-    @property
-    def quorum(self) -> int:
-        """How many providers must agree."""
-        return self._quorum
-
-    @property
-    def traces(self) -> bool:
-        """Whether a quorum of providers shows native value that contracts pass on."""
-        return sum(gateway.traces for gateway in self._gateways) >= self._quorum
-
-    @property
-    def healths(self) -> tuple[Health, ...]:
-        """How each provider has done."""
-        return tuple(self._healths)
 
     # ------------------------------------------------------------------ what a quorum says
 
@@ -320,122 +207,7 @@ class ReaderSet(Generic[G]):
             for n in range(len(items))
         ]
 
-    # ------------------------------------------------------------------ asking
-
-    async def _ask(self, place: int, question: Question[G, T]) -> T:
-        """Put a question to one provider and learn from how it does."""
-        gateway, began_s = self._gateways[place], self._clock_s()
-        try:
-            if self._healths[place].standing is Standing.UNPROVEN:
-                await gateway.prove()
-                self._healths[place] = proven(self._healths[place])
-            answer = await question(gateway)
-        except WrongChain as wrong:
-            self._healths[place] = serves_another_chain(self._healths[place], wrong.what)
-            raise NodeUnavailable(wrong.what) from wrong
-        except (BlockGone, RangeTooLarge, TokenUnreadable):
-            raise  # an honest answer: of a node that is elsewhere, of a contract that is odd
-        except RpcRefusal as refusal:
-            self._healths[place] = refused(self._healths[place], refusal.what)
-            raise
-        except NodeTrouble as trouble:
-            now_s = self._clock_s()
-            asked_s = trouble.retry_after_s if isinstance(trouble, RateLimited) else 0.0
-            # Whoever wasted our time rests for longer than that, or we would mostly wait for it.
-            rest_s = max(asked_s, REST_PER_WASTE * (now_s - began_s))
-            self._healths[place] = failed(self._healths[place], trouble.what, now_s, rest_s=rest_s)
-            raise
-        took_ms = round((self._clock_s() - began_s) * 1_000)
-        self._healths[place] = answered(self._healths[place], took_ms)
-        return answer
-
-    async def _ask_until_alike(
-        self, question: Question[G, T], places: Sequence[int], key: Callable[[T], object]
-    ) -> Answers[T]:
-        """Ask providers in this order, and no more of them than are needed for a quorum alike."""
-        answers: Answers[T] = Answers([], [])
-        waiting = list(places)
-        while waiting:
-            lacking = self._quorum - len(answers.alike(key, 1))
-            if lacking <= 0:
-                break
-            asked, waiting = waiting[:lacking], waiting[lacking:]
-            for place, answer in zip(asked, await self._ask_each(asked, question), strict=True):
-                if isinstance(answer, NodeTrouble):
-                    answers.troubles.append(answer)
-                else:
-                    answers.told.append((place, answer))
-        return answers
-
-    async def _ask_each(
-        self, places: Sequence[int], question: Question[G, T]
-    ) -> list[T | NodeTrouble]:
-        async def ask(place: int) -> T | NodeTrouble:
-            try:
-                return await self._ask(place, question)
-            except NodeTrouble as trouble:
-                return trouble
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ask(place)) for place in places]
-        return [task.result() for task in tasks]
-
-    async def _agreed(self, question: Question[G, T], what: str) -> T:
-        """Return what a quorum answers alike."""
-        answers = await self._ask_until_alike(question, self._order(), itself)
-        alike = answers.alike(itself, self._quorum)
-        if not alike:
-            raise self._disagreement(answers, what)
-        return alike[0][1]
-
-    def _disagreement(self, answers: Answers[T], what: str) -> NodeTrouble:
-        """Return why no quorum is alike: too few answered, or they differ."""
-        if len(answers.told) < self._quorum and answers.troubles:
-            return worst(answers.troubles, self.chain)
-        return IncompleteAnswer(
-            f"of {len(answers.told)} providers no {self._quorum} tell the same {what}"
-        )
-
-    async def _first(self, question: Question[G, T]) -> T:
-        """Return the first usable answer, the healthiest provider asked first."""
-        troubles: list[NodeTrouble] = []
-        for place in self._order():
-            try:
-                return await self._ask(place, question)
-            except NodeTrouble as trouble:
-                troubles.append(trouble)
-        raise worst(troubles, self.chain)
-
-    async def _first_found(self, question: Question[G, T | None]) -> T | None:
-        """Return the first answer that is not None; None when somebody answers, and all so."""
-        troubles: list[NodeTrouble] = []
-        places = self._order()
-        for place in places:
-            try:
-                found = await self._ask(place, question)
-            except NodeTrouble as trouble:
-                troubles.append(trouble)
-            else:
-                if found is not None:
-                    return found
-        if len(troubles) == len(places):
-            raise worst(troubles, self.chain)
-        return None
-
-    async def _ask_all(self, question: Question[G, T]) -> dict[int, T]:
-        """Return the answers of all who do not rest, by place; troubles are noted, not raised."""
-        answers: dict[int, T] = {}
-
-        async def ask(place: int) -> None:
-            try:
-                answers[place] = await self._ask(place, question)
-            except NodeTrouble:
-                return
-
-        async with asyncio.TaskGroup() as group:
-            for place in awake(self._healths, self._clock_s(), self._quorum):
-                group.create_task(ask(place))
-        return dict(sorted(answers.items()))
+    # ------------------------------------------------------------------ which block, and what it holds
 
     async def _ask_heads(self) -> dict[int, Block]:
         heads = await self._ask_all(lambda gateway: gateway.head())
@@ -465,16 +237,8 @@ class ReaderSet(Generic[G]):
         agreed = [block for block, places in groups.items() if len(places) >= self._quorum]
         if len(agreed) != 1:
             return None
-        self._on_branch = frozenset(groups[agreed[0]])
+        self._preferred = frozenset(groups[agreed[0]])
         return agreed[0]
-
-    # ------------------------------------------------------------------ whom, and what is enough
-
-    def _order(self) -> tuple[int, ...]:
-        places = order(self._healths, self._clock_s(), preferred=self._on_branch)
-        if not places:
-            raise NodeUnavailable(f"every provider of {self.chain} serves another chain")
-        return places
 
     def _order_for(self, block: Block) -> Sequence[int]:
         """Return whom to ask about a block: last those who have told that it holds nothing."""
@@ -497,32 +261,3 @@ class ReaderSet(Generic[G]):
     def _reached(self, answers: dict[int, int], what: str) -> int:
         self._require_quorum(answers, what)
         return sorted(answers.values(), reverse=True)[self._quorum - 1]
-
-    def _require_quorum(self, answers: dict[int, T], what: str) -> None:
-        if len(answers) < self._quorum:
-            silent = [h.last_trouble for p, h in enumerate(self._healths) if p not in answers]
-            raise NodeUnavailable(
-                f"{len(answers)} of {len(self._gateways)} providers of {self.chain} {what}, "
-                f"{self._quorum} are needed: {'; '.join(silent)}"
-            )
-
-    def _require_our_chain(self) -> None:
-        for health in self._healths:
-            if health.standing is Standing.OUT:
-                raise WrongChain(
-                    f"provider {health.provider}: {health.last_trouble}",
-                    remedy="Correct the provider's address or the registry's chain",
-                )
-
-
-async def _nothing(gateway: OneProvider) -> None:
-    """Ask nothing more than what a provider must prove before any question."""
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
-    return result
