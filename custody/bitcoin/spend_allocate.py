@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chain.bitcoin.transactions import Outpoint
 from custody import payout_rows, payout_store
 from custody.bitcoin import spend_store as store
 from custody.bitcoin.consolidation import candidates, is_consolidation
@@ -151,14 +152,21 @@ async def _allocate(
     view, frozen = await _view(conn, going, market)
     waiting |= {item.id: frozen for item in going if frozen}
     payees = [payee_of(item) for item in going if not frozen]
-    found, missing = choose(
-        payees, view, market, bench.policy, consolidates=is_consolidation(going[0])
-    )
+    # The signer keeps a coin that anchored signed payments for these for ever, also once they are
+    # given up: it may be spent, but not anchor others.
+    bound = await store.list_given_up(conn, going[0].chain, going[0].source_wallet)
+    consolidates = is_consolidation(going[0])
+    found, missing = choose(payees, view, market, bench.policy, consolidates=consolidates)
+    if found is not None and all(coin.outpoint in bound for coin in found.coins):
+        rest = tuple(coin for coin in view.coins if coin.outpoint not in bound)
+        view = replace(view, coins=rest)
+        found, missing = choose(payees, view, market, bench.policy, consolidates=consolidates)
     waiting |= missing
     await _wait(conn, due, waiting, now)
     if found is None:
         return None, [], waiting
-    made = await _book(conn, found, view, now)
+    anchor = min(coin.outpoint for coin in found.coins if coin.outpoint not in bound)
+    made = await _book(conn, found, anchor, view, now)
     return made, [item.payout for item in found.payees], waiting
 
 
@@ -209,9 +217,10 @@ async def _small_coins(
     return candidates(free, payout, rate=market.asked, **limits), ""
 
 
-async def _book(conn: AsyncConnection, found: Chosen, view: WalletView, now: datetime) -> Spend:
+async def _book(
+    conn: AsyncConnection, found: Chosen, anchor: Outpoint, view: WalletView, now: datetime
+) -> Spend:
     first = found.payees[0].payout
-    anchor = min(coin.outpoint for coin in found.coins)
     spend_id = derive_id(now, SPEND, first.chain, str(anchor), first.id)
     address, path = None, None
     if found.change:

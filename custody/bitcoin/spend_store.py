@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, insert, select, tuple_, update
+from sqlalchemy import Row, exists, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.bitcoin.transactions import Outpoint
@@ -258,6 +258,17 @@ async def list_due(
         .limit(limit)
     )
     return [to_payout(row) for row in rows]
+
+
+async def list_given_up(conn: AsyncConnection, chain: str, wallet: str) -> set[Outpoint]:
+    """Return the anchors of a wallet's spends that people gave up, with the payouts in them."""
+    kept = exists().where(spend_payout.c.spend_id == spend.c.id, spend_payout.c.live)
+    rows = await conn.execute(
+        select(spend.c.anchor_tx, spend.c.anchor_index)
+        .where(spend.c.chain == chain, spend.c.wallet == wallet)
+        .where(spend.c.state == SpendState.DROPPED, kept)
+    )
+    return {Outpoint(row.anchor_tx, row.anchor_index) for row in rows}
 
 
 def _from_coin(item: SpentCoin) -> dict[str, Any]:
