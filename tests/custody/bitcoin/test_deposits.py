@@ -252,3 +252,19 @@ async def test_a_transaction_that_is_mined_before_we_follow_is_not_called_replac
     await house.follow()
     assert [str(item.state) for item in await house.pending()] == ["included"]
     assert await house.states() == ["included"]
+
+
+async def test_a_thousand_outputs_of_one_transaction_are_a_thousand_deposits_and_none_twice(
+    house: CoinHouse,
+) -> None:
+    ends = [house.acme if n % 2 else house.birch for n in range(1_000)]
+    paid = house.node.pay(*((end, 10_000 + n) for n, end in enumerate(ends)))
+    house.mine(paid, empty_after=2)
+    await house.catch_up()
+    await house.advance()
+
+    assert len(await house.coins()) == 1_000
+    assert sum(amount for amount in await house.spendable()) == sum(range(10_000, 11_000))
+    found = await house.balances()
+    assert found["custody:btc-pool"] == (sum(range(10_000, 11_000)), 0)
+    assert found["client:acme"] == (sum(range(10_001, 11_000, 2)), 0)
