@@ -252,7 +252,7 @@ async def test_a_cold_wallet_fills_by_a_payout_whose_transaction_people_sign(
     await world.assert_exact()
 
 
-async def test_what_a_transaction_has_taken_is_not_counted_twice(world: SpendWorld) -> None:
+async def test_a_drain_that_waits_for_a_block_is_not_proposed_again(world: SpendWorld) -> None:
     await give_house(world)
     await small_coins(world, count=1)
     warm = band(SETTLEMENT, "warm", "0", "0", "5")

@@ -387,3 +387,28 @@ def test_windows_follow_one_another_without_gap_or_overlap() -> None:
     assert hourly.window_start(noon) == noon
     assert hourly.window_start(noon + timedelta(minutes=59, microseconds=7)) == noon
     assert hourly.window_start(noon - timedelta(microseconds=1)) == noon - timedelta(hours=1)
+
+
+@pytest.mark.parametrize(("taken", "drained"), [(True, 4_990), (False, 990)])
+def test_coins_that_a_transaction_has_taken_are_not_taken_off_once_more(
+    *, taken: bool, drained: int
+) -> None:
+    """What may be spent is counted without them; of a transfer that has none yet, they are in it."""
+    open_transfer = OpenTransfer(
+        wallet="pool",
+        address="hot-pool",
+        to_wallet="pool-warm",
+        to_address="hot-pool-warm",
+        asset="ETH",
+        amount=4_000,
+        taken=taken,
+    )
+    seen = replace(
+        view(pool=10_000),
+        hot={("pool", "ETH"): 5_000},
+        open_transfers=(open_transfer,),
+        of_coins=True,
+    )
+    cold = band("pool-cold", Tier.COLD, 0, 0, 10**9)
+    found = plan(rules(band("pool", Tier.HOT, 0, 2_000, 3_000), cold), seen).transfers
+    assert told(found) == [("drain", "pool", "pool-cold", drained, False)]
