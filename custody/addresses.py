@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chain.bitcoin.derivation import SegwitAccount
@@ -32,7 +31,6 @@ from registry.queries import (
 
 REFERENCE_LENGTH_MAX: Final = 200
 
-log: Final = structlog.get_logger()
 
 _ALLOWED: Final = {
     WalletPurpose.DEPOSIT: frozenset({AddressPurpose.DEPOSIT, *OWN_PURPOSES}),
@@ -98,25 +96,24 @@ async def assign_address(
         assigned_at=now,
         chain_asset=chain_asset,
     )
-    _ask_another(chain, owner, new)
+    confirmed_by = _ask_another(chain, owner, new)
     await store.insert_address(conn, new)
-    await record(conn, [_assigned(new, by)])
+    await record(conn, [_assigned(new, by, confirmed_by)])
     return new
 
 
-def _ask_another(chain: Chain, wallet: Wallet, new: Address) -> None:
-    """Have the key of a new Bitcoin address confirmed, and say in the log by whom.
+def _ask_another(chain: Chain, wallet: Wallet, new: Address) -> str | None:
+    """Have the key of a new Bitcoin address confirmed; return by which library.
 
     Raises:
         DerivationDisagrees: the other library derives another key.
     """
     if chain.kind != BITCOIN or not wallet.account_xpub:
-        return
+        return None
     network = network_of(chain.network_id)
     account = SegwitAccount.parse(wallet.account_xpub, network=network, path=wallet.account_path)
     key = account.public_key(new.branch, new.index)
-    asked = confirm_key(wallet.account_xpub, new.branch, new.index, key)
-    log.info("address_confirmed", wallet=wallet.code, address=new.address, by=asked)
+    return confirm_key(wallet.account_xpub, new.branch, new.index, key)
 
 
 async def check_wallet_key(conn: AsyncConnection, wallet: Wallet, *, now: datetime) -> str:
@@ -307,7 +304,7 @@ def _require_allowed(
         raise NotPossible(f"the wallet is segregated for {wallet.owner_party}", where=where)
 
 
-def _assigned(new: Address, by: str) -> DomainEvent:
+def _assigned(new: Address, by: str, confirmed_by: str | None) -> DomainEvent:
     return DomainEvent(
         entity_type="address",
         entity_id=derive_id(new.assigned_at, "address", new.chain, new.address),
@@ -323,5 +320,6 @@ def _assigned(new: Address, by: str) -> DomainEvent:
             "path": f"{new.branch}/{new.index}",
             "purpose": str(new.purpose),
             "party": new.party,
+            "confirmed_by": confirmed_by,
         },
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,6 +176,26 @@ def test_an_error_says_what_where_and_what_to_do() -> None:
 def test_a_log_level_that_does_not_exist_is_bad_input() -> None:
     with pytest.raises(BadInput, match="loud"):
         configure_logging("loud")
+
+
+def test_a_line_goes_to_the_standard_error_of_its_moment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = structlog.get_config()
+    try:
+        with monkeypatch.context() as exchanged:
+            gone = io.StringIO()
+            exchanged.setattr("sys.stderr", gone)
+            configure_logging("info", as_json=True)
+            log = structlog.get_logger("moment")
+            log.info("first")
+            gone.close()
+        log.info("second")
+    finally:
+        structlog.configure(**before)
+    said = capsys.readouterr().err
+    assert "second" in said
+    assert "first" not in said
 
 
 def test_a_uuid_is_a_part_of_its_own_kind() -> None:
