@@ -118,6 +118,14 @@ class NodeUnderTest:
         blocks = [await self.call("getblock", hash_, 1) for hash_ in hashes]
         return [Outpoint(block["tx"][0], 0) for block in blocks]
 
+    async def locks_coinbases(self) -> bool:
+        """Tell whether blocks are made with coinbases locked to the height before (BIP 54).
+
+        Core makes them so since version 31: the same calls then give other ids and hashes than ours.
+        """
+        block = await self.call("getblock", await self.call("getbestblockhash"), 2)
+        return bool(block["tx"][0]["locktime"] == block["height"] - 1 and block["height"] > 1)
+
     async def pool(self) -> set[str]:
         return set(await self.call("getrawmempool"))
 

@@ -174,8 +174,10 @@ WEIGHTS: Sequence[tuple[str, int]] = (
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_whatever_is_done_to_both_nodes_both_come_to_the_same(both: Pair, seed: int) -> None:
     draw = random.Random(seed)
-    coins = await both[0].fund(COINS)
-    assert await both[1].fund(COINS) == coins
+    coins, theirs = await both[0].fund(COINS), await both[1].fund(COINS)
+    if await both[1].locks_coinbases():
+        pytest.skip("this bitcoind makes coinbases of another form, so no two ids can be equal")
+    assert theirs == coins
     world = World(both, draw, dict.fromkeys(coins, REWARD))
     names, weights = zip(*WEIGHTS, strict=True)
     for _ in range(STEPS):
