@@ -19,7 +19,7 @@ FILL_AFTER: Final = timedelta(minutes=2)
 
 
 class Bump(Enum):
-    """What is to be done about a payment that no block has."""
+    """What is to be done about a payment, or a transaction of many, that no block has."""
 
     NOT_YET = "not yet"
     NOW = "now"

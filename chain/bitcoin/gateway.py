@@ -24,15 +24,7 @@ from chain.bitcoin.model import FeeRate, PoolVerdict, RateSource, ScannedCoin, U
 from chain.bitcoin.networks import Network
 from chain.bitcoin.node import BAD_PARAMETER, METHOD_UNKNOWN, NOT_FOUND, WARMING_UP, NodeRpc
 from chain.bitcoin.parse import find_transaction, parse_header, read_contents
-from chain.bitcoin.quantities import (
-    as_bytes,
-    as_hash,
-    as_list,
-    as_number,
-    as_object,
-    satoshi,
-    shortened,
-)
+from chain.bitcoin.quantities import as_bytes, as_hash, as_number, satoshi, shortened
 from chain.bitcoin.raw import check_transactions, read_block
 from chain.bitcoin.shown import ShownBlock, read_block_answer
 from chain.bitcoin.transactions import (
@@ -62,6 +54,7 @@ from chain.model import (
     TransactionOutcome,
     WatchList,
 )
+from chain.shapes import as_list, as_object
 
 GENESIS: Final = {
     "main": "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",

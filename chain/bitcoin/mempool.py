@@ -15,12 +15,13 @@ from chain.bitcoin.addresses import address_of
 from chain.bitcoin.blocks import Needle, Watched
 from chain.bitcoin.networks import Network
 from chain.bitcoin.node import NOT_FOUND, NodeRpc
-from chain.bitcoin.quantities import as_bytes, as_hash, as_list, as_object
+from chain.bitcoin.quantities import as_bytes, as_hash
 from chain.bitcoin.raw import RawTransaction, read_transaction
 from chain.bitcoin.transactions import Outpoint
 from chain.errors import IncompleteAnswer
 from chain.jsonrpc import RpcRefusal
 from chain.model import NO_ADDRESS, PendingMovement, WatchList
+from chain.shapes import as_list, as_object
 
 FETCH_MAX: Final = 5_000
 """Transactions fetched in one call, at most; the next call goes on."""

@@ -11,13 +11,14 @@ from typing import Final
 
 from chain.bitcoin.blocks import BlockTransaction, Spending, Watched, contents_of
 from chain.bitcoin.networks import Network
-from chain.bitcoin.quantities import as_bytes, as_hash, as_number, as_object, satoshi, shortened
+from chain.bitcoin.quantities import as_bytes, as_hash, as_number, satoshi, shortened
 from chain.bitcoin.raw import HEADER_BYTES, RawTransaction, check_transactions, read_transaction
 from chain.bitcoin.shown import ShownBlock, ShownOutput, ShownTransaction
 from chain.bitcoin.transactions import Output
 from chain.errors import IncompleteAnswer, UnreadableAnswer
 from chain.keys.hashes import double_sha256
 from chain.model import Block, BlockContents
+from chain.shapes import as_object
 
 NO_PARENT: Final = "0" * 64
 

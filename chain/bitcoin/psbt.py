@@ -27,14 +27,14 @@ from chain.bitcoin.psbt_fields import (
     is_point,
 )
 from chain.bitcoin.transactions import (
-    MONEY_MAX,
     Output,
     Transaction,
+    TransactionReader,
     decode,
     encode,
     encode_bytes,
     encode_output,
-    encode_size,
+    encode_stack,
 )
 from chain.errors import BadTransaction
 
@@ -178,9 +178,7 @@ def _encode_source(source: KeySource) -> bytes:
 
 def _input_pairs(known: PsbtInput) -> Pairs:
     witness = known.final_witness
-    stack = None
-    if witness is not None:
-        stack = encode_size(len(witness)) + b"".join(map(encode_bytes, witness))
+    stack = None if witness is None else encode_stack(witness)
     single = {
         In.PREVIOUS: None if known.previous is None else encode(known.previous),
         In.WITNESS_UTXO: None if known.witness_utxo is None else encode_output(known.witness_utxo),
@@ -380,32 +378,10 @@ def _check(psbt: Psbt) -> None:
 
 
 @dataclass(slots=True)
-class _Reader:
-    """Reads from front to back; never past the end."""
+class _Reader(TransactionReader):
+    """Reads a PSBT, or a value in it."""
 
-    raw: bytes
-    at: int = 0
-
-    def take(self, count: int) -> bytes:
-        found = self.raw[self.at : self.at + count]
-        if len(found) != count:
-            raise BadTransaction("the PSBT is cut short")
-        self.at += count
-        return found
-
-    def size(self) -> int:
-        start = self.at
-        first = self.take(1)[0]
-        width = {0xFD: 2, 0xFE: 4, 0xFF: 8}.get(first, 0)
-        size = int.from_bytes(self.take(width), "little") if width else first
-        if size > len(self.raw):
-            raise BadTransaction("the PSBT is cut short")
-        if encode_size(size) != self.raw[start : self.at]:
-            raise BadTransaction(f"the length {size} is not in its shortest form")
-        return size
-
-    def data(self) -> bytes:
-        return self.take(self.size())
+    what: str = "the PSBT"
 
     def pairs(self) -> Pairs:
         found: Pairs = {}
@@ -415,14 +391,8 @@ class _Reader:
             found[key] = self.data()
         return found
 
-    def output(self) -> Output:
-        amount = int.from_bytes(self.take(8), "little")
-        if amount > MONEY_MAX:
-            raise BadTransaction(f"an output of {amount} satoshi cannot be")
-        return Output(amount, self.data())
-
     def stack(self) -> tuple[bytes, ...]:
-        return tuple(self.data() for _ in range(self.size()))
+        return tuple(self.many(self.data))
 
     def end(self) -> None:
         if self.at != len(self.raw):

@@ -6,9 +6,8 @@ Amounts are numbers with up to eight decimals, which arrive here as their digits
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from decimal import Decimal, DecimalException
-from typing import Any, Final
+from typing import Final
 
 from chain.bitcoin.transactions import MONEY_MAX
 from chain.errors import UnreadableAnswer
@@ -27,20 +26,6 @@ def shortened(value: object) -> str:
     if isinstance(value, str):
         return ascii(value[:SHOWN_MAX])[:SHOWN_MAX]
     return str(value)[:SHOWN_MAX] if isinstance(value, int) else f"a {type(value).__name__}"
-
-
-def as_object(value: object, what: str) -> Mapping[str, Any]:
-    """Return a JSON object."""
-    if not isinstance(value, Mapping):
-        raise UnreadableAnswer(f"{what} is not an object")
-    return value
-
-
-def as_list(value: object, what: str) -> list[Any]:
-    """Return a JSON array."""
-    if not isinstance(value, list):
-        raise UnreadableAnswer(f"{what} is not a list")
-    return value
 
 
 def as_number(value: object, what: str, maximum: int = HEIGHT_MAX) -> int:

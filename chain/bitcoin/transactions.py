@@ -9,10 +9,11 @@ Sources: BIP 144 (serialisation with witness), BIP 141 (weight), Bitcoin develop
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
+from chain.bitcoin.reading import ByteReader, encode_size
 from chain.errors import BadTransaction
 from chain.keys.hashes import double_sha256
 
@@ -27,8 +28,6 @@ ID_BYTES: Final = 32
 
 _MARKER: Final = b"\x00\x01"
 _COINBASE: Final = (bytes(ID_BYTES), 0xFFFFFFFF)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -123,7 +122,7 @@ def encode(transaction: Transaction, *, witness: bool = True) -> bytes:
     parts += [encode_size(len(transaction.inputs)), *map(_encode_input, transaction.inputs)]
     parts += [encode_size(len(transaction.outputs)), *map(encode_output, transaction.outputs)]
     if with_witness:
-        parts += [_encode_stack(item.witness) for item in transaction.inputs]
+        parts += [encode_stack(item.witness) for item in transaction.inputs]
     parts.append(transaction.lock_time.to_bytes(4, "little"))
     return b"".join(parts)
 
@@ -143,15 +142,6 @@ def encode_bytes(data: bytes) -> bytes:
     return encode_size(len(data)) + data
 
 
-def encode_size(size: int) -> bytes:
-    """Return a "compact size", in its shortest form."""
-    if size < 0xFD:
-        return bytes([size])
-    if size <= 0xFFFF:
-        return b"\xfd" + size.to_bytes(2, "little")
-    return b"\xfe" + size.to_bytes(4, "little")
-
-
 def decode(raw: bytes) -> Transaction:
     """Return the transaction that *raw* is, exactly: encoding it again gives the same bytes.
 
@@ -161,7 +151,7 @@ def decode(raw: bytes) -> Transaction:
     """
     if len(raw) > RAW_BYTES_MAX:
         raise BadTransaction(f"a transaction of {len(raw)} bytes; nodes take {RAW_BYTES_MAX}")
-    reader = _Reader(raw)
+    reader = TransactionReader(raw)
     version = reader.number(4)
     with_witness = raw[4:6] == _MARKER
     if with_witness:
@@ -193,56 +183,29 @@ def _encode_input(item: Input) -> bytes:
     return encode_outpoint(item.outpoint) + proof + item.sequence.to_bytes(4, "little")
 
 
-def _encode_stack(stack: tuple[bytes, ...]) -> bytes:
+def encode_stack(stack: Sequence[bytes]) -> bytes:
+    """Return a witness: how many items, and each behind its length."""
     return encode_size(len(stack)) + b"".join(map(encode_bytes, stack))
 
 
 @dataclass(slots=True)
-class _Reader:
-    """Reads a transaction from front to back; never past its end."""
-
-    raw: bytes
-    at: int = 0
-
-    def take(self, count: int) -> bytes:
-        found = self.raw[self.at : self.at + count]
-        if len(found) != count:
-            raise BadTransaction("the transaction is cut short")
-        self.at += count
-        return found
-
-    def number(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "little")
-
-    def size(self) -> int:
-        first = self.number(1)
-        if first < 0xFD:
-            return first
-        size = self.number({0xFD: 2, 0xFE: 4, 0xFF: 8}[first])
-        if size > len(self.raw):
-            raise BadTransaction("the transaction is cut short")
-        if encode_size(size)[0] != first:
-            raise BadTransaction(f"the length {size} is not in its shortest form")
-        return size
-
-    def many(self, read: Callable[[], T]) -> list[T]:
-        # Every part takes a byte at least, so that a false count ends at the end of the bytes.
-        return [read() for _ in range(self.size())]
-
-    def data(self) -> bytes:
-        return self.take(self.size())
+class TransactionReader(ByteReader):
+    """Reads the parts of a transaction."""
 
     def input(self) -> Input:
+        """Return an input, without its witness."""
         tx_id, index = self.take(ID_BYTES)[::-1].hex(), self.number(4)
         script = self.data()
         return Input(Outpoint(tx_id, index), self.number(4), script)
 
     def output(self) -> Output:
+        """Return an output, whose amount can be."""
         amount = self.number(8)
         if amount > MONEY_MAX:
             raise BadTransaction(f"an output of {amount} satoshi cannot be")
         return Output(amount, self.data())
 
     def end(self) -> None:
+        """Refuse what follows."""
         if self.at != len(self.raw):
             raise BadTransaction(f"{len(self.raw) - self.at} bytes follow the transaction")

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from chain.errors import UnreadableAnswer
-from chain.evm.quantities import Json, as_int, as_list, as_object, get
+from chain.evm.quantities import Json, as_int, get
 from chain.model import FeeQuote
+from chain.shapes import as_list, as_object
 from kernel.errors import BadInput
 
 GWEI: Final = 10**9

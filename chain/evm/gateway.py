@@ -39,7 +39,7 @@ from chain.evm.parse import (
     parse_transaction,
 )
 from chain.evm.pending import POOL_MAX, pending_of, pool_transactions
-from chain.evm.quantities import as_bytes, as_hash, as_int, as_list, as_object, get
+from chain.evm.quantities import as_bytes, as_hash, as_int, get
 from chain.evm.reading import Reading
 from chain.evm.refusals import (
     METHOD_UNKNOWN,
@@ -64,6 +64,7 @@ from chain.model import (
     Unreadable,
     WatchList,
 )
+from chain.shapes import as_list, as_object
 from kernel.errors import ungrouped
 
 NONCE_SEARCH_MAX: Final = 64

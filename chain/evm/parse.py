@@ -27,16 +27,7 @@ from typing import Any, Final
 from chain.errors import BadTransaction, IncompleteAnswer, UnreadableAnswer
 from chain.evm.bloom import bloom_of, may_contain
 from chain.evm.erc20 import TRANSFER_TOPIC, WORD_BYTES, decode_address_word
-from chain.evm.quantities import (
-    Json,
-    as_address,
-    as_bytes,
-    as_hash,
-    as_int,
-    as_list,
-    as_object,
-    get,
-)
+from chain.evm.quantities import Json, as_address, as_bytes, as_hash, as_int, get
 from chain.model import (
     TOP,
     Block,
@@ -47,6 +38,7 @@ from chain.model import (
     log_position,
     shown,
 )
+from chain.shapes import as_list, as_object
 from kernel.money import AMOUNT_MAX
 
 ERC20_TOPICS: Final = 3

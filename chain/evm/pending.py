@@ -12,8 +12,9 @@ from typing import Any, Final
 from chain.errors import BadTransaction
 from chain.evm.erc20 import decode_erc20_transfer
 from chain.evm.parse import parse_transaction
-from chain.evm.quantities import as_bytes, as_object, get
+from chain.evm.quantities import as_bytes, get
 from chain.model import PendingMovement, WatchList
+from chain.shapes import as_object
 
 POOL_MAX: Final = 5_000
 """Transactions of a pool looked at, at most. A larger pool is not asked for."""

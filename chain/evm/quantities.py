@@ -20,20 +20,6 @@ _HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 Json = Mapping[str, Any]
 
 
-def as_object(value: object, what: str) -> Json:
-    """Return a JSON object."""
-    if not isinstance(value, Mapping):
-        raise UnreadableAnswer(f"{what} is not an object")
-    return value
-
-
-def as_list(value: object, what: str) -> list[Any]:
-    """Return a JSON array."""
-    if not isinstance(value, list):
-        raise UnreadableAnswer(f"{what} is not a list")
-    return value
-
-
 def as_int(value: object, what: str, maximum: int = AMOUNT_MAX) -> int:
     """Return a hexadecimal quantity. Leading zeros are tolerated: some nodes write them."""
     if not isinstance(value, str) or not _QUANTITY.fullmatch(value):

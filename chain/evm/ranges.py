@@ -15,9 +15,10 @@ from chain.errors import BlockGone, IncompleteAnswer, RangeTooLarge, UnreadableA
 from chain.evm.bloom import may_contain
 from chain.evm.erc20 import TRANSFER_TOPIC, address_word
 from chain.evm.parse import ERC20_TOPICS, parse_block
-from chain.evm.quantities import as_bytes, as_hash, as_int, as_list, as_object, get
+from chain.evm.quantities import as_bytes, as_hash, as_int, get
 from chain.evm.traces import PLAIN_GAS
 from chain.model import Block, WatchList
+from chain.shapes import as_list, as_object
 
 CONTRACTS_FILTER_MAX: Final = 200
 """Contracts named in a filter of events; with more, all transfers are asked for and looked through."""

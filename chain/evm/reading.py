@@ -29,7 +29,6 @@ from chain.evm.parse import (
     parse_full_block,
     parse_receipt,
 )
-from chain.evm.quantities import as_list, as_object
 from chain.evm.ranges import (
     LogDigest,
     Needle,
@@ -51,6 +50,7 @@ from chain.evm.refusals import (
 from chain.evm.traces import Moves, moves_of_flat, moves_of_frames
 from chain.jsonrpc import Call, Rpc, RpcRefusal
 from chain.model import Block, BlockContents, WatchList
+from chain.shapes import as_list, as_object
 
 BLOCKS_AT_ONCE: Final = 16
 """Blocks in full of one batch: some megabytes on a busy chain."""

@@ -21,8 +21,9 @@ from operator import itemgetter
 from typing import Any, Final
 
 from chain.errors import IncompleteAnswer, NodeUnavailable, UnreadableAnswer
-from chain.evm.quantities import Json, as_address, as_hash, as_int, as_list, as_object, get
+from chain.evm.quantities import Json, as_address, as_hash, as_int, get
 from chain.model import Movement, trace_position
+from chain.shapes import as_list, as_object
 
 MOVING: Final = frozenset({"CALL", "CREATE", "CREATE2", "SELFDESTRUCT"})
 """Types of frames of ``callTracer`` whose value leaves the sender."""

@@ -15,7 +15,8 @@ from chain.bitcoin.fees import KEY_HASH_INPUT_WEIGHT
 from chain.bitcoin.multisig import KeySource, MultisigAccount
 from chain.bitcoin.networks import Network, network_of
 from chain.bitcoin.psbt import PsbtInput, PsbtOutput
-from chain.bitcoin.transactions import Output, encode_size
+from chain.bitcoin.reading import encode_size
+from chain.bitcoin.transactions import Output
 from kernel.errors import BadInput
 from registry.model import BITCOIN, Chain, Wallet
 

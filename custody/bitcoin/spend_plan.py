@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from typing import Final
 from uuid import UUID
 
@@ -29,6 +28,7 @@ from chain.bitcoin.selection import NotEnough, Selection, Terms, select
 from chain.bitcoin.transactions import Input, Output, Transaction, decode, encode
 from custody.bitcoin.spend_model import INPUTS_MAX, PAYOUTS_MAX, SpendAttempt, SpentCoin
 from custody.payout_model import AttemptKind, ClaimKind, Payout
+from custody.payout_rules import Bump
 from kernel.errors import BadInput
 
 CHANGE_WEIGHT: Final = output_weight(Output(0, witness_script(0, bytes(20))))
@@ -38,16 +38,6 @@ CHANGE_MIN: Final = 1_000
 """Satoshi: less does not come back; spending it one day would cost about as much."""
 FEE_PERCENT_MAX: Final = 50
 """A fee above half of what is paid cannot be meant: it waits for cheaper times, or for more payouts."""
-
-
-class Bump(Enum):
-    """What is to be done about a transaction that no block has."""
-
-    NOT_YET = "not yet"
-    NOW = "now"
-    CANCEL = "cancel"
-    PEOPLE = "people"
-    """The rule's means are exhausted: its deadline is over, or more would exceed its caps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from custody.bitcoin import spend_store as store
 from custody.bitcoin.spend_allocate import DUE_MAX, allocate
 from custody.bitcoin.spend_model import SENT, WORKED_ON, Spend, SpendState
 from custody.bitcoin.spend_moves import SPEND, Carried, load_carried
-from custody.bitcoin.spend_plan import Bump, Market, SpendPolicy, decide_bump
+from custody.bitcoin.spend_plan import Market, SpendPolicy, decide_bump
 from custody.bitcoin.spend_replace import bump_by_rule
 from custody.bitcoin.spend_send import UNMINED, send
 from custody.bitcoin.spend_sign import sign, waits_for_signature
@@ -44,6 +44,7 @@ from custody.nonces import Alarm
 from custody.payout_events import WORKER
 from custody.payout_gates import find_unsendable
 from custody.payout_model import AttemptKind, PayoutState
+from custody.payout_rules import Bump
 from custody.payout_worker import TEXT_LENGTH_MAX, WorkReport
 from custody.ports import PayoutSigner
 from kernel.clock import Clock

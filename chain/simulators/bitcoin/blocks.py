@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from chain.bitcoin.reading import encode_size
 from chain.bitcoin.scripts import OP_0, OP_1, OP_RETURN
 from chain.bitcoin.transactions import (
     SEQUENCE_FINAL,
@@ -17,7 +18,6 @@ from chain.bitcoin.transactions import (
     Output,
     Transaction,
     encode_bytes,
-    encode_size,
 )
 from chain.keys.hashes import double_sha256
 from chain.simulators.bitcoin.model import Header, Packed

@@ -13,6 +13,7 @@ from coincurve import PrivateKey
 from chain.bitcoin import kernel
 from chain.bitcoin.digests import SIGHASH_ALL, Spent, signing_digests
 from chain.bitcoin.kernel import KernelMissing, is_available, verify_inputs
+from chain.bitcoin.reading import encode_size
 from chain.bitcoin.scripts import (
     sorted_multisig_script,
     witness_key_hash_script,
@@ -27,7 +28,6 @@ from chain.bitcoin.transactions import (
     encode,
     encode_outpoint,
     encode_output,
-    encode_size,
 )
 from chain.errors import BadTransaction
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.bitcoin.digests import Spent, script_code, signing_digests
+from chain.bitcoin.reading import encode_size
 from chain.bitcoin.scripts import (
     sorted_multisig_script,
     witness_key_hash_script,
@@ -25,7 +26,6 @@ from chain.bitcoin.transactions import (
     Transaction,
     decode,
     encode,
-    encode_size,
 )
 from chain.errors import BadTransaction
 

@@ -14,7 +14,6 @@ from chain.bitcoin.scripts import witness_script
 from chain.bitcoin.transactions import Outpoint
 from custody.bitcoin.spend_model import SpendAttempt, SpendPayout, SpentCoin, share_fee
 from custody.bitcoin.spend_plan import (
-    Bump,
     Market,
     Replaced,
     SpendPolicy,
@@ -24,6 +23,7 @@ from custody.bitcoin.spend_plan import (
     plan_replacement,
 )
 from custody.payout_model import AttemptKind, AttemptState
+from custody.payout_rules import Bump
 from kernel.errors import BadInput
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
