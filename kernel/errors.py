@@ -6,6 +6,7 @@
     ├── Refused                 the request is understood and the answer is no        (exit code 1)
     │   └── StaleFence          another worker has taken the row over
     ├── BadInput                the request cannot be understood                      (exit code 2)
+    │   └── SecretUnreadable    a secret's file, its key or its mode is wrong
     ├── OutsideUnavailable      a component outside this process does not answer      (exit code 3)
     └── OutcomeUnknown          the act may or may not have happened; look before retrying
         └── CommitUnknown       the connection was lost while COMMIT was under way
@@ -51,6 +52,10 @@ class BadInput(CausewayError):
     """The request cannot be understood."""
 
     exit_code = 2
+
+
+class SecretUnreadable(BadInput):
+    """A secret cannot be opened: its file, the file's mode or the key that it is sealed with is wrong."""
 
 
 class OutsideUnavailable(CausewayError):

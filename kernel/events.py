@@ -86,6 +86,16 @@ async def record(conn: AsyncConnection, events: Sequence[DomainEvent]) -> None:
     await insert_rows(conn, outbox, [_outbox_row(event) for event in events])
 
 
+def rows_of(
+    events: Sequence[DomainEvent],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of ``history`` and of ``outbox`` that `record` would write.
+
+    For the few statements that write a row and its events at once, in one round trip.
+    """
+    return [_history_row(event) for event in events], [_outbox_row(event) for event in events]
+
+
 async def next_version(conn: AsyncConnection, entity_type: str, entity_id: UUID) -> int:
     """Return the version of the entity's next event; the caller has locked the entity's row."""
     last = await conn.scalar(
@@ -108,6 +118,23 @@ async def next_versions(
     )
     last = {row.entity_id: int(row.last) for row in rows}
     return {entity_id: last.get(entity_id, 0) + 1 for entity_id in entity_ids}
+
+
+async def last_times(
+    conn: AsyncConnection, entity_type: str, entity_ids: Collection[UUID], to_state: str
+) -> dict[UUID, datetime]:
+    """Return when each of these entities last came to a state; those that never did are left out."""
+    rows = await conn.execute(
+        select(history.c.entity_id, func.max(history.c.at).label("at"))
+        .where(
+            history.c.entity_type == entity_type,
+            history.c.entity_id == any_(_IDS),
+            history.c.to_state == to_state,
+        )
+        .group_by(history.c.entity_id),
+        {_IDS.key: list(entity_ids)},
+    )
+    return {row.entity_id: row.at for row in rows}
 
 
 async def list_history(

@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class DeadJob:
-    """A job whose attempts are used up, and how the last one failed."""
+    """A job that is not done: its attempts are used up, or it is late; and how the last one failed."""
 
     name: str
     scheduled_for: datetime
@@ -131,6 +131,37 @@ async def claim_due(
     return [Job(r.id, r.name, r.scheduled_for, r.attempts, r.fence, r.payload) for r in rows]
 
 
+async def claim_in_order(
+    conn: AsyncConnection, name: str, *, holder: str, now: datetime, lease_for: timedelta
+) -> Job | None:
+    """Claim the oldest slot of a job that is not done; None while that one cannot be claimed.
+
+    No slot overtakes another: while the oldest is somebody else's, or waits for its next attempt, the
+    later ones wait as well. A dead one waits for a person and holds nobody up.
+    """
+    oldest = (
+        select(func.min(job.c.scheduled_for))
+        .where(job.c.name == name, job.c.state == JobState.READY)
+        .scalar_subquery()
+    )
+    rows = await claim(
+        conn,
+        job,
+        where=(job.c.name == name)
+        & (job.c.state == JobState.READY)
+        & (job.c.run_after <= now)
+        & (job.c.scheduled_for == oldest),
+        order_by=(job.c.scheduled_for,),
+        holder=holder,
+        now=now,
+        lease_for=lease_for,
+        limit=1,
+    )
+    return next(
+        (Job(r.id, r.name, r.scheduled_for, r.attempts, r.fence, r.payload) for r in rows), None
+    )
+
+
 async def complete(conn: AsyncConnection, done: Job, *, now: datetime) -> None:
     """Record that *done* has been done.
 
@@ -161,6 +192,16 @@ async def list_dead(conn: AsyncConnection, *, limit: int = CLAIM_MAX) -> list[De
     """Return jobs that wait for a person, oldest slot first."""
     columns = (job.c.name, job.c.scheduled_for, job.c.attempts, job.c.last_error)
     query = select(*columns).where(job.c.state == JobState.DEAD)
+    query = query.order_by(job.c.scheduled_for, job.c.name).limit(min(limit, CLAIM_MAX))
+    return [DeadJob(*row) for row in await conn.execute(query)]
+
+
+async def list_late(
+    conn: AsyncConnection, *, before: datetime, limit: int = CLAIM_MAX
+) -> list[DeadJob]:
+    """Return jobs whose slot was before *before* and that are still to be done, oldest slot first."""
+    columns = (job.c.name, job.c.scheduled_for, job.c.attempts, job.c.last_error)
+    query = select(*columns).where(job.c.state == JobState.READY, job.c.scheduled_for <= before)
     query = query.order_by(job.c.scheduled_for, job.c.name).limit(min(limit, CLAIM_MAX))
     return [DeadJob(*row) for row in await conn.execute(query)]
 

@@ -99,6 +99,15 @@ async def take(
     return fence
 
 
+async def wait_for(conn: AsyncConnection, name: str) -> None:
+    """Wait until no other transaction is at what *name* stands for; held until this one ends.
+
+    A row of its own is locked, so it is seen, timed out and found in a deadlock as any other lock is.
+    """
+    await conn.execute(insert(lease).values(name=name).on_conflict_do_nothing())
+    await conn.execute(select(lease.c.name).where(lease.c.name == name).with_for_update())
+
+
 async def give_back(conn: AsyncConnection, name: str, *, holder: str, fence: int) -> None:
     """End the named lease early, if it is still ours."""
     await conn.execute(

@@ -28,6 +28,7 @@ from registry.decisions import (
 )
 from registry.errors import ChangeRefused, UnknownRecord
 from registry.model import (
+    BankAccount,
     Chain,
     ChainAsset,
     Founding,
@@ -180,6 +181,8 @@ async def _close(
 
 
 async def _require_bookable(conn: AsyncConnection, item: Record) -> None:
+    if isinstance(item, Wallet | BankAccount):
+        await _require_own_name(conn, item)
     if isinstance(item, Wallet):
         found = await store.find_record(conn, RecordKind.CHAIN, item.chain)
         if found is not None and isinstance(found.record, Chain):
@@ -194,6 +197,15 @@ async def _require_bookable(conn: AsyncConnection, item: Record) -> None:
         decide_scale(item, asset.record)
     if chain is not None and isinstance(chain.record, Chain):
         decide_coin(item, chain.record)
+
+
+async def _require_own_name(conn: AsyncConnection, item: Wallet | BankAccount) -> None:
+    """Refuse a place of money that is called like one of the other sort: freezes know only the name."""
+    other = RecordKind.WALLET if isinstance(item, BankAccount) else RecordKind.BANK_ACCOUNT
+    if await store.find_record(conn, other, item.code) is not None:
+        raise ChangeRefused(
+            f"there is a {other.replace('_', ' ')} {item.code!r}", remedy="Choose another code"
+        )
 
 
 async def _operator(conn: AsyncConnection, code: str) -> Operator:

@@ -15,6 +15,7 @@ from registry.model import (
     ADMINS_MIN,
     BITCOIN,
     PROPOSAL_LIFETIME,
+    BankAccount,
     Chain,
     ChainAsset,
     Founding,
@@ -263,5 +264,7 @@ def _fixed_fields(record: Record) -> tuple[str, ...]:
             return ("chain", "contract", "decimals", "asset")
         case Wallet():
             return ("chain", "owner", *WALLET_KEYS)
+        case BankAccount():
+            return ("iban", "asset", "owner", "entity")
         case _:
             return ()

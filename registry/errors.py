@@ -5,6 +5,7 @@
     kernel.errors.Refused
     ├── UnknownRecord        nothing of that kind has that code
     ├── NotAuthorised        the operator is inactive, lacks the role, or the signature does not hold
+    ├── SamePerson           a step for two people was tried by one
     └── ChangeRefused        the change itself is not possible, or not any more
         └── AlreadyFounded   the registry's first records exist
 """
@@ -20,6 +21,10 @@ class UnknownRecord(Refused):
 
 class NotAuthorised(Refused):
     """The operator is inactive, lacks the role, or the signature does not hold."""
+
+
+class SamePerson(Refused):
+    """The step needs two different people."""
 
 
 class ChangeRefused(Refused):

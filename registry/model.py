@@ -13,6 +13,7 @@ from uuid import UUID
 from kernel.errors import BadInput
 from kernel.money import AMOUNT_MAX, SCALE_MAX, Asset
 from kernel.states import StateTable
+from registry.bank_details import canonical_bic, canonical_iban
 
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
@@ -30,6 +31,8 @@ COSIGNERS_MAX: Final = 15
 EVM: Final = "evm"
 BITCOIN: Final = "bitcoin"
 CHAIN_KINDS: Final = (EVM, BITCOIN)
+BANK: Final = "bank"
+"""Where money in banks is, as chains say where coins are: no chain may have this code."""
 
 _CODE = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 _CONTRACT = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -37,6 +40,7 @@ _ACCOUNT_PATH = re.compile(r"m(/\d{1,10}'?)*")
 _XPUB = re.compile(r"[1-9A-HJ-NP-Za-km-z]{100,120}")
 _ORIGIN = re.compile(r"^\[[0-9a-f]{8}(/\d{1,10}['h]?)*\]")
 _TOKEN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
+_CURRENCY = re.compile(r"[A-Z]{3}")
 _COMPRESSED_KEY = re.compile(r"0[23][0-9a-f]{64}")
 
 
@@ -91,6 +95,7 @@ class RecordKind(StrEnum):
     PARTY = "party"
     OPERATOR = "operator"
     WALLET = "wallet"
+    BANK_ACCOUNT = "bank_account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,8 @@ class Chain:
 
     def __post_init__(self) -> None:
         _require_code("chain", self.code)
+        if self.code == BANK:
+            raise BadInput(f"{BANK!r} says that money is in banks, and is the code of no chain")
         if self.kind not in CHAIN_KINDS:
             raise BadInput(
                 f"{self.code} is of kind {self.kind!r}", remedy=f"Use {' or '.join(CHAIN_KINDS)}"
@@ -243,13 +250,7 @@ class Wallet:
 
     def __post_init__(self) -> None:
         _require_code("wallet", self.code)
-        if self.owner not in {CLIENT, HOUSE}:
-            _require_code("owner of a wallet", self.owner.removeprefix(f"{CLIENT}:"))
-            if not self.owner.startswith(f"{CLIENT}:"):
-                raise BadInput(
-                    f"wallet {self.code} is owned by {self.owner!r}",
-                    remedy="Write client, client:<party> or house",
-                )
+        _require_owner("wallet", self.code, self.owner)
         if self.purpose is WalletPurpose.DEPOSIT and not self.holds_client_money:
             raise BadInput(
                 f"wallet {self.code} takes clients' deposits and is owned by the house",
@@ -365,7 +366,63 @@ class Wallet:
             )
 
 
-Record: TypeAlias = LegalEntity | Asset | Chain | ChainAsset | Party | Operator | Wallet
+@dataclass(frozen=True, slots=True)
+class BankAccount:
+    """An account of ours at a bank, in one currency; its money has one owner class for ever.
+
+    What is in it is on the ledger under ``bank:<code>``. Its code names it wherever a wallet's would
+    (payouts, policies, freezes), so no wallet has the same.
+
+    Attributes:
+        bank: what people call the bank.
+        iban: ISO 13616, without spaces.
+        bic: of the branch that keeps it: ISO 9362, 8 or 11 letters and digits.
+        asset: the currency, by its ISO 4217 code.
+        owner: ``client`` (omnibus), ``client:<party>`` (segregated) or ``house``.
+        entity: the legal entity of ours that holds it.
+        active: nothing is paid from an account that is not; what arrives there is booked still.
+    """
+
+    code: str
+    bank: str
+    iban: str
+    bic: str
+    asset: str
+    owner: str
+    entity: str
+    active: bool = True
+
+    def __post_init__(self) -> None:
+        _require_code("bank account", self.code)
+        if not 0 < len(self.bank) <= NAME_LENGTH_MAX:
+            raise BadInput(f"the bank of {self.code} has 1 to {NAME_LENGTH_MAX} characters")
+        if canonical_iban(self.iban) != self.iban or canonical_bic(self.bic) != self.bic:
+            raise BadInput(
+                f"bank account {self.code} has IBAN {self.iban!r} and BIC {self.bic!r}",
+                remedy="Write both in capital letters, without spaces",
+            )
+        if not _CURRENCY.fullmatch(self.asset):
+            raise BadInput(
+                f"bank account {self.code} is in {self.asset!r}",
+                remedy="Name the asset by the three capital letters of its currency",
+            )
+        _require_owner("bank account", self.code, self.owner)
+
+    @property
+    def holds_client_money(self) -> bool:
+        """Tell whether the money belongs to clients."""
+        return self.owner != HOUSE
+
+    @property
+    def owner_party(self) -> str | None:
+        """Return the one client of a segregated account."""
+        _, _, party = self.owner.partition(":")
+        return party or None
+
+
+Record: TypeAlias = (
+    LegalEntity | Asset | Chain | ChainAsset | Party | Operator | Wallet | BankAccount
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +498,7 @@ class Founding:
     parties: tuple[Party, ...] = ()
     operators: tuple[Operator, ...] = ()
     wallets: tuple[Wallet, ...] = ()
+    bank_accounts: tuple[BankAccount, ...] = ()
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -453,6 +511,18 @@ class Founding:
             *self.parties,
             *self.operators,
             *self.wallets,
+            *self.bank_accounts,
+        )
+
+
+def _require_owner(what: str, code: str, owner: str) -> None:
+    if owner in {CLIENT, HOUSE}:
+        return
+    _require_code(f"owner of a {what}", owner.removeprefix(f"{CLIENT}:"))
+    if not owner.startswith(f"{CLIENT}:"):
+        raise BadInput(
+            f"{what} {code} is owned by {owner!r}",
+            remedy="Write client, client:<party> or house",
         )
 
 

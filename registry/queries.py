@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,6 +11,7 @@ from kernel.money import Asset
 from registry import store
 from registry.errors import UnknownRecord
 from registry.model import (
+    BankAccount,
     Chain,
     ChainAsset,
     LegalEntity,
@@ -48,6 +50,12 @@ async def list_assets(conn: AsyncConnection) -> list[Asset]:
     """Return every asset, by code."""
     found = await store.list_records(conn, RecordKind.ASSET)
     return [v.record for v in found if isinstance(v.record, Asset)]
+
+
+async def find_assets(conn: AsyncConnection, codes: Collection[str]) -> dict[str, Asset]:
+    """Return those of *codes* that are registered as assets, by code, in one statement."""
+    found = await store.find_records(conn, RecordKind.ASSET, codes)
+    return {code: item for code, item in found.items() if isinstance(item, Asset)}
 
 
 async def get_chain(conn: AsyncConnection, code: str) -> Chain:
@@ -93,6 +101,12 @@ async def get_party(conn: AsyncConnection, code: str) -> Party:
     return record
 
 
+async def find_parties(conn: AsyncConnection, codes: Collection[str]) -> dict[str, Party]:
+    """Return those of *codes* that are registered as parties, by code, in one statement."""
+    found = await store.find_records(conn, RecordKind.PARTY, codes)
+    return {code: item for code, item in found.items() if isinstance(item, Party)}
+
+
 async def list_parties(conn: AsyncConnection, kind: PartyKind | None = None) -> list[Party]:
     """Return the parties of one kind, or all, by code."""
     equal = {} if kind is None else {"kind": str(kind)}
@@ -124,6 +138,31 @@ async def list_wallets(conn: AsyncConnection, chain: str) -> list[Wallet]:
     """Return the wallets of a chain, by code."""
     found = await store.list_records(conn, RecordKind.WALLET, equal={"chain": chain})
     return [v.record for v in found if isinstance(v.record, Wallet)]
+
+
+async def get_bank_account(conn: AsyncConnection, code: str) -> BankAccount:
+    """Return an account of ours at a bank, active or not."""
+    record = await store.get_record(conn, RecordKind.BANK_ACCOUNT, code)
+    assert isinstance(record, BankAccount)
+    return record
+
+
+async def find_bank_account(conn: AsyncConnection, iban: str) -> BankAccount | None:
+    """Return our account with that IBAN, if it is one of ours; of several, the first by code.
+
+    A bank may keep several currencies under one IBAN: `list_bank_accounts` has them all.
+    """
+    found = await store.list_records(conn, RecordKind.BANK_ACCOUNT, equal={"iban": iban})
+    return next((v.record for v in found if isinstance(v.record, BankAccount)), None)
+
+
+async def list_bank_accounts(
+    conn: AsyncConnection, *, entity: str | None = None
+) -> list[BankAccount]:
+    """Return our accounts at banks, of one legal entity or all, by code."""
+    equal = {} if entity is None else {"entity": entity}
+    found = await store.list_records(conn, RecordKind.BANK_ACCOUNT, equal=equal)
+    return [v.record for v in found if isinstance(v.record, BankAccount)]
 
 
 async def get_proposal(conn: AsyncConnection, proposal_id: UUID) -> Proposal:

@@ -11,6 +11,7 @@ from uuid import UUID
 from kernel.ids import derive_id
 from kernel.money import Asset
 from registry.model import (
+    BankAccount,
     Chain,
     ChainAsset,
     LegalEntity,
@@ -33,6 +34,7 @@ _KINDS: Final[Mapping[type, RecordKind]] = {
     Party: RecordKind.PARTY,
     Operator: RecordKind.OPERATOR,
     Wallet: RecordKind.WALLET,
+    BankAccount: RecordKind.BANK_ACCOUNT,
 }
 
 
@@ -78,6 +80,8 @@ def to_content(record: Record) -> dict[str, Any]:
                 "roles": sorted(str(role) for role in roles),
                 "active": active,
             }
+        case BankAccount():
+            return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
         case Wallet():
             return {
                 **{field.name: getattr(record, field.name) for field in dataclasses.fields(record)},
@@ -107,6 +111,8 @@ def from_content(kind: RecordKind, content: Mapping[str, Any]) -> Record:
                 roles=frozenset(Role(role) for role in fields["roles"]),
                 active=fields["active"],
             )
+        case RecordKind.BANK_ACCOUNT:
+            return BankAccount(**fields)
         case RecordKind.WALLET:
             fields["purpose"] = WalletPurpose(fields["purpose"])
             return Wallet(**{**fields, "cosigners": tuple(fields.get("cosigners", ()))})

@@ -65,6 +65,8 @@ chain = Table(
     Column("native_asset", Text, nullable=False),
     *_version_columns(),
     ForeignKeyConstraint(["native_asset"], ["registry.asset.code"]),
+    # Where chains are named, this says that money is in banks.
+    CheckConstraint("code <> 'bank'", name="code"),
     schema=SCHEMA,
 )
 
@@ -175,6 +177,32 @@ Index(
     wallet.c.required,
     unique=True,
     postgresql_where=func.cardinality(wallet.c.cosigners) > 0,
+)
+
+bank_account = Table(
+    "bank_account",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("bank", Text, nullable=False),
+    Column("iban", Text, nullable=False),
+    Column("bic", Text, nullable=False),
+    Column("asset", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("owner_party", Text),
+    Column("entity", Text, nullable=False),
+    Column("active", Boolean, nullable=False),
+    *_version_columns(),
+    ForeignKeyConstraint(["asset"], ["registry.asset.code"]),
+    ForeignKeyConstraint(["owner_party"], ["registry.party.code"]),
+    ForeignKeyConstraint(["entity"], ["registry.entity.code"]),
+    # One account of money: a bank may keep several currencies under one number.
+    UniqueConstraint("iban", "asset"),
+    CheckConstraint(
+        "owner_party IS NULL AND owner IN ('client', 'house') "
+        "OR owner_party IS NOT NULL AND owner = 'client:' || owner_party",
+        name="owner",
+    ),
+    schema=SCHEMA,
 )
 
 proposal = Table(

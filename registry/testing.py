@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +18,7 @@ from kernel.money import Asset
 from registry.changes import approve, propose
 from registry.decisions import APPROVE, approval_bytes
 from registry.model import (
+    BankAccount,
     Chain,
     ChainAsset,
     Founding,
@@ -37,6 +38,7 @@ EVM: Final = "evm"
 ENTITY: Final = LegalEntity("causeway-desk", "Causeway Desk Ltd", 1)
 ETH: Final = Asset("ETH", 18)
 USDT: Final = Asset("USDT", 6)
+EUR: Final = Asset("EUR", 2)
 TOKEN: Final = "0x5FbDB2315678afecb367f032d93F642f64180aa3"  # noqa: S105  an address, EIP-55
 LOCAL_NETWORK_ID: Final = 31_337
 
@@ -94,6 +96,27 @@ def wallets(xpubs: Sequence[str] = XPUBS, *, chain: str = EVM) -> tuple[Wallet, 
     return tuple(
         Wallet(code, chain, owner, purpose, xpub, f"m/44'/60'/{index}'")
         for index, ((code, owner, purpose), xpub) in enumerate(zip(plan, xpubs, strict=True))
+    )
+
+
+BANK_ACCOUNTS: Final = (
+    BankAccount(
+        *("client-eur", "Example Bank", "FR1420041010050500013M02606", "COBADEFFXXX"),
+        *("EUR", "client", ENTITY.code),
+    ),
+    BankAccount(
+        *("house-eur", "Example Bank", "DE89370400440532013000", "COBADEFFXXX"),
+        *("EUR", "house", ENTITY.code),
+    ),
+)
+
+
+def with_banks(founding: Founding) -> Founding:
+    """Return a founding with euros and accounts at a bank: clients' money and the house's."""
+    return replace(
+        founding,
+        assets=(*founding.assets, EUR),
+        bank_accounts=(*founding.bank_accounts, *BANK_ACCOUNTS),
     )
 
 

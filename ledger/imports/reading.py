@@ -40,28 +40,28 @@ CODE_OF_HOLDS: Final = "import.hold"
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
+class Columns:
     """The columns of a file: which it must have, and which it may have."""
 
     needed: tuple[str, ...]
     optional: tuple[str, ...] = ()
 
 
-COLUMNS: Final[Mapping[FileKind, _Columns]] = {
-    FileKind.ACCOUNTS: _Columns(
+COLUMNS: Final[Mapping[FileKind, Columns]] = {
+    FileKind.ACCOUNTS: Columns(
         ("path", "asset"), ("owner", "credit_limit", "purpose", "effective_at")
     ),
-    FileKind.BALANCES: _Columns(("path", "asset", "amount", "effective_at"), ("reference",)),
-    FileKind.TRANSFERS: _Columns(
+    FileKind.BALANCES: Columns(("path", "asset", "amount", "effective_at"), ("reference",)),
+    FileKind.TRANSFERS: Columns(
         ("effective_at", "debit", "credit", "amount", "asset", "code"), ("reference",)
     ),
-    FileKind.HOLDS: _Columns(
+    FileKind.HOLDS: Columns(
         ("effective_at", "debit", "credit", "amount", "asset", "purpose"), ("reference",)
     ),
-    FileKind.OBLIGATIONS: _Columns(
+    FileKind.OBLIGATIONS: Columns(
         ("reference", "party", "direction", "asset", "amount", "value_date")
     ),
-    FileKind.TOTALS: _Columns(("file", "asset", "rows", "total")),
+    FileKind.TOTALS: Columns(("file", "asset", "rows", "total")),
 }
 
 
@@ -85,7 +85,7 @@ def read_files(files: Mapping[str, bytes], assets: Mapping[str, Asset]) -> Impor
             faults.append(Fault(name, 0, "", "is no file of an import", f"There are {known}"))
             continue
         hashes[kind] = hashlib.sha256(files[name]).hexdigest()
-        reader = _Reader(name, hashes[kind], assets, faults)
+        reader = Reader(name, hashes[kind], assets, faults)
         rows[kind] = tuple(reader.read(files[name], COLUMNS[kind], _PARSERS[kind]))
     if FileKind.TOTALS not in hashes:
         faults.append(
@@ -112,10 +112,10 @@ def _kind_of(name: str) -> FileKind | None:
 
 
 @dataclass(slots=True)
-class _Line:
+class Line:
     """One row while it is read: its cells, and the faults that are found in them."""
 
-    reader: _Reader
+    reader: Reader
     number: int
     cells: Mapping[str, str]
     failed: bool = False
@@ -145,13 +145,13 @@ class _Line:
             self.fault(column, error)
             return None
 
-    def asset(self) -> Asset | None:
+    def asset(self, column: str = "asset") -> Asset | None:
         """Return the registered asset."""
-        code = self.cells.get("asset", "")
+        code = self.cells.get(column, "")
         found = self.reader.assets.get(code)
         if found is None:
             self.fault(
-                "asset",
+                column,
                 BadInput(f"the asset {code!r} is not registered", remedy="Register it first"),
             )
         return found
@@ -217,7 +217,7 @@ class _Line:
 
 
 @dataclass(slots=True)
-class _Reader:
+class Reader:
     """One file while it is read."""
 
     name: str
@@ -231,18 +231,18 @@ class _Reader:
             self.faults.append(Fault(self.name, line, column, what, remedy))
 
     def read(
-        self, data: bytes, columns: _Columns, parse: Callable[[_Line], object]
+        self, data: bytes, columns: Columns, parse: Callable[[Line], object]
     ) -> Iterator[object]:
         """Yield the rows that are without fault; the faults of the others are noted."""
         for number, cells in self._lines(data, columns):
             if len(self.faults) >= FAULTS_MAX:
                 return
-            line = _Line(self, number, cells)
+            line = Line(self, number, cells)
             row = parse(line)
             if not line.failed:
                 yield row
 
-    def _lines(self, data: bytes, columns: _Columns) -> Iterator[tuple[int, dict[str, str]]]:
+    def _lines(self, data: bytes, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
         if len(data) > FILE_BYTES_MAX:
             self.fault(0, "", f"is larger than {FILE_BYTES_MAX} bytes", "Split the import")
             return
@@ -275,7 +275,7 @@ class _Reader:
                 continue
             yield number, dict(zip(header, cells, strict=True))
 
-    def _header_fits(self, header: list[str], columns: _Columns) -> bool:
+    def _header_fits(self, header: list[str], columns: Columns) -> bool:
         known = columns.needed + columns.optional
         before = len(self.faults)
         for name in columns.needed:
@@ -289,7 +289,7 @@ class _Reader:
         return len(self.faults) == before
 
 
-def _account(line: _Line) -> AccountRow:
+def _account(line: Line) -> AccountRow:
     asset = line.asset()
     owner = line.text("owner", empty=True) or "house"
     spec = line.path("path", line.cells.get("asset", ""), owner)
@@ -318,7 +318,7 @@ def _account(line: _Line) -> AccountRow:
     )
 
 
-def _balance(line: _Line) -> BalanceRow:
+def _balance(line: Line) -> BalanceRow:
     asset = line.asset()
     line.path("path", line.cells.get("asset", ""))
     if line.cells.get("path", "") == "equity:opening":
@@ -335,15 +335,15 @@ def _balance(line: _Line) -> BalanceRow:
     )
 
 
-def _transfer(line: _Line) -> MovementRow:
+def _transfer(line: Line) -> MovementRow:
     return _movement(line, line.text("code", length_max=CODE_LENGTH_MAX), "")
 
 
-def _hold(line: _Line) -> MovementRow:
+def _hold(line: Line) -> MovementRow:
     return _movement(line, CODE_OF_HOLDS, line.text("purpose", length_max=CODE_LENGTH_MAX))
 
 
-def _movement(line: _Line, code: str, purpose: str) -> MovementRow:
+def _movement(line: Line, code: str, purpose: str) -> MovementRow:
     asset = line.asset()
     debit, credit = line.cells.get("debit", ""), line.cells.get("credit", "")
     for column in ("debit", "credit"):
@@ -363,7 +363,7 @@ def _movement(line: _Line, code: str, purpose: str) -> MovementRow:
     )
 
 
-def _obligation(line: _Line) -> ObligationRow:
+def _obligation(line: Line) -> ObligationRow:
     asset = line.asset()
     return ObligationRow(
         line=line.number,
@@ -377,7 +377,7 @@ def _obligation(line: _Line) -> ObligationRow:
     )
 
 
-def _total(line: _Line) -> TotalRow:
+def _total(line: Line) -> TotalRow:
     asset = line.asset()
     kinds = tuple(
         str(kind) for kind in FileKind if kind not in {FileKind.ACCOUNTS, FileKind.TOTALS}
@@ -391,7 +391,7 @@ def _total(line: _Line) -> TotalRow:
     )
 
 
-def _signed_or_zero(line: _Line, asset: Asset | None) -> int:
+def _signed_or_zero(line: Line, asset: Asset | None) -> int:
     """Return a total: of balances it may be zero or below it."""
     if asset is None:
         return 0
@@ -404,7 +404,7 @@ def _signed_or_zero(line: _Line, asset: Asset | None) -> int:
 
 _NO_SPEC: Final = account_spec("equity:opening", "?")
 
-_PARSERS: Final[Mapping[FileKind, Callable[[_Line], object]]] = {
+_PARSERS: Final[Mapping[FileKind, Callable[[Line], object]]] = {
     FileKind.ACCOUNTS: _account,
     FileKind.BALANCES: _balance,
     FileKind.TRANSFERS: _transfer,
