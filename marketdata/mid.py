@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from kernel.clock import iso
 from kernel.errors import Refused
 from kernel.money import Price
 from marketdata.freshness import Freshness, judge
@@ -38,7 +37,7 @@ def venue_mid(
                 "symbol": instrument.symbol,
                 "instrument_version": instrument.version,
                 "sequence": view.sequence,
-                "received_at": iso(view.received_at),
+                "received_at": view.received_at.isoformat(),
                 "bid": instrument.price_text(top.bid.ticks),
                 "ask": instrument.price_text(top.ask.ticks),
             },

@@ -10,12 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
+import orjson
+
 from kernel.errors import BadInput
+from kernel.ids import derive_id
 from kernel.money import Asset, Price, Rounding, divide
 from marketdata.errors import OffGrid
+from marketdata.events import Channel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,22 +99,11 @@ class Instrument:
         return max(self.lots_min, divide(units, self.lot, Rounding.UP))
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """A price level of a book: `units` of the base asset rest at `ticks`."""
 
     ticks: int
     units: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookDelta:
-    """Absolute quantities of changed levels (0 removes), covering update ids first to last."""
-
-    first: int
-    last: int
-    bids: tuple[Level, ...]
-    asks: tuple[Level, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +150,58 @@ class Trade:
     at: datetime
 
 
+class StreamState(StrEnum):
+    """How a stream is doing."""
+
+    CONNECTING = "connecting"
+    SYNCING = "syncing"
+    """Connected and subscribed; there is no book, or no first message, yet."""
+    LIVE = "live"
+    STALE = "stale"
+    """Nothing came for too long; the venue is being asked."""
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStatus:
+    """One stream at one moment.
+
+    Attributes:
+        since: when it came into this state.
+        last_event_at: when its last message came, by our own clock; None: none came yet.
+        sequence: the venue's number of its last message; 0 where there is none.
+        gaps, reconnects, messages: counted since the process began.
+        detail: in words, for a person: why it is down.
+    """
+
+    venue: str
+    symbol: str
+    channel: Channel
+    state: StreamState
+    since: datetime
+    last_event_at: datetime | None
+    sequence: int
+    gaps: int
+    reconnects: int
+    messages: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A piece of a venue's past, oldest first.
+
+    Attributes:
+        cursor: asks for the next piece; empty at the end.
+        untold_until_ns: of the time that was asked for, the venue does not tell what was before
+            this any more; 0: it tells all.
+    """
+
+    items: tuple[T, ...]
+    cursor: str = ""
+    untold_until_ns: int = 0
+
+
 class Quality(StrEnum):
     """How far a recorded price may be relied on."""
 
@@ -173,6 +220,7 @@ class PriceRecord:
     Attributes:
         kind: how it was made: ``venue-mid``, ``manual``, …
         constituents: what it was computed from, reproducibly; JSON values only.
+        method: how: the name of the rule and its parameters; JSON values only.
         observed_at: the moment it speaks of.
     """
 
@@ -180,7 +228,24 @@ class PriceRecord:
     kind: str
     quality: Quality
     constituents: tuple[Mapping[str, Any], ...] = field(default=())
+    method: Mapping[str, Any] = field(default_factory=dict)
     observed_at: datetime
+
+    @property
+    def id(self) -> UUID:
+        """Return the id by which it is recorded: of everything that makes it what it is."""
+        ratio, constituents = self.price, [dict(item) for item in self.constituents]
+        return derive_id(
+            self.observed_at,
+            "price",
+            ratio.base.code,
+            ratio.quote.code,
+            ratio.numerator,
+            ratio.denominator,
+            self.kind,
+            str(self.quality),
+            orjson.dumps([constituents, dict(self.method)], option=orjson.OPT_SORT_KEYS),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
