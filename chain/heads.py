@@ -63,12 +63,16 @@ class HeadSignal:
     ) -> None:
         """Call *listen* again whenever it ends or raises *trouble*, with growing pauses."""
         failures = 0
+        task = asyncio.current_task()
         while True:
             heard = self.heard
             try:
                 await listen()
             except trouble:
                 failures = 0 if self.heard > heard else failures + 1
+            # A library that takes a cancellation of ours for one of its own tasks must not keep us.
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
             # Whatever was announced meanwhile was not heard: have a look.
             self._woken.set()
             await asyncio.sleep(

@@ -54,6 +54,27 @@ class NodeRefusal(OutsideUnavailable):
         super().__init__(f"bitcoind refuses {method}: {message}", where=f"code {code}")
 
 
+async def ask(
+    session: aiohttp.ClientSession,
+    url: str,
+    cookie: tuple[str, str],
+    method: str,
+    params: Sequence[Any],
+) -> Any:
+    """Return the result of a call of bitcoind's JSON-RPC.
+
+    Raises:
+        NodeRefusal: the node answered with an error.
+    """
+    body = {"jsonrpc": "1.0", "id": 1, "method": method, "params": list(params)}
+    headers = {"Authorization": aiohttp.encode_basic_auth(*cookie)}
+    async with session.post(url, json=body, headers=headers) as response:
+        answer = await response.json(content_type=None)
+    if answer.get("error") is not None:
+        raise NodeRefusal(method, answer["error"]["code"], answer["error"]["message"])
+    return answer["result"]
+
+
 @dataclass(frozen=True, slots=True)
 class Bitcoind:
     """A running bitcoind on regtest.
@@ -79,13 +100,7 @@ class Bitcoind:
         Raises:
             NodeRefusal: the node answered with an error.
         """
-        body = {"jsonrpc": "1.0", "id": 1, "method": method, "params": list(params)}
-        headers = {"Authorization": aiohttp.encode_basic_auth(*self.cookie)}
-        async with self.session.post(self.url, json=body, headers=headers) as response:
-            answer = await response.json(content_type=None)
-        if answer.get("error") is not None:
-            raise NodeRefusal(method, answer["error"]["code"], answer["error"]["message"])
-        return answer["result"]
+        return await ask(self.session, self.url, self.cookie, method, params)
 
 
 def find_bitcoind(env: Mapping[str, str], search: Sequence[Path]) -> Path | None:

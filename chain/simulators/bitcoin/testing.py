@@ -22,7 +22,7 @@ import aiohttp
 
 from chain.simulators.bitcoin.model import BitcoinSimulatorSettings
 from chain.simulators.bitcoin.server import BitcoinSimulator
-from chain.simulators.bitcoind import NodeRefusal
+from chain.simulators.bitcoind import ask
 from kernel.clock import Clock, SystemClock
 
 CALL_TIMEOUT_S: Final = 60.0
@@ -49,13 +49,7 @@ class SimulatedNode:
         Raises:
             NodeRefusal: the node answered with an error.
         """
-        body = {"jsonrpc": "1.0", "id": 1, "method": method, "params": list(params)}
-        headers = {"Authorization": aiohttp.encode_basic_auth(*self.cookie)}
-        async with self.session.post(self.url, json=body, headers=headers) as response:
-            answer = await response.json(content_type=None)
-        if answer.get("error") is not None:
-            raise NodeRefusal(method, answer["error"]["code"], answer["error"]["message"])
-        return answer["result"]
+        return await ask(self.session, self.url, self.cookie, method, params)
 
     async def mine(self, blocks: int = 1) -> list[str]:
         """Make blocks and return their hashes."""
