@@ -57,6 +57,7 @@ async def list_exposures(
             or_(
                 venue_order.c.state.in_([str(state) for state in OPEN_STATES]),
                 ~venue_order.c.is_complete,
+                venue_order.c.revived_at.is_not(None),
                 venue_order.c.venue_order_id.in_(unbooked),
             ),
         )

@@ -1,20 +1,25 @@
-"""Decisions about an order's life: which states a venue's report leads through, when silence counts.
+"""Decisions about an order's life: what a venue's report means, when silence counts, who may try again.
 
 Pure functions: what is on record and what was said go in, what to do comes out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, unique
 from typing import Final
 
+from venues.capabilities import Capabilities, Expiry
 from venues.model import (
+    ATTEMPTS_MAX,
     FINAL_STATES,
+    NEVER_PLACED_STATES,
     UNSETTLED_STATES,
     OrderReport,
     OrderState,
+    RefusalKind,
     VenueOrder,
     VenueStatus,
 )
@@ -65,21 +70,24 @@ class ResolvePolicy:
 
     Attributes:
         margin: added to the time until which the venue may accept the order: for its own clock's
-            steps and for the time between accepting an order and listing it.
+            steps and for the time between accepting an order and listing it. None: the venue's own
+            (`Capabilities.settling_margin`).
         not_founds: times that both the single query and the lists must miss it, after that time.
         pause: between two looks.
         looks_max: looks in one call of `orders.resolve`, which can be called again.
         patience: after it neither another look of `orders.resolve` nor another order of
             `orders.resume` is begun: a venue that only times out would else hold a pass for minutes.
-        escalate_after: age at which a person is called.
+        escalate_after: how long it is looked for, without a long pause, before a person is called.
+        escalated_pause: between two looks for an order that a person has been called for.
     """
 
-    margin: timedelta = timedelta(seconds=2)
+    margin: timedelta | None = None
     not_founds: int = 3
     pause: timedelta = timedelta(milliseconds=500)
     looks_max: int = 40
     patience: timedelta = timedelta(seconds=10)
     escalate_after: timedelta = timedelta(minutes=5)
+    escalated_pause: timedelta = timedelta(minutes=1)
 
 
 @unique
@@ -90,13 +98,62 @@ class Silence(Enum):
     COUNTS = "the order can no longer be accepted"
 
 
-def weigh_silence(order: VenueOrder, venue_now: datetime, policy: ResolvePolicy) -> Silence:
+def weigh_silence(
+    order: VenueOrder, venue_now: datetime, policy: ResolvePolicy, capabilities: Capabilities
+) -> Silence:
     """Return whether "not found", said at *venue_now*, is evidence.
 
     The venue refuses a request older than its window by its own clock (Binance: ``timestamp`` +
-    ``recvWindow``), so only its own clock can tell that the door is shut.
+    ``recvWindow``; Kraken: ``deadline``), so only its own clock can tell that the door is shut.
+    Where requests never expire the door is never shut.
     """
     if order.signed_at is None:
         return Silence.COUNTS
-    shut_at = order.signed_at + order.recv_window + policy.margin
+    if capabilities.expiry is Expiry.NONE:
+        return Silence.MAY_STILL_COME
+    margin = capabilities.settling_margin if policy.margin is None else policy.margin
+    shut_at = order.signed_at + order.recv_window + margin
     return Silence.COUNTS if venue_now > shut_at else Silence.MAY_STILL_COME
+
+
+def sought_since(
+    order: VenueOrder, watched_at: datetime | None, now: datetime, policy: ResolvePolicy
+) -> datetime:
+    """Return since when *order* has been looked for: a long pause of ours does not count.
+
+    Otherwise a desk that was down for an hour would call a person about each order at its first
+    unanswered question, although the venue has the answer. *watched_at* is when any order of the
+    account was looked at last: one that waits its turn behind others is being looked for.
+    """
+    if order.sought_since is None or watched_at is None:
+        return now
+    return now if now - watched_at >= policy.escalate_after // 2 else order.sought_since
+
+
+def is_due(order: VenueOrder, now: datetime, policy: ResolvePolicy) -> bool:
+    """Tell whether *order* is to be looked at now: an escalated one is asked for more slowly."""
+    if order.state is not OrderState.ESCALATED or order.looked_at is None:
+        return True
+    return now - order.looked_at >= policy.escalated_pause
+
+
+RETRYABLE: Final = frozenset({RefusalKind.BACK_OFF, RefusalKind.CLOCK})
+"""Refusals that say nothing against the order itself."""
+
+
+def why_not_again(earlier: Sequence[VenueOrder], attempt: int) -> str | None:
+    """Return why attempt number *attempt* may not be made after the *earlier* ones; None: it may.
+
+    Every earlier attempt must be proven not to exist at the venue, and the last one must not have
+    been refused for what it is.
+    """
+    if [order.attempt for order in earlier] != list(range(1, attempt)):
+        return f"attempt {attempt} does not follow the {len(earlier)} on record"
+    if attempt > ATTEMPTS_MAX:
+        return f"an intent is tried at most {ATTEMPTS_MAX} times"
+    for order in earlier:
+        if order.state not in NEVER_PLACED_STATES or order.revived_at or order.executed_units:
+            return f"attempt {order.attempt} is {order.state}: it is not proven not to exist"
+        if order.state is OrderState.REFUSED and order.refusal not in RETRYABLE:
+            return f"attempt {order.attempt} was refused for good"
+    return None

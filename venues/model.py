@@ -13,11 +13,24 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from kernel.errors import BadInput
 from kernel.ids import derive_id
 from kernel.states import StateTable
 from matching.model import Side, TimeInForce
 
 DUST_SCALE: Final = 18
+ATTEMPTS_MAX: Final = 5
+"""Orders sent for one intent, at most."""
+
+
+class OrderKind(StrEnum):
+    """How an order meets the book."""
+
+    LIMIT = "limit"
+    MARKET = "market"
+    """At whatever price there is; it has no price of its own."""
+    POST_ONLY = "post-only"
+    """Rests or is refused: it never takes."""
 
 
 class OrderState(StrEnum):
@@ -48,7 +61,8 @@ S = OrderState
 ORDER_STATES: Final = StateTable(
     schema="venues",
     table="venue_order",
-    initial=frozenset({S.INTENT}),
+    # Sent in the transaction that wrote it down, or written first and sent by whoever takes it.
+    initial=frozenset({S.INTENT, S.SUBMITTING}),
     edges=frozenset(
         {
             (S.INTENT, S.SUBMITTING),
@@ -75,6 +89,9 @@ ORDER_STATES: Final = StateTable(
 UNSETTLED_STATES: Final = frozenset({S.SUBMITTING, S.UNKNOWN, S.ESCALATED})
 """Nobody knows yet whether the venue has the order."""
 
+NEVER_PLACED_STATES: Final = frozenset({S.NOT_PLACED, S.REFUSED})
+"""Proven not to exist at the venue: only after one of these may the intent be tried again."""
+
 OPEN_STATES: Final = frozenset({S.INTENT, S.ACKED, S.PARTIALLY_FILLED}) | UNSETTLED_STATES
 """The order may still trade."""
 
@@ -91,34 +108,55 @@ class VenueStatus(StrEnum):
     REJECTED = "rejected"
 
 
+class RefusalKind(StrEnum):
+    """What a refusal calls for."""
+
+    FINAL = "final"
+    BACK_OFF = "back-off"
+    """Too many requests: wait before anything else is sent."""
+    CLOCK = "clock"
+    """Our time is off the venue's: measure it again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderTicket:
     """An order to be placed, on the instrument's grid. `reference` is the caller's, opaque.
 
     Attributes:
-        key: what makes this order this one; the same key is the same order, for ever.
+        intent: what is wanted; the same intent is the same want, for ever, and at most one order of
+            it can ever trade.
+        attempt: counts the orders made for the intent, from 1; each has a client order id of its
+            own, because an id that was sent once is never sent again.
+        price: None for a market order.
     """
 
     venue: str
     account: str
     symbol: str
     instrument_version: int
+    kind: OrderKind = OrderKind.LIMIT
     side: Side
     base_units: int
     quantity: str
-    price: str
+    price: str | None
     time_in_force: TimeInForce
     reference: str
-    key: str
+    intent: str
+    attempt: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.kind is OrderKind.MARKET) is not (self.price is None):
+            raise BadInput(f"a {self.kind} order has {'a' if self.price else 'no'} price")
+        if not 1 <= self.attempt <= ATTEMPTS_MAX:
+            raise BadInput(f"an intent is tried at most {ATTEMPTS_MAX} times")
 
     def order_id(self, at: datetime) -> UUID:
         """Return the id of the order row, whose time part is *at*."""
-        return derive_id(at, "venue-order", self.venue, self.account, self.key)
+        return derive_id(at, "venue-order", self.venue, self.account, self.intent, self.attempt)
 
-    def client_order_id(self) -> str:
-        """Return the id the venue will know the order by: 34 characters of ``[a-z0-9]``."""
-        named = derive_id(EPOCH, "client-order", self.venue, self.account, self.key)
-        return f"cw{named.hex}"
+    def named(self) -> UUID:
+        """Return what the client order id is made of: see `Capabilities.client_id`."""
+        return derive_id(EPOCH, "client-order", self.venue, self.account, self.intent, self.attempt)
 
 
 EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -129,9 +167,17 @@ class VenueOrder:
     """An order as it is on record.
 
     Attributes:
+        intent, attempt: see `OrderTicket`.
         signed_at: venue time written into the request, which bounds how long it can be accepted.
         recv_window: how long after `signed_at` the venue accepts it.
         executed_units: the most that the venue has reported as executed.
+        cancel_requested_at: when a cancel was first asked for; fills may come all the same.
+        revived_at: when the venue showed an order alive that was proven not placed, or over; None
+            again once the venue says that it is over.
+        refusal: what a refusal called for.
+        sought_since: since when somebody has looked for it without a long pause.
+        looked_at: when the venue was last asked about it.
+        version: how many events of it are on record.
         fence: the claim under which the row was read.
     """
 
@@ -140,12 +186,15 @@ class VenueOrder:
     account: str
     symbol: str
     instrument_version: int
+    kind: OrderKind = OrderKind.LIMIT
     side: Side
     base_units: int
     quantity: str
-    price: str
+    price: str | None
     time_in_force: TimeInForce
     reference: str
+    intent: str
+    attempt: int = 1
     client_order_id: str
     venue_order_id: str | None
     state: OrderState
@@ -153,19 +202,60 @@ class VenueOrder:
     signed_at: datetime | None
     recv_window: timedelta
     executed_units: int
+    cancel_requested_at: datetime | None = None
+    revived_at: datetime | None = None
+    refusal: RefusalKind | None = None
+    sought_since: datetime | None = None
+    looked_at: datetime | None = None
+    version: int = 0
     created_at: datetime
     updated_at: datetime
     fence: int
 
+    @property
+    def may_be_alive(self) -> bool:
+        """Whether the order may still trade, as far as anybody can tell."""
+        return self.state in OPEN_STATES or self.revived_at is not None
+
+
+class AccountMode(StrEnum):
+    """What may be ordered for an account at a venue. Cancels always pass."""
+
+    ACTIVE = "active"
+    REDUCING = "reducing"
+    """Only what brings the position nearer to zero."""
+    HALTED = "halted"
+    """Nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountState:
+    """The mode of an account, since when, by whom and why; an account nobody spoke of is active."""
+
+    venue: str
+    account: str
+    mode: AccountMode
+    reason: str
+    since: datetime | None
+    by: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderReport:
-    """What the venue says about one order; `executed_units` of the base asset have traded."""
+    """What the venue says about one order; `executed_units` of the base asset have traded.
+
+    Attributes:
+        side, base_units, price: what was ordered, where the answer tells; the price is the venue's
+            decimal text, "" for an order without one.
+    """
 
     client_order_id: str
     venue_order_id: str
     status: VenueStatus
     executed_units: int
+    side: Side | None = None
+    base_units: int | None = None
+    price: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,16 +263,6 @@ class Accepted:
     """The venue has the order."""
 
     report: OrderReport
-
-
-class RefusalKind(StrEnum):
-    """What a refusal calls for."""
-
-    FINAL = "final"
-    BACK_OFF = "back-off"
-    """Too many requests: wait before anything else is sent."""
-    CLOCK = "clock"
-    """Our time is off the venue's: measure it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,22 +338,55 @@ class VenueBalance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
-    """What a venue can do, so that nobody asks for its name.
+class UnknownBalance:
+    """What a venue says it holds for us of an asset that is not registered.
 
     Attributes:
-        client_id_pattern: regular expression of client order ids.
-        client_ids_unique_for_ever: whether a used id is refused after the order has ended.
-        finds_by_client_id: whether a single order can be asked for by client id.
-        trade_ids_unique_per: ``symbol`` or ``venue``.
-        expiry: how a request says until when it may be accepted.
-        book_rule: how books are stitched.
+        asset: by the code that the venue's dialect has for it.
+        amount: free and locked together, as decimal text; in the venue's own words if that is none.
     """
 
-    client_id_pattern: str
-    client_ids_unique_for_ever: bool
-    finds_by_client_id: bool
-    trade_ids_unique_per: str
-    expiry: str
-    book_rule: str
-    has_dead_man_switch: bool
+    asset: str
+    amount: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadFill:
+    """A trade of ours that cannot be read yet, as its asset or instrument is not known.
+
+    Attributes:
+        venue_order_id: the order it belongs to, if that much can be read.
+        reason: why it cannot be read.
+        raw: the venue's own words, JSON.
+    """
+
+    trade_id: str
+    venue_order_id: str | None
+    reason: str
+    raw: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillPage:
+    """A page of our trades, oldest first.
+
+    Attributes:
+        unread: rows of the page that cannot be read; the others are not held back by them.
+        cursor: where the next page begins; opaque, and kept as it is. The page after it may repeat
+            fills, it never leaves one out.
+        is_last: whether there was nothing more when it was asked for.
+    """
+
+    fills: tuple[VenueFill, ...]
+    cursor: str
+    is_last: bool
+    unread: tuple[UnreadFill, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPermissions:
+    """What an API key may do; `withdraw` is None where the venue does not tell."""
+
+    trade: bool
+    withdraw: bool | None
+    read: bool

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matching.model import Side
-from venues.model import OPEN_STATES, UNSETTLED_STATES, VenueOrder
+from venues.model import UNSETTLED_STATES, VenueOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +25,14 @@ class OrderExposure:
     @property
     def possible(self) -> int:
         """Return the most that may turn out to have traded and is not booked."""
-        if self.order.state in OPEN_STATES:
+        if self.order.may_be_alive:
             return max(self.certain, self.order.base_units - self.booked)
         return self.certain
 
     @property
     def is_unsettled(self) -> bool:
         """Whether nobody knows if the venue has the order."""
-        return self.order.state in UNSETTLED_STATES
+        return self.order.state in UNSETTLED_STATES or self.order.revived_at is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

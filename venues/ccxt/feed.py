@@ -1,234 +1,298 @@
-"""Order books through ccxt.pro, with a watchdog, because its receive loop can die in silence.
+"""Market data of any venue that ccxt.pro speaks to, by its record only.
 
-One frame of bad JSON ends the loop without an exception: `watch_order_book` then waits for ever. So
-every stream has a deadline. When it passes, the venue is asked for its best levels: if they are ours,
-the silence was a quiet market; if not, the whole instance is torn down and built again. A frame with
-malformed levels is worse: ccxt drops the levels, counts the update and says nothing. So frames are
-looked at before ccxt gets them, through the instance's own `handle_message`.
-
-ccxt conflates and hands out floats. That is right for a latest-value reader only; the float's
-shortest decimal text is the venue's own text as long as that has at most 15 digits, and what is not
-on the instrument's grid makes the book unusable.
+`CcxtTransport` is the `venues.feeds.ports.Transport` of such a venue: what looks like one socket to the
+runner is an instance of ccxt for each stream, so that a stream that has to be torn down takes no other
+with it. The machine's wishes say which streams; each frame of the venue comes back with what ccxt made
+of it. An instance is given up and made anew when a frame is bad, when ccxt says so, or when the machine
+wishes for the stream again because it says nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any, Final
 
-import ccxt.async_support as ccxt_rest
-import ccxt.pro as ccxt
+import msgspec
 import structlog
 
 from kernel.clock import Clock
-from kernel.errors import BadInput
-from marketdata.book import L2Book
-from marketdata.model import BookView, Instrument, Level
+from marketdata.events import Channel, GapReason
+from marketdata.model import Instrument
+from venues.capabilities import Capabilities, RateLimits
 from venues.ccxt.classify import failure_of
-from venues.ccxt.endpoint import Endpoint, point_at, settings
+from venues.ccxt.connection import FAILURES
+from venues.ccxt.endpoint import Endpoint
+from venues.ccxt.instance import asking, streaming
+from venues.ccxt.tap import DEPTH, Reader, Tap
+from venues.ccxt.unified import Heard, Listening, Lost, Said, Wish
+from venues.feeds.errors import NoAnswer, SocketLost
+from venues.feeds.model import polite
 
 log = structlog.get_logger()
 
-DEPTH: Final = 100
-LEVELS_ASKED: Final = 5
-BACKOFF_MIN_S: Final = 0.2
-BACKOFF_MAX_S: Final = 10.0
+WAITING_MAX: Final = 20_000
+"""Frames that may wait to be read; more of them mean that nobody reads."""
+CHECKED: Final = 20
+"""Levels of a side that are compared."""
+TIMEOUT: Final = timedelta(seconds=10)
+STREAMS_MAX: Final = 50
+"""Streams of one feed: each is a connection."""
+ASKED_PER_MINUTE: Final = 30
+CLOSE_MAX_S: Final = 5
+
+_SECOND: Final = timedelta(seconds=1)
+_WATCHES: Final = {
+    Channel.BOOK: "watchOrderBook",
+    Channel.TRADES: "watchTrades",
+    Channel.BEST: "watchBidsAsks",
+    Channel.TICKER: "watchTicker",
+    Channel.CANDLES: "watchOHLCV",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeedPolicy:
-    """When a silent stream is suspected.
+class CcxtVenue:
+    """A venue that is a record only.
 
     Attributes:
-        silence_max: time without an update after which the venue is asked.
-        connect_max: time that the first book may take.
+        capabilities: its record.
+        endpoint: where it is.
+        instruments: what may be watched; their assets are called as ccxt calls them.
+        timeout: until a request, or a connection, is given up.
     """
 
-    silence_max: timedelta = timedelta(seconds=2)
-    connect_max: timedelta = timedelta(seconds=10)
+    capabilities: Capabilities
+    endpoint: Endpoint
+    instruments: tuple[Instrument, ...]
+    timeout: timedelta = TIMEOUT
+
+    def unified(self, symbol: str) -> str:
+        """Return ccxt's name of a symbol: ``ETH/USDT``."""
+        item = next(item for item in self.instruments if item.symbol == symbol)
+        return f"{item.base.code}/{item.quote.code}"
 
 
-class BookFeed:
-    """See `marketdata.ports.Feed`; `run` keeps it going until it is cancelled."""
+class CcxtTransport:
+    """See `venues.feeds.ports.Transport`; `close` it after use."""
 
-    def __init__(
-        self,
-        instruments: Mapping[str, Instrument],
-        endpoint: Endpoint,
-        clock: Clock,
-        policy: FeedPolicy | None = None,
-    ) -> None:
-        """Watch *instruments*, which are keyed by ccxt's symbol (``ETH/USDT``)."""
-        self._instruments = dict(instruments)
-        self._endpoint = endpoint
+    def __init__(self, venue: CcxtVenue, clock: Clock) -> None:
+        self._venue = venue
         self._clock = clock
-        self._policy = policy or FeedPolicy()
-        self._views: dict[str, BookView] = {}
-        self._changed = asyncio.Condition()
-        self.rebuilt = 0
+        self._reader = asking(
+            venue.capabilities, None, venue.endpoint, venue.timeout, clock, in_turn=False
+        )
 
-    def book(self, symbol: str) -> BookView | None:
-        """Return the newest usable book of the venue's *symbol*."""
-        return self._views.get(symbol)
+    @property
+    def address(self) -> str:
+        """Return which class of ccxt speaks to which host."""
+        where = self._venue.endpoint.ws_url or "its venue"
+        return f"ccxt {self._venue.capabilities.ccxt_id} {where}"
 
-    async def wait_for_book(self, symbol: str, timeout: timedelta) -> BookView | None:  # noqa: ASYNC109  the shape of the port
-        """Return the newest usable book, waiting for one at most *timeout*."""
+    @property
+    def limits(self) -> RateLimits:
+        """Return what may be asked."""
+        return polite(ASKED_PER_MINUTE)
+
+    async def close(self) -> None:
+        """Close what books are asked with."""
+        await self._reader.close()
+
+    @asynccontextmanager
+    async def connect(self, lane: int) -> AsyncIterator[CcxtSocket]:  # noqa: ARG002  there is one
+        """Learn the venue's markets, and be ready for wishes."""
         try:
-            async with asyncio.timeout(timeout / timedelta(seconds=1)), self._changed:
-                await self._changed.wait_for(lambda: symbol in self._views)
-        except TimeoutError:
-            return None
-        return self._views.get(symbol)
+            await self._reader.load_markets()
+        except FAILURES as error:
+            raise SocketLost(GapReason.REFUSED, failure_of(error).reason) from error
+        socket = CcxtSocket(self._venue, self._reader, self._clock)
+        try:
+            async with asyncio.TaskGroup() as group:
+                socket.begin(group)
+                yield socket
+                socket.end()
+        finally:
+            await socket.close()
 
-    async def run(self) -> None:
-        """Stream every instrument's book until cancelled; each stream heals by itself."""
-        async with asyncio.TaskGroup() as group:
-            for symbol in self._instruments:
-                group.create_task(self._keep_streaming(symbol))
+    async def book(self, symbol: str) -> bytes:
+        """Return nothing: ccxt stitches by itself."""
+        raise NoAnswer(f"the book of {symbol} comes over the socket")
 
-    async def _keep_streaming(self, unified: str) -> None:
-        backoff_s = BACKOFF_MIN_S
-        while True:
-            began = self._clock.now()
-            fault = await self._stream(unified)
-            self._views.pop(self._instruments[unified].symbol, None)
-            self.rebuilt += 1
-            log.warning("book stream rebuilt", symbol=unified, fault=fault)
-            if self._clock.now() - began > self._policy.connect_max:
-                backoff_s = BACKOFF_MIN_S
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+    async def check(self, symbol: str) -> bytes:
+        """Return the best levels of a book, numbers as the venue wrote them."""
+        try:
+            found = await self._reader.fetch_order_book(self._venue.unified(symbol), CHECKED)
+            sides = {side: [[str(x) for x in row[:2]] for row in found[side]] for side in _SIDES}
+        except FAILURES as error:
+            raise NoAnswer(failure_of(error).reason) from error
+        return msgspec.json.encode(sides)
 
-    async def _stream(self, unified: str) -> str:
-        """Stream one book until something is wrong with it; return what."""
-        exchange = self._instance()
-        guard = _FrameGuard(exchange)
-        grid = self._instruments[unified]
-        patience = self._policy.connect_max
+
+_SIDES: Final = ("bids", "asks")
+
+
+class CcxtSocket:
+    """What looks like one socket: a task and an instance of ccxt for each stream."""
+
+    def __init__(self, venue: CcxtVenue, reader: Any, clock: Clock) -> None:
+        self._venue = venue
+        self._reader = reader
+        self._clock = clock
+        self._group: asyncio.TaskGroup | None = None
+        self._frames: asyncio.Queue[bytes | SocketLost] = asyncio.Queue()
+        self._tasks: dict[tuple[str, Channel], asyncio.Task[None]] = {}
+        self._open: set[Any] = set()
+
+    def begin(self, group: asyncio.TaskGroup) -> None:
+        """Let streams run in *group*."""
+        self._group = group
+
+    async def close(self) -> None:
+        """Close what the streams have left open because they were cancelled while they closed it."""
+        for exchange in tuple(self._open):
+            await self._close(exchange)
+
+    async def receive(self) -> bytes:
+        """Return the next frame with what ccxt made of it."""
+        found = await self._frames.get()
+        if isinstance(found, SocketLost):
+            raise found
+        return found
+
+    async def send(self, frame: bytes) -> None:
+        """Do what a wish says: begin a stream, or begin it anew."""
+        wish = msgspec.json.decode(frame, type=Wish)
+        key = (wish.symbol, wish.channel)
+        if len(self._tasks) >= STREAMS_MAX and key not in self._tasks:
+            raise SocketLost(GapReason.OVERFLOW, f"more than {STREAMS_MAX} streams")
+        before = self._tasks.get(key)
+        if before is not None:
+            before.cancel()
+        assert self._group is not None
+        self._tasks[key] = self._group.create_task(self._stream(wish))
+
+    def end(self) -> None:
+        """End every stream."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def _stream(self, wish: Wish) -> None:
+        """Watch one stream until something is wrong with it, and say what."""
+        venue, method = self._venue, _WATCHES[wish.channel]
+        exchange = streaming(venue.capabilities, None, venue.endpoint, venue.timeout, self._clock)
+        if not exchange.has.get(method):
+            self._say(Lost(wish.symbol, wish.channel, GapReason.REFUSED, f"ccxt has no {method}"))
+            await exchange.close()
+            return
+        self._open.add(exchange)
+        try:
+            exchange.set_markets(self._reader.markets, self._reader.currencies)
+            self._say(await self._fault_of(exchange, wish))
+        finally:
+            await self._close(exchange)
+
+    async def _fault_of(self, exchange: Any, wish: Wish) -> Lost:
+        """Watch until there is a fault."""
+        assert self._group is not None
+        broken: asyncio.Future[Lost] = asyncio.get_running_loop().create_future()
+
+        def give_up(reason: GapReason, detail: str) -> None:
+            if not broken.done():
+                broken.set_result(Lost(wish.symbol, wish.channel, reason, detail))
+
+        unified = self._venue.unified(wish.symbol)
+        tap = Tap(
+            exchange,
+            Reader(wish.symbol, unified, wish.channel, wish.seconds),
+            told=self._hear,
+            broken=give_up,
+            connected=lambda: self._say(Listening(wish.symbol, wish.channel)),
+            checks_levels=wish.channel is Channel.BOOK,
+        )
+        watching = self._group.create_task(self._watch(exchange, wish, unified, give_up))
+        try:
+            return await broken
+        finally:
+            tap.end()
+            watching.cancel()
+
+    async def _close(self, exchange: Any) -> None:
+        """Close an instance; one that does not let itself be closed takes nothing with it."""
+        try:
+            async with asyncio.timeout(CLOSE_MAX_S):
+                await exchange.close()
+        except FAILURES as error:
+            log.warning("ccxt does not close", venue=exchange.id, fault=type(error).__name__)
+        self._open.discard(exchange)
+
+    async def _watch(self, exchange: Any, wish: Wish, unified: str, give_up: Any) -> None:
+        """Keep ccxt subscribed. What it returns is conflated and not used: see `venues.ccxt.tap`."""
         try:
             while True:
-                raw = await _next_book(exchange, unified, patience)
-                if guard.malformed:
-                    return "malformed frame"
-                if raw is None:
-                    if not await self._is_only_quiet(exchange, grid):
-                        return "silent"
-                elif not await self._show(grid, raw):
-                    return "unusable book"
-                patience = self._policy.silence_max
-        except (ccxt_rest.BaseError, OSError) as error:
-            return failure_of(error).reason
+                await _watched(exchange, wish, unified)
+        except FAILURES as error:
+            failure = failure_of(error)
+            give_up(_reason_of(failure.kinds), failure.reason)
         finally:
-            await exchange.close()
+            give_up(GapReason.CLOSED, "ccxt has stopped listening")
 
-    async def _is_only_quiet(self, exchange: Any, grid: Instrument) -> bool:
-        """Ask for the best levels; the same as ours: nothing happened, our book is fresh."""
-        view = self._views.get(grid.symbol)
-        if view is None:
-            return False
-        asked_at = self._clock.now()
-        answer = await exchange.publicGetDepth({"symbol": grid.symbol, "limit": LEVELS_ASKED})
-        if not _same_book(view, answer, grid):
-            return False
-        await self._publish(
-            BookView(
-                venue=view.venue,
-                symbol=view.symbol,
-                sequence=view.sequence,
-                received_at=asked_at,
-                bids=view.bids,
-                asks=view.asks,
-            )
-        )
-        return True
+    def _hear(self, raw: str, said: Sequence[Said]) -> None:
+        if self._frames.qsize() < WAITING_MAX:
+            self._frames.put_nowait(msgspec.json.encode(Heard(raw, list(said))))
+        elif self._frames.qsize() == WAITING_MAX:
+            self._frames.put_nowait(SocketLost(GapReason.OVERFLOW, "nobody reads the frames"))
 
-    async def _show(self, grid: Instrument, raw: Mapping[str, Any]) -> bool:
-        """Publish a book; False: it cannot be used."""
-        view = book_view(grid, raw, self._clock)
-        if view is None:
-            return False
-        await self._publish(view)
-        return True
-
-    async def _publish(self, view: BookView) -> None:
-        async with self._changed:
-            self._views[view.symbol] = view
-            self._changed.notify_all()
-
-    def _instance(self) -> Any:
-        wait_ms = self._policy.connect_max // timedelta(milliseconds=1)
-        exchange = ccxt.binance(settings(None, timeout_ms=wait_ms, rate_limit=True))
-        point_at(exchange, self._endpoint)
-        return exchange
+    def _say(self, said: Said) -> None:
+        self._hear("", [said])
 
 
-class _FrameGuard:
-    """Looks at every frame before ccxt does and remembers whether one was malformed."""
-
-    def __init__(self, exchange: Any) -> None:
-        self.malformed = False
-        self._pass_on = exchange.handle_message
-        exchange.handle_message = self._look
-
-    def _look(self, client: Any, message: Any) -> None:
-        if isinstance(message, Mapping) and message.get("e") == "depthUpdate":
-            sides = (message.get("b"), message.get("a"))
-            self.malformed = self.malformed or not all(map(_are_levels, sides))
-        self._pass_on(client, message)
-
-
-def _are_levels(rows: Any) -> bool:
-    return isinstance(rows, list) and all(
-        isinstance(row, list) and len(row) >= 2 and all(isinstance(x, str) for x in row[:2])
-        for row in rows
-    )
+async def _watched(exchange: Any, wish: Wish, unified: str) -> None:
+    match wish.channel:
+        case Channel.BOOK:
+            await exchange.watch_order_book(unified, DEPTH)
+        case Channel.TRADES:
+            await exchange.watch_trades(unified)
+        case Channel.BEST:
+            await exchange.watch_bids_asks([unified])
+        case Channel.TICKER:
+            await exchange.watch_ticker(unified)
+        case Channel.CANDLES:
+            await exchange.watch_ohlcv(unified, _timeframe(exchange, wish.seconds))
 
 
-def _same_book(view: BookView, answer: Mapping[str, Any], grid: Instrument) -> bool:
+def _timeframe(exchange: Any, seconds: int) -> str:
+    for name in exchange.timeframes or ():
+        if exchange.parse_timeframe(name) == seconds and not name.endswith("M"):
+            return str(name)
+    raise ValueError(f"{exchange.id} has no candles of {seconds} s")
+
+
+def _reason_of(kinds: Iterable[str]) -> GapReason:
+    """Return what ccxt's error is called in a gap's row."""
+    return next((_REASONS[kind] for kind in kinds if kind in _REASONS), GapReason.MALFORMED)
+
+
+_REASONS: Final[Mapping[str, GapReason]] = {
+    "ChecksumError": GapReason.SEQUENCE,
+    "InvalidNonce": GapReason.SEQUENCE,
+    "RequestTimeout": GapReason.SILENT,
+    "NetworkError": GapReason.CLOSED,
+    "OSError": GapReason.CLOSED,
+    "NotSupported": GapReason.REFUSED,
+    "BadSymbol": GapReason.REFUSED,
+    "ExchangeError": GapReason.REFUSED,
+}
+
+
+@asynccontextmanager
+async def open_ccxt(venue: CcxtVenue, clock: Clock) -> AsyncIterator[CcxtTransport]:
+    """Open the transport of a venue that is a record only."""
+    transport = CcxtTransport(venue, clock)
     try:
-        bids, asks = (
-            tuple(Level(grid.ticks(row[0]), grid.base.parse(row[1])) for row in answer[side])
-            for side in ("bids", "asks")
-        )
-        sequence = int(answer["lastUpdateId"])
-    except (BadInput, KeyError, TypeError, ValueError, IndexError):
-        return False
-    ours = (view.sequence, view.bids[: len(bids)], view.asks[: len(asks)])
-    return ours == (sequence, bids, asks)
-
-
-async def _next_book(exchange: Any, unified: str, patience: timedelta) -> Mapping[str, Any] | None:
-    try:
-        async with asyncio.timeout(patience / timedelta(seconds=1)):
-            book: Mapping[str, Any] = await exchange.watch_order_book(unified, DEPTH)
-            return book
-    except TimeoutError:
-        return None
-
-
-def book_view(grid: Instrument, raw: Mapping[str, Any], clock: Clock) -> BookView | None:
-    """Read ccxt's book; None: off the grid, crossed, or without an update id."""
-    try:
-        bids, asks = (_levels(raw[side], grid) for side in ("bids", "asks"))
-        sequence = int(raw["nonce"])
-    except (BadInput, KeyError, TypeError, ValueError, ArithmeticError):
-        return None
-    book = L2Book(grid.venue, grid.symbol)
-    book.snapshot(sequence, bids, asks)
-    return book.view(clock.now(), DEPTH)
-
-
-def _levels(rows: Any, grid: Instrument) -> tuple[Level, ...]:
-    return tuple(
-        Level(grid.ticks(_decimal_text(price)), grid.base.parse(_decimal_text(quantity)))
-        for price, quantity in rows
-    )
-
-
-def _decimal_text(number: float) -> str:
-    """Return the shortest decimal text that reads back as *number*, without an exponent."""
-    return format(Decimal(repr(number)), "f")
+        yield transport
+    finally:
+        async with asyncio.timeout(CLOSE_MAX_S):
+            await transport.close()

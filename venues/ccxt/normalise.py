@@ -1,22 +1,48 @@
 """Binance's own JSON to our values: exact integers from decimal texts, nothing through a float.
 
-Everything here takes the raw answer (ccxt's ``info``) and raises `BadInput` for what cannot be read.
-Formats: Binance, Spot API, "Account trades", "Query order", "Exchange information", "Account
-information"; user data stream "executionReport".
+Reads the raw rows (ccxt's ``info``). Formats: Binance, Spot API, "Account trades", "Query order",
+"Exchange information", "Account information"; Wallet API, "Get API Key Permission".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
 from typing import Any, Final
 
 from kernel.errors import BadInput
-from kernel.money import Asset, Rounding, divide
+from kernel.money import Asset
 from marketdata.model import Instrument
 from matching.model import Side
-from venues.dust import round_down, round_up
-from venues.model import OrderReport, VenueBalance, VenueFill, VenueStatus
+from venues.ccxt.reading import (
+    Assets,
+    FillTexts,
+    GridTexts,
+    balance_from,
+    fill_from,
+    grid_from,
+    unknown_from,
+)
+from venues.ccxt.texts import (
+    asset_of,
+    decimal_of,
+    mapping,
+    moment,
+    plain,
+    rows,
+    side_of,
+    text_of,
+    truth_of,
+    units_of,
+)
+from venues.model import (
+    KeyPermissions,
+    OrderReport,
+    UnknownBalance,
+    VenueBalance,
+    VenueFill,
+    VenueOrder,
+    VenueStatus,
+)
 
 STATUSES: Final = {
     "NEW": VenueStatus.OPEN,
@@ -30,198 +56,139 @@ STATUSES: Final = {
     "REJECTED": VenueStatus.REJECTED,
 }
 
-_SIDES: Final = {"BUY": Side.BUY, "SELL": Side.SELL}
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 def order_report(info: Any, base: Asset) -> OrderReport:
     """Read an order, as answered by its placement, a query, a list or a cancel."""
-    row = _mapping(info)
-    status = _text(row, "status")
+    row = mapping(info)
+    status = text_of(row, "status")
     if status not in STATUSES:
         raise BadInput(f"{status!r} is not an order status")
-    client_order_id = row.get("origClientOrderId") or _text(row, "clientOrderId")
+    price = row.get("price")
     return OrderReport(
-        client_order_id=str(client_order_id),
-        venue_order_id=_text(row, "orderId"),
+        client_order_id=str(row.get("origClientOrderId") or text_of(row, "clientOrderId")),
+        venue_order_id=text_of(row, "orderId"),
         status=STATUSES[status],
-        executed_units=base.parse(_text(row, "executedQty")),
+        executed_units=units_of(row, "executedQty", base),
+        side=side_of(text_of(row, "side")) if "side" in row else None,
+        base_units=units_of(row, "origQty", base) if "origQty" in row else None,
+        price=None if price is None else _price_or_none(decimal_of(row, "price")),
     )
 
 
-def trade(
-    info: Any, instrument: Instrument, assets: Mapping[str, Asset], account: str
-) -> VenueFill:
+def _price_or_none(text: str) -> str:
+    """Return "" for the zero that a market order shows."""
+    return text if text.strip("0.") else ""
+
+
+def trade(info: Any, grid: Instrument, assets: Assets, account: str) -> VenueFill:
     """Read one of our trades from the account's list of trades."""
-    row = _mapping(info)
-    return _fill(
-        instrument,
-        assets,
-        account=account,
-        side=Side.BUY if _truth(row, "isBuyer") else Side.SELL,
-        trade_id=_text(row, "id"),
-        venue_order_id=_text(row, "orderId"),
-        price=_text(row, "price"),
-        quantity=_text(row, "qty"),
-        cost=_text(row, "quoteQty"),
-        fee=_text(row, "commission"),
-        fee_asset=_text(row, "commissionAsset"),
-        is_maker=_truth(row, "isMaker"),
-        time_ms=_text(row, "time"),
+    row = mapping(info)
+    texts = FillTexts(
+        side=Side.BUY if truth_of(row, "isBuyer") else Side.SELL,
+        trade_id=text_of(row, "id"),
+        venue_order_id=text_of(row, "orderId"),
+        price=decimal_of(row, "price"),
+        quantity=decimal_of(row, "qty"),
+        cost=decimal_of(row, "quoteQty"),
+        fee=decimal_of(row, "commission"),
+        fee_asset=text_of(row, "commissionAsset"),
+        is_maker=truth_of(row, "isMaker"),
+        at=moment(text_of(row, "time")),
     )
+    return fill_from(texts, grid, assets, account)
 
 
-def streamed_trade(
-    info: Any, instrument: Instrument, assets: Mapping[str, Asset], account: str
-) -> VenueFill:
-    """Read one of our trades from an ``executionReport`` of the user data stream."""
-    row = _mapping(info)
-    if row.get("x") != "TRADE":
-        raise BadInput(f"an execution report of {row.get('x')!r} is not a trade")
-    return _fill(
-        instrument,
-        assets,
-        account=account,
-        side=_side(_text(row, "S")),
-        trade_id=_text(row, "t"),
-        venue_order_id=_text(row, "i"),
-        price=_text(row, "L"),
-        quantity=_text(row, "l"),
-        cost=_text(row, "Y"),
-        fee=_text(row, "n"),
-        fee_asset=_text(row, "N"),
-        is_maker=_truth(row, "m"),
-        time_ms=_text(row, "T"),
-    )
-
-
-def balances(rows: Any, assets: Mapping[str, Asset]) -> list[VenueBalance]:
+def balances(listed: Any, assets: Assets) -> list[VenueBalance]:
     """Read what the account holds, leaving out what is zero and assets that we do not know."""
-    if not isinstance(rows, Iterable):
-        raise BadInput(f"balances must be a list, not {type(rows).__name__}")
     found = []
-    for item in rows:
-        row = _mapping(item)
-        asset = assets.get(_text(row, "asset"))
+    for item in rows(listed):
+        row = mapping(item)
+        asset = assets.get(text_of(row, "asset"))
         if asset is None:
             continue
-        free, free_dust = round_down(_text(row, "free"), asset)
-        locked, locked_dust = round_down(_text(row, "locked"), asset)
-        if free or locked or free_dust or locked_dust:
-            dust = free_dust + locked_dust
-            found.append(VenueBalance(asset=asset.code, free=free, locked=locked, dust=dust))
+        balance = balance_from(asset, decimal_of(row, "free"), decimal_of(row, "locked"))
+        if balance is not None:
+            found.append(balance)
     return sorted(found, key=lambda balance: balance.asset)
 
 
-def instrument(info: Any, assets: Mapping[str, Asset], venue: str) -> Instrument:
+def unknown_balances(listed: Any, assets: Assets) -> list[UnknownBalance]:
+    """Read what the account holds of assets that we do not know, leaving out what is zero."""
+    told = [row for row in map(mapping, rows(listed)) if text_of(row, "asset") not in assets]
+    found = [
+        unknown_from(text_of(row, "asset"), row.get("free"), row.get("locked")) for row in told
+    ]
+    return sorted((item for item in found if item is not None), key=lambda item: item.asset)
+
+
+def instrument(info: Any, assets: Assets, venue: str) -> Instrument:
     """Read one symbol of the exchange information."""
-    row = _mapping(info)
-    base, quote = (_asset(assets, _text(row, key)) for key in ("baseAsset", "quoteAsset"))
-    filters = {_text(_mapping(item), "filterType"): item for item in row.get("filters") or ()}
-    tick = _text(_filter(filters, "PRICE_FILTER"), "tickSize")
+    row = mapping(info)
+    base, quote = (asset_of(assets, text_of(row, key)) for key in ("baseAsset", "quoteAsset"))
+    filters = {text_of(mapping(item), "filterType"): item for item in row.get("filters") or ()}
     size = _filter(filters, "LOT_SIZE")
     notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {"minNotional": "0"}
-    price_scale = len(tick.partition(".")[2].rstrip("0"))
-    lot = base.parse(_text(size, "stepSize"))
-    if lot <= 0:
-        raise BadInput(f"{_text(row, 'symbol')} has no lot size")
-    return Instrument(
-        venue=venue,
-        symbol=_text(row, "symbol"),
-        base=base,
-        quote=quote,
-        price_scale=price_scale,
-        tick=Asset(quote.code, price_scale).parse(tick),
-        lot=lot,
-        lots_min=max(1, divide(base.parse(_text(size, "minQty")), lot, Rounding.UP)),
-        lots_max=max(1, base.parse(_text(size, "maxQty")) // lot),
-        min_notional=round_up(_text(notional, "minNotional"), quote)[0],
+    if not decimal_of(size, "stepSize").strip("0."):
+        raise BadInput(f"{text_of(row, 'symbol')} has no lot size")
+    texts = GridTexts(
+        symbol=text_of(row, "symbol"),
+        tick=decimal_of(_filter(filters, "PRICE_FILTER"), "tickSize"),
+        lot=decimal_of(size, "stepSize"),
+        size_min=decimal_of(size, "minQty"),
+        size_max=decimal_of(size, "maxQty"),
+        notional_min=plain(text_of(notional, "minNotional")),
     )
+    return grid_from(texts, base, quote, venue)
 
 
-def _fill(
-    grid: Instrument,
-    assets: Mapping[str, Asset],
-    *,
-    account: str,
-    side: Side,
-    trade_id: str,
-    venue_order_id: str,
-    price: str,
-    quantity: str,
-    cost: str,
-    fee: str,
-    fee_asset: str,
-    is_maker: bool,
-    time_ms: str,
-) -> VenueFill:
-    quote_units, quote_dust = (round_up if side is Side.BUY else round_down)(cost, grid.quote)
-    fee_units, fee_dust = round_up(fee, _asset(assets, fee_asset))
-    return VenueFill(
-        venue=grid.venue,
-        account=account,
-        symbol=grid.symbol,
-        trade_id=trade_id,
-        venue_order_id=venue_order_id,
-        side=side,
-        price=price,
-        base=grid.base.code,
-        base_units=grid.base.parse(quantity),
-        quote=grid.quote.code,
-        quote_units=quote_units,
-        quote_dust=quote_dust,
-        fee_asset=fee_asset,
-        fee_units=fee_units,
-        fee_dust=fee_dust,
-        is_maker=is_maker,
-        executed_at=moment(time_ms),
+def permissions(info: Any) -> KeyPermissions:
+    """Read what an API key may do."""
+    row = mapping(info)
+    return KeyPermissions(
+        trade=truth_of(row, "enableSpotAndMarginTrading"),
+        withdraw=truth_of(row, "enableWithdrawals"),
+        read=truth_of(row, "enableReading"),
     )
-
-
-def moment(time_ms: Any) -> datetime:
-    """Read milliseconds since 1970."""
-    text = str(time_ms)
-    if not text.isdigit():
-        raise BadInput(f"{text!r} is not a time in milliseconds")
-    return _EPOCH + timedelta(milliseconds=int(text))
-
-
-def _asset(assets: Mapping[str, Asset], code: str) -> Asset:
-    if code not in assets:
-        raise BadInput(
-            f"the venue speaks of {code}, which is not a known asset",
-            remedy="Register the asset before it is traded or charged",
-        )
-    return assets[code]
-
-
-def _side(text: str) -> Side:
-    if text not in _SIDES:
-        raise BadInput(f"{text!r} is not a side")
-    return _SIDES[text]
 
 
 def _filter(filters: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if name not in filters:
         raise BadInput(f"the instrument has no {name}")
-    return _mapping(filters[name])
+    return mapping(filters[name])
 
 
-def _mapping(info: Any) -> Mapping[str, Any]:
-    if not isinstance(info, Mapping):
-        raise BadInput(f"the venue answered with {type(info).__name__} where an object was due")
-    return info
+class BinanceReading:
+    """See `venues.ccxt.reading.Reading`."""
 
+    def placed(self, answer: Mapping[str, Any], order: VenueOrder, base: Asset) -> OrderReport:
+        """Read the answer to a placement, which must speak of this order."""
+        report = order_report(answer.get("info"), base)
+        if report.client_order_id != order.client_order_id:
+            raise BadInput(f"the answer speaks of order {report.client_order_id}")
+        return report
 
-def _text(row: Mapping[str, Any], key: str) -> str:
-    value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise BadInput(f"the venue's answer has no {key!r} that can be read")
-    return str(value)
+    def order(self, answer: Mapping[str, Any], base: Asset) -> OrderReport:
+        """Read an order."""
+        return order_report(answer.get("info"), base)
 
+    def fill(
+        self, answer: Mapping[str, Any], grid: Instrument, assets: Assets, account: str
+    ) -> VenueFill:
+        """Read a trade."""
+        return trade(answer.get("info"), grid, assets, account)
 
-def _truth(row: Mapping[str, Any], key: str) -> bool:
-    value = row.get(key)
-    if not isinstance(value, bool):
-        raise BadInput(f"the venue's answer has no {key!r} that can be read")
-    return value
+    def balances(self, answer: Mapping[str, Any], assets: Assets) -> list[VenueBalance]:
+        """Read balances."""
+        return balances(mapping(answer.get("info")).get("balances"), assets)
+
+    def unknown_balances(self, answer: Mapping[str, Any], assets: Assets) -> list[UnknownBalance]:
+        """Read balances of other assets."""
+        return unknown_balances(mapping(answer.get("info")).get("balances"), assets)
+
+    def instrument(self, market: Mapping[str, Any], assets: Assets, venue: str) -> Instrument:
+        """Read a symbol."""
+        return instrument(market.get("info"), assets, venue)
+
+    def permissions(self, answer: Any) -> KeyPermissions:
+        """Read a key's permissions."""
+        return permissions(answer)

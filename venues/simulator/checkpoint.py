@@ -11,20 +11,26 @@ from typing import Final
 
 import msgspec
 
-from matching.model import NewOrder, RestingOrder, Side
+from matching.model import RestingOrder, Side
 from venues.simulator.errors import JournalDamaged
 from venues.simulator.exchange import Exchange
 from venues.simulator.market import Bar, Market
 from venues.simulator.model import (
+    Amendment,
+    ApiKeySpec,
     Deposit,
     FeeRates,
     Fill,
     Genesis,
+    LedgerEntry,
     Order,
+    OrderList,
+    PreventedMatch,
     PublicTrade,
+    SavedAddress,
     Withdrawal,
 )
-from venues.simulator.state import Account
+from venues.simulator.state import Account, VenueState
 from venues.simulator.wallets import Wallet
 
 FILE_NAME: Final = "checkpoint.json"
@@ -42,6 +48,7 @@ class MarketImage(msgspec.Struct, frozen=True):
     bars: list[Bar]
     resting: list[RestingOrder]
     quotes: list[tuple[Side, int, int]]
+    last_ticks: int | None = None
 
 
 class AccountImage(msgspec.Struct, frozen=True):
@@ -54,6 +61,12 @@ class AccountImage(msgspec.Struct, frozen=True):
     withdrawals: list[Withdrawal]
     deposits: list[Deposit]
     addresses: list[tuple[str, str, str]]
+    saved_addresses: list[SavedAddress]
+    keys: list[ApiKeySpec]
+    ledger: list[LedgerEntry]
+    order_lists: list[OrderList]
+    prevented: list[PreventedMatch]
+    dead_man_ms: int | None
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -67,6 +80,10 @@ class Image(msgspec.Struct, frozen=True):
     markets: dict[str, MarketImage]
     accounts: dict[str, AccountImage]
     orders: list[Order]
+    order_list_count: int
+    prevented_count: int
+    replayed_rows: int
+    amendments: list[tuple[str, int, list[Amendment]]]
 
 
 def image_of(exchange: Exchange, *, journal_bytes: int, last_ms: int) -> Image:
@@ -80,7 +97,11 @@ def image_of(exchange: Exchange, *, journal_bytes: int, last_ms: int) -> Image:
         deposit_count=state.deposit_count,
         markets={name: _market_image(market) for name, market in state.markets.items()},
         accounts={name: _account_image(account) for name, account in state.accounts.items()},
-        orders=[order for name in state.accounts for order in state.orders_of(name)],
+        orders=[order for name in state.accounts for order in state.all_orders_of(name)],
+        order_list_count=state.order_list_count,
+        prevented_count=state.prevented_count,
+        replayed_rows=state.replayed_rows,
+        amendments=state.amendments(),
     )
 
 
@@ -97,9 +118,19 @@ def exchange_from(genesis: Genesis, image: Image) -> Exchange:
     }
     for name, account in image.accounts.items():
         _fill_account(state.accounts[name], account)
+        for key in account.keys:
+            state.set_key(name, key)
+    state.order_list_count = image.order_list_count
+    state.prevented_count = image.prevented_count
+    state.replayed_rows = image.replayed_rows
+    for symbol, order_id, rows in image.amendments:
+        for row in rows:
+            state.record_amendment(symbol, order_id, row)
     for order in image.orders:
-        state.remember(order)
-        state.replace(order)
+        _put_order(state, order)
+    for order in image.orders:
+        if order.status.is_open and order.client_order_id:
+            state.rename(order, order.client_order_id)
     return exchange
 
 
@@ -142,6 +173,7 @@ def _market_image(market: Market) -> MarketImage:
         bars=list(market.bars),
         resting=[order for side in Side for order in market.book.orders(side)],
         quotes=[(side, price, order_id) for (side, price), order_id in market.quotes.items()],
+        last_ticks=market.last_ticks,
     )
 
 
@@ -151,17 +183,21 @@ def _market_from(market: Market, image: MarketImage) -> Market:
     market.update_id = image.update_id
     market.next_order_id = image.next_order_id
     market.next_trade_id = image.next_trade_id
+    market.last_ticks = image.last_ticks
     market.trades.extend(image.trades)
     market.bars.extend(image.bars)
     market.quotes = {(side, price): order_id for side, price, order_id in image.quotes}
     for order in image.resting:
-        market.book.submit(
-            NewOrder(
-                order.order_id, order.owner, order.side, order.remaining_lots, order.price_ticks
-            ),
-            image.next_trade_id,
-        )
+        market.book.restore(order)
     return market
+
+
+def _put_order(state: VenueState, order: Order) -> None:
+    state.remember(order)
+    state.replace(order)
+    market = state.markets[order.symbol]
+    if order.is_waiting:
+        market.waiting[order.order_id] = None
 
 
 def _account_image(account: Account) -> AccountImage:
@@ -174,6 +210,12 @@ def _account_image(account: Account) -> AccountImage:
         withdrawals=list(account.withdrawals.values()),
         deposits=account.deposits,
         addresses=[(a, n, address) for (a, n), address in account.addresses.items()],
+        saved_addresses=list(account.saved_addresses.values()),
+        keys=list(account.keys.values()),
+        ledger=account.ledger,
+        order_lists=list(account.order_lists.values()),
+        prevented=account.prevented,
+        dead_man_ms=account.dead_man_ms,
     )
 
 
@@ -184,3 +226,8 @@ def _fill_account(account: Account, image: AccountImage) -> None:
     account.withdrawals = {withdrawal.id: withdrawal for withdrawal in image.withdrawals}
     account.deposits = image.deposits
     account.addresses = {(asset, network): text for asset, network, text in image.addresses}
+    account.saved_addresses = {address.name: address for address in image.saved_addresses}
+    account.ledger = image.ledger
+    account.order_lists = {row.list_id: row for row in image.order_lists}
+    account.prevented = image.prevented
+    account.dead_man_ms = image.dead_man_ms

@@ -4,13 +4,25 @@
     GET    /control/subscriptions       {user}: how many user data streams were ever subscribed to
     GET    /control/faults              faults not yet spent
     POST   /control/faults              schedule one: {kind, path, method, count, skip, seconds}
-    DELETE /control/faults              forget all
+    DELETE /control/faults              forget all of them
+    GET    /control/schedule            the random schedule of faults and what it drew so far
+    POST   /control/schedule            {seed, rates: [{kind, ppm, path, method, seconds}], limit}, or
+                                        {seed, rate}: every kind that ends by itself, `rate` of 1
+    DELETE /control/schedule            end it
     POST   /control/fund                {account, asset, amount}
-    POST   /control/deposit             the same with {network, address, tx_id}: listed as a deposit
+    POST   /control/deposit             the same with {network, address, tx_id, status}: listed as a
+                                        deposit; `pending` moves no balance until sent as `credited`
     POST   /control/balance             {account, asset, free}: overwrite, as no honest venue would
     POST   /control/fees                {account, maker_ppm, taker_ppm, asset}
     POST   /control/withdrawal          {id, status: COMPLETED|REJECTED|FAILED, tx_id}
     POST   /control/deposit-address     {account, asset, network, address}
+    POST   /control/withdrawal-address  {account, name, asset, network, address, tag}: saved by name
+    POST   /control/key                 {account, api_key, secret, public_key, permissions, ...}
+    POST   /control/dead-man            {account, fires_ms}: null disarms
+    POST   /control/late-fill           {account, symbol, client_order_id, quantity}: of a cancelled one
+    POST   /control/withhold            {account, symbol, client_order_id} or {account, fills: N newest}
+                                        or {withdrawal: id}: out of what queries answer
+    DELETE /control/withhold            answer queries truly again
     POST   /control/maker               {paused}
     POST   /control/step                {count}: let the market maker move now
     POST   /control/mid                 {symbol, price}
@@ -26,28 +38,33 @@ from typing import Any, Final
 
 import msgspec
 
-from matching.model import Side
-from venues.simulator import wire
+from venues.simulator import schedule
 from venues.simulator.commands import (
     Command,
     CreditDeposit,
+    LateFill,
     MoveMid,
+    SaveWithdrawalAddress,
     SetBalance,
+    SetDeadMan,
     SetDepositAddress,
     SetFees,
+    SetKey,
     SettleWithdrawal,
     StepMaker,
     WithdrawQuotes,
 )
 from venues.simulator.core import VenueCore
-from venues.simulator.decimals import text_from_units, units_from_text
+from venues.simulator.decimals import units_from_text
 from venues.simulator.faults import Fault, FaultSchedule
-from venues.simulator.funding import withdrawal_as_of
 from venues.simulator.market import Market
-from venues.simulator.model import FeeRates, WithdrawalStatus
-from venues.simulator.state import Account, VenueState, network_of
+from venues.simulator.model import ApiKeySpec, FeeRates, Order, WithdrawalStatus
+from venues.simulator.schedule import SeededFaults
+from venues.simulator.state import Account, network_of
+from venues.simulator.truth import true_state
 
 STEPS_MAX: Final = 10_000
+PERMISSIONS: Final = ("read", "trade", "withdraw")
 
 Sent = dict[str, Any]
 
@@ -71,12 +88,22 @@ class Control:
             ("GET", "faults"): lambda _: [msgspec.to_builtins(f) for f in faults.pending()],
             ("POST", "faults"): self._schedule,
             ("DELETE", "faults"): lambda _: faults.clear(),
+            ("GET", "schedule"): lambda _: self._drawn(),
+            ("POST", "schedule"): self._schedule_randomly,
+            ("DELETE", "schedule"): lambda _: setattr(faults, "random", None),
             ("POST", "fund"): self._deposit,
             ("POST", "deposit"): self._deposit,
             ("POST", "balance"): self._balance,
             ("POST", "fees"): self._fees,
             ("POST", "withdrawal"): self._withdrawal,
             ("POST", "deposit-address"): self._deposit_address,
+            ("POST", "withdrawal-address"): self._withdrawal_address,
+            ("POST", "withdraw-address"): self._withdrawal_address,
+            ("POST", "key"): self._key,
+            ("POST", "dead-man"): self._dead_man,
+            ("POST", "late-fill"): self._late_fill,
+            ("POST", "withhold"): self._withhold,
+            ("DELETE", "withhold"): self._tell_again,
             ("POST", "maker"): self._maker,
             ("POST", "step"): self._step,
             ("POST", "mid"): self._mid,
@@ -105,9 +132,23 @@ class Control:
         self._faults.add(fault)
         return msgspec.to_builtins(fault)
 
+    def _schedule_randomly(self, sent: Sent) -> Any:
+        self._faults.random = SeededFaults(schedule.read(sent))
+        return self._drawn()
+
+    def _drawn(self) -> Any:
+        random = self._faults.random
+        if not isinstance(random, SeededFaults):
+            return {"schedule": None, "drawn": []}
+        drawn = [{"kind": kind, "what": what, "number": n} for kind, what, n in random.drawn]
+        return {"schedule": msgspec.to_builtins(random.schedule), "drawn": drawn}
+
     def _deposit(self, sent: Sent) -> Any:
         account, asset = self._account(sent), self._asset(sent)
         network = network_of(self._core.state.assets[asset], str(sent.get("network", "")))
+        status = str(sent.get("status", "credited"))
+        if status not in ("pending", "credited"):
+            raise ControlError(f"status {status!r}: pending or credited")
         return self._execute(
             CreditDeposit(
                 at_ms=self._core.accepted_at(),
@@ -117,7 +158,79 @@ class Control:
                 network="" if network is None else network.name,
                 address=str(sent.get("address", "")),
                 tx_id=str(sent.get("tx_id", "")),
+                pending=status == "pending",
             )
+        )
+
+    def _withdrawal_address(self, sent: Sent) -> Any:
+        return self._execute(
+            SaveWithdrawalAddress(
+                at_ms=self._core.accepted_at(),
+                account=self._account(sent).spec.name,
+                name=_text(sent, "key" if "key" in sent else "name"),
+                asset=self._asset(sent),
+                network=str(sent.get("network", "")),
+                address=_text(sent, "address"),
+                tag_text=str(sent.get("tag", "")),
+            )
+        )
+
+    def _key(self, sent: Sent) -> Any:
+        told = {name: value for name, value in sent.items() if name != "account"}
+        try:
+            key = msgspec.convert(told, ApiKeySpec)
+        except msgspec.ValidationError as error:
+            raise ControlError(f"key {sorted(told)}: {error}") from error
+        if unknown := set(key.permissions) - set(PERMISSIONS):
+            raise ControlError(f"permissions {sorted(unknown)}: of {', '.join(PERMISSIONS)}")
+        return self._execute(SetKey(self._core.accepted_at(), self._account(sent).spec.name, key))
+
+    def _dead_man(self, sent: Sent) -> Any:
+        fires_ms = None if sent.get("fires_ms") is None else int(sent["fires_ms"])
+        name = self._account(sent).spec.name
+        return self._execute(SetDeadMan(self._core.accepted_at(), name, fires_ms))
+
+    def _late_fill(self, sent: Sent) -> Any:
+        market, order = self._market(sent), self._order(sent)
+        lots = order.remaining_lots
+        if "quantity" in sent:
+            lots = _units(sent, "quantity") // market.spec.lot_units
+        at_ms = self._core.accepted_at()
+        return self._execute(LateFill(at_ms, order.account, order.symbol, order.order_id, lots))
+
+    def _withhold(self, sent: Sent) -> Any:
+        state = self._core.state
+        if "fills" in sent:
+            count = int(sent["fills"])
+            newest = self._account(sent).fills[-count:] if count > 0 else []
+            state.withheld_fills.update((fill.symbol, fill.trade_id) for fill in newest)
+            return {"fills": len(newest)}
+        if "withdrawal" in sent:
+            if state.find_withdrawal(_text(sent, "withdrawal")) is None:
+                raise ControlError(f"no withdrawal {sent['withdrawal']!r}")
+            state.withheld_withdrawals.add(_text(sent, "withdrawal"))
+            return {"withdrawal": sent["withdrawal"]}
+        order = self._order(sent)
+        state.withheld.add((order.symbol, order.order_id))
+        return {"order_id": order.order_id}
+
+    def _tell_again(self, _sent: Sent) -> Any:
+        self._core.state.withheld.clear()
+        self._core.state.withheld_fills.clear()
+        self._core.state.withheld_withdrawals.clear()
+        return {}
+
+    def _order(self, sent: Sent) -> Order:
+        account, symbol = self._account(sent).spec.name, self._market(sent).spec.name
+        client_order_id, order_id = sent.get("client_order_id"), sent.get("order_id")
+        for order in reversed(self._core.state.all_orders_of(account)):
+            if order.symbol == symbol and (
+                order.order_id == order_id or order.client_order_id == client_order_id
+            ):
+                return order
+        raise ControlError(
+            f"no order {client_order_id or order_id!r} of {account} in {symbol}: name it by "
+            f"'client_order_id' or 'order_id'"
         )
 
     def _balance(self, sent: Sent) -> Any:
@@ -211,52 +324,6 @@ class Control:
         if name not in markets:
             raise ControlError(f"no symbol {name!r}; there are: {', '.join(markets)}")
         return markets[name]
-
-
-def true_state(core: VenueCore) -> wire.Json:
-    """Everything the venue holds of its accounts, and the top of each book."""
-    state, now_ms = core.state, core.now_ms()
-    return {
-        "at_ms": now_ms,
-        "step": state.step,
-        "replayed": core.replayed,
-        "accounts": {name: _account_state(state, name, now_ms) for name in state.accounts},
-        "symbols": {name: _market_state(market) for name, market in state.markets.items()},
-    }
-
-
-def _account_state(state: VenueState, name: str, now_ms: int) -> wire.Json:
-    account = state.accounts[name]
-    specs = {market: state.markets[market].spec for market in state.markets}
-    withdrawals = [withdrawal_as_of(state, w, now_ms) for w in account.withdrawals.values()]
-    return {
-        "balances": {
-            asset: {
-                "free": text_from_units(account.wallet.free(asset)),
-                "locked": text_from_units(account.wallet.locked(asset)),
-            }
-            for asset in account.wallet.assets()
-        },
-        "orders": [wire.order_row(specs[o.symbol], o) for o in state.orders_of(name)],
-        "fills": [
-            {**wire.fill_row(specs[f.symbol], f), "clientOrderId": f.client_order_id}
-            for f in account.fills
-        ],
-        "withdrawals": [wire.withdrawal_row(row) for row in withdrawals],
-        "deposits": [wire.deposit_row(row) for row in account.deposits],
-        "fees": msgspec.to_builtins(account.fees),
-    }
-
-
-def _market_state(market: Market) -> wire.Json:
-    return {
-        "mid": wire.price_text(market.spec, market.mid_ticks),
-        "update_id": market.update_id,
-        "next_order_id": market.next_order_id,
-        "next_trade_id": market.next_trade_id,
-        "bids": wire.level_texts(market.spec, market.book.depth(Side.BUY, 5)),
-        "asks": wire.level_texts(market.spec, market.book.depth(Side.SELL, 5)),
-    }
 
 
 def _text(sent: Sent, name: str) -> str:

@@ -7,27 +7,35 @@ same scale before they become ticks and lots.
 import re
 from typing import Final
 
-from venues.simulator.errors import illegal_characters, too_precise
+from venues.simulator.errors import Refusal, VenueRefusal
 
 DECIMALS: Final = 8
 UNIT: Final = 10**DECIMALS
 
-_LEGAL: Final = r"^([0-9]{1,20})(\.[0-9]{1,20})?$"
-_NUMBER: Final = re.compile(_LEGAL)
+_NUMBER: Final = re.compile(r"([0-9]{1,20})(\.[0-9]{1,20})?")
 
 
 def units_from_text(parameter: str, text: str) -> int:
     """Read `1.5` as 150000000 units.
 
     Raises:
-        VenueRefusal: -1100 for what is not a plain decimal, -1111 for a ninth decimal place.
+        VenueRefusal: MALFORMED for what is not a plain decimal, TOO_PRECISE for a ninth decimal
+            place.
     """
     match = _NUMBER.fullmatch(text)
     if match is None:
-        raise illegal_characters(parameter, _LEGAL)
+        raise VenueRefusal(
+            Refusal.MALFORMED,
+            f"{parameter} {text!r} is not a plain decimal number like 12.5",
+            subject=parameter,
+        )
     fraction = (match[2] or ".")[1:].rstrip("0")
     if len(fraction) > DECIMALS:
-        raise too_precise(parameter)
+        raise VenueRefusal(
+            Refusal.TOO_PRECISE,
+            f"{parameter} {text!r} has more than {DECIMALS} decimals",
+            subject=parameter,
+        )
     return int(match[1]) * UNIT + int(fraction.ljust(DECIMALS, "0"))
 
 

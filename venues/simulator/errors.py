@@ -1,25 +1,49 @@
 """Errors of the simulator.
 
-    VenueRefusal       what a client is answered: a Binance code and message
-    SimulatorError     what stops the simulator itself
-      PortTaken
-      JournalMismatch
-      JournalDamaged
-      JournalInUse
-      SettingsInvalid
-
-Source of codes and messages: binance/binance-spot-api-docs, errors.md.
+VenueRefusal       why the venue does not do what it was asked; each dialect spells it
+SimulatorError     what stops the simulator itself
+PortTaken
+JournalMismatch
+JournalDamaged
+JournalInUse
+SettingsInvalid
+RecordingInvalid
 """
+
+from enum import Enum, unique
+
+
+@unique
+class Refusal(Enum):
+    """Why a command or a number is refused, in no dialect's words."""
+
+    MALFORMED = "a number is not a plain decimal"
+    TOO_PRECISE = "a number has more decimals than the venue counts in"
+    OFF_GRID = "a price or quantity is no multiple of the symbol's tick or lot, or out of bounds"
+    BELOW_MINIMUM = "the order or withdrawal is smaller than the venue takes"
+    UNKNOWN_SYMBOL = "there is no such symbol"
+    UNKNOWN_ASSET = "there is no such asset"
+    UNKNOWN_NETWORK = "the asset does not move over this network"
+    UNKNOWN_ORDER = "there is no such open order"
+    UNKNOWN_WITHDRAWAL = "there is no such withdrawal in process"
+    UNKNOWN_ADDRESS = "there is no such saved address"
+    DUPLICATE_ORDER = "an open order of the account carries this client id"
+    INSUFFICIENT_FUNDS = "the account has less free than this needs"
+    NO_LIQUIDITY = "a market order sized in the quote asset finds too little to trade with"
+    WOULD_TAKE = "a post-only order would trade at once"
+    WOULD_TRIGGER = "the trigger price has been passed already"
+    INVALID_AMENDMENT = "the order cannot be changed like this"
+    INVALID_ORDER = "the order's options contradict each other"
 
 
 class VenueRefusal(Exception):
-    """A request the venue answers with an error body `{"code": code, "msg": text}`."""
+    """The venue refuses; nothing changed. `subject` names the parameter it is about, if one is."""
 
-    def __init__(self, code: int, text: str, status: int = 400) -> None:
-        super().__init__(f"{code}: {text}")
-        self.code = code
-        self.text = text
-        self.status = status
+    def __init__(self, refusal: Refusal, text: str = "", *, subject: str = "") -> None:
+        super().__init__(f"{refusal.name}: {text or refusal.value}")
+        self.refusal = refusal
+        self.text = text or refusal.value
+        self.subject = subject
 
 
 class SimulatorError(Exception):
@@ -43,58 +67,8 @@ class JournalInUse(SimulatorError):
 
 
 class SettingsInvalid(SimulatorError):
-    """Settings that contradict themselves."""
+    """Settings that contradict themselves or that cannot be read."""
 
 
-def insufficient_balance() -> VenueRefusal:
-    """The order costs more than the account has free."""
-    return VenueRefusal(-2010, "Account has insufficient balance for requested action.")
-
-
-def duplicate_order() -> VenueRefusal:
-    """An open order of the account carries this client order id."""
-    return VenueRefusal(-2010, "Duplicate order sent.")
-
-
-def would_take() -> VenueRefusal:
-    """A LIMIT_MAKER order would trade at once."""
-    return VenueRefusal(-2010, "Order would immediately match and take.")
-
-
-def no_liquidity() -> VenueRefusal:
-    """A market order sized in quote asset found an empty book."""
-    return VenueRefusal(-2010, "Order book liquidity is less than symbol minimum quantity.")
-
-
-def unknown_order_to_cancel() -> VenueRefusal:
-    """The order to cancel does not exist or is not open."""
-    return VenueRefusal(-2011, "Unknown order sent.")
-
-
-def no_such_order() -> VenueRefusal:
-    """The order asked for does not exist."""
-    return VenueRefusal(-2013, "Order does not exist.")
-
-
-def missing(parameter: str) -> VenueRefusal:
-    """A mandatory parameter is absent or empty."""
-    return VenueRefusal(
-        -1102, f"Mandatory parameter '{parameter}' was not sent, was empty/null, or malformed."
-    )
-
-
-def illegal_characters(parameter: str, legal: str) -> VenueRefusal:
-    """A parameter does not have the form it must have."""
-    return VenueRefusal(
-        -1100, f"Illegal characters found in parameter '{parameter}'; legal range is '{legal}'."
-    )
-
-
-def too_precise(parameter: str) -> VenueRefusal:
-    """A number has more decimals than the venue counts in."""
-    return VenueRefusal(-1111, f"Parameter '{parameter}' has too much precision.")
-
-
-def filter_failure(name: str) -> VenueRefusal:
-    """An order broke one of the symbol's filters."""
-    return VenueRefusal(-1013, f"Filter failure: {name}")
+class RecordingInvalid(SimulatorError):
+    """A recording that cannot be read or that does not fit the venue."""

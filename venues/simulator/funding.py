@@ -6,53 +6,116 @@ from typing import Final
 from msgspec.structs import replace
 
 from venues.simulator.commands import (
+    CancelWithdrawal,
     CreditDeposit,
     FundsMoved,
     RequestWithdrawal,
+    SaveWithdrawalAddress,
     SetBalance,
     SetDepositAddress,
     SetFees,
+    SetKey,
     SettleWithdrawal,
     VenueEvent,
 )
-from venues.simulator.errors import VenueRefusal
-from venues.simulator.model import Deposit, NetworkSpec, Withdrawal, WithdrawalStatus
+from venues.simulator.errors import Refusal, VenueRefusal
+from venues.simulator.model import (
+    Deposit,
+    LedgerKind,
+    NetworkSpec,
+    SavedAddress,
+    Withdrawal,
+    WithdrawalStatus,
+)
 from venues.simulator.state import VenueState, network_of
 
 FundingCommand = (
-    CreditDeposit | SetBalance | RequestWithdrawal | SettleWithdrawal | SetDepositAddress | SetFees
+    CreditDeposit
+    | SetBalance
+    | RequestWithdrawal
+    | SettleWithdrawal
+    | CancelWithdrawal
+    | SaveWithdrawalAddress
+    | SetDepositAddress
+    | SetFees
+    | SetKey
 )
 
 _BECH32: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+
+
+def check(state: VenueState, command: object) -> None:
+    """Refuse what moves funds and cannot; other commands pass.
+
+    Raises:
+        VenueRefusal: see the checks of each.
+    """
+    match command:
+        case RequestWithdrawal():
+            check_withdrawal(state, command)
+        case SettleWithdrawal():
+            check_settlement(state, command)
+        case CancelWithdrawal():
+            check_cancel(state, command)
+        case SaveWithdrawalAddress():
+            check_address(state, command)
+        case _:
+            pass
 
 
 def check_withdrawal(state: VenueState, command: RequestWithdrawal) -> None:
     """Refuse a withdrawal of an unknown asset or network, below the minimum or not covered.
 
     Raises:
-        VenueRefusal: -4018, -4019, -4022 or -4026.
+        VenueRefusal: UNKNOWN_ASSET, UNKNOWN_NETWORK, BELOW_MINIMUM or INSUFFICIENT_FUNDS.
     """
     asset = state.assets.get(command.asset)
     if asset is None:
-        raise VenueRefusal(-4018, "We don't have this asset.")
+        raise VenueRefusal(Refusal.UNKNOWN_ASSET)
     network = network_of(asset, command.network)
     if network is None:
-        raise VenueRefusal(-4019, "Current asset is not open for withdrawal.")
+        raise VenueRefusal(Refusal.UNKNOWN_NETWORK)
     if command.amount_units < max(network.withdraw_min_units, network.withdraw_fee_units + 1):
-        raise VenueRefusal(-4022, "Not less than the minimum pick-up quantity.")
+        raise VenueRefusal(Refusal.BELOW_MINIMUM)
     if command.amount_units > state.accounts[command.account].wallet.free(command.asset):
-        raise VenueRefusal(-4026, "You have insufficient balance.")
+        raise VenueRefusal(Refusal.INSUFFICIENT_FUNDS)
 
 
 def check_settlement(state: VenueState, command: SettleWithdrawal) -> None:
     """Refuse to settle a withdrawal that does not exist or is settled already.
 
     Raises:
-        VenueRefusal: -4029.
+        VenueRefusal: UNKNOWN_WITHDRAWAL.
     """
     found = state.find_withdrawal(command.withdrawal_id)
     if found is None or found[1].status is not WithdrawalStatus.PROCESSING:
-        raise VenueRefusal(-4029, "The withdrawal record does not exist.")
+        raise VenueRefusal(Refusal.UNKNOWN_WITHDRAWAL)
+
+
+def check_cancel(state: VenueState, command: CancelWithdrawal) -> None:
+    """Refuse to take back what the account has not in process.
+
+    Raises:
+        VenueRefusal: UNKNOWN_WITHDRAWAL.
+    """
+    found = state.accounts[command.account].withdrawals.get(command.withdrawal_id)
+    if found is None:
+        raise VenueRefusal(Refusal.UNKNOWN_WITHDRAWAL)
+    if withdrawal_as_of(state, found, command.at_ms).status is not WithdrawalStatus.PROCESSING:
+        raise VenueRefusal(Refusal.UNKNOWN_WITHDRAWAL)
+
+
+def check_address(state: VenueState, command: SaveWithdrawalAddress) -> None:
+    """Refuse to save an address of an unknown asset or network.
+
+    Raises:
+        VenueRefusal: UNKNOWN_ASSET or UNKNOWN_NETWORK.
+    """
+    asset = state.assets.get(command.asset)
+    if asset is None:
+        raise VenueRefusal(Refusal.UNKNOWN_ASSET)
+    if network_of(asset, command.network) is None:
+        raise VenueRefusal(Refusal.UNKNOWN_NETWORK)
 
 
 def withdrawal_as_of(state: VenueState, withdrawal: Withdrawal, now_ms: int) -> Withdrawal:
@@ -86,37 +149,90 @@ def apply(state: VenueState, command: FundingCommand) -> list[VenueEvent]:
         case CreditDeposit():
             return _credit(state, command)
         case SetBalance():
-            state.accounts[command.account].wallet.set_free(command.asset, command.free_units)
+            return _overwrite(state, command)
         case RequestWithdrawal():
             return _withdraw(state, command)
         case SettleWithdrawal():
             return _settle(state, command)
+        case CancelWithdrawal():
+            cancelled = WithdrawalStatus.CANCELLED
+            return _settle(
+                state, SettleWithdrawal(command.at_ms, command.withdrawal_id, cancelled, "")
+            )
+        case SaveWithdrawalAddress():
+            _save_address(state, command)
         case SetDepositAddress():
             addresses = state.accounts[command.account].addresses
             addresses[command.asset, command.network] = command.address
         case SetFees():
             state.accounts[command.account].fees = command.fees
+        case SetKey():
+            state.set_key(command.account, command.key)
+    return []
+
+
+def _save_address(state: VenueState, command: SaveWithdrawalAddress) -> None:
+    network = network_of(state.assets[command.asset], command.network)
+    assert network is not None
+    state.accounts[command.account].saved_addresses[command.name] = SavedAddress(
+        command.name, command.asset, network.name, command.address, command.tag_text
+    )
+
+
+def _overwrite(state: VenueState, command: SetBalance) -> list[VenueEvent]:
+    wallet = state.accounts[command.account].wallet
+    change = command.free_units - wallet.free(command.asset)
+    wallet.set_free(command.asset, command.free_units)
+    state.enter_ledger(
+        command.account, LedgerKind.ADJUSTMENT, command.asset, change, at_ms=command.at_ms
+    )
     return []
 
 
 def _credit(state: VenueState, command: CreditDeposit) -> list[VenueEvent]:
     account = state.accounts[command.account]
-    account.wallet.credit(command.asset, command.amount_units)
-    state.deposit_count += 1
-    if command.tx_id:
-        account.deposits.append(
-            Deposit(
-                id=_digest(state, "deposit", state.deposit_count)[:18],
-                account=command.account,
-                asset=command.asset,
-                network=command.network,
-                address=command.address,
-                tx_id=command.tx_id,
-                amount_units=command.amount_units,
-                at_ms=command.at_ms,
-            )
+    waiting = _pending_deposit(account.deposits, command)
+    if waiting is None:
+        state.deposit_count += 1
+        deposit = Deposit(
+            id=_digest(state, "deposit", state.deposit_count)[:18],
+            account=command.account,
+            asset=command.asset,
+            network=command.network,
+            address=command.address,
+            tx_id=command.tx_id,
+            amount_units=command.amount_units,
+            at_ms=command.at_ms,
+            is_pending=command.pending,
         )
-    return [FundsMoved(command.account, command.asset, command.amount_units, command.at_ms)]
+        if command.tx_id:
+            account.deposits.append(deposit)
+    else:
+        deposit = replace(account.deposits[waiting], is_pending=command.pending)
+        account.deposits[waiting] = deposit
+    if command.pending:
+        return []
+    account.wallet.credit(command.asset, deposit.amount_units)
+    state.enter_ledger(
+        command.account,
+        LedgerKind.DEPOSIT,
+        command.asset,
+        deposit.amount_units,
+        at_ms=command.at_ms,
+        reference=deposit.id,
+    )
+    return [FundsMoved(command.account, command.asset, deposit.amount_units, command.at_ms)]
+
+
+def _pending_deposit(deposits: list[Deposit], command: CreditDeposit) -> int | None:
+    """Where the pending deposit of the same transaction is."""
+    if not command.tx_id:
+        return None
+    named = (command.tx_id, command.asset, command.address)
+    for position, deposit in enumerate(deposits):
+        if deposit.is_pending and (deposit.tx_id, deposit.asset, deposit.address) == named:
+            return position
+    return None
 
 
 def _withdraw(state: VenueState, command: RequestWithdrawal) -> list[VenueEvent]:
@@ -142,6 +258,15 @@ def _withdraw(state: VenueState, command: RequestWithdrawal) -> list[VenueEvent]
         settled_ms=0,
     )
     account.withdrawals[withdrawal.id] = withdrawal
+    state.enter_ledger(
+        command.account,
+        LedgerKind.WITHDRAWAL,
+        command.asset,
+        -withdrawal.amount_units,
+        at_ms=command.at_ms,
+        fee_units=withdrawal.fee_units,
+        reference=withdrawal.id,
+    )
     return [FundsMoved(command.account, command.asset, -command.amount_units, command.at_ms)]
 
 
@@ -159,6 +284,15 @@ def _settle(state: VenueState, command: SettleWithdrawal) -> list[VenueEvent]:
         return []
     refund = withdrawal.amount_units + withdrawal.fee_units
     account.wallet.credit(withdrawal.asset, refund)
+    state.enter_ledger(
+        account.spec.name,
+        LedgerKind.WITHDRAWAL,
+        withdrawal.asset,
+        withdrawal.amount_units,
+        at_ms=command.at_ms,
+        fee_units=-withdrawal.fee_units,
+        reference=withdrawal.id,
+    )
     return [FundsMoved(account.spec.name, withdrawal.asset, refund, command.at_ms)]
 
 

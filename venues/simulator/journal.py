@@ -1,7 +1,7 @@
 """The journal: one file of JSON lines, the genesis first, then every accepted command in order.
 
-A command is appended, and flushed to the disk where a client is about to be told that it was
-accepted, before it is applied. A crash in the middle of a write leaves a last line without its
+A command is appended before it is applied, and flushed to the disk before a client is told that it
+was accepted. A crash in the middle of a write leaves a last line without its
 newline: that command was never answered, so it is cut off at the next start.
 """
 
@@ -54,16 +54,16 @@ class Journal:
         """How long the journal is."""
         return os.fstat(self._file.fileno()).st_size
 
-    def append(self, record: Record, *, durable: bool) -> None:
-        """Write a record; with `durable` it is on the disk when this returns.
+    def append(self, record: Record) -> None:
+        """Write a record. It survives the end of the process now, that of the machine once flushed.
 
-        A record that is not durable survives the end of the process, though not of the machine.
+        Raises:
+            JournalDamaged, OSError: the disk did not take it; nothing may be appended after it.
         """
         line = _ENCODER.encode(record) + b"\n"
         written = self._file.write(line)
-        assert written == len(line), f"{self._path}: only {written} of {len(line)} bytes written"
-        if durable:
-            self.flush()
+        if written != len(line):
+            raise JournalDamaged(f"{self._path}: only {written} of {len(line)} bytes written")
 
     def flush(self) -> None:
         """Wait until all that was written is on the disk."""

@@ -1,7 +1,9 @@
 """The synthetic market maker: where it quotes and what its counterpart flow trades.
 
 Pure: the same seed, symbol and step always give the same plan, whatever happened in between, so a
-replay needs to know only that a step was made.
+replay needs to know only that a step was made. A lively market goes through phases of many steps:
+calm, trends with more flow to one side, and bursts of wide spreads, long steps and heavy flow. Sizes
+are many small ones and few large ones.
 """
 
 import hashlib
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from matching.model import NewOrder, Side, TimeInForce
+from venues.simulator.decimals import UNIT
 from venues.simulator.model import PPM, MakerSpec, SymbolSpec
 
 _MASK: Final = (1 << 64) - 1
@@ -62,26 +65,61 @@ class Plan:
     mid_ticks: int
     withdraw: tuple[tuple[Side, int], ...]
     quote: tuple[Quote, ...]
-    flow: Flow | None
+    flow: tuple[Flow, ...]
 
 
-def drifted_mid(maker: MakerSpec, mid: int, anchor: int, dice: Dice) -> int:
-    """The next mid: a uniform step, kept within a range around the anchor."""
-    reach = max(1, mid * maker.drift_ppm // PPM)
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """How a market behaves for a while. Factors are in hundredths of the calm one.
+
+    `trend_ppm` is added to every step of the mid, `buy_percent` of the flow buys.
+    """
+
+    trend_ppm: int = 0
+    drift_factor: int = 100
+    spread_factor: int = 100
+    size_factor: int = 100
+    flow_max: int = 1
+    buy_percent: int = 50
+
+
+PHASE_STEPS: Final = 160
+CALM: Final = Phase()
+PHASES: Final = (
+    Phase(flow_max=2),
+    Phase(flow_max=2),
+    Phase(trend_ppm=20, drift_factor=120, flow_max=3, buy_percent=70),
+    Phase(trend_ppm=-20, drift_factor=120, flow_max=3, buy_percent=30),
+    Phase(drift_factor=60, spread_factor=80, size_factor=150),
+    Phase(drift_factor=400, spread_factor=400, size_factor=40, flow_max=6),
+)
+
+
+def phase_of(maker: MakerSpec, seed: int, symbol: str, step: int) -> Phase:
+    """The phase a market is in; symbols change at different steps."""
+    if not maker.lively:
+        return CALM
+    shift = Dice(seed, symbol, "shift").below(PHASE_STEPS)
+    return PHASES[Dice(seed, symbol, "phase", (step + shift) // PHASE_STEPS).below(len(PHASES))]
+
+
+def drifted_mid(maker: MakerSpec, phase: Phase, mid: int, anchor: int, dice: Dice) -> int:
+    """The next mid: the trend and a uniform step, kept within a range around the anchor."""
+    reach = max(1, mid * maker.drift_ppm * phase.drift_factor // (100 * PPM))
     width = anchor * maker.range_ppm // PPM
-    moved = mid + dice.between(-reach, reach)
+    moved = mid + dice.between(-reach, reach) + mid * phase.trend_ppm // PPM
     return max(1, min(max(moved, anchor - width), anchor + width))
 
 
 def ladder(
-    spec: SymbolSpec, maker: MakerSpec, mid: int, anchor: int, dice: Dice
+    spec: SymbolSpec, maker: MakerSpec, phase: Phase, mid: int, anchor: int, dice: Dice
 ) -> tuple[Quote, ...]:
     """Quotes around a mid: on a grid that only the anchor decides, sizes growing outwards."""
     gap = max(1, anchor * maker.gap_ppm // PPM)
-    half = max(1, mid * maker.half_spread_ppm // PPM)
+    half = max(1, mid * maker.half_spread_ppm * phase.spread_factor // (100 * PPM))
     best_bid = (mid - half) // gap * gap
     best_ask = -(-(mid + half) // gap) * gap
-    lots_base = max(1, maker.level_notional_units // spec.notional_units(mid, 1))
+    lots_base = lots_worth(spec, maker.level_notional_units * phase.size_factor // 100, mid)
     quotes = []
     for level in range(maker.levels):
         for side, best, sign in ((Side.BUY, best_bid, -1), (Side.SELL, best_ask, 1)):
@@ -92,24 +130,46 @@ def ladder(
     return tuple(quotes)
 
 
+def flows(
+    spec: SymbolSpec, maker: MakerSpec, phase: Phase, mid: int, dice: Dice
+) -> tuple[Flow, ...]:
+    """Market orders of one step: often none or one, in a burst several; small ones most of all."""
+    found = []
+    for _ in range(dice.below(phase.flow_max + 1)):
+        side = Side.BUY if dice.below(100) < phase.buy_percent else Side.SELL
+        largest = maker.flow_notional_units // (1, 1, 2, 4, 10)[dice.below(5)]
+        notional = dice.between(largest // 10, largest)
+        found.append(Flow(side, lots_worth(spec, notional, mid)))
+    return tuple(found)
+
+
+def lots_worth(spec: SymbolSpec, notional_units: int, price_ticks: int) -> int:
+    """Whole lots, at least one, that cost about this much."""
+    per_lot = price_ticks * spec.tick_units * spec.lot_units
+    return max(1, notional_units * UNIT // per_lot)
+
+
 def plan_step(
     spec: SymbolSpec,
     maker: MakerSpec,
     *,
-    dice: Dice,
+    seed: int,
+    step: int,
     mid_ticks: int,
     anchor_ticks: int,
     resting: Mapping[tuple[Side, int], int],
     with_flow: bool,
 ) -> Plan:
-    """What to do around a mid. `resting` holds the maker's lots by (side, price).
+    """What to do in a step. `resting` holds the maker's lots by (side, price).
 
-    A level that still has half of what it should is left alone, so that most of the book stands
-    still from one step to the next.
+    Without flow the mid stays where it is. A level that still has half of what it should is left
+    alone, so that most of the book stands still from one step to the next.
     """
+    dice, phase = Dice(seed, spec.name, step), phase_of(maker, seed, spec.name, step)
+    mid = drifted_mid(maker, phase, mid_ticks, anchor_ticks, dice) if with_flow else mid_ticks
     wanted = {
         (quote.side, quote.price_ticks): quote
-        for quote in ladder(spec, maker, mid_ticks, anchor_ticks, dice)
+        for quote in ladder(spec, maker, phase, mid, anchor_ticks, dice)
     }
     stale = tuple(
         key
@@ -118,17 +178,8 @@ def plan_step(
     )
     kept = resting.keys() - set(stale)
     quotes = tuple(quote for key, quote in wanted.items() if key not in kept)
-    flow = None
-    if with_flow and dice.below(2):
-        side = (Side.BUY, Side.SELL)[dice.below(2)]
-        notional = dice.between(maker.flow_notional_units // 10, maker.flow_notional_units)
-        flow = Flow(side, max(1, notional // spec.notional_units(mid_ticks, 1)))
-    return Plan(mid_ticks, stale, quotes, flow)
-
-
-def quote_order(owner: str, order_id: int, quote: Quote) -> NewOrder:
-    """The resting order that a quote is."""
-    return NewOrder(order_id, owner, quote.side, quote.quantity_lots, quote.price_ticks)
+    flow = flows(spec, maker, phase, mid, dice) if with_flow else ()
+    return Plan(mid, stale, quotes, flow)
 
 
 def flow_order(owner: str, order_id: int, flow: Flow) -> NewOrder:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from matching.model import Side, TimeInForce
+from matching.model import SelfTradePrevention, Side, TimeInForce
 from venues.simulator.decimals import UNIT
 
 HOUSE: Final = "~maker"
@@ -29,14 +29,9 @@ class SymbolSpec(msgspec.Struct, frozen=True):
     mid_ticks: int
     max_lots: int = 10**12
 
-    @property
-    def quote_units_per_tick_lot(self) -> int:
-        """Quote units that one lot costs at a price of one tick; always whole."""
-        return self.tick_units * self.lot_units // UNIT
-
     def notional_units(self, price_ticks: int, quantity_lots: int) -> int:
-        """What a quantity costs at a price, in quote units."""
-        return price_ticks * quantity_lots * self.quote_units_per_tick_lot
+        """What a quantity costs at a price, in quote units, rounded down."""
+        return price_ticks * quantity_lots * self.tick_units * self.lot_units // UNIT
 
 
 class NetworkSpec(msgspec.Struct, frozen=True):
@@ -55,10 +50,19 @@ class AssetSpec(msgspec.Struct, frozen=True):
     networks: tuple[NetworkSpec, ...]
 
 
+@unique
+class FeeIn(Enum):
+    """The asset an order's commission is charged in, unless the account pays in a third one."""
+
+    RECEIVED = "received"
+    BASE = "base"
+    QUOTE = "quote"
+
+
 class FeeRates(msgspec.Struct, frozen=True):
     """Commission in millionths of the traded amount.
 
-    `asset` None charges the received asset; else the commission is charged in that asset as long
+    `asset` None charges as the order says; else the commission is charged in that asset as long
     as the account has enough of it free, at the price in `AccountSpec.fee_asset_prices`.
     """
 
@@ -67,18 +71,41 @@ class FeeRates(msgspec.Struct, frozen=True):
     asset: str | None = None
 
 
+class ApiKeySpec(msgspec.Struct, frozen=True):
+    """A key of an account. `permissions` are of `read`, `trade` and `withdraw`.
+
+    `public_key` is a PEM that signatures are checked with instead of the secret, where the dialect
+    knows such keys; the venue keeps no private half.
+    """
+
+    api_key: str
+    secret: str = ""
+    permissions: tuple[str, ...] = ("read", "trade")
+    public_key: str = ""
+    ip_restricted: bool = False
+
+
 class AccountSpec(msgspec.Struct, frozen=True):
-    """An account with its one API key. `balances` in units by asset."""
+    """An account with its trading key and further keys. `balances` in units by asset."""
 
     name: str
     api_key: str
     secret: str
     balances: dict[str, int]
     fees: FeeRates = FeeRates()
+    permissions: tuple[str, ...] = ("read", "trade")
+    keys: tuple[ApiKeySpec, ...] = ()
+
+    def all_keys(self) -> tuple[ApiKeySpec, ...]:
+        """The trading key and the others."""
+        return (ApiKeySpec(self.api_key, self.secret, self.permissions), *self.keys)
 
 
 class MakerSpec(msgspec.Struct, frozen=True):
-    """How the synthetic market maker quotes. Notionals in quote units."""
+    """How the synthetic market maker quotes. Notionals in quote units.
+
+    `lively` markets have phases: calm, trends up and down, bursts with a wide spread.
+    """
 
     levels: int = 20
     level_notional_units: int = 50_000 * UNIT
@@ -87,12 +114,14 @@ class MakerSpec(msgspec.Struct, frozen=True):
     drift_ppm: int = 50
     range_ppm: int = 50_000
     flow_notional_units: int = 2_000 * UNIT
+    lively: bool = True
 
 
 class Genesis(msgspec.Struct, frozen=True, tag_field="record", tag="genesis"):
     """Everything the state depends on besides the commands; the first record of the journal."""
 
     seed: int
+    dialect: str
     symbols: tuple[SymbolSpec, ...]
     assets: tuple[AssetSpec, ...]
     accounts: tuple[AccountSpec, ...]
@@ -104,53 +133,114 @@ class Genesis(msgspec.Struct, frozen=True, tag_field="record", tag="genesis"):
 
 @unique
 class OrderType(Enum):
-    """Order types of the dialect that the simulator knows."""
+    """What an order does; a post-only order is a limit order with a flag.
 
-    LIMIT = "LIMIT"
-    MARKET = "MARKET"
-    LIMIT_MAKER = "LIMIT_MAKER"
+    The stop and take-profit types wait for the last trade's price to reach their trigger and are
+    market or limit orders from then on. A trailing stop's trigger follows the best price seen.
+    """
+
+    LIMIT = "limit"
+    MARKET = "market"
+    STOP_LOSS = "stop-loss"
+    STOP_LOSS_LIMIT = "stop-loss-limit"
+    TAKE_PROFIT = "take-profit"
+    TAKE_PROFIT_LIMIT = "take-profit-limit"
+    TRAILING_STOP = "trailing-stop"
+    TRAILING_STOP_LIMIT = "trailing-stop-limit"
+
+    @property
+    def waits(self) -> bool:
+        """Whether the order waits for a trigger first."""
+        return self not in _AT_ONCE
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether the order has, or gets, a limit price."""
+        return self in _LIMITED
+
+    @property
+    def takes_profit(self) -> bool:
+        """Whether the trigger is on the good side of the price."""
+        return self in (OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_LIMIT)
+
+
+# Tuples: they are asked of every order many times, and the hash of a member is slow to make.
+_AT_ONCE: Final = (OrderType.LIMIT, OrderType.MARKET)
+_LIMITED: Final = tuple(kind for kind in OrderType if kind.value.endswith("limit"))
 
 
 @unique
 class OrderStatus(Enum):
-    """States of an order, in the dialect's words."""
+    """States of an order. PENDING_NEW waits for another order of its list."""
 
-    NEW = "NEW"
-    PARTIALLY_FILLED = "PARTIALLY_FILLED"
-    FILLED = "FILLED"
-    CANCELED = "CANCELED"
-    EXPIRED = "EXPIRED"
-    EXPIRED_IN_MATCH = "EXPIRED_IN_MATCH"
+    NEW = "new"
+    PENDING_NEW = "pending-new"
+    PARTIALLY_FILLED = "partially-filled"
+    FILLED = "filled"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    EXPIRED_IN_MATCH = "expired-in-match"
+    REJECTED = "rejected"
 
     @property
     def is_open(self) -> bool:
-        """Whether the order rests in the book."""
-        return self in (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
+        """Whether the order may still trade."""
+        return self in _OPEN
+
+
+_OPEN: Final = (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.PENDING_NEW)
 
 
 @unique
 class Execution(Enum):
-    """What an order update reports (field `x` of an executionReport)."""
+    """What an order update reports."""
 
-    NEW = "NEW"
-    TRADE = "TRADE"
-    CANCELED = "CANCELED"
-    EXPIRED = "EXPIRED"
-    TRADE_PREVENTION = "TRADE_PREVENTION"
+    NEW = "new"
+    TRADE = "trade"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    TRADE_PREVENTION = "trade-prevention"
+    AMENDED = "amended"
+    TRIGGERED = "triggered"
+    REJECTED = "rejected"
+
+
+@unique
+class Reason(Enum):
+    """Why an order ended otherwise than by trading."""
+
+    NONE = ""
+    REQUESTED = "the client cancelled it"
+    DEAD_MAN = "the client did not renew its dead man's switch"
+    EXPIRY = "its time was over"
+    NOT_FILLED_AT_ONCE = "nothing more to trade with at once"
+    NOT_FILLABLE_WHOLE = "it could not be filled in whole"
+    SELF_TRADE = "it would have traded with its own account"
+    ORDER_LIST = "another order of its list traded, triggered or ended"
+    NO_FUNDS = "the account had too little when its trigger was reached"
+    OPERATOR = "the venue's operator ended it"
 
 
 @unique
 class WithdrawalStatus(Enum):
-    """States of a withdrawal, in the dialect's numbers."""
+    """States of a withdrawal."""
 
-    REJECTED = 3
-    PROCESSING = 4
-    FAILED = 5
-    COMPLETED = 6
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order of an account. `locked_units` is what it still holds of the asset it spends."""
+    """An order of an account. `locked_units` is what it still holds of the asset it spends.
+
+    `stop_ticks` is where a waiting order triggers now, and moves if it trails (None until it tracks
+    prices, since `trail_ms`). `working_ms` is 0 until the order has entered the book, and
+    `triggered_ms` until its trigger was reached. `note` is the dialect's and not read here.
+    `display_lots` is how much of an iceberg others see at a time; 0 shows all. `hold_fee_ppm` is the
+    rate of commission held with the funds, where it is charged in the asset the order spends.
+    """
 
     account: str
     symbol: str
@@ -162,18 +252,106 @@ class Order(msgspec.Struct, frozen=True):
     price_ticks: int | None
     quantity_lots: int
     quote_quantity_units: int
-    self_trade_prevention: str
+    self_trade_prevention: SelfTradePrevention
     status: OrderStatus
     filled_lots: int
     filled_quote_units: int
     locked_units: int
     created_ms: int
     updated_ms: int
+    post_only: bool = False
+    trigger_ticks: int | None = None
+    trailing_ppm: int = 0
+    trailing_ticks: int = 0
+    limit_offset_ticks: int | None = None
+    stop_ticks: int | None = None
+    extreme_ticks: int = 0
+    trail_ms: int = 0
+    expire_ms: int | None = None
+    display_lots: int = 0
+    fee_in: FeeIn = FeeIn.RECEIVED
+    hold_fee_ppm: int = 0
+    note: str = ""
+    working_ms: int = 0
+    triggered_ms: int = 0
+    reason: Reason = Reason.NONE
+    order_list_id: int = -1
+    prevented_lots: int = 0
 
     @property
     def remaining_lots(self) -> int:
-        """Lots neither traded nor given up by the order's size."""
-        return self.quantity_lots - self.filled_lots
+        """Lots neither traded nor prevented from trading."""
+        return self.quantity_lots - self.filled_lots - self.prevented_lots
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the order is in the book."""
+        return self.working_ms > 0 and self.status.is_open
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the order is out of the book until its trigger is reached."""
+        return self.status is OrderStatus.NEW and self.type.waits and not self.triggered_ms
+
+
+class Amendment(msgspec.Struct, frozen=True):
+    """A change of an open order's quantity, price or client id."""
+
+    number: int
+    at_ms: int
+    client_order_id: str
+    new_client_order_id: str
+    lots: int
+    new_lots: int
+
+
+@unique
+class OrderListKind(Enum):
+    """How orders of a list depend on each other.
+
+    OCO: the first to trade or trigger ends the other. OTO: the second begins when the first is
+    filled in whole. OTOCO: the second and third, an OCO, begin when the first is filled in whole.
+    """
+
+    OCO = "one-cancels-the-other"
+    OTO = "one-triggers-the-other"
+    OTOCO = "one-triggers-a-one-cancels-the-other"
+
+
+@unique
+class OrderListStatus(Enum):
+    """Whether any order of a list is open."""
+
+    EXECUTING = "executing"
+    ALL_DONE = "all-done"
+
+
+class OrderList(msgspec.Struct, frozen=True):
+    """Orders that depend on each other, in the order they were sent."""
+
+    list_id: int
+    account: str
+    symbol: str
+    kind: OrderListKind
+    client_list_id: str
+    order_ids: tuple[int, ...]
+    status: OrderListStatus
+    created_ms: int
+    updated_ms: int
+
+
+class PreventedMatch(msgspec.Struct, frozen=True):
+    """A trade of an account with itself that did not happen."""
+
+    symbol: str
+    number: int
+    taker_order_id: int
+    maker_order_id: int
+    account: str
+    price_ticks: int
+    quantity_lots: int
+    mode: SelfTradePrevention
+    at_ms: int
 
 
 class Fill(msgspec.Struct, frozen=True):
@@ -203,6 +381,8 @@ class PublicTrade(msgspec.Struct, frozen=True):
     quantity_lots: int
     buyer_is_maker: bool
     at_ms: int
+    taker_order_id: int = 0
+    taker_is_market: bool = False
 
 
 class Withdrawal(msgspec.Struct, frozen=True):
@@ -224,7 +404,7 @@ class Withdrawal(msgspec.Struct, frozen=True):
 
 
 class Deposit(msgspec.Struct, frozen=True):
-    """Funds that arrived at the venue."""
+    """Funds that arrived at the venue; a pending deposit has moved no balance yet."""
 
     id: str
     account: str
@@ -234,3 +414,41 @@ class Deposit(msgspec.Struct, frozen=True):
     tx_id: str
     amount_units: int
     at_ms: int
+    is_pending: bool = False
+
+
+class SavedAddress(msgspec.Struct, frozen=True):
+    """An address the account may withdraw to by its name."""
+
+    name: str
+    asset: str
+    network: str
+    address: str
+    tag: str
+
+
+@unique
+class LedgerKind(Enum):
+    """What moved an account's balance."""
+
+    TRADE = "trade"
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    ADJUSTMENT = "adjustment"
+
+
+class LedgerEntry(msgspec.Struct, frozen=True):
+    """One change of one balance: `amount_units` signed, less `fee_units`, gave `balance_units`.
+
+    `reference` is the id of the trade (unique with the symbol), deposit or withdrawal.
+    """
+
+    number: int
+    at_ms: int
+    kind: LedgerKind
+    symbol: str
+    reference: str
+    asset: str
+    amount_units: int
+    fee_units: int
+    balance_units: int

@@ -1,62 +1,43 @@
-"""The server: HTTP and WebSocket routes over the venue's core."""
+"""The server: a port, timers, the operator's routes and the fault gate before the dialect's own."""
 
 import asyncio
 import errno
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from kernel.clock import Clock, SystemClock
-from venues.simulator import auth
-from venues.simulator.commands import StepMaker, VenueEvent
-from venues.simulator.connections import HEARTBEAT_S, Connection
+from venues.simulator.binance.dialect import BinanceDialect
+from venues.simulator.commands import BalancesChanged, OrderUpdated, StepMaker, VenueEvent
 from venues.simulator.control import Control, ControlError
 from venues.simulator.core import VenueCore
-from venues.simulator.errors import PortTaken, SimulatorError, VenueRefusal
+from venues.simulator.dialect import Dialect, Venue
+from venues.simulator.errors import PortTaken, SettingsInvalid, SimulatorError, VenueRefusal
 from venues.simulator.faults import FaultSchedule
-from venues.simulator.market_streams import MarketStreams
-from venues.simulator.misbehaviour import misbehave
+from venues.simulator.kraken.dialect import KrakenDialect
+from venues.simulator.misbehaviour import Misbehaviour
 from venues.simulator.model import AccountSpec
-from venues.simulator.rest import ENDPOINTS, Call, Endpoint, Security
-from venues.simulator.settings import VenueSimulatorSettings
+from venues.simulator.replay import Recorder, Replay, open_recording
+from venues.simulator.schedule import SeededFaults
+from venues.simulator.settings import DialectName, VenueSimulatorSettings
 from venues.simulator.timers import Repeating
-from venues.simulator.user_streams import UserStreams
 
-MINUTE_MS: Final = 60_000
 SHUTDOWN_S: Final = 1.0
+TIME_INTERVAL_S: Final = 0.05
+REPLAY_INTERVAL_S: Final = 0.01
 BODY_MAX_BYTES: Final = 64 * 1024
+CONTROL_PATH: Final = "/control/"
 
+DIALECTS: Final[dict[DialectName, Callable[[Venue], Dialect]]] = {
+    DialectName.BINANCE: BinanceDialect,
+    DialectName.KRAKEN: KrakenDialect,
+}
 
-class Meter:
-    """Counts weight over the last minute, as the rate-limit headers report it."""
-
-    def __init__(self, window_ms: int) -> None:
-        self._window_ms = window_ms
-        self._spent: deque[tuple[int, int]] = deque()
-        self._total = 0
-
-    def spend(self, weight: int, now_ms: int) -> int:
-        """Add weight; answer what was spent in the window, this included."""
-        while self._spent and self._spent[0][0] <= now_ms - self._window_ms:
-            self._total -= self._spent.popleft()[1]
-        self._spent.append((now_ms, weight))
-        self._total += weight
-        return self._total
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A request as it was read, before anything about it is believed."""
-
-    method: str
-    path: str
-    query: str
-    body: str
-    api_key: str
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +45,11 @@ class _Running:
     """What exists only while the port is open."""
 
     core: VenueCore
-    control: Control
+    dialect: Dialect
     runner: web.AppRunner
     port: int
     timers: tuple[Repeating, ...]
+    recorder: Recorder | None
 
 
 class VenueSimulator:
@@ -85,10 +67,8 @@ class VenueSimulator:
         self._settings = settings
         self._clock = SystemClock() if clock is None else clock
         self._faults = FaultSchedule()
-        self._market_streams = MarketStreams()
-        self._user_streams = UserStreams()
-        self._weights = Meter(MINUTE_MS)
-        self._orders = Meter(10_000)
+        if settings.faults is not None:
+            self._faults.random = SeededFaults(settings.faults)
         self._running: _Running | None = None
         self.failure: Exception | None = None
         self.stopping = asyncio.Event()
@@ -120,15 +100,23 @@ class VenueSimulator:
             PortTaken: another process listens on the port.
             JournalMismatch, JournalDamaged: the data directory cannot be used.
             SettingsInvalid: the settings contradict themselves.
+            RecordingInvalid: the recording to replay cannot be read, the one to write exists.
         """
         if self._running is not None:
             raise SimulatorError("the simulator is running already")
         self.failure = None
         self.stopping.clear()
         core = VenueCore(self._settings, self._clock, publish=self._publish, failed=self._fail)
-        control = Control(core, self._faults, subscriptions=lambda: self._user_streams.made)
+        dialect = DIALECTS[self._settings.dialect](Venue(core, self._settings, self._faults))
+        control = Control(core, self._faults, subscriptions=dialect.subscriptions)
+        try:
+            timers = self._timers(core, dialect, control)
+            recorder = self._recorder(core)
+        except SimulatorError:
+            core.close()
+            raise
         runner = web.AppRunner(
-            self._application(control), access_log=None, shutdown_timeout=SHUTDOWN_S
+            self._application(core, dialect, control), access_log=None, shutdown_timeout=SHUTDOWN_S
         )
         await runner.setup()
         try:
@@ -137,7 +125,7 @@ class VenueSimulator:
             await runner.cleanup()
             core.close()
             raise
-        self._running = _Running(core, control, runner, port, self._timers(core, control))
+        self._running = _Running(core, dialect, runner, port, timers, recorder)
         for timer in self._running.timers:
             timer.start()
         return self.url
@@ -152,12 +140,15 @@ class VenueSimulator:
         self.stopping.set()
         for timer in running.timers:
             timer.stop()
-        for connection in self._market_streams.connections() + self._user_streams.connections():
+        for connection in running.dialect.connections():
             connection.close()
         await running.runner.cleanup()
         if self.failure is None:
+            await running.core.settled()
             running.core.save_checkpoint()
         running.core.close()
+        if running.recorder is not None:
+            running.recorder.close()
         self._running = None
         if self.failure is not None:
             raise self.failure
@@ -180,20 +171,40 @@ class VenueSimulator:
             ) from error
         return int(runner.addresses[0][1])
 
-    def _timers(self, core: VenueCore, control: Control) -> tuple[Repeating, ...]:
+    def _timers(self, core: VenueCore, dialect: Dialect, control: Control) -> tuple[Repeating, ...]:
         settings = self._settings
 
         def flush() -> None:
-            self._market_streams.flush(core.state, core.now_ms())
+            dialect.flush(core.now_ms())
 
         def step() -> None:
             if not control.paused:
                 core.execute(StepMaker(core.accepted_at()))
 
-        timers = [Repeating(settings.depth_interval_ms / 1000, flush, self._fail)]
-        if settings.step_interval_ms:
+        def pass_time() -> None:
+            core.pass_time(core.accepted_at())
+
+        timers = [
+            Repeating(settings.depth_interval_ms / 1000, flush, self._fail),
+            Repeating(TIME_INTERVAL_S, pass_time, self._fail),
+        ]
+        if settings.replay_from is not None:
+            replay = Replay(
+                open_recording(settings.replay_from), core.state, speed=settings.replay_speed
+            )
+
+            def follow() -> None:
+                for command in replay.due(core.now_ms()) if not control.paused else ():
+                    core.execute(command)
+
+            timers.append(Repeating(REPLAY_INTERVAL_S, follow, self._fail))
+        elif settings.step_interval_ms:
             timers.append(Repeating(settings.step_interval_ms / 1000, step, self._fail))
         return tuple(timers)
+
+    def _recorder(self, core: VenueCore) -> Recorder | None:
+        path = self._settings.record_to
+        return None if path is None else Recorder(path, core.state, core.now_ms())
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
@@ -202,119 +213,66 @@ class VenueSimulator:
     def _publish(self, events: Sequence[VenueEvent]) -> None:
         if self._running is None:
             return
-        core = self._running.core
-        now_ms = core.now_ms()
-        self._user_streams.publish(core.state, events, now_ms)
-        self._market_streams.publish(core.state, events, now_ms)
+        told, faults = events, self._faults
+        if not faults.is_idle and _has_fill(events) and faults.for_events() is not None:
+            told = sorted(events, key=lambda event: not isinstance(event, BalancesChanged))
+        if self._running.recorder is not None:
+            self._running.recorder.heard(events, self._running.core.now_ms())
+        self._running.dialect.publish(told, self._running.core.now_ms())
 
-    def _application(self, control: Control) -> web.Application:
-        application = web.Application(client_max_size=BODY_MAX_BYTES)
-
+    def _application(self, core: VenueCore, dialect: Dialect, control: Control) -> web.Application:
         async def control_request(request: web.Request) -> web.Response:
             return await _controlled(control, request)
 
-        application.router.add_route("*", "/control/{verb}", control_request)
-        application.router.add_get("/ws-api/v3", self._user_socket)
-        for path in ("/stream", "/ws", "/ws/{streams}", "/stream/ws", "/stream/ws/{number}"):
-            application.router.add_get(path, self._market_socket)
-        application.router.add_route("*", "/{path:.*}", self._request)
+        gate = self._fault_gate(core, dialect)
+        application = web.Application(client_max_size=BODY_MAX_BYTES, middlewares=[gate])
+        application.router.add_route("*", CONTROL_PATH + "{verb}", control_request)
+        dialect.routes(application)
         return application
 
-    async def _request(self, request: web.Request) -> web.Response:
-        path, _, query = request.raw_path.partition("?")
-        body = await request.text()
-        api_key = request.headers.get(auth.API_KEY_HEADER, "")
-        incoming = Incoming(request.method, path, query, body, api_key)
+    def _fault_gate(self, core: VenueCore, dialect: Dialect) -> Middleware:
+        """Where faults on requests are spent; sockets and the operator's requests pass."""
+        misbehaviour = Misbehaviour(core, dialect, self.stopping)
 
-        async def answer() -> web.Response:
-            return self._answer(incoming)
+        @web.middleware
+        async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+            async def answer() -> web.StreamResponse:
+                response = await handler(request)
+                await core.settled()
+                return response
 
-        fault = self._faults.for_request(incoming.method, path)
-        if fault is not None:
-            return await misbehave(fault, request, answer, self.stopping)
-        return await answer()
+            is_socket = request.headers.get("Upgrade", "").lower() == "websocket"
+            if self._faults.is_idle or is_socket or request.path.startswith(CONTROL_PATH):
+                return await answer()
+            await request.read()
+            fault = self._faults.for_request(request.method, request.raw_path.partition("?")[0])
+            if fault is None:
+                return await answer()
+            return await misbehaviour.treat(fault, request, answer)
 
-    def _answer(self, incoming: Incoming) -> web.Response:
-        endpoint = ENDPOINTS.get((incoming.method, incoming.path))
-        if endpoint is None:
-            return _refused(VenueRefusal(-1000, f"no endpoint {incoming.path}", status=404), {})
-        headers, over = self._metered(endpoint)
-        if over:
-            refusal = VenueRefusal(-1003, "Too much request weight used.", status=429)
-            return _refused(refusal, headers | {"Retry-After": "1"})
-        try:
-            value = endpoint.answer(self._call(endpoint, incoming))
-        except VenueRefusal as refusal:
-            return _refused(refusal, headers)
-        return _json(value, 200, headers)
+        return gate
 
-    def _call(self, endpoint: Endpoint, incoming: Incoming) -> Call:
-        core, account = self.core, None
-        sent = auth.parameters(incoming.query, incoming.body)
-        if endpoint.security is Security.SIGNED:
-            account = auth.account_of_key(core.state, incoming.api_key)
-            auth.require_signature(account.spec.secret, incoming.query, incoming.body)
-            auth.require_timely(sent, core.now_ms())
-        return Call(core, account, sent, self._settings.weight_limit_1m)
 
-    def _metered(self, endpoint: Endpoint) -> tuple[dict[str, str], bool]:
-        now_ms = self.core.now_ms()
-        used = self._weights.spend(endpoint.weight, now_ms)
-        headers = {"X-MBX-USED-WEIGHT": str(used), "X-MBX-USED-WEIGHT-1M": str(used)}
-        if endpoint.counts_as_order:
-            headers["X-MBX-ORDER-COUNT-10S"] = str(self._orders.spend(1, now_ms))
-        return headers, self._settings.enforce_weight and used > self._settings.weight_limit_1m
-
-    async def _market_socket(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S)
-        await socket.prepare(request)
-        connection = Connection(socket, self._faults)
-        named = request.query.get("streams", request.match_info.get("streams", ""))
-        streams = [name for name in named.split("/") if name]
-        combined = request.path == "/stream"
-        self._market_streams.join(connection, streams, combined=combined)
-        try:
-            await connection.serve(self._market_streams.receive)
-        finally:
-            self._market_streams.leave(connection)
-        return socket
-
-    async def _user_socket(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S)
-        await socket.prepare(request)
-        connection = Connection(socket, self._faults)
-
-        def receive(sender: Connection, text: str) -> None:
-            self._user_streams.receive(self.core, sender, text)
-
-        self._user_streams.join(connection)
-        try:
-            await connection.serve(receive)
-        finally:
-            self._user_streams.leave(connection)
-        return socket
+def _has_fill(events: Sequence[VenueEvent]) -> bool:
+    return any(isinstance(event, OrderUpdated) and event.fill is not None for event in events)
 
 
 async def _controlled(control: Control, request: web.Request) -> web.Response:
-    body = await request.text()
+    body = await request.read()
     try:
         value = control.answer(request.method, request.match_info["verb"], _object(body))
-    except (ControlError, VenueRefusal, ValueError, TypeError) as error:
-        return _json({"error": str(error)}, 400, {})
-    return _json(value, 200, {})
+    except (ControlError, VenueRefusal, SettingsInvalid, ValueError, TypeError) as error:
+        return _json({"error": str(error)}, 400)
+    return _json(value, 200)
 
 
-def _object(body: str) -> dict[str, Any]:
+def _object(body: bytes) -> dict[str, Any]:
     sent = orjson.loads(body) if body else {}
     if not isinstance(sent, dict):
         raise ControlError("the body must be a JSON object")
     return sent
 
 
-def _refused(refusal: VenueRefusal, headers: dict[str, str]) -> web.Response:
-    return _json({"code": refusal.code, "msg": refusal.text}, refusal.status, headers)
-
-
-def _json(value: Any, status: int, headers: dict[str, str]) -> web.Response:
+def _json(value: Any, status: int) -> web.Response:
     body = orjson.dumps(value)
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+    return web.Response(status=status, body=body, content_type="application/json")

@@ -1,7 +1,9 @@
 """Settings of a simulator and the genesis record that follows from them."""
 
+import base64
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum, unique
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +13,7 @@ from venues.simulator.model import (
     FLOW,
     HOUSE,
     AccountSpec,
+    ApiKeySpec,
     AssetSpec,
     FeeRates,
     Genesis,
@@ -18,12 +21,20 @@ from venues.simulator.model import (
     NetworkSpec,
     SymbolSpec,
 )
+from venues.simulator.schedule import Schedule
 
 DEFAULT_ACCOUNT: Final = "desk"
 
 DEFAULT_SYMBOLS: Final = (
     SymbolSpec("ETHUSDT", "ETH", "USDT", UNIT // 100, UNIT // 10_000, 5 * UNIT, 300_000),
     SymbolSpec("BTCUSDT", "BTC", "USDT", UNIT // 100, UNIT // 100_000, 5 * UNIT, 6_000_000),
+)
+
+KRAKEN_SYMBOLS: Final = (
+    SymbolSpec("BTCUSD", "BTC", "USD", UNIT // 10, 1, 1 * UNIT // 2, 600_000),
+    SymbolSpec("ETHUSD", "ETH", "USD", UNIT // 100, 1, 1 * UNIT // 2, 300_000),
+    SymbolSpec("BTCUSDT", "BTC", "USDT", UNIT // 10, 1, 1 * UNIT // 2, 600_000),
+    SymbolSpec("ETHUSDT", "ETH", "USDT", UNIT // 100, 1, 1 * UNIT // 2, 300_000),
 )
 
 DEFAULT_ASSETS: Final = (
@@ -34,6 +45,11 @@ DEFAULT_ASSETS: Final = (
     AssetSpec("BNB", (NetworkSpec("BSC", UNIT // 10_000, UNIT // 100, "evm"),)),
 )
 
+KRAKEN_ASSETS: Final = (
+    *(asset for asset in DEFAULT_ASSETS if asset.name != "BNB"),
+    AssetSpec("USD", (NetworkSpec("WIRE", 4 * UNIT, 20 * UNIT, "text"),)),
+)
+
 DEFAULT_BALANCES: Final = {
     "BTC": 50 * UNIT,
     "ETH": 1_000 * UNIT,
@@ -41,14 +57,68 @@ DEFAULT_BALANCES: Final = {
     "BNB": 100 * UNIT,
 }
 
+KRAKEN_BALANCES: Final = {
+    "BTC": 50 * UNIT,
+    "ETH": 1_000 * UNIT,
+    "USD": 5_000_000 * UNIT,
+    "USDT": 5_000_000 * UNIT,
+    "USDC": 100_000 * UNIT,
+}
+
 DEFAULT_MAKER: Final = MakerSpec()
 
 DEFAULT_FEE_ASSET_PRICES: Final = {"BNB": {"USDT": 600 * UNIT}}
+KRAKEN_FEE_ASSET_PRICES: Final = {"USDC": {"USD": UNIT, "USDT": UNIT}}
+
+
+@unique
+class DialectName(StrEnum):
+    """Wire dialects the venue can be spoken to in."""
+
+    BINANCE = "binance"
+    KRAKEN = "kraken"
+
+
+@dataclass(frozen=True, slots=True)
+class VenueDefaults:
+    """What a venue of a dialect has unless it is told otherwise."""
+
+    symbols: tuple[SymbolSpec, ...]
+    assets: tuple[AssetSpec, ...]
+    balances: dict[str, int]
+    fees: FeeRates
+    fee_asset_prices: dict[str, dict[str, int]]
+
+
+DEFAULTS: Final = {
+    DialectName.BINANCE: VenueDefaults(
+        DEFAULT_SYMBOLS,
+        DEFAULT_ASSETS,
+        DEFAULT_BALANCES,
+        FeeRates(),
+        DEFAULT_FEE_ASSET_PRICES,
+    ),
+    DialectName.KRAKEN: VenueDefaults(
+        KRAKEN_SYMBOLS,
+        KRAKEN_ASSETS,
+        KRAKEN_BALANCES,
+        FeeRates(2_500, 4_000),
+        KRAKEN_FEE_ASSET_PRICES,
+    ),
+}
 
 
 def derived_key(seed: int, account: str, kind: str) -> str:
     """A 64-character API key or secret of an account; the same for the same seed."""
     return hashlib.sha256(f"causeway-venue/{seed}/{account}/{kind}".encode()).hexdigest()
+
+
+def derived_secret(seed: int, account: str, kind: str, dialect: DialectName) -> str:
+    """A secret of an account: for Kraken 64 bytes in base64, else 64 characters."""
+    if dialect is DialectName.KRAKEN:
+        text = f"causeway-venue/{seed}/{account}/{kind}"
+        return base64.b64encode(hashlib.sha512(text.encode()).digest()).decode()
+    return derived_key(seed, account, kind)
 
 
 def account_spec(
@@ -59,14 +129,29 @@ def account_spec(
     api_key: str = "",
     secret: str = "",
     fees: FeeRates | None = None,
+    dialect: DialectName = DialectName.BINANCE,
+    trading_key_can_withdraw: bool = False,
 ) -> AccountSpec:
-    """An account with default balances and with keys derived from the seed, unless given."""
+    """An account with default balances, and with keys derived from the seed unless given.
+
+    It has a second key, which may withdraw and not trade.
+    """
+    defaults = DEFAULTS[dialect]
+    withdrawal_key = ApiKeySpec(
+        derived_key(seed, name, "withdraw-api-key"),
+        derived_secret(seed, name, "withdraw-secret", dialect),
+        ("read", "withdraw"),
+    )
     return AccountSpec(
         name=name,
         api_key=api_key or derived_key(seed, name, "api-key"),
-        secret=secret or derived_key(seed, name, "secret"),
-        balances=dict(DEFAULT_BALANCES if balances is None else balances),
-        fees=fees or FeeRates(),
+        secret=secret or derived_secret(seed, name, "secret", dialect),
+        balances=dict(defaults.balances if balances is None else balances),
+        fees=fees or defaults.fees,
+        permissions=("read", "trade", "withdraw")
+        if trading_key_can_withdraw
+        else ("read", "trade"),
+        keys=(withdrawal_key,),
     )
 
 
@@ -74,24 +159,26 @@ def account_spec(
 class VenueSimulatorSettings:
     """How to run a simulator.
 
-    `data_dir` holds the journal. An empty `accounts` makes one account named `desk`.
+    `data_dir` holds the journal. Empty `symbols` and `assets` are the dialect's usual ones; an empty
+    `accounts` makes one account named `desk`.
     `step_interval_ms` 0 keeps the market maker still until it is told to move.
     `withdrawal_delay_ms` None leaves withdrawals in process until they are settled by hand.
     `checkpoint_every` commands an image of the state is written, which shortens the next start.
+    `record_to` is written with what everybody sees; `replay_from` is a recording to be seen instead of
+    the synthetic market, at `replay_speed` times its own pace (see `replay`).
     `weight_limit_1m` is announced always and enforced only with `enforce_weight`.
     """
 
     data_dir: Path
+    dialect: DialectName = DialectName.BINANCE
     host: str = "127.0.0.1"
     port: int = 0
     seed: int = 1
-    symbols: tuple[SymbolSpec, ...] = DEFAULT_SYMBOLS
-    assets: tuple[AssetSpec, ...] = DEFAULT_ASSETS
+    symbols: tuple[SymbolSpec, ...] = ()
+    assets: tuple[AssetSpec, ...] = ()
     accounts: tuple[AccountSpec, ...] = ()
     maker: MakerSpec = DEFAULT_MAKER
-    fee_asset_prices: dict[str, dict[str, int]] = field(
-        default_factory=lambda: dict(DEFAULT_FEE_ASSET_PRICES)
-    )
+    fee_asset_prices: dict[str, dict[str, int]] | None = None
     withdrawal_delay_ms: int | None = 0
     step_interval_ms: int = 250
     depth_interval_ms: int = 100
@@ -99,6 +186,10 @@ class VenueSimulatorSettings:
     enforce_weight: bool = False
     checkpoint_every: int = 20_000
     fsync: bool = True
+    faults: Schedule | None = None
+    record_to: Path | None = None
+    replay_from: Path | None = None
+    replay_speed: float = 1.0
 
     def genesis(self, at_ms: int) -> Genesis:
         """The record a fresh journal begins with.
@@ -106,25 +197,35 @@ class VenueSimulatorSettings:
         Raises:
             SettingsInvalid: the settings contradict themselves.
         """
-        accounts = self.accounts or (account_spec(self.seed),)
-        _validate(self.symbols, self.assets, accounts)
+        accounts = self.accounts or (account_spec(self.seed, dialect=self.dialect),)
+        symbols = self.symbols or DEFAULTS[self.dialect].symbols
+        assets = self.assets or with_assets_of(symbols, self.dialect)
+        prices = self.fee_asset_prices
+        prices = DEFAULTS[self.dialect].fee_asset_prices if prices is None else prices
+        _validate(symbols, assets, accounts)
+        if not self.replay_speed > 0:
+            raise SettingsInvalid(f"replay speed {self.replay_speed}: it must be above 0")
         return Genesis(
             seed=self.seed,
-            symbols=self.symbols,
-            assets=self.assets,
+            dialect=self.dialect.value,
+            symbols=symbols,
+            assets=assets,
             accounts=accounts,
             maker=self.maker,
-            fee_asset_prices=self.fee_asset_prices,
+            fee_asset_prices=prices,
             withdrawal_delay_ms=self.withdrawal_delay_ms,
             at_ms=at_ms,
         )
 
 
-def with_assets_of(symbols: tuple[SymbolSpec, ...]) -> tuple[AssetSpec, ...]:
+def with_assets_of(
+    symbols: tuple[SymbolSpec, ...], dialect: DialectName = DialectName.BINANCE
+) -> tuple[AssetSpec, ...]:
     """The default assets and, for other ones that symbols name, an asset on a chain of its own."""
-    known = {asset.name for asset in DEFAULT_ASSETS}
+    usual = DEFAULTS[dialect].assets
+    known = {asset.name for asset in usual}
     named = dict.fromkeys(name for spec in symbols for name in (spec.base, spec.quote))
-    return DEFAULT_ASSETS + tuple(
+    return usual + tuple(
         AssetSpec(name, (NetworkSpec(name, 0, 1, "text"),)) for name in named if name not in known
     )
 
@@ -162,14 +263,12 @@ def _validate(
     for spec in symbols:
         if spec.tick_units <= 0 or spec.lot_units <= 0 or spec.mid_ticks <= 0:
             raise SettingsInvalid(f"{spec.name}: tick, lot and mid must be positive")
-        if spec.tick_units * spec.lot_units % UNIT:
-            raise SettingsInvalid(f"{spec.name}: one lot at one tick is not whole in 1e-8 of quote")
         if missing := {spec.base, spec.quote} - known:
             raise SettingsInvalid(f"{spec.name}: no asset is configured for {sorted(missing)}")
     for kind, values in (
         ("symbol name", [spec.name for spec in symbols]),
         ("account name", [account.name for account in accounts]),
-        ("API key", [account.api_key for account in accounts]),
+        ("API key", [key.api_key for account in accounts for key in account.all_keys()]),
     ):
         if len(set(values)) < len(values):
             raise SettingsInvalid(f"a {kind} is used twice")

@@ -39,10 +39,11 @@ class ControlRefused(Exception):
 
 
 def point_ccxt_at(exchange: Any, http_url: str, ws_url: str) -> None:
-    """Send a ccxt binance object to a simulator: same paths, other host.
+    """Send a ccxt binance or kraken object to a simulator: same paths, other host.
 
     Every REST URL keeps its path and gets the simulator's scheme and host. The WebSocket table is
-    replaced; the market stream's path holds `/stream`, by which ccxt tells spot from futures.
+    replaced. On Binance the market stream's path holds `/stream`, by which ccxt tells spot from
+    futures. Kraken's two hosts for public and private sockets are two paths here.
 
     ccxt chooses between its tables of spot and futures error codes by the host `api.binance.com`,
     so the spot table is laid over the common one; otherwise some codes would raise other classes
@@ -55,6 +56,11 @@ def point_ccxt_at(exchange: Any, http_url: str, ws_url: str) -> None:
             parts = urlsplit(url)
             moved = parts._replace(scheme=target.scheme, netloc=target.netloc)
             api[name] = urlunsplit(moved)
+    if exchange.id == "kraken":
+        public, private = f"{ws_url}/v2", f"{ws_url}/auth/v2"
+        names = {"public": public, "publicV2": public, "beta": public}
+        api["ws"] = names | {"private": private, "privateV2": private, "beta-private": private}
+        return
     api["ws"] = {
         "spot": f"{ws_url}/stream/ws",
         "ws-api": {"spot": f"{ws_url}/ws-api/v3"},
@@ -65,12 +71,14 @@ def point_ccxt_at(exchange: Any, http_url: str, ws_url: str) -> None:
 
 
 def ccxt_settings(ready: dict[str, Any]) -> dict[str, Any]:
-    """Constructor settings of a ccxt binance class for the account of a ready line.
+    """Constructor settings of a ccxt class for the account of a ready line.
 
-    On closing, ccxt waits for TLS connections to be shut down; a simulator has none.
+    On closing, ccxt waits for TLS connections to be shut down, and on opening it reads the certificates
+    that it trusts; a simulator has no TLS.
     """
     return {
         "timeout_on_exit": 0,
+        "verify": False,
         "apiKey": ready["api_key"],
         "secret": ready["secret"],
         "enableRateLimit": False,
