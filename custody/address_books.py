@@ -19,13 +19,18 @@ from custody import tables
 from custody.bitcoin import coin_store
 from custody.bitcoin.coin_tables import coin
 from custody.deposit_model import HOLD_OPEN, POSTED, DepositState, ReceiptState
-from custody.payout_model import ClaimKind, ForeignState, PayoutState
+from custody.payout_model import TO_VENUES, ClaimKind, ForeignState, PayoutState
 from custody.payout_tables import foreign_spend, payout
 from registry.model import BITCOIN
 from registry.queries import get_chain
 
 IN_THE_BOOKS: Final = HOLD_OPEN | POSTED
-MOVABLE: Final = frozenset({DepositState.CREDITED, DepositState.ATTRIBUTED, DepositState.DUST})
+MOVABLE: Final = frozenset(
+    {
+        *(DepositState.CREDITED, DepositState.ATTRIBUTED, DepositState.DUST),
+        DepositState.ARRIVED,
+    }
+)
 """What is held by compliance, or nobody's yet, stays at the address where it arrived."""
 RECEIPTS_IN_THE_BOOKS: Final = frozenset(
     {ReceiptState.INCLUDED, ReceiptState.FINAL, ReceiptState.MATCHED}
@@ -96,6 +101,7 @@ async def _accounts(
     paid = (payout.c.chain == chain) & (payout.c.book == book) & payout.c.tx_hash.is_not(None)
     moved = paid & payout.c.succeeded.is_(True)
     own = moved & payout.c.claim.startswith(f"{ClaimKind.OWN}:")
+    own &= ~payout.c.claim.startswith(TO_VENUES)
     parts = [
         _part(
             deposits.c.address,

@@ -18,6 +18,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from banks.payee import Payee
 from chain.addressing import canonical_address
 from custody import control_store
 from custody.control_messages import (
@@ -33,11 +34,14 @@ from custody.destinations import (
     look_of,
     require_acknowledged,
     require_payable,
+    told_as,
 )
 from custody.errors import NotPossible, UnknownRow
 from custody.payout_control import find_active_policy
 from custody.payout_model import (
+    BANK_NETWORK_ID,
     DESTINATION_STATES,
+    OWN_PARTY,
     AllowedDestination,
     ControlState,
     DestinationKind,
@@ -49,8 +53,8 @@ from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
 from registry.authority import require_role, verify_signature
-from registry.model import BITCOIN, Role
-from registry.queries import get_chain, get_operator, get_party
+from registry.model import BANK, BITCOIN, Role
+from registry.queries import find_bank_account, get_chain, get_operator, get_party
 
 ENTITY: Final = "allowed_destination"
 COOLING_OFF_MAX: Final = timedelta(days=30)
@@ -60,7 +64,7 @@ PAGE_MAX: Final = 500
 
 PROPOSERS: Final = (Role.OPERATIONS, Role.TREASURER, Role.ADMIN)
 APPROVERS: Final = (Role.APPROVER, Role.TREASURER, Role.ADMIN)
-KINDS: Final = frozenset({DestinationKind.EOA, DestinationKind.CONTRACT})
+KINDS: Final = frozenset({DestinationKind.EOA, DestinationKind.CONTRACT, DestinationKind.BANK})
 
 
 async def draft_destination(
@@ -83,22 +87,25 @@ async def draft_destination(
             does not name, or cools off for less than the policy asks.
         BadAddress: the address is mistyped.
     """
-    await get_party(conn, party)
-    on = await get_chain(conn, chain)
+    if party != OWN_PARTY:
+        await get_party(conn, party)
     _require_form(kind, label, cooling_off, acknowledged)
-    if on.kind == BITCOIN and kind is not DestinationKind.EOA:
-        raise BadInput(f"{chain} has no contracts", remedy="Propose it as an eoa")
+    if (chain == BANK) != (kind is DestinationKind.BANK):
+        raise BadInput(
+            f"{kind} on {chain}", remedy=f"An account at a bank is of kind {BANK}, on {BANK}"
+        )
     await _require_cooling_off(conn, cooling_off)
-    right = canonical_address(address, kind=on.kind, network_id=on.network_id)
+    if chain == BANK:
+        right, chain_id = await _payee(conn, address), BANK_NETWORK_ID
+    else:
+        right, chain_id = await _address(conn, chain, address, kind)
     known = await control_store.list_known_addresses(conn, look_of(right))
-    ours, contracts = await control_store.find_ours_and_contracts(conn, right)
-    require_payable(right, ours=ours, contracts=contracts)
     require_acknowledged(right, find_look_alikes(right, known), acknowledged)
     return AllowedDestination(
         id=derive_id(now, "destination", party, chain, right),
         party=party,
         chain=chain,
-        chain_id=on.network_id,
+        chain_id=chain_id,
         address=right,
         kind=kind,
         label=label,
@@ -108,6 +115,28 @@ async def draft_destination(
         cooling_off_s=int(cooling_off.total_seconds()),
         acknowledged=tuple(acknowledged),
     )
+
+
+async def _payee(conn: AsyncConnection, text: str) -> str:
+    """Return an account at a bank in its one spelling; refuse our own."""
+    payee = Payee.parse(text)
+    ours = await find_bank_account(conn, payee.iban)
+    if ours is not None:
+        raise NotPossible(f"{payee.iban} is our own account {ours.code}")
+    return payee.text
+
+
+async def _address(
+    conn: AsyncConnection, chain: str, text: str, kind: DestinationKind
+) -> tuple[str, int]:
+    """Return an address in its one spelling, and the network id of its chain."""
+    on = await get_chain(conn, chain)
+    if on.kind == BITCOIN and kind is not DestinationKind.EOA:
+        raise BadInput(f"{chain} has no contracts", remedy="Propose it as an eoa")
+    right = canonical_address(text, kind=on.kind, network_id=on.network_id)
+    ours, contracts = await control_store.find_ours_and_contracts(conn, right)
+    require_payable(right, ours=ours, contracts=contracts)
+    return right, on.network_id
 
 
 async def propose_destination(
@@ -128,14 +157,15 @@ async def propose_destination(
 
     Args:
         conn: the caller's transaction.
-        party, chain: codes.
-        address: in EIP-55; on Bitcoin any valid address of its network.
+        party, chain: codes; ``bank`` for an account at a bank.
+        address: in EIP-55; on Bitcoin any valid address of its network; of an account at a bank
+            ``IBAN|BIC|name``.
         label: what people call it.
         by: the operator.
         signature: Ed25519 over `destination_bytes` of `draft_destination` of the same at *now*.
         now: the time.
         cooling_off: from the approval to the first use; at least what the policy asks.
-        kind: ``eoa`` or ``contract``; a contract is proved before it is approved.
+        kind: ``eoa``, ``contract`` or ``bank``; a contract is proved before it is approved.
         acknowledged: known addresses that begin and end like this one, named by the proposer.
 
     Raises:
@@ -283,8 +313,10 @@ async def approve_destination(
         usable_from=now + timedelta(seconds=found.cooling_off_s),
     )
     signatures = {found.proposed_by: found.proposal_signature, by: signature}
-    message = message_of(ControlKind.DESTINATION_ALLOW, _terms(found), signatures)
-    await queue_control(conn, message, now=now)
+    # No key of the signer's pays through a bank.
+    if found.kind is not DestinationKind.BANK:
+        message = message_of(ControlKind.DESTINATION_ALLOW, _terms(found), signatures)
+        await queue_control(conn, message, now=now)
     return allowed
 
 
@@ -330,9 +362,10 @@ async def revoke_destination(
         revoked_by=by,
         revoke_signature=signature,
     )
-    body = DestinationRevoked(id=destination_id)
-    message = message_of(ControlKind.DESTINATION_REVOKE, body, {by: signature})
-    await queue_control(conn, message, now=now)
+    if found.kind is not DestinationKind.BANK:
+        body = DestinationRevoked(id=destination_id)
+        message = message_of(ControlKind.DESTINATION_REVOKE, body, {by: signature})
+        await queue_control(conn, message, now=now)
     return revoked
 
 
@@ -407,7 +440,7 @@ def _require_form(
     kind: DestinationKind, label: str, cooling_off: timedelta, acknowledged: Sequence[str]
 ) -> None:
     if kind not in KINDS:
-        raise BadInput(f"a destination is an eoa or a contract, not {kind}")
+        raise BadInput(f"a destination is an eoa, a contract or an account at a bank, not {kind}")
     if not timedelta(0) <= cooling_off <= COOLING_OFF_MAX or len(label) > LABEL_LENGTH_MAX:
         raise BadInput(
             f"a cooling-off of {cooling_off} and a label of {len(label)} characters",
@@ -472,10 +505,10 @@ async def _tell(
     payload: Mapping[str, Any] = {
         "party": item.party,
         "chain": item.chain,
-        "address": item.address,
+        "address": told_as(item.address),
         "kind": item.kind,
         "cooling_off_s": item.cooling_off_s,
-        "acknowledged": list(item.acknowledged),
+        "acknowledged": [told_as(text) for text in item.acknowledged],
     }
     event = DomainEvent(
         entity_type=ENTITY,

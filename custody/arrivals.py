@@ -411,6 +411,16 @@ def attributed(deposit: Deposit, credit: str) -> Transfer:
     return _moved_on(deposit, "attributed", deposit.credit, credit)
 
 
+def recognised(deposit: Deposit, route: str) -> Transfer:
+    """Move from suspense to the way on which a venue sent it: it is an own transfer."""
+    return _moved_on(deposit, "recognised", deposit.credit, route)
+
+
+def returning(judged: Judgement, route: str) -> Judgement:
+    """Return the judgement of our own coins that a venue sent on *route*."""
+    return replace(judged, kind=DepositKind.OWN, credit=route, reason="")
+
+
 def settled_shortfall(deposit: Deposit, party: str, amount: int) -> Transfer:
     """Let a deposit that came back pay what its client owed since it vanished."""
     return transfer(

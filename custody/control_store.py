@@ -19,15 +19,17 @@ from custody.control_tables import (
 )
 from custody.deposit_model import DepositState, ReceiptState
 from custody.destinations import LOOK, SAME_FOR_ALL, Known
-from custody.payout_model import Approval, ClaimKind
+from custody.payout_model import TO_VENUES, Approval, ClaimKind
 from custody.payout_tables import allowed_destination, payout, payout_approval
-from custody.policy_model import ANY, Window
+from custody.policy_model import ANY, VENUE, Window
 from custody.tables import address, deposit, receipt
+from custody.venues.store import sum_open
 from registry.queries import list_chain_assets, list_chains
 
 LOOK_ALIKES_MAX: Final = 50
 _IDS: Final = bindparam("ids", type_=ARRAY(Uuid))
 _OWN: Final = payout.c.claim.startswith(f"{ClaimKind.OWN}:")
+_TO_VENUES: Final = payout.c.claim.startswith(TO_VENUES)
 
 
 async def list_known_addresses(conn: AsyncConnection, look: str) -> list[Known]:
@@ -107,7 +109,11 @@ async def sum_reserved(conn: AsyncConnection, book: int, window: Window, *, now:
     A payout of another process whose clock is ahead counts too.
     """
     statement = _reserved_since(book, window, now).where(payout.c.released_at.is_(None))
-    return int(await conn.scalar(statement) or 0)
+    paid = int(await conn.scalar(statement) or 0)
+    if window.claim != VENUE:
+        return paid
+    since = now - timedelta(seconds=window.seconds)
+    return paid + await sum_open(conn, window.asset, book, since)
 
 
 async def sum_reserved_before(
@@ -128,7 +134,11 @@ async def sum_reserved_before(
         or_(payout.c.released_at.is_(None), payout.c.released_at > at),
         ~later.exists(),
     )
-    return int(await conn.scalar(statement) or 0)
+    paid = int(await conn.scalar(statement) or 0)
+    if window.claim != VENUE:
+        return paid
+    since = at - timedelta(seconds=window.seconds)
+    return paid + await sum_open(conn, window.asset, book, since, at=at)
 
 
 def _reserved_since(book: int, window: Window, end: datetime) -> Any:
@@ -270,5 +280,9 @@ def _claims(kind: str) -> Any:
             return payout.c.claim.startswith("client:") & ~payout.c.claim.endswith(":held")
         case ClaimKind.HELD:
             return payout.c.claim.startswith("client:") & payout.c.claim.endswith(":held")
+        case ClaimKind.OWN:
+            return _OWN & ~_TO_VENUES
+        case _ if kind == VENUE:
+            return _TO_VENUES
         case _:
             return payout.c.claim.startswith(f"{kind}:")

@@ -47,6 +47,8 @@ class Turn:
             self._less(deposit)
         elif deposit.kind is DepositKind.DUST:
             self._end(self._posted(deposit, DepositState.DUST, "DepositIsDust"))
+        elif deposit.kind is DepositKind.OWN:
+            self._end(self._posted(deposit, DepositState.ARRIVED, "OwnTransferArrived"))
         elif deposit.kind is not DepositKind.CLIENT or deposit.party is None:
             after = self._posted(deposit, DepositState.UNATTRIBUTED, "DepositUnattributed")
             self._end(after)

@@ -30,6 +30,8 @@ class DepositKind(StrEnum):
     """Below the smallest amount that is worth a client's account."""
     UNATTRIBUTED = "unattributed"
     """To an address of ours that is nobody's to pay in."""
+    OWN = "own"
+    """Our own coins, back from a venue: an own transfer, never a client's."""
     QUARANTINED = "quarantined"
     """Of a contract that is not registered, or of an impossible amount: nothing is posted."""
 
@@ -63,6 +65,8 @@ class DepositState(StrEnum):
     UNATTRIBUTED = "unattributed"
     ATTRIBUTED = "attributed"
     """Two people said whose it is."""
+    ARRIVED = "arrived"
+    """Our own coins, back from a venue: the end of an own transfer."""
     QUARANTINED = "quarantined"
     """Not to be believed, or nothing arrived: nothing is posted until two people adopt it."""
     DISMISSED = "dismissed"
@@ -80,6 +84,7 @@ _POSTED: Final = (
     DepositState.DUST,
     DepositState.UNATTRIBUTED,
     DepositState.ATTRIBUTED,
+    DepositState.ARRIVED,
 )
 _OUTSIDE: Final = (DepositState.QUARANTINED, DepositState.DISMISSED)
 
@@ -121,6 +126,9 @@ DEPOSIT_STATES: Final = StateTable(
             # A block deeper than policy asked for took the payout away: it is sent again.
             (DepositState.REFUNDED, DepositState.REFUNDING),
             (DepositState.UNATTRIBUTED, DepositState.ATTRIBUTED),
+            (DepositState.CONFIRMED, DepositState.ARRIVED),
+            # The venue named the transaction after the block had it.
+            (DepositState.UNATTRIBUTED, DepositState.ARRIVED),
             *((state, DepositState.REVERSED) for state in _POSTED),
             (DepositState.REVERSED, DepositState.INCLUDED),
             (DepositState.REVERSED, DepositState.QUARANTINED),
@@ -156,6 +164,8 @@ RECEIPT_STATES: Final = StateTable(
             (ReceiptState.FINAL, ReceiptState.MATCHED),
             (ReceiptState.FINAL, ReceiptState.REVERSED),
             (ReceiptState.MATCHED, ReceiptState.REVERSED),
+            # Two people found that it pays something else.
+            (ReceiptState.MATCHED, ReceiptState.FINAL),
             (ReceiptState.REVERSED, ReceiptState.INCLUDED),
         }
     ),

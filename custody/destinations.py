@@ -30,9 +30,18 @@ class Known:
 
 
 def look_of(address: str) -> str:
-    """Return the first and last four digits or letters that tell addresses apart, in lower case."""
-    digits = re.sub(SAME_FOR_ALL, "", address).lower()
+    """Return the first and last four digits or letters that tell addresses apart, in lower case.
+
+    Of ``IBAN|BIC|name`` those of the IBAN: so an account that is known under another name is found.
+    """
+    digits = re.sub(SAME_FOR_ALL, "", address.partition("|")[0]).lower()
     return digits[:LOOK] + digits[-LOOK:]
+
+
+def told_as(address: str) -> str:
+    """Return how events name a destination: whose an account at a bank is, they do not say."""
+    number, of_bank, _ = address.partition("|")
+    return f"{number[:LOOK]}...{number[-LOOK:]}" if of_bank else address
 
 
 def find_look_alikes(address: str, known: Iterable[Known]) -> tuple[Known, ...]:

@@ -43,6 +43,7 @@ from custody.policy import ConfirmationPolicy
 from custody.remainders import move_remainders
 from custody.reversals import reverse, shut_again
 from custody.unregistered import admit
+from custody.venues.arrivals import find_expected
 from kernel.events import DomainEvent
 from ledger.queries import list_accounts
 from registry.model import BITCOIN
@@ -60,7 +61,8 @@ async def apply_step(
     """Write what follows from a block that was included or orphaned.
 
     What arrives at a deposit address is a deposit, at a settlement address a receipt, at a hot
-    address nobody's; what comes from an address of our own is an own transfer, never a client's.
+    address nobody's; what comes from an address of our own is an own transfer, never a client's, and
+    so is what a venue sends back (`custody.venues`).
 
     Args:
         policy: names the smallest deposits; None: every deposit counts.
@@ -277,6 +279,8 @@ async def _judge_all(
     parties = {ours[m.recipient].party for m in incoming} - {None}
     blocked = await shut_accounts(conn, parties, book=book)
     known = await _known_senders(conn, parties, chain)
+    to_hot = {m.tx_hash for m in incoming if ours[m.recipient].purpose is AddressPurpose.HOT}
+    expected = await find_expected(conn, chain, to_hot, book=book)
     arriving = []
     for movement in incoming:
         address, token = ours[movement.recipient], tokens.get(movement.contract)
@@ -288,6 +292,9 @@ async def _judge_all(
             minimum=0 if policy is None else policy.minimum(chain, asset),
             blocked=(address.party, asset) in blocked,
         )
+        if judged.kind is DepositKind.UNATTRIBUTED and address.purpose is AddressPurpose.HOT:
+            route = expected.take(movement.tx_hash, address.address, judged.asset, judged.amount)
+            judged = arrivals.returning(judged, route) if route else judged
         seen_before = (address.party, movement.sender) in known
         source = SourceClass.KNOWN if seen_before else SourceClass.UNKNOWN
         arriving.append(_Arriving(movement, address, judged, source))

@@ -66,6 +66,21 @@ def custody_account(wallet: str) -> str:
     return f"custody:{wallet}"
 
 
+def venue_account(place: str) -> str:
+    """Return the account of what a venue owes us; *place* is ``<venue>/<account>``."""
+    return f"venue:{place}"
+
+
+def bank_account_path(account: str) -> str:
+    """Return the account of what is in an account of ours at a bank."""
+    return f"bank:{account}"
+
+
+def route_account(source: str, target: str) -> str:
+    """Return the account of what is on its way between two locations of ours."""
+    return f"transit:{source}-{target}"
+
+
 def client_account(party: str) -> str:
     """Return the account of what we owe a client."""
     return f"client:{party}"

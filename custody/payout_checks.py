@@ -13,17 +13,20 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from banks.payee import canonical_payee
 from chain.addressing import canonical_address
 from chain.bitcoin.addresses import parse_address as parse_bitcoin
 from chain.bitcoin.fees import dust_limit
 from chain.bitcoin.networks import network_of
 from custody.allow_list import Place, find_allowed, require_usable
+from custody.banks.payment_desk import NO_BANKS, BankDesk, load_bank_desk
 from custody.errors import NotOurs, NotPossible
 from custody.freeze_model import Freeze, find_match
 from custody.freezes import load_freezes, refusal
 from custody.payout_approvals import LIFETIME, LIFETIME_MAX
 from custody.payout_control import get_active_policy
 from custody.payout_model import (
+    OWN_PARTY,
     AllowedDestination,
     Claim,
     ClaimKind,
@@ -34,11 +37,12 @@ from custody.payout_model import (
 )
 from custody.payout_policy import decide, find_windows
 from custody.payout_store import find_hot_source, find_sources
-from custody.policy_model import ApprovalPolicy, Decision, RequestFacts, Window
+from custody.policy_model import VENUE, ApprovalPolicy, Decision, RequestFacts, Window
 from custody.velocity import Reserved
+from custody.venues.addresses import find_registered
 from kernel.errors import BadInput, Refused
 from kernel.money import Asset, rescale
-from registry.model import BITCOIN, CLIENT, Chain, ChainAsset, Wallet
+from registry.model import BANK, BITCOIN, CLIENT, BankAccount, Chain, ChainAsset, Wallet
 from registry.queries import get_asset, get_chain, get_chain_asset, get_wallet
 
 COMPARED: Final = {
@@ -63,6 +67,8 @@ class Desk:
         ours: our addresses among destinations and sources, by (chain, address).
         hot: the first hot address of each wallet that has one.
         allowed: entries in force, cooling off or not.
+        registered: (place, chain, asset, address) of where venues take our coins.
+        banks: the same of what goes through banks.
     """
 
     now: datetime
@@ -76,16 +82,31 @@ class Desk:
     allowed: Mapping[Place, AllowedDestination]
     policy: ApprovalPolicy
     freezes: Sequence[Freeze]
+    registered: frozenset[tuple[str, str, str, str]] = frozenset()
+    banks: BankDesk = NO_BANKS
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """By which rail and through which place a payout goes; *place* is a chain's code, or ``bank``."""
+
+    rail: str
+    place: str
+    network_id: int
+    native_asset: str
+    contract: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A request with what it means; *destination* is None of an own transfer."""
+    """A request with what it means; *destination* is None of a move between our wallets.
+
+    *chain_amount* is in smallest units of the asset where it goes.
+    """
 
     request: PayoutRequest
     claim: Claim
-    chain: Chain
-    chain_asset: ChainAsset
+    way: Way
     chain_amount: int
     source: Source
     source_path: str
@@ -100,15 +121,17 @@ class Checked:
 
 
 async def load_desk(
-    conn: AsyncConnection, requests: Sequence[PayoutRequest], *, now: datetime
+    conn: AsyncConnection, asked: Sequence[PayoutRequest], *, now: datetime
 ) -> Desk:
     """Read once what these requests are checked against.
 
     Raises:
         Refused: a code that the registry does not know, or no policy is in force.
     """
+    requests = [item for item in asked if item.rail != BANK]
+    through_banks = [item for item in asked if item.rail == BANK]
     claims = [Claim.parse(item.claim) for item in requests]
-    own = {claim.name for claim in claims if claim.kind is ClaimKind.OWN}
+    own = {claim.name for claim in claims if claim.kind is ClaimKind.OWN and claim.venue is None}
     codes = sorted({item.source_wallet for item in requests} | own)
     wallets = {code: await get_wallet(conn, code) for code in codes}
     chains = {code: await get_chain(conn, code) for code in {w.chain for w in wallets.values()}}
@@ -123,7 +146,7 @@ async def load_desk(
     addresses = {*spelled.values()}
     addresses |= {item.source_address for item in requests if item.source_address is not None}
     places = {
-        (claim.name, chain, spelled[chain, item.destination])
+        (_allowed_for(claim), chain, spelled[chain, item.destination])
         for claim, item in zip(claims, requests, strict=True)
         for chain in (wallets[item.source_wallet].chain,)
     }
@@ -133,18 +156,24 @@ async def load_desk(
         for text, source in (await find_sources(conn, code, addresses)).items()
     }
     hot = {code: await find_hot_source(conn, code) for code in {r.source_wallet for r in requests}}
+    banks = await load_bank_desk(conn, through_banks)
     return Desk(
         now=now,
         wallets=wallets,
         chains=chains,
         chain_assets={key: await get_chain_asset(conn, *key) for key in sorted(on_chain)},
-        assets={code: await get_asset(conn, code) for code in {item.asset for item in requests}},
+        assets={code: await get_asset(conn, code) for code in {item.asset for item in asked}},
         spelled=spelled,
         ours=ours,
         hot={code: source for code, source in hot.items() if source is not None},
-        allowed=await find_allowed(conn, places),
+        allowed=await find_allowed(conn, places | banks.places),
         policy=await get_active_policy(conn),
         freezes=await load_freezes(conn),
+        registered=frozenset(
+            (str(item.place), item.chain, item.asset, item.address)
+            for item in await find_registered(conn, {c.venue for c in claims if c.venue})
+        ),
+        banks=banks,
     )
 
 
@@ -161,10 +190,9 @@ def check_request(desk: Desk, request: PayoutRequest) -> Checked:
     request = replace(request, destination=desk.spelled[chain.code, request.destination])
     _require_rail(request, chain)
     party = None if claim.kind is ClaimKind.OWN else claim.name
-    _require_open(desk, request, chain, party)
+    require_open(desk, request, chain.code, party)
     chain_asset = desk.chain_assets[chain.code, request.asset]
-    if request.expires_at is not None and request.expires_at <= desk.now:
-        raise BadInput("the payout would have lapsed before it began")
+    require_future(desk, request)
     receiving = _find_receiving(desk, request, claim, chain)
     entry = _find_entry(desk, request, claim, chain)
     source = _find_source(desk, request, wallet)
@@ -175,8 +203,7 @@ def check_request(desk: Desk, request: PayoutRequest) -> Checked:
     return Checked(
         request=request,
         claim=claim,
-        chain=chain,
-        chain_asset=chain_asset,
+        way=Way(chain.kind, chain.code, chain.network_id, chain.native_asset, chain_asset.contract),
         chain_amount=chain_amount,
         source=source,
         source_path=wallet.key_path(source.branch, source.index),
@@ -184,17 +211,23 @@ def check_request(desk: Desk, request: PayoutRequest) -> Checked:
         owners={f"custody:{w.code}": w.owner for w in (wallet, receiving) if w is not None},
         facts=RequestFacts(
             initiator=request.requested_by,
-            claim=claim.kind,
+            claim=claim.kind if claim.venue is None else VENUE,
             party=party,
             chain=chain.code,
             asset=request.asset,
             wallet=wallet.code,
             destination=request.destination,
-            destination_kind=DestinationKind.OWN if entry is None else entry.kind,
-            destination_age_s=_age(desk, entry),
+            destination_kind=_kind_of(claim, entry),
+            destination_age_s=age_of(desk, entry),
             amount=request.amount,
         ),
     )
+
+
+def require_future(desk: Desk, request: PayoutRequest) -> None:
+    """Refuse a request whose time is over."""
+    if request.expires_at is not None and request.expires_at <= desk.now:
+        raise BadInput("the payout would have lapsed before it began")
 
 
 def list_windows(desk: Desk, checked: Sequence[Checked]) -> set[Window]:
@@ -222,7 +255,7 @@ def expiry_of(request: PayoutRequest, decision: Decision, now: datetime) -> date
     return min([*(said or [now + LIFETIME]), now + LIFETIME_MAX])
 
 
-def require_owner_class(claim: Claim, wallet: Wallet) -> None:
+def require_owner_class(claim: Claim, wallet: Wallet | BankAccount) -> None:
     """Refuse to pay a claim from coins that belong to somebody else.
 
     A client is paid from clients' coins (its own, if the wallet is segregated), what the desk owes
@@ -239,10 +272,17 @@ def require_owner_class(claim: Claim, wallet: Wallet) -> None:
             f"wallet {wallet.code} is owned by {wallet.owner} and cannot pay a {claim.kind}",
             remedy="Pay from a wallet of the right owner class",
         )
+    if claim.venue is not None and wallet.holds_client_money:
+        raise NotPossible(
+            f"wallet {wallet.code} is owned by {wallet.owner}, and {claim.venue} by the desk",
+            remedy="Send the desk's own coins",
+        )
 
 
 def require_same(request: PayoutRequest, known: Payout) -> None:
     """Refuse a reference that was used for another payout; names the first field that differs."""
+    if known.rail == BANK:
+        request = replace(request, destination=canonical_payee(request.destination))
     if known.rail == BITCOIN:
         destination = canonical_address(
             request.destination, kind=known.rail, network_id=known.chain_id
@@ -263,10 +303,11 @@ def require_same(request: PayoutRequest, known: Payout) -> None:
         )
 
 
-def _require_open(desk: Desk, request: PayoutRequest, chain: Chain, party: str | None) -> None:
+def require_open(desk: Desk, request: PayoutRequest, place: str, party: str | None) -> None:
+    """Refuse what is frozen; *place* is a chain's code, or ``bank``."""
     found = find_match(
         desk.freezes,
-        chain=chain.code,
+        chain=place,
         asset=request.asset,
         wallet=request.source_wallet,
         client=party or "",
@@ -303,9 +344,16 @@ def _find_entry(
     desk: Desk, request: PayoutRequest, claim: Claim, chain: Chain
 ) -> AllowedDestination | None:
     """Return the entry that lets coins go there; an entry of another chain never counts."""
-    if claim.kind is ClaimKind.OWN:
+    if claim.kind is ClaimKind.OWN and claim.venue is None:
         return None
-    place = (claim.name, chain.code, request.destination)
+    where = (claim.venue or "", chain.code, request.asset, request.destination)
+    if claim.venue is not None and where not in desk.registered:
+        raise NotPossible(
+            f"{request.destination} is not where {claim.venue} takes {request.asset}"
+            f" on {chain.code}, as two people registered it",
+            remedy="Register the address that the venue names",
+        )
+    place = (_allowed_for(claim), chain.code, request.destination)
     entry = require_usable(desk.allowed.get(place), place, now=desk.now)
     if (chain.code, request.destination) in desk.ours:
         raise NotPossible(
@@ -322,8 +370,8 @@ def _find_entry(
 def _find_receiving(
     desk: Desk, request: PayoutRequest, claim: Claim, chain: Chain
 ) -> Wallet | None:
-    """Return the receiving wallet of an own transfer; None for a payment to others."""
-    if claim.kind is not ClaimKind.OWN:
+    """Return the receiving wallet of a move between our wallets; None for any other payment."""
+    if claim.kind is not ClaimKind.OWN or claim.venue is not None:
         return None
     ours = desk.ours.get((chain.code, request.destination))
     if ours is None or ours.wallet != claim.name:
@@ -349,7 +397,19 @@ def _find_source(desk: Desk, request: PayoutRequest, wallet: Wallet) -> Source:
     return found
 
 
-def _age(desk: Desk, entry: AllowedDestination | None) -> int:
+def _allowed_for(claim: Claim) -> str:
+    """Return on whose allow-list the destination has to be."""
+    return claim.name if claim.venue is None else OWN_PARTY
+
+
+def _kind_of(claim: Claim, entry: AllowedDestination | None) -> DestinationKind:
+    if claim.venue is not None:
+        return DestinationKind.VENUE
+    return DestinationKind.OWN if entry is None else entry.kind
+
+
+def age_of(desk: Desk, entry: AllowedDestination | None) -> int:
+    """Return how many seconds ago two people allowed the destination; 0 of our own."""
     if entry is None or entry.approved_at is None:
         return 0
     return int((desk.now - entry.approved_at).total_seconds())

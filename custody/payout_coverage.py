@@ -7,6 +7,7 @@ from collections.abc import Collection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import payout_store as store
+from custody.payout_model import VENUE_PREFIX
 from ledger.coverage import count_payable_cover
 from registry.queries import get_wallet
 
@@ -28,6 +29,12 @@ async def count_spare(conn: AsyncConnection, book: int, assets: Collection[str])
 
 
 async def leaves_clients(conn: AsyncConnection, source: str, target: str) -> bool:
-    """Tell whether coins that go from one wallet of ours to another leave clients' holdings."""
-    held, kept = await get_wallet(conn, source), await get_wallet(conn, target)
+    """Tell whether coins that go from one place of ours to another leave clients' holdings.
+
+    An account at a venue is the house's.
+    """
+    held = await get_wallet(conn, source)
+    if target.startswith(VENUE_PREFIX):
+        return held.holds_client_money
+    kept = await get_wallet(conn, target)
     return held.holds_client_money and not kept.holds_client_money

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -26,6 +26,7 @@ from custody.payout_moves import AttemptMove, Move, move_attempts, move_payouts
 from custody.payout_postings import confirmed, failed
 from custody.policy import Requirement
 from kernel.events import DomainEvent, record
+from ledger.model import Transfer
 from ledger.outcome import Outcome
 from ledger.posting import post
 
@@ -84,7 +85,8 @@ async def confirm_payouts(
     due.sort(key=lambda item: bool(item.waiting_for))
     payouts = await store.lock_payouts(conn, {item.id for item in due[:BATCH_MAX]})
     over = [item for item in payouts.values() if _still_over(item, at, requirement)]
-    refused = await _post_each(conn, over, book, now)
+    ends = {item.id: confirmed(item) if item.succeeded else failed(item) for item in over}
+    refused = await post_ends(conn, book, ends, now=now)
     # A frozen account, say: the others go on, and people see why this one does not.
     fences = {item.id: item.fence for item in over}
     waiting = [{"id": key, "waiting_for": reason} for key, reason in refused.items()]
@@ -104,19 +106,31 @@ async def confirm_payouts(
     return list(moved.values())
 
 
-async def _post_each(
-    conn: AsyncConnection, over: Sequence[Payout], book: int, now: datetime
+async def post_ends(
+    conn: AsyncConnection,
+    book: int,
+    ends: Mapping[UUID, Sequence[Transfer]],
+    *,
+    now: datetime,
+    before: Callable[[Collection[UUID]], Awaitable[None]] | None = None,
 ) -> dict[UUID, str]:
-    """Post the end of every payout that the ledger takes; return the refusals by payout.
+    """Post every end that the ledger takes; return the refusals.
 
     A refusal that commits spends its id, and the end could never be posted any more. So a batch in
     which one is refused is undone as if it had not been asked, and posted again without it.
+
+    Args:
+        ends: what ends each payout, or each transaction of many.
+        before: is awaited before each try with those that are in it, and undone with it: behind the
+            ledger's head nothing may wait.
     """
     refused: dict[UUID, str] = {}
-    for _ in over:
+    for _ in ends:
         async with conn.begin_nested() as savepoint:
-            rest = [item for item in over if item.id not in refused]
-            found = await _post_batch(conn, rest, book, now)
+            rest = {key: made for key, made in ends.items() if key not in refused}
+            if before is not None:
+                await before(rest.keys())
+            found = await _post_batch(conn, book, rest, now)
             if not found:
                 break
             await savepoint.rollback()
@@ -125,12 +139,11 @@ async def _post_each(
 
 
 async def _post_batch(
-    conn: AsyncConnection, over: Sequence[Payout], book: int, now: datetime
+    conn: AsyncConnection, book: int, ends: Mapping[UUID, Sequence[Transfer]], now: datetime
 ) -> dict[UUID, str]:
-    chains = [confirmed(item) if item.succeeded else failed(item) for item in over]
-    batch = [transfer for chain in chains for transfer in chain]
-    owners = [item.id for item, chain in zip(over, chains, strict=True) for _ in chain]
-    results = await post(conn, book, batch, now=now)
+    batch = [transfer for made in ends.values() for transfer in made]
+    owners = [key for key, made in ends.items() for _ in made]
+    results = await post(conn, book, batch, now=now) if batch else []
     return {
         owner: f"the ledger refused: {result.outcome}"
         for owner, result in zip(owners, results, strict=True)

@@ -1,7 +1,7 @@
 """What may stop a payout between its approval and its block, asked anew at each step.
 
 What was true when it was requested may not be any more: something is frozen, its destination is
-revoked, compliance has not let it go, the wallet is above its cap or lacks coins. Then it waits, and
+revoked, a venue does not name it any more, compliance has not let it go, the wallet is above its cap or lacks coins. Then it waits, and
 says why. Bytes that went out once are held back like those that did not: what is stopped is offered
 to no node by us, and people may cancel it by conflict.
 """
@@ -21,6 +21,7 @@ from custody.freezes import load_freezes, refusal
 from custody.payout_model import ClaimKind, ControlState, Payout
 from custody.payout_tables import allowed_destination
 from custody.signing_stops import find_signing_stop
+from custody.venues.gates import find_unverified
 
 
 async def find_frozen(conn: AsyncConnection, payouts: Sequence[Payout]) -> dict[UUID, str]:
@@ -56,6 +57,7 @@ async def find_unsendable(
 ) -> dict[UUID, str]:
     """Return which payouts' bytes may not be offered to a node now, for the first time or again."""
     found = await _find_disallowed(conn, payouts, now)
+    found |= await find_unverified(conn, payouts, now=now)
     found |= await find_uncleared(conn, payouts)
     return found | await find_frozen(conn, payouts)
 

@@ -7,7 +7,6 @@ with those of the deposits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -18,16 +17,14 @@ from chain.model import Block, BlockContents
 from custody import payout_rows as rows
 from custody import payout_store as store
 from custody.errors import NotPossible
+from custody.foreign_spends import include_foreign, orphan_foreign
 from custody.payout_events import WORKER, move_payout
 from custody.payout_matching import AssetView, ForeignMined, OursMined, match_block
 from custody.payout_model import (
-    FOREIGN_STATES,
     SENT,
     Attempt,
     AttemptKind,
     AttemptState,
-    ForeignSpend,
-    ForeignState,
     NonceState,
     Payout,
     PayoutState,
@@ -36,17 +33,13 @@ from custody.payout_model import (
 from custody.payout_moves import AttemptMove, Move, move_attempts, move_payouts
 from custody.payout_postings import (
     failure_orphaned,
-    foreign_included,
-    foreign_orphaned,
     mined,
     orphaned,
 )
 from custody.plan import Plan
-from kernel.events import DomainEvent, next_version
-from kernel.ids import derive_id
-from registry.queries import get_asset, list_chain_assets, list_wallets
+from kernel.events import DomainEvent
+from registry.queries import get_asset, list_chain_assets
 
-FOREIGN: Final = "foreign_spend"
 MAY_BE_HELD: Final = frozenset({PayoutState.ALLOCATED, *SENT})
 PAID_BACK: Final = frozenset({PayoutState.FAILED_ON_CHAIN, PayoutState.CANCELLED})
 """Ends at which the claim got its money back."""
@@ -122,12 +115,7 @@ async def payouts_orphaned(
     ]
     await _unmined(conn, gone, block, plan, now)
     movers = touched | {item.tx_hash for item in contents.movements}
-    for spend in (await store.lock_foreign(conn, chain, sorted(movers))).values():
-        if spend.state is ForeignState.INCLUDED and spend.block_hash == block.hash:
-            undone = replace(spend, state=ForeignState.ORPHANED)
-            await store.save_foreign(conn, undone, known=True)
-            plan.post(*foreign_orphaned(spend))
-            plan.tell(await _foreign_event(conn, spend, undone, now))
+    await orphan_foreign(conn, plan, block, movers, now=now)
     return plan
 
 
@@ -250,31 +238,19 @@ async def _foreign(
     plan: Plan,
     now: datetime,
 ) -> None:
-    known = (await store.lock_foreign(conn, block.chain, [found.tx_hash])).get(found.tx_hash)
-    spend = ForeignSpend(
-        id=known.id if known else derive_id(now, FOREIGN, block.chain, found.tx_hash),
-        chain=block.chain,
+    await include_foreign(
+        conn,
+        plan,
+        block,
         tx_hash=found.tx_hash,
         sender=found.sender,
         nonce=found.outcome.nonce if found.outcome else None,
-        state=ForeignState.INCLUDED,
-        epoch=known.epoch + 1 if known else 1,
-        block_hash=block.hash,
-        height=block.height,
         legs=found.legs,
-        seen_at=known.seen_at if known else now,
+        now=now,
     )
-    if known:
-        FOREIGN_STATES.require(known.state, spend.state)
-    await store.save_foreign(conn, spend, known=known is not None)
     reason = f"transaction {found.tx_hash} is not ours and spent from {found.sender}"
     wallet = ours[found.sender].wallet
     await store.freeze_sender(conn, block.chain, found.sender, wallet, reason)
-    owners = {item.code: item.owner for item in await list_wallets(conn, block.chain)}
-    for leg in spend.legs:
-        plan.need(f"custody:{leg.wallet}", leg.asset, owner=owners[leg.wallet])
-    plan.post(*foreign_included(spend))
-    plan.tell(await _foreign_event(conn, known, spend, now))
     if victim is not None and victim.state in MAY_BE_HELD:
         plan.tell(await _hold(conn, victim, reason, now))
 
@@ -293,32 +269,6 @@ async def _hold(
         **values,
     )
     return event
-
-
-async def _foreign_event(
-    conn: AsyncConnection, before: ForeignSpend | None, after: ForeignSpend, now: datetime
-) -> DomainEvent:
-    return DomainEvent(
-        entity_type=FOREIGN,
-        entity_id=after.id,
-        version=await next_version(conn, FOREIGN, after.id),
-        name=f"ForeignSpend{after.state.capitalize()}",
-        at=now,
-        actor=WORKER,
-        reason="coins or a nonce of ours were spent by a transaction that we did not make",
-        from_state=before.state if before else None,
-        to_state=after.state,
-        payload={
-            "chain": after.chain,
-            "tx_hash": after.tx_hash,
-            "sender": after.sender,
-            "nonce": after.nonce,
-            "legs": [
-                {"account": x.account, "asset": x.asset, "amount": str(x.amount)}
-                for x in after.legs
-            ],
-        },
-    )
 
 
 async def _assets(conn: AsyncConnection, chain: str) -> dict[str | None, AssetView]:

@@ -3,7 +3,8 @@
 A payout pays one amount of one asset from one wallet to one destination, whatever asked for it: the
 *claim* says at whose expense. ``client:<id>`` is a withdrawal, ``client:<id>:held`` gives back what
 compliance held, ``payable:<party>:netted`` settles an obligation, ``own:<wallet>`` moves the desk's
-coins to another (or the same) wallet of its own. An attempt is one signed transaction of a payout;
+coins to another (or the same) wallet of its own, ``own:venue:<venue>/<account>`` to its account at a
+venue. An attempt is one signed transaction of a payout;
 all attempts of a payout have one nonce, so at most one of them is ever on a branch of the chain.
 """
 
@@ -29,8 +30,15 @@ _CLAIM = re.compile(
     r"client:(?P<client>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
     r"|client:(?P<held>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):held"
     r"|payable:(?P<payable>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):netted"
-    r"|own:(?P<own>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
+    r"|own:(?P<own>[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+    r"|venue:[A-Za-z0-9][A-Za-z0-9._-]{0,31}/[A-Za-z0-9][A-Za-z0-9._-]{0,31})"
 )
+VENUE_PREFIX: Final = "venue:"
+"""How the name of an own claim begins whose receiver is an account at a venue."""
+OWN_PARTY: Final = "own"
+"""The party of allowed destinations that are ours though their keys are elsewhere."""
+BANK_NETWORK_ID: Final = 0
+"""What stands where others have the network id of their chain: no network has it."""
 CLAIMS_REMEMBERED: Final = 4_096
 """A claim is asked what it means some forty times on its way."""
 
@@ -51,6 +59,8 @@ class PayoutState(StrEnum):
     MINED = "mined"
     CONFIRMED = "confirmed"
     FAILED_ON_CHAIN = "failed_on_chain"
+    REFUSED = "refused"
+    """The bank has said that it will not pay it: the claim has its money back. Of rail bank only."""
     REJECTED = "rejected"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
@@ -109,6 +119,9 @@ PAYOUT_STATES: Final = StateTable(
             (PayoutState.SECURITY_HOLD, PayoutState.CANCELLING),
             (PayoutState.SECURITY_HOLD, PayoutState.ALLOCATED),
             (PayoutState.SECURITY_HOLD, PayoutState.MINED),
+            # A bank has booked it, or says that it will not: there is no block in between.
+            (PayoutState.SIGNED, PayoutState.CONFIRMED),
+            (PayoutState.SIGNED, PayoutState.REFUSED),
             # The stranger's transaction is final, so ours can never be: the claim is paid back.
             (PayoutState.SECURITY_HOLD, PayoutState.FAILED_ON_CHAIN),
             *((before, after) for before in _BEFORE_ALLOCATION for after in _WITHDRAWN),
@@ -116,7 +129,7 @@ PAYOUT_STATES: Final = StateTable(
     ),
 )
 
-RELEASED: Final = frozenset({*_WITHDRAWN, PayoutState.FAILED_ON_CHAIN})
+RELEASED: Final = frozenset({*_WITHDRAWN, PayoutState.FAILED_ON_CHAIN, PayoutState.REFUSED})
 """It will not pay: from *released_at* on it does not count as reserved."""
 
 CANCELLABLE: Final = frozenset(_BEFORE_ALLOCATION)
@@ -282,6 +295,10 @@ class ClaimKind(StrEnum):
     OWN = "own"
 
 
+TO_VENUES: Final = f"{ClaimKind.OWN}:{VENUE_PREFIX}"
+"""How the text of a claim begins whose receiver is an account at a venue."""
+
+
 class DestinationKind(StrEnum):
     """What is at the receiving address."""
 
@@ -289,19 +306,30 @@ class DestinationKind(StrEnum):
     CONTRACT = "contract"
     OWN = "own"
     """An address of ours: only an own transfer goes there."""
+    VENUE = "venue"
+    """Where a venue takes coins for our account there: only an own transfer goes there."""
+    BANK = "bank"
+    """An account of somebody else's at a bank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The claim that a payout debits; *name* is the party, or the receiving wallet of our own."""
+    """The claim that a payout debits; *name* is the party, or the receiving place of our own."""
 
     kind: ClaimKind
     name: str
 
     @classmethod
     def parse(cls, text: str) -> Claim:
-        """Read ``client:<id>[:held]``, ``payable:<party>:netted`` or ``own:<wallet>``."""
+        """Read ``client:<id>[:held]``, ``payable:<party>:netted`` or what begins with ``own:``."""
         return _parse_claim(text)
+
+    @property
+    def venue(self) -> str | None:
+        """Return ``<venue>/<account>`` of the receiving account at a venue; None: it is no venue's."""
+        if self.kind is ClaimKind.OWN and self.name.startswith(VENUE_PREFIX):
+            return self.name.removeprefix(VENUE_PREFIX)
+        return None
 
     @property
     def account(self) -> str | None:
@@ -323,7 +351,8 @@ def _parse_claim(text: str) -> Claim:
     if match is None:
         raise BadInput(
             f"{text!r} is not a claim that a payout can debit",
-            remedy="Write client:<id>[:held], payable:<party>:netted or own:<wallet>",
+            remedy="Write client:<id>[:held], payable:<party>:netted, own:<wallet> or"
+            " own:venue:<venue>/<account>",
         )
     kind = ClaimKind(match.lastgroup or "")
     return Claim(kind, match[kind])
@@ -337,7 +366,8 @@ class PayoutRequest:
         client_ref: the requester's own reference: one payout for each claim and reference.
         claim: see `Claim.parse`.
         amount: in the asset's smallest unit.
-        rail: how coins are carried out; "": as the wallet's chain does.
+        rail: how coins are carried out; "": as the wallet's chain does. ``bank``: *source_wallet*
+            is an account of ours at a bank, *destination* as `banks.payee` writes it.
         source_address: which address of the wallet pays; None: its hot address. On Bitcoin the
             wallet's coins are chosen, wherever they are.
         requested_by: operator, who can then not approve it.

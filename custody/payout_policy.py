@@ -12,6 +12,7 @@ from custody.policy_model import (
     APPROVERS,
     BLOCK_ALL,
     SERVICES,
+    VENUE,
     Action,
     ApprovalPolicy,
     Decision,
@@ -37,7 +38,8 @@ WINDOW_MIN_S: Final = 60
 WINDOW_MAX_S: Final = 31 * 86_400
 """A window is added up from the payouts themselves: it has an end so that the reading has one."""
 AGE_MAX_S: Final = 366 * 86_400
-CLAIMS: Final = frozenset({ANY, *ClaimKind})
+CLAIMS: Final = frozenset({ANY, VENUE, *ClaimKind})
+OWN_CLAIMS: Final = frozenset({ClaimKind.OWN, VENUE})
 GROUP_PREFIX: Final = "group:"
 APPROVER_ROLES: Final = (Role.APPROVER, Role.TREASURER)
 
@@ -207,7 +209,7 @@ def _window_of_limit(limit: VelocityLimit, facts: RequestFacts) -> Window:
 
 def _limits_for(document: PolicyDocument, facts: RequestFacts) -> Iterator[VelocityLimit]:
     for limit in document.limits:
-        kind = facts.claim != ClaimKind.OWN if limit.claim == ANY else facts.claim == limit.claim
+        kind = facts.claim not in OWN_CLAIMS if limit.claim == ANY else facts.claim == limit.claim
         if kind and limit.asset in {ANY, facts.asset}:
             yield limit
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
-from custody.model import custody_account
+from custody.model import bank_account_path, custody_account, route_account, venue_account
 from custody.payout_model import ClaimKind, ForeignSpend, Payout, PayoutState
 from kernel.ids import derive_id
 from ledger.model import Transfer, chain, hold, post_hold, reversal, transfer, void_hold
+from registry.model import BANK
 
 NETWORK_FEE: Final = "expense:network-fee"
+BANK_CHARGE: Final = "expense:bank-charge"
 PURPOSE_PAYOUT: Final = "payout"
 PURPOSE_FEE: Final = "network-fee"
 
@@ -26,6 +28,17 @@ PURPOSE_FEE: Final = "network-fee"
 def transit_account(chain_code: str) -> str:
     """Return the path of what left in a block that is not final."""
     return f"transit:out:{chain_code}"
+
+
+def way_account(payout: Payout) -> str:
+    """Return the path of the payout's coins between the block that has them and their end.
+
+    What goes to a venue is nobody else's: it is on its way between two locations of ours.
+    """
+    venue = payout.parsed_claim.venue
+    if venue is not None:
+        return route_account(payout.source_wallet, venue)
+    return transit_account(payout.chain)
 
 
 def in_flight_account(rail: str) -> str:
@@ -36,14 +49,25 @@ def in_flight_account(rail: str) -> str:
 def accounts(payout: Payout) -> set[tuple[str, str]]:
     """Return every account that the payout can touch: opened when it is requested."""
     claim = payout.parsed_claim
+    if payout.rail == BANK:
+        paths = (claim.account, bank_account_path(payout.source_wallet), owed_again_account(payout))
+        ours = (in_flight_account(payout.rail), BANK_CHARGE)
+        return {(path, payout.asset) for path in (*paths, *ours) if path is not None}
+    held_by = custody_account(claim.name) if claim.venue is None else venue_account(claim.venue)
     return {
-        (claim.account or custody_account(claim.name), payout.asset),
+        (claim.account or held_by, payout.asset),
         (custody_account(payout.source_wallet), payout.asset),
         (custody_account(payout.source_wallet), payout.native_asset),
-        (transit_account(payout.chain), payout.asset),
+        (way_account(payout), payout.asset),
         (in_flight_account(payout.rail), payout.asset),
         (NETWORK_FEE, payout.native_asset),
     }
+
+
+def owed_again_account(payout: Payout) -> str | None:
+    """Return whom we owe again when a payment through a bank comes back after it was final."""
+    claim = payout.parsed_claim
+    return f"payable:{claim.name}:open" if claim.kind is ClaimKind.PAYABLE else claim.account
 
 
 def reserved(payout: Payout) -> tuple[Transfer, ...]:
@@ -181,7 +205,11 @@ def failure_orphaned(payout: Payout) -> tuple[Transfer, ...]:
 
 
 def confirmed(payout: Payout) -> tuple[Transfer, ...]:
-    """Close what was in flight against what left; of an own transfer nothing is open."""
+    """Close what was in flight against what left.
+
+    Of a move between wallets nothing is open; what goes to a venue stays in transit until the venue
+    shows it (`custody.venues`).
+    """
     if payout.parsed_claim.account is None:
         return ()
     return (
@@ -264,7 +292,7 @@ def foreign_orphaned(spend: ForeignSpend) -> tuple[Transfer, ...]:
 
 def _coins_out(payout: Payout) -> tuple[Transfer, ...]:
     claim, epoch = payout.parsed_claim, payout.hold_epoch
-    if claim.kind is not ClaimKind.OWN:
+    if claim.kind is not ClaimKind.OWN or claim.venue is not None:
         return (
             post_hold(
                 _id(payout, "coins-mined", epoch),
@@ -293,7 +321,7 @@ def _hold_coins(payout: Payout, epoch: int) -> tuple[Transfer, ...]:
         return ()  # it moves no coins: only its fee is held
     held = hold(
         _id(payout, "coins", epoch),
-        transit_account(payout.chain),
+        way_account(payout),
         custody_account(payout.source_wallet),
         payout.amount,
         payout.asset,

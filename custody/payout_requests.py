@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import control_store, payout_rows
 from custody import payout_store as store
+from custody.banks.payment_checks import check_bank_request
+from custody.destinations import told_as
 from custody.payout_checks import (
     Checked,
     Desk,
@@ -40,6 +42,7 @@ from ledger.accounts import ensure_accounts
 from ledger.model import PostResult, Transfer
 from ledger.posting import post
 from ledger.queries import get_balances
+from registry.model import BANK
 
 REQUESTS_MAX: Final = 500
 REASON_LENGTH_MAX: Final = 500
@@ -122,7 +125,12 @@ async def _insert(
 ) -> list[Asked]:
     """Check, count, decide and write new rows; return those that this call has written."""
     desk = await load_desk(conn, requests, now=now)
-    checked = [check_request(desk, item) for item in requests]
+    checked = [
+        check_bank_request(desk, item, book=book)
+        if item.rail == BANK
+        else check_request(desk, item)
+        for item in requests
+    ]
     running = await count_reserved(conn, book, list_windows(desk, checked), now=now)
     asked = [_decide(desk, item, running, book) for item in checked]
     # In one order, whoever asks: two that ask for the same wait for each other at the first of them.
@@ -281,7 +289,7 @@ def _said(item: Asked) -> dict[str, Any]:
         "claim": payout.claim,
         "asset": payout.asset,
         "amount": str(payout.amount),
-        "destination": payout.destination,
+        "destination": told_as(payout.destination),
         "source_wallet": payout.source_wallet,
         "policy_version": payout.policy_version,
         "rule": payout.rule,
@@ -297,17 +305,17 @@ def _payout(checked: Checked, decision: Decision, book: int, now: datetime) -> P
         book=book,
         client_ref=request.client_ref,
         claim=request.claim,
-        rail=checked.chain.kind,
-        chain=checked.chain.code,
-        chain_id=checked.chain.network_id,
+        rail=checked.way.rail,
+        chain=checked.way.place,
+        chain_id=checked.way.network_id,
         source_wallet=request.source_wallet,
         sender=checked.source.address,
         sender_path=checked.source_path,
         asset=request.asset,
         amount=request.amount,
-        contract=checked.chain_asset.contract,
+        contract=checked.way.contract,
         chain_amount=checked.chain_amount,
-        native_asset=checked.chain.native_asset,
+        native_asset=checked.way.native_asset,
         destination=request.destination,
         requested_by=request.requested_by,
         reason=request.reason,

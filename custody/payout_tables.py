@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -17,6 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     false,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -88,10 +91,16 @@ payout = Table(
     ),
     # What will not be paid stops counting as reserved, at a known time.
     CheckConstraint(
-        "state NOT IN ('rejected', 'cancelled', 'expired', 'failed_on_chain')"
+        "state NOT IN ('rejected', 'cancelled', 'expired', 'failed_on_chain', 'refused')"
         " OR released_at IS NOT NULL",
         name="released_at_a_time",
     ),
+    # What a bank says ends only what a bank pays; on chains a block does.
+    CheckConstraint(
+        "rail = 'bank' OR (state <> 'refused' AND (state <> 'confirmed' OR tx_hash IS NOT NULL))",
+        name="ended_by_its_rail",
+    ),
+    CheckConstraint("(rail = 'bank') = (chain = 'bank')", name="banks_have_no_chain"),
     schema=SCHEMA,
 )
 # A client's reference is of one payout, whatever the claim.
@@ -124,6 +133,11 @@ Index(
     postgresql_where=payout.c.state.in_(["requested", "reserved", "pending_approval", "approved"]),
 )
 Index("ix_payout_state", payout.c.chain, payout.c.state, payout.c.created_at)
+LIVE: Final = (
+    "state NOT IN ('confirmed', 'failed_on_chain', 'refused', 'rejected', 'cancelled', 'expired')"
+)
+"""Of a payout that has not ended."""
+Index("ix_payout_live", payout.c.book, postgresql_where=text(LIVE))
 Index("ix_payout_sender", payout.c.chain, payout.c.sender, payout.c.state)
 
 payout_attempt = Table(
@@ -267,9 +281,10 @@ allowed_destination = Table(
     Column("usable_from", Timestamp),
     Column("revoked_by", Text),
     Column("revoke_signature", LargeBinary),
-    CheckConstraint("kind IN ('eoa', 'contract')", name="kind"),
+    CheckConstraint("kind IN ('eoa', 'contract', 'bank')", name="kind"),
+    CheckConstraint("(kind = 'bank') = (chain = 'bank')", name="bank"),
     CheckConstraint(
-        "state <> 'active' OR kind = 'eoa' OR (code_hash IS NOT NULL AND return_tx IS NOT NULL)",
+        "state <> 'active' OR kind <> 'contract' OR (code_hash IS NOT NULL AND return_tx IS NOT NULL)",
         name="contract_proved",
     ),
     CheckConstraint(

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import control_store, payout_explain, payout_requests, payout_rows
 from custody import payout_store as store
+from custody.banks import payment_store
 from custody.bitcoin import spend_store
 from custody.errors import NotPossible
 from custody.payout_approvals import LIFETIME, ApprovalLine, approval_bytes, to_document
@@ -47,8 +48,10 @@ explain = payout_explain.explain
 
 
 async def has_signed_bytes(conn: AsyncConnection, payout_id: UUID) -> bool:
-    """Tell whether signed bytes of the payout are stored, so that its claim has been debited."""
+    """Tell whether the payout's claim has been debited: signed bytes are stored, or its file is out."""
     if any(item.raw is not None for item in await store.list_attempts(conn, payout_id)):
+        return True
+    if await payment_store.has_left(conn, payout_id):
         return True
     return await spend_store.has_signed(conn, payout_id)
 

@@ -17,6 +17,8 @@ from typing import Final
 from custody.payout_model import ControlState, DestinationKind, Quorum
 
 ANY: Final = "*"
+VENUE: Final = "venue"
+"""What a rule calls own transfers to and from accounts at venues: those between wallets are ``own``."""
 APPROVERS: Final = "approvers"
 """The group of everybody with the role approver or treasurer, services excepted."""
 SERVICES: Final = "services"
@@ -43,11 +45,12 @@ class PolicyRule:
     """One line of a policy; ``*`` matches everything.
 
     Attributes:
-        claim: ``client``, ``held``, ``payable``, ``own`` or ``*``.
+        claim: ``client``, ``held``, ``payable``, ``own``, ``venue`` or ``*``.
         party: the party whose claim it is.
         initiator: who asks: an operator's code, or ``group:<name>``.
-        chain, asset, wallet: codes; *wallet* is the one that pays.
-        destination: an address, or ``eoa``, ``contract``, ``own``.
+        chain, asset, wallet: codes; *wallet* is the one that pays, ``venue:<venue>/<account>`` where
+            a venue does.
+        destination: an address, or ``eoa``, ``contract``, ``own``, ``venue``.
         destination_age_min_s: seconds since two people allowed the destination.
         amount_max: up to this many of the asset's smallest units; None: any amount.
         window_s: None: *amount_max* is of one payout; else of all that was reserved in so many
@@ -93,7 +96,8 @@ BLOCK_ALL: Final = PolicyRule(name="block all", action=Action.BLOCK)
 class VelocityLimit:
     """At most *amount_max* of *asset* reserved in any *window_s* seconds, whatever the rules say.
 
-    *claim* ``*`` stands for every payout to others: own transfers are limited by naming ``own``.
+    *claim* ``*`` stands for every payout to others: own transfers are limited by naming ``own``, and
+    those to and from venues by naming ``venue``.
     """
 
     asset: str

@@ -7,6 +7,7 @@ it on in the same transaction in which it marks it matched. Posted is what the b
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -18,7 +19,7 @@ from chain.model import Block
 from custody import arrivals, store
 from custody.books import apply_plan
 from custody.deposit_model import Receipt, ReceiptState
-from custody.errors import NotPossible
+from custody.errors import NotPossible, UnknownRow
 from custody.plan import Plan
 from custody.policy import ConfirmationPolicy, requirement_of
 from custody.policy_versions import keep_policy
@@ -120,22 +121,82 @@ async def mark_matched(
         NotPossible: it is not final, or was matched before.
         ChainHalted: the block that holds it may be gone; people have to look first.
     """
-    if not 0 < len(matched_to) <= MATCH_LENGTH_MAX:
+    (after,) = await mark_many_matched(
+        conn, {receipt_id: matched_to}, by=by, reason=reason, now=now
+    )
+    return after
+
+
+async def mark_many_matched(
+    conn: AsyncConnection,
+    matched: Mapping[UUID, str],
+    *,
+    by: str,
+    reason: str = "",
+    now: datetime,
+) -> list[Receipt]:
+    """Do what `mark_matched` does for many receipts, all or none, in a fixed number of statements.
+
+    Args:
+        matched: by receipt, what it pays.
+
+    Raises:
+        UnknownRow: there is none with one of these ids; otherwise as `mark_matched`.
+    """
+    if not all(0 < len(to) <= MATCH_LENGTH_MAX for to in matched.values()):
         raise BadInput(f"a receipt is matched to 1 to {MATCH_LENGTH_MAX} characters")
-    receipt = await store.get_arrival(conn, Receipt, receipt_id, lock=True)
-    await require_running(conn, receipt.chain)
+    locked = await lock_receipts(conn, matched)
+    if len(locked) != len(matched):
+        missing = min(matched.keys() - {receipt.id for receipt in locked})
+        raise UnknownRow(f"there is no receipt {missing}", where="custody")
+    for chain in sorted({receipt.chain for receipt in locked}):
+        await require_running(conn, chain)
+    steps = [(receipt, _matched(receipt, matched[receipt.id])) for receipt in locked]
+    await store.save_arrivals(conn, [after for _, after in steps])
+    await record(
+        conn,
+        [
+            arrivals.event(before, after, "ReceiptMatched", at=now, actor=by, reason=reason)
+            for before, after in steps
+        ],
+    )
+    return [after for _, after in steps]
+
+
+def _matched(receipt: Receipt, to: str) -> Receipt:
     if receipt.state is not ReceiptState.FINAL:
         raise NotPossible(
             f"receipt {receipt.id} is {receipt.state}, not final",
             where=receipt.matched_to,
             remedy="Wait until it is final; what is matched cannot be matched again",
         )
-    after = arrivals.moved(receipt, ReceiptState.MATCHED, matched_to=matched_to)
+    return arrivals.moved(receipt, ReceiptState.MATCHED, matched_to=to)
+
+
+async def mark_unmatched(
+    conn: AsyncConnection, receipt_id: UUID, *, by: str, reason: str, now: datetime
+) -> Receipt:
+    """Let a matched receipt wait again; its row stays locked, its value is back in suspense by then.
+
+    Raises:
+        NotPossible: it is not matched, or its block has vanished.
+        ChainHalted: the block that holds it may be gone; people have to look first.
+    """
+    receipt = await store.get_arrival(conn, Receipt, receipt_id, lock=True)
+    await require_running(conn, receipt.chain)
+    if receipt.state is not ReceiptState.MATCHED:
+        raise NotPossible(f"receipt {receipt.id} is {receipt.state}, not matched")
+    after = arrivals.moved(receipt, ReceiptState.FINAL, matched_to="")
     await store.save_arrival(conn, after)
     await record(
-        conn, [arrivals.event(receipt, after, "ReceiptMatched", at=now, actor=by, reason=reason)]
+        conn, [arrivals.event(receipt, after, "ReceiptUnmatched", at=now, actor=by, reason=reason)]
     )
     return after
+
+
+async def lock_receipts(conn: AsyncConnection, ids: Collection[UUID]) -> list[Receipt]:
+    """Lock receipts, by id, until the transaction ends: whoever matches many locks them first."""
+    return await store.lock_arrivals(conn, Receipt, ids, set(ReceiptState))
 
 
 async def get_receipt(conn: AsyncConnection, receipt_id: UUID) -> Receipt:

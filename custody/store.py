@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    Uuid,
     and_,
     any_,
     func,
@@ -356,7 +357,10 @@ async def lock_arrivals(
     table = _TABLES[kind]
     query = (
         select(table)
-        .where(table.c.id.in_(sorted(ids)), table.c.state.in_(sorted(states)))
+        .where(
+            table.c.id == any_(literal(sorted(ids), ARRAY(Uuid))),
+            table.c.state.in_(sorted(states)),
+        )
         .order_by(table.c.id)
         .with_for_update()
     )

@@ -19,9 +19,10 @@ from custody.allow_list import (
 )
 from custody.payout_approvals import approval_bytes
 from custody.payout_control import approve_policy, draft_policy, policy_bytes, propose_policy
-from custody.payout_model import AllowedDestination, Payout
+from custody.payout_model import AllowedDestination, DestinationKind, Payout
 from custody.payouts import approval_line, approve_payouts
 from custody.policy_model import ApprovalPolicy, PolicyDocument, PolicyRule
+from registry.model import BANK
 from registry.queries import get_operator
 from registry.testing import operator_keypair
 
@@ -59,6 +60,8 @@ async def propose(
 ) -> AllowedDestination:
     """Propose a destination by a test operator; *more* is what `propose_destination` takes."""
     given = {"party": party, "chain": chain, "address": address, "label": "test", **more}
+    if chain == BANK:
+        given.setdefault("kind", DestinationKind.BANK)
     draft = await draft_destination(conn, by=by, now=now, **given)
     signature = operator_keypair(by).sign(destination_bytes(draft))
     return await propose_destination(conn, by=by, signature=signature, now=now, **given)

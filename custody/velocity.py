@@ -14,7 +14,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody import control_store
-from custody.payout_model import ClaimKind
+from custody.payout_policy import OWN_CLAIMS
 from custody.policy_model import ANY, RequestFacts, Window
 
 
@@ -37,7 +37,7 @@ class Reserved:
 
 def counts_in(window: Window, facts: RequestFacts) -> bool:
     """Tell whether a request is one of those that the window adds up."""
-    kind = facts.claim != ClaimKind.OWN if window.claim == ANY else facts.claim == window.claim
+    kind = facts.claim not in OWN_CLAIMS if window.claim == ANY else facts.claim == window.claim
     party = window.party is None or window.party == facts.party
     return kind and party and window.asset == facts.asset
 

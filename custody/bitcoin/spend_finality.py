@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -21,13 +21,12 @@ from custody.bitcoin.spend_moves import (
     move_attempt,
     move_spend,
 )
+from custody.payout_finality import post_ends
 from custody.payout_model import SPENDABLE, AttemptState, Payout, PayoutState
 from custody.payout_postings import confirmed, failed
 from custody.policy import Requirement
 from kernel.events import DomainEvent, record
 from ledger.model import Transfer
-from ledger.outcome import Outcome
-from ledger.posting import post
 
 BATCH_MAX: Final = 20
 """Spends that are ended in one transaction."""
@@ -70,7 +69,13 @@ async def confirm_spends(
         for item in locked
         if item.spend.state is SpendState.MINED and is_over(item.spend, tip, finalized, requirement)
     ]
-    refused = await _post_each(conn, over, book, now)
+
+    async def unlock(spends: Collection[UUID]) -> None:
+        for key in spends:
+            await coins.unlock(conn, key)
+
+    ends = {item.spend.id: _closing(item) for item in over}
+    refused = await post_ends(conn, book, ends, now=now, before=unlock)
     for carried in over:
         reason = refused.get(carried.spend.id, "")
         if reason:
@@ -94,45 +99,9 @@ def is_over(spend: Spend, tip: Block, finalized: int, requirement: Requirement) 
     return needed.is_met(height=spend.mined_height, tip=tip.height, finalized_height=finalized)
 
 
-async def _post_each(
-    conn: AsyncConnection, over: Sequence[Carried], book: int, now: datetime
-) -> dict[UUID, str]:
-    """Free the coins and post the end of every spend that the ledger takes; return the refusals.
-
-    A refusal that commits spends its id, and the end could never be posted any more. So a batch in
-    which a spend is refused is undone as if it had not been asked, and posted again without it.
-    """
-    refused: dict[UUID, str] = {}
-    for _ in over:
-        async with conn.begin_nested() as savepoint:
-            rest = [item for item in over if item.spend.id not in refused]
-            # Behind the ledger's head nothing may wait: the locks are let go before.
-            for item in rest:
-                await coins.unlock(conn, item.spend.id)
-            found = await _post(conn, rest, book, now)
-            if not found:
-                break
-            await savepoint.rollback()
-        refused |= found
-    return refused
-
-
-async def _post(
-    conn: AsyncConnection, over: Sequence[Carried], book: int, now: datetime
-) -> dict[UUID, str]:
-    batch: list[Transfer] = []
-    owners: list[UUID] = []
-    for item in over:
-        how = confirmed if item.spend.succeeded else failed
-        made = [transfer for payout in item.payouts for transfer in how(payout)]
-        batch += made
-        owners += [item.spend.id] * len(made)
-    results = await post(conn, book, batch, now=now) if batch else []
-    return {
-        owner: f"the ledger refused: {result.outcome}"
-        for owner, result in zip(owners, results, strict=True)
-        if not result.applied and result.outcome is not Outcome.LINKED_EVENT_FAILED
-    }
+def _closing(carried: Carried) -> list[Transfer]:
+    how = confirmed if carried.spend.succeeded else failed
+    return [transfer for payout in carried.payouts for transfer in how(payout)]
 
 
 async def _end(

@@ -7,7 +7,6 @@ with those of the deposits.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -33,30 +32,23 @@ from custody.bitcoin.spend_moves import (
 )
 from custody.control_messages import ScopeKind
 from custody.errors import NotPossible
+from custody.foreign_spends import include_foreign, orphan_foreign
 from custody.freezes import Scope, close_automatically
-from custody.model import custody_account
 from custody.payout_events import WORKER
-from custody.payout_inclusion import FOREIGN
 from custody.payout_model import (
-    FOREIGN_STATES,
     AttemptKind,
     AttemptState,
-    ForeignSpend,
-    ForeignState,
     Payout,
     Source,
 )
 from custody.payout_postings import (
     failure_orphaned,
-    foreign_included,
-    foreign_orphaned,
     mined,
     orphaned,
 )
 from custody.plan import Plan
-from kernel.events import DomainEvent, next_version
-from kernel.ids import derive_id
-from registry.queries import get_chain, list_wallets
+from kernel.events import DomainEvent
+from registry.queries import get_chain
 
 MAY_BE_HELD: Final = frozenset({SpendState.ALLOCATED, *SENT})
 
@@ -107,12 +99,7 @@ async def spends_orphaned(
         if carried.spend.mined_block == block.hash:
             await _unmined(conn, carried, block, plan, now)
     movers = {item.tx_hash for item in contents.spends}
-    for spend in (await payout_store.lock_foreign(conn, block.chain, sorted(movers))).values():
-        if spend.state is ForeignState.INCLUDED and spend.block_hash == block.hash:
-            gone = replace(spend, state=ForeignState.ORPHANED)
-            await payout_store.save_foreign(conn, gone, known=True)
-            plan.post(*foreign_orphaned(spend))
-            plan.tell(await _foreign_event(conn, spend, gone, now))
+    await orphan_foreign(conn, plan, block, movers, now=now)
     return plan
 
 
@@ -273,33 +260,20 @@ async def _foreign(
     plan: Plan,
     now: datetime,
 ) -> None:
-    known = (await payout_store.lock_foreign(conn, block.chain, [taking.tx_id])).get(taking.tx_id)
     asset = (await get_chain(conn, block.chain)).native_asset
-    spend = ForeignSpend(
-        id=known.id if known else derive_id(now, FOREIGN, block.chain, taking.tx_id),
-        chain=block.chain,
+    await include_foreign(
+        conn,
+        plan,
+        block,
         tx_hash=taking.tx_id,
         sender=taking.spent[0].address,
         nonce=None,
-        state=ForeignState.INCLUDED,
-        epoch=known.epoch + 1 if known else 1,
-        block_hash=block.hash,
-        height=block.height,
         legs=foreign_legs(block.chain, asset, taking, ours),
-        seen_at=known.seen_at if known else now,
+        now=now,
     )
-    if known:
-        FOREIGN_STATES.require(known.state, spend.state)
-    await payout_store.save_foreign(conn, spend, known=known is not None)
-    owners = {item.code: item.owner for item in await list_wallets(conn, block.chain)}
     reason = f"transaction {taking.tx_id} is not ours and spent {taking.outpoints[0]}"
     for wallet in sorted({ours[item.address].wallet for item in taking.spent}):
         await _freeze(conn, wallet, reason, now)
-    for leg in spend.legs:
-        plan.need(custody_account(leg.wallet), leg.asset, owner=owners[leg.wallet])
-    if spend.legs:
-        plan.post(*foreign_included(spend))
-    plan.tell(await _foreign_event(conn, known, spend, now))
     victims = {takers[key].spend.id: takers[key] for key in taking.outpoints if key in takers}
     for victim in victims.values():
         if victim.spend.state in MAY_BE_HELD:
@@ -328,28 +302,3 @@ async def _hold(
 async def _freeze(conn: AsyncConnection, wallet: str, reason: str, now: datetime) -> None:
     scope = Scope(ScopeKind.WALLET, wallet)
     await close_automatically(conn, scope, by=WORKER, reason=reason, now=now)
-
-
-async def _foreign_event(
-    conn: AsyncConnection, before: ForeignSpend | None, after: ForeignSpend, now: datetime
-) -> DomainEvent:
-    return DomainEvent(
-        entity_type=FOREIGN,
-        entity_id=after.id,
-        version=await next_version(conn, FOREIGN, after.id),
-        name=f"ForeignSpend{after.state.capitalize()}",
-        at=now,
-        actor=WORKER,
-        reason="coins of ours were spent by a transaction that we did not make",
-        from_state=before.state if before else None,
-        to_state=after.state,
-        payload={
-            "chain": after.chain,
-            "tx_hash": after.tx_hash,
-            "sender": after.sender,
-            "legs": [
-                {"account": x.account, "asset": x.asset, "amount": str(x.amount)}
-                for x in after.legs
-            ],
-        },
-    )

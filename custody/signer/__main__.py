@@ -38,7 +38,7 @@ from custody.signer.checkpoints import CheckpointKey, Places, key_name, make_key
 from custody.signer.errors import StoreUnusable
 from custody.signer.hardening import harden
 from custody.signer.hd_keys import SEED_BYTES_MAX, PrivateNode
-from custody.signer.keystore import read_kek, seal, write_keystore
+from custody.signer.keystore import seal, write_keystore
 from custody.signer.rules_file import read_rules
 from custody.signer.service import Signer
 from custody.signer.store import Genesis, Memory
@@ -47,6 +47,7 @@ from custody.signer.verification import find_faults
 from kernel.clock import SystemClock, to_unix_ms
 from kernel.errors import BadInput, CausewayError
 from kernel.parent import wait_for_parent_end
+from kernel.private_files import read_kek
 from kernel.telemetry import configure_logging
 
 SEED_TEXT_MAX: Final = 2 * SEED_BYTES_MAX + 2

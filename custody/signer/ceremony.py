@@ -34,21 +34,12 @@ from custody.signer.backends.pkcs11 import TokenKeys
 from custody.signer.backends.ring import open_seed
 from custody.signer.entropy import make_seed
 from custody.signer.hd_keys import PrivateNode
-from custody.signer.keystore import (
-    KEY_BYTES,
-    Sealed,
-    kek_id_of,
-    read_kek,
-    read_keystore,
-    rotate_kek,
-    seal,
-    wipe,
-    write_keystore,
-)
-from custody.signer.private_files import write_new_file
+from custody.signer.keystore import Sealed, read_keystore, rotate_kek, seal, write_keystore
 from custody.signer.slip39 import PersonalShare, Scheme, check_of, combine, parse_scheme, split
 from kernel.clock import iso
+from kernel.envelope import KEY_BYTES, kek_id_of, wipe
 from kernel.errors import BadInput, Refused
+from kernel.private_files import read_kek, write_new_file
 
 KIND: Final = "causeway key ceremony"
 FORMAT: Final = 1

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from custody.signer.private_files import write_new_file
 from custody.signer.transport import CLIENT_NAME, TlsFiles
 from kernel.errors import BadInput
+from kernel.private_files import write_new_file
 
 DAYS: Final = 365
 DAYS_MAX: Final = 3650

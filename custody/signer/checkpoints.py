@@ -17,9 +17,9 @@ from urllib.parse import quote
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from custody.signer.audit import AuditLog
-from custody.signer.errors import KeystoreUnreadable, StoreUnusable
-from custody.signer.private_files import read_private_file, replace_file, write_new_file
-from kernel.errors import BadInput, Refused
+from custody.signer.errors import StoreUnusable
+from kernel.errors import BadInput, Refused, SecretUnreadable
+from kernel.private_files import read_private_file, replace_file, write_new_file
 from ledger.checkpoint import Checkpoint, sign, verifier_key, verify
 
 NOTE_BYTES_MAX: Final = 4_096
@@ -65,7 +65,7 @@ def read_key(path: Path, name: str) -> CheckpointKey:
         return CheckpointKey(name, Ed25519PrivateKey.from_private_bytes(secret))
     except ValueError:
         # The error's own text may quote what it read.
-        raise KeystoreUnreadable("this is not a checkpoint key", where=str(path)) from None
+        raise SecretUnreadable("this is not a checkpoint key", where=str(path)) from None
 
 
 @dataclass(slots=True)

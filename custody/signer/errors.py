@@ -7,13 +7,11 @@
     └── StoreUnusable       the store is lost, newer, behind its checkpoint, forked or held
     OutsideUnavailable
     └── SignerPostponed     not now; the same request may be signed later
-    BadInput
-    └── KeystoreUnreadable  wrong key-encryption key, damaged file, or unsafe file mode
 """
 
 from __future__ import annotations
 
-from kernel.errors import BadInput, OutsideUnavailable, Refused
+from kernel.errors import OutsideUnavailable, Refused
 
 
 class SignerRefused(Refused):
@@ -40,7 +38,3 @@ class SignerPostponed(OutsideUnavailable):
 
     It is frozen, the destination cools off, a window is full, or a control message is not there yet.
     """
-
-
-class KeystoreUnreadable(BadInput):
-    """The keystore cannot be opened: its file, its key or its mode is wrong."""

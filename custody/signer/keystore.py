@@ -1,53 +1,54 @@
-"""The keystore: one seed on disk, sealed twice (envelope encryption).
+"""The keystore: one seed on disk, in an envelope (`kernel.envelope`).
 
-A random data key encrypts the seed with AES-256-GCM; the key-encryption key (KEK) encrypts the data
-key. Both seals carry the key's id, purpose and version as associated data, the wrap its generation
-too, so a file cannot be passed off as another. Changing the KEK re-wraps 32 bytes as the next
-generation and leaves the seed's ciphertext alone.
+The envelope is bound to the key's id, purpose, version and accounts, so a file cannot be passed off
+as another.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from custody.signer.errors import KeystoreUnreadable
-from custody.signer.private_files import read_private_file, replace_file, write_new_file
-from kernel.errors import BadInput
+from kernel import envelope
+from kernel.envelope import Envelope, kek_id_of, wipe
+from kernel.errors import SecretUnreadable
+from kernel.private_files import read_private_file, replace_file, write_new_file
 
-VERSION: Final = 1
+VERSION: Final = 2
 PURPOSE: Final = "chain-seed"
-KEY_BYTES: Final = 32
-NONCE_BYTES: Final = 12
-TAG_BYTES: Final = 16
 
 
 class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The keystore's file, as JSON: byte strings in base64.
+    """The keystore's file, as JSON.
 
     Attributes:
         version: of this format.
         accounts: numbers of the BIP 44 accounts that this seed is for; empty: all of them.
-        generation: which KEK the data key is wrapped with, counted from 1.
-        kek_id: by which people tell one KEK from another; see `kek_id_of`.
     """
 
     key_id: str
     purpose: str
     version: int
     accounts: list[int]
-    generation: int
-    kek_id: str
-    wrap_nonce: bytes
-    wrapped_key: bytes
-    nonce: bytes
-    ciphertext: bytes
+    envelope: Envelope
+
+    @property
+    def generation(self) -> int:
+        """Return which KEK the data key is wrapped with, counted from 1."""
+        return self.envelope.generation
+
+    @property
+    def kek_id(self) -> str:
+        """Return the name of that KEK."""
+        return self.envelope.kek_id
+
+    @property
+    def associated(self) -> bytes:
+        """Return what the envelope is bound to."""
+        return _associated(self.key_id, self.purpose, self.version, self.accounts)
 
 
 def seal(
@@ -58,13 +59,12 @@ def seal(
     random: Callable[[int], bytes],
     accounts: Collection[int] = (),
 ) -> Sealed:
-    """Return *seed* encrypted under a fresh data key that is wrapped by *kek*.
+    """Return *seed* in an envelope of its own that *kek* opens.
 
     Args:
         accounts: numbers of the BIP 44 accounts that the seed is for; empty: all of them.
         random: gives that many bytes nobody can guess; called for the key and both nonces.
     """
-    data_key, wrap_nonce, nonce = random(KEY_BYTES), random(NONCE_BYTES), random(NONCE_BYTES)
     numbers = sorted(set(accounts))
     associated = _associated(key_id, PURPOSE, VERSION, numbers)
     return Sealed(
@@ -72,12 +72,7 @@ def seal(
         purpose=PURPOSE,
         version=VERSION,
         accounts=numbers,
-        generation=1,
-        kek_id=kek_id_of(kek),
-        wrap_nonce=wrap_nonce,
-        wrapped_key=AESGCM(kek).encrypt(wrap_nonce, data_key, _of_wrap(associated, 1)),
-        nonce=nonce,
-        ciphertext=AESGCM(data_key).encrypt(nonce, bytes(seed), associated),
+        envelope=envelope.seal(seed, kek, associated=associated, random=random),
     )
 
 
@@ -85,14 +80,10 @@ def unseal(sealed: Sealed, kek: bytes) -> bytearray:
     """Return the seed, in memory that `wipe` can clear.
 
     Raises:
-        KeystoreUnreadable: another KEK, another kind of keystore, or a changed byte.
+        SecretUnreadable: another KEK, another kind of keystore, or a changed byte.
     """
-    associated = _associated_with(sealed)
-    data_key = _unwrap(sealed, kek, associated)
-    try:
-        return _open(bytes(data_key), sealed.nonce, sealed.ciphertext, associated)
-    finally:
-        wipe(data_key)
+    _require_known(sealed)
+    return envelope.unseal(sealed.envelope, kek, associated=sealed.associated)
 
 
 def rewrap(sealed: Sealed, old: bytes, new: bytes, *, random: Callable[[int], bytes]) -> Sealed:
@@ -101,25 +92,14 @@ def rewrap(sealed: Sealed, old: bytes, new: bytes, *, random: Callable[[int], by
     A copy of the file from before still opens with *old*: copies are destroyed with the KEK.
 
     Raises:
-        KeystoreUnreadable: *old* does not open it.
+        SecretUnreadable: *old* does not open it.
         BadInput: *new* is *old*.
     """
-    if old == new:
-        raise BadInput("the new key-encryption key is the old one", remedy="Make a fresh one")
-    associated = _associated_with(sealed)
-    data_key = _unwrap(sealed, old, associated)
-    nonce, generation = random(NONCE_BYTES), sealed.generation + 1
-    try:
-        wrapped = AESGCM(new).encrypt(nonce, bytes(data_key), _of_wrap(associated, generation))
-    finally:
-        wipe(data_key)
-    return msgspec.structs.replace(
-        sealed,
-        generation=generation,
-        kek_id=kek_id_of(new),
-        wrap_nonce=nonce,
-        wrapped_key=wrapped,
+    _require_known(sealed)
+    wrapped = envelope.rewrap(
+        sealed.envelope, old, new, associated=sealed.associated, random=random
     )
+    return msgspec.structs.replace(sealed, envelope=wrapped)
 
 
 def rotate_kek(path: Path, old: bytes, new: bytes, *, random: Callable[[int], bytes]) -> Sealed:
@@ -128,7 +108,7 @@ def rotate_kek(path: Path, old: bytes, new: bytes, *, random: Callable[[int], by
     Asking again after a crash is safe: a keystore that *new* opens already is left as it is.
 
     Raises:
-        KeystoreUnreadable: neither key opens it, or the file is not private.
+        SecretUnreadable: neither key opens it, or the file is not private.
     """
     sealed = read_keystore(path)
     if sealed.kek_id != kek_id_of(new):
@@ -150,73 +130,13 @@ def read_keystore(path: Path) -> Sealed:
     try:
         return msgspec.json.decode(read_private_file(path), type=Sealed)
     except msgspec.DecodeError as error:
-        raise KeystoreUnreadable("this is not a keystore", where=str(path)) from error
+        raise SecretUnreadable("this is not a keystore", where=str(path)) from error
 
 
-def read_kek(path: Path) -> bytes:
-    """Read a key-encryption key: 32 bytes as 64 hexadecimal digits, in a file of mode 0600."""
-    try:
-        key = bytes.fromhex(read_private_file(path).decode("ascii"))
-    except ValueError:
-        # The error's own text quotes what it read, which may be most of a key.
-        raise KeystoreUnreadable("a KEK file holds hexadecimal digits", where=str(path)) from None
-    if len(key) != KEY_BYTES:
-        raise KeystoreUnreadable(f"a KEK has {KEY_BYTES} bytes", where=str(path))
-    return key
-
-
-def kek_id_of(kek: bytes) -> str:
-    """Return eight hexadecimal digits that name a KEK and tell nothing of it.
-
-    A KEK is 32 random bytes, so its hash cannot be searched for.
-    """
-    return hashlib.sha256(b"causeway key-encryption key\n" + kek).hexdigest()[:8]
-
-
-def wipe(secret: bytearray) -> None:
-    """Overwrite a secret that is no longer needed.
-
-    The best that can be done here: copies that the interpreter and libraries made stay until their
-    memory is used again, which is why the process writes no core dumps.
-    """
-    secret[:] = bytes(len(secret))
-
-
-def _unwrap(sealed: Sealed, kek: bytes, associated: bytes) -> bytearray:
+def _require_known(sealed: Sealed) -> None:
     if sealed.version != VERSION or sealed.purpose != PURPOSE:
-        raise KeystoreUnreadable(f"keystore version {sealed.version} for {sealed.purpose!r}")
-    wrap = _of_wrap(associated, sealed.generation)
-    try:
-        return _open(kek, sealed.wrap_nonce, sealed.wrapped_key, wrap)
-    except KeystoreUnreadable as error:
-        if sealed.kek_id == kek_id_of(kek):
-            raise
-        raise KeystoreUnreadable(
-            f"the keystore does not open with this key-encryption key: it is {kek_id_of(kek)},"
-            f" and generation {sealed.generation} is wrapped with {sealed.kek_id}",
-            remedy=error.remedy,
-        ) from None
-
-
-def _open(key: bytes, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytearray:
-    plain = bytearray(max(len(ciphertext) - TAG_BYTES, 0))
-    try:
-        AESGCM(key).decrypt_into(nonce, ciphertext, associated, plain)
-    except (InvalidTag, ValueError) as error:
-        raise KeystoreUnreadable(
-            "the keystore does not open with this key-encryption key",
-            remedy="Give the KEK the keystore was wrapped with last, or restore the file",
-        ) from error
-    return plain
-
-
-def _associated_with(sealed: Sealed) -> bytes:
-    return _associated(sealed.key_id, sealed.purpose, sealed.version, sealed.accounts)
+        raise SecretUnreadable(f"keystore version {sealed.version} for {sealed.purpose!r}")
 
 
 def _associated(key_id: str, purpose: str, version: int, accounts: list[int]) -> bytes:
     return f"{key_id}\n{purpose}\n{version}\n{accounts}".encode()
-
-
-def _of_wrap(associated: bytes, generation: int) -> bytes:
-    return associated + f"\ngeneration {generation}".encode()

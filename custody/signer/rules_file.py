@@ -6,10 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from custody.signer.errors import KeystoreUnreadable
-from custody.signer.private_files import read_private_file
 from custody.signer.rules import Rules, check_rules
-from kernel.errors import BadInput
+from kernel.errors import BadInput, SecretUnreadable
+from kernel.private_files import read_private_file
 
 
 def read_rules(path: Path) -> Rules:
@@ -17,8 +16,8 @@ def read_rules(path: Path) -> Rules:
     try:
         rules = msgspec.json.decode(read_private_file(path), type=Rules)
         check_rules(rules)
-    except KeystoreUnreadable:
+    except SecretUnreadable:
         raise
     except (msgspec.DecodeError, ValueError, BadInput) as error:
-        raise KeystoreUnreadable("these are not signer rules", where=f"{path}: {error}") from error
+        raise SecretUnreadable("these are not signer rules", where=f"{path}: {error}") from error
     return rules

@@ -21,7 +21,6 @@ from custody.signer.checkpoints import Places, key_name, make_key, read_key
 from custody.signer.client import refusal_of
 from custody.signer.hd_keys import PrivateNode
 from custody.signer.keystore import seal, write_keystore
-from custody.signer.private_files import FILE_MODE
 from custody.signer.rules import Rules
 from custody.signer.service import Signer
 from custody.signer.store import Genesis, Memory
@@ -48,6 +47,7 @@ from custody.signer.wire import (
     Xpub,
 )
 from kernel.clock import Clock, SystemClock, to_unix_ms
+from kernel.private_files import FILE_MODE
 from registry.model import Chain, ChainAsset, Operator, Wallet
 
 PHRASE: Final = "abandon " * 11 + "about"

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from custody.signer.errors import KeystoreUnreadable, SignerRefused
+from custody.signer.errors import SignerRefused
 from custody.signer.frames import read_frame, write_body
-from custody.signer.private_files import read_private_file
-from kernel.errors import BadInput, CausewayError
+from kernel.errors import BadInput, CausewayError, SecretUnreadable
+from kernel.private_files import read_private_file
 
 SOCKET_MODE: Final = 0o600
 CONNECTIONS_MAX: Final = 16
@@ -101,7 +101,7 @@ async def dial(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.Stream
 
     Raises:
         OSError: nobody listens, or the other side is not who it should be (`ssl.SSLError`).
-        KeystoreUnreadable: our TLS files are not there or not private.
+        SecretUnreadable: our TLS files are not there or not private.
     """
     if isinstance(endpoint, Path):
         return await asyncio.open_unix_connection(str(endpoint))
@@ -328,7 +328,7 @@ def _context(files: TlsFiles, protocol: int) -> ssl.SSLContext:
         # A password that is empty, or OpenSSL asks for one on the terminal.
         context.load_cert_chain(files.certificate, files.key, password="")
     except (OSError, ValueError) as error:
-        raise KeystoreUnreadable(
+        raise SecretUnreadable(
             f"cannot use these TLS files: {getattr(error, 'reason', None) or error}",
             where=str(files.certificate.parent),
         ) from error

@@ -38,9 +38,9 @@ from pkcs11.exceptions import (
 )
 
 from custody.signer.backends.port import DIGEST_BYTES, Signature, low_s
-from custody.signer.errors import KeystoreUnreadable, SignerRefused
-from custody.signer.private_files import read_private_file
-from kernel.errors import BadInput, OutsideUnavailable, Refused
+from custody.signer.errors import SignerRefused
+from kernel.errors import BadInput, OutsideUnavailable, Refused, SecretUnreadable
+from kernel.private_files import read_private_file
 
 SECP256K1_OID: Final = bytes.fromhex("06052b8104000a")
 """1.3.132.0.10 in DER: what ``CKA_EC_PARAMS`` of the keys must be."""
@@ -129,7 +129,7 @@ class TokenKeys:
             pin: file of mode 0600 with the user's PIN.
 
         Raises:
-            KeystoreUnreadable: the PIN is wrong, or a key on the token is not safe there.
+            SecretUnreadable: the PIN is wrong, or a key on the token is not safe there.
             OutsideUnavailable: there is no such token.
         """
         opened = cls(module, token, pin)
@@ -212,13 +212,13 @@ class TokenKeys:
     def _open_again(self) -> Session:
         try:
             return self._open()
-        except KeystoreUnreadable as error:
+        except SecretUnreadable as error:
             # The token's trouble, not the payment's: it can be asked for again later.
             raise OutsideUnavailable(error.what, where=error.where, remedy=error.remedy) from error
 
     def _open(self) -> Session:
         if self.pin_refused:
-            raise KeystoreUnreadable(
+            raise SecretUnreadable(
                 f"token {self.token} refused the PIN before",
                 remedy=f"Correct {self.pin} and start the signer again",
             )
@@ -262,7 +262,7 @@ class TokenKeys:
         except WRONG_PIN as error:
             self.pin_refused = True
             self.close()
-            raise KeystoreUnreadable(
+            raise SecretUnreadable(
                 f"token {self.token} refuses the PIN: {type(error).__name__}",
                 where=str(self.pin),
                 remedy="It is not tried again, because tokens lock after a few tries",
@@ -274,7 +274,7 @@ class TokenKeys:
                 where=str(self.module),
                 remedy="Is it plugged in, and is its module configured?",
             ) from error
-        except KeystoreUnreadable:
+        except SecretUnreadable:
             self.close()
             raise
 
@@ -283,13 +283,13 @@ def require_safe(label: str, key: Handle) -> None:
     """Refuse a key that could be read, or that was ever outside.
 
     Raises:
-        KeystoreUnreadable: names the attribute that is wrong.
+        SecretUnreadable: names the attribute that is wrong.
     """
     if key[Attribute.EC_PARAMS] != SECP256K1_OID:
-        raise KeystoreUnreadable(f"key {label} is on another curve than secp256k1")
+        raise SecretUnreadable(f"key {label} is on another curve than secp256k1")
     for attribute, must_be in MUST_BE.items():
         if key[attribute] is not must_be:
-            raise KeystoreUnreadable(
+            raise SecretUnreadable(
                 f"key {label} is not safe on its token: {attribute.name} is not {must_be}",
                 remedy="Make a new key on the token, and move what this one holds to it",
             )
@@ -299,14 +299,14 @@ def unwrap_point(encoded: bytes) -> bytes:
     """Return ``04 || x || y`` of a DER octet string, proved to lie on the curve.
 
     Raises:
-        KeystoreUnreadable: anything else.
+        SecretUnreadable: anything else.
     """
     if len(encoded) != len(DER_HEAD) + POINT_BYTES or not encoded.startswith(DER_HEAD):
-        raise KeystoreUnreadable(f"a public key of {len(encoded)} bytes is no octet string of 65")
+        raise SecretUnreadable(f"a public key of {len(encoded)} bytes is no octet string of 65")
     try:
         return bytes(PublicKey(encoded[len(DER_HEAD) :]).format(compressed=False))
     except ValueError as error:
-        raise KeystoreUnreadable("the token's public key is not a point on the curve") from error
+        raise SecretUnreadable("the token's public key is not a point on the curve") from error
 
 
 def read_signature(raw: bytes, public: bytes, digest: bytes) -> Signature:
@@ -351,9 +351,9 @@ def _private_keys(session: Session, label: str | None = None) -> dict[str, Handl
     for item in session.get_objects(wanted):
         key = cast("Handle", item)
         if key.label in found:
-            raise KeystoreUnreadable(f"two keys on the token are called {key.label}")
+            raise SecretUnreadable(f"two keys on the token are called {key.label}")
         if len(found) >= KEYS_MAX:
-            raise KeystoreUnreadable(f"more than {KEYS_MAX} keys on the token")
+            raise SecretUnreadable(f"more than {KEYS_MAX} keys on the token")
         found[key.label] = key
     return found
 
@@ -366,7 +366,7 @@ def _public_point(session: Session, label: str) -> bytes:
     }
     keys = list(session.get_objects(wanted))
     if len(keys) != 1:
-        raise KeystoreUnreadable(f"{len(keys)} public keys on the token are called {label}")
+        raise SecretUnreadable(f"{len(keys)} public keys on the token are called {label}")
     return unwrap_point(keys[0][Attribute.EC_POINT])
 
 

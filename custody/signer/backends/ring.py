@@ -17,8 +17,10 @@ from custody.signer.backends.pkcs11 import TokenKeys
 from custody.signer.backends.port import KeyBackend, Signature
 from custody.signer.errors import SignerRefused
 from custody.signer.hd_keys import PrivateNode
-from custody.signer.keystore import read_kek, read_keystore, unseal, wipe
+from custody.signer.keystore import read_keystore, unseal
+from kernel.envelope import wipe
 from kernel.errors import BadInput
+from kernel.private_files import read_kek
 
 
 class Source(KeyBackend, Protocol):
@@ -79,7 +81,7 @@ def open_keys(
         token: a token beside them, or in place of them.
 
     Raises:
-        KeystoreUnreadable: a file is not private, does not open, or a token's key is not safe.
+        SecretUnreadable: a file is not private, does not open, or a token's key is not safe.
         BadInput: nothing to open, or two seeds for the same accounts.
     """
     seeds = [open_seed(path, kek) for path, kek in keystores]
