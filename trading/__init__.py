@@ -3,7 +3,8 @@
 Nouns: `Deal` and its legs, `HedgeLine` (which asset of which desk is hedged where), `HedgePlan`.
 Verbs: `deals.book_deal`, `deals.amend_deal`, `deals.cancel_deal`; `legs.list_settlement_legs` and
 its marks, from which settlement pulls; `position.position`; `fills.post_fills`;
-`hedging_loop.hedge_once`; `venue_accounts.open_venue_account` and `reconcile_venue`.
+`hedging_loop.hedge_once`; `venue_accounts.open_venue_account`;
+`venue_reconciliation.reconcile_account`, and what people say to its breaks.
 
 It is not a place for settling what is owed, nor for talking to a venue: it decides what to hedge
 and posts what happened.

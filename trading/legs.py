@@ -7,17 +7,18 @@ writes its obligations and marks in one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import ARRAY, Text, any_, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import Refused
+from kernel.leases import wait_for
 from trading import store
-from trading.model import Deal, DealState, SettlementLeg
+from trading.model import Deal, DealPurpose, DealState, SettlementLeg
 from trading.postings import deal_legs
 from trading.tables import deal
 
@@ -34,8 +35,9 @@ async def list_settlement_legs(
 ) -> list[SettlementLeg]:
     """Lock booked deals whose legs nobody has taken and return the legs, oldest deal first.
 
-    Deals that another transaction holds are left out. The caller marks what it takes with
-    `mark_pulled` before it commits.
+    Waits for whoever takes legs of the book, or changes one of the deals: what was booked before a
+    cut-off must not miss it because somebody looked at the same moment. The caller marks what it
+    takes with `mark_pulled` before it commits.
 
     Args:
         conn: the caller's transaction.
@@ -43,15 +45,35 @@ async def list_settlement_legs(
         value_date_to: only deals that settle on this day or before.
         limit: deals, not legs.
     """
+    await wait_for(conn, f"settlement-legs:{book}")
     query = select(deal).where(
-        deal.c.book == book, deal.c.state == str(DealState.BOOKED), deal.c.pulled_at.is_(None)
+        deal.c.book == book,
+        deal.c.state == str(DealState.BOOKED),
+        deal.c.pulled_at.is_(None),
+        deal.c.purpose != str(DealPurpose.TRANSFER),
     )
     if value_date_to is not None:
         query = query.where(deal.c.value_date <= value_date_to)
     rows = await conn.execute(
-        query.order_by(deal.c.value_date, deal.c.id)
-        .limit(min(limit, PULL_MAX))
-        .with_for_update(skip_locked=True)
+        query.order_by(deal.c.value_date, deal.c.id).limit(min(limit, PULL_MAX)).with_for_update()
+    )
+    return [leg for row in rows for leg in deal_legs(store.deal_of(row))]
+
+
+async def list_untaken_legs(
+    conn: AsyncConnection, *, book: int, parties: Collection[str]
+) -> list[SettlementLeg]:
+    """Return the legs of the parties' booked deals that nobody has taken, oldest deal first; no locks."""
+    rows = await conn.execute(
+        select(deal)
+        .where(
+            deal.c.book == book,
+            deal.c.party == any_(literal(sorted(parties), ARRAY(Text))),
+            deal.c.state == str(DealState.BOOKED),
+            deal.c.pulled_at.is_(None),
+            deal.c.purpose != str(DealPurpose.TRANSFER),
+        )
+        .order_by(deal.c.value_date, deal.c.id)
     )
     return [leg for row in rows for leg in deal_legs(store.deal_of(row))]
 
@@ -60,7 +82,7 @@ async def mark_pulled(conn: AsyncConnection, deal_ids: Sequence[UUID], *, now: d
     """Mark that settlement has taken the legs: from here on the deal cannot be cancelled.
 
     Raises:
-        Refused: a deal is not booked any more, or its legs were taken before.
+        Refused: a deal is not booked any more, its legs were taken before, or it is a transfer.
     """
     await _mark(conn, deal_ids, pulled=False, pulled_at=now, updated_at=now)
 
@@ -99,7 +121,12 @@ async def _mark(
     is_pulled = deal.c.pulled_at.is_not(None) if pulled else deal.c.pulled_at.is_(None)
     result = await conn.execute(
         update(deal)
-        .where(deal.c.id.in_(wanted), deal.c.state == str(DealState.BOOKED), is_pulled)
+        .where(
+            deal.c.id.in_(wanted),
+            deal.c.state == str(DealState.BOOKED),
+            deal.c.purpose != str(DealPurpose.TRANSFER),
+            is_pulled,
+        )
         .values(**columns)
     )
     if result.rowcount != len(wanted):
@@ -118,15 +145,13 @@ async def _advance(
     reason: str,
     now: datetime,
 ) -> list[Deal]:
-    after = []
-    for deal_id in sorted(set(deal_ids)):
-        item = await store.get_deal(conn, deal_id, lock=True)
+    items = await store.lock_deals(conn, deal_ids)
+    for item in items:
         if item.pulled_at is None:
             raise Refused(
                 f"the legs of deal {item.request.client_ref} are not taken, it cannot be {state}",
                 remedy="Take them with mark_pulled first",
             )
-        if item.state is not state:
-            item = await store.advance_deal(conn, item, state, by=by, reason=reason, now=now)
-        after.append(item)
-    return after
+    moving = [item for item in items if item.state is not state]
+    moved = await store.advance_deals(conn, moving, state, by=by, reason=reason, now=now)
+    return [moved.get(item.id, item) for item in items]

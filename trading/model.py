@@ -1,19 +1,21 @@
-"""Values of trading: deals, what they leave to settle, where and how assets are hedged."""
+"""Values of trading: deals, and what they leave to settle."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from enum import StrEnum
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum, unique
 from typing import Final
 from uuid import UUID
 
 from kernel.errors import BadInput
-from kernel.money import Asset, Price, Rounding
+from kernel.money import AMOUNT_MAX, Asset, Price, Rounding
 from kernel.states import StateTable
 from ledger.opaque import require_token
-from venues.lifecycle import ResolvePolicy
-from venues.model import VenueOrder
+from trading.terms.model import SettlementTarget
+
+TREASURY: Final = "treasury"
+"""Who has the house's inventory: the other side of a transfer, with an account like a desk's."""
 
 
 class DealSide(StrEnum):
@@ -21,6 +23,29 @@ class DealSide(StrEnum):
 
     DESK_SELLS = "desk_sells"
     DESK_BUYS = "desk_buys"
+
+
+@unique
+class DealOrigin(StrEnum):
+    """How a deal came to the desk."""
+
+    QUOTE = "quote"
+    """A client accepted a quote of ours."""
+    VOICE = "voice"
+    """Somebody typed in what was agreed by telephone or in writing."""
+    FILE = "file"
+
+
+@unique
+class DealPurpose(StrEnum):
+    """Whom a deal is made with, and so what it means for the house."""
+
+    CLIENT = "client"
+    HEDGE = "hedge"
+    """With a liquidity provider, to close a position; it settles like any other."""
+    TRANSFER = "transfer"
+    """Between a desk and treasury: nobody outside owes anything, nothing is settled. It stays booked,
+    because what is never settled can always be taken back."""
 
 
 class DealState(StrEnum):
@@ -58,8 +83,15 @@ class DealRequest:
             same deal, for ever.
         base_units: what is sold or bought, in smallest units of *base*.
         price: of *base* in *quote*.
+        party: code of the party; of a transfer `TREASURY`.
         fee_units: charged on top, in smallest units of *quote*; the party owes it to us.
-        price_id: the recorded price that the deal was made on, if there is one.
+        price_id: the recorded price that the deal was made on; None: what was agreed is recorded
+            as one, of kind ``agreed``.
+        value_date: when it settles; None: by the party's terms.
+        quote_id: the quote that was accepted; of origin ``quote`` and of no other.
+        agreed_at: when the two agreed; None: when it is booked.
+        mid_price_id: the market's mid at that moment; None: the recorded one that is fit, if any.
+        off_market_reason: why a price so far from the market is right; needed only then.
         booked_by: operator id, or ``system:<process>``.
     """
 
@@ -73,12 +105,22 @@ class DealRequest:
     price: Price
     fee_units: int = 0
     price_id: UUID | None = None
-    value_date: date
+    value_date: date | None = None
+    origin: DealOrigin = DealOrigin.VOICE
+    purpose: DealPurpose = DealPurpose.CLIENT
+    quote_id: UUID | None = None
+    agreed_at: datetime | None = None
+    mid_price_id: UUID | None = None
+    off_market_reason: str = ""
     booked_by: str
     reason: str = ""
 
     def __post_init__(self) -> None:
         require_token(self.client_ref, "client reference")
+        if (self.origin is DealOrigin.QUOTE) is (self.quote_id is None):
+            raise BadInput("a deal from a quote names the quote, and no other deal does")
+        if self.purpose is DealPurpose.TRANSFER:
+            self._require_transfer()
         if self.base_units <= 0 or self.fee_units < 0:
             raise BadInput("a deal needs a positive amount and a fee that is not negative")
         if (self.price.base, self.price.quote) != (self.base, self.quote):
@@ -87,6 +129,26 @@ class DealRequest:
             raise BadInput("a deal exchanges two different assets")
         if self.quote_units <= 0:
             raise BadInput("the deal is worth less than the smallest unit of its quote asset")
+        self._require_storable()
+
+    def _require_transfer(self) -> None:
+        if self.party != TREASURY or self.desk == TREASURY:
+            raise BadInput(
+                f"a transfer is between a desk and {TREASURY}, not {self.desk} and {self.party}"
+            )
+        if self.fee_units:
+            raise BadInput("a transfer has a price and no fee: nobody outside would owe it")
+
+    def _require_storable(self) -> None:
+        """Refuse what no row can hold: found only there, it would end the batch it is in."""
+        price = (self.price.numerator, self.price.denominator)
+        if max(self.base_units, self.quote_units, self.fee_units, *price) > AMOUNT_MAX:
+            raise BadInput("the deal's amounts or its price are larger than can be stored")
+        for name in ("off_market_reason", "booked_by", "reason"):
+            if "\0" in getattr(self, name):
+                raise BadInput(f"the {name} of a deal has a zero byte in it")
+        if self.agreed_at is not None and self.agreed_at.tzinfo is None:
+            raise BadInput("the moment at which a deal was agreed has no zone")
 
     @property
     def quote_units(self) -> int:
@@ -100,6 +162,14 @@ class Deal:
     """A deal on record.
 
     Attributes:
+        request: what was asked for, with what it left open filled in.
+        price_id: what it was made on; of kind ``agreed`` if nothing was named.
+        mid_price_id: the market's mid when it was agreed; None: there was none.
+        terms_version: of the party's terms that it was booked under; 0: those of anybody.
+        calendars: by which calendars its value date was found; "": the date was only given.
+        instructions: by which rail each of its assets moves, by which version of where to.
+        off_market_ppm: by how much the price is above (negative: below) the market's, in millionths;
+            None: it is within the tolerance of the terms, or there was no market to judge it by.
         pulled_at: when settlement took its legs; None: not yet.
         amends: the deal that this one replaced.
     """
@@ -108,11 +178,43 @@ class Deal:
     book: int
     request: DealRequest
     quote_units: int
+    value_date: date
+    agreed_at: datetime
+    price_id: UUID
+    mid_price_id: UUID | None
+    terms_version: int
+    calendars: str
+    instructions: tuple[SettlementTarget, ...]
+    off_market_ppm: int | None
     state: DealState
     pulled_at: datetime | None
     amends: UUID | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def receives(self) -> tuple[str, int]:
+        """Return what the other side gives, without the fee: asset code and smallest units."""
+        return self._quote if self.request.side is DealSide.DESK_SELLS else self._base
+
+    @property
+    def pays(self) -> tuple[str, int]:
+        """Return what the desk gives: asset code and smallest units."""
+        return self._base if self.request.side is DealSide.DESK_SELLS else self._quote
+
+    @property
+    def fee(self) -> tuple[str, int] | None:
+        """Return what the other side owes on top, if anything."""
+        units = self.request.fee_units
+        return (self.request.quote.code, units) if units else None
+
+    @property
+    def _base(self) -> tuple[str, int]:
+        return self.request.base.code, self.request.base_units
+
+    @property
+    def _quote(self) -> tuple[str, int]:
+        return self.request.quote.code, self.quote_units
 
 
 class Direction(StrEnum):
@@ -141,125 +243,7 @@ class SettlementLeg:
     asset: str
     amount: int
     direction: Direction
+    trade_date: date
     value_date: date
     account: str
-
-
-class HedgeState(StrEnum):
-    """Whether a line may place orders."""
-
-    ACTIVE = "active"
-    HALTED = "halted"
-
-
-HEDGE_STATES: Final = StateTable(
-    schema="trading",
-    table="hedge",
-    initial=frozenset({HedgeState.ACTIVE}),
-    edges=frozenset(
-        {(HedgeState.ACTIVE, HedgeState.HALTED), (HedgeState.HALTED, HedgeState.ACTIVE)}
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HedgeLine:
-    """Where the position of one asset of one desk is hedged.
-
-    Every fill of the venue's instrument in that account belongs to this line.
-
-    Attributes:
-        target: the position that hedging works towards; 0 is flat.
-        sequence: of the last order planned.
-    """
-
-    desk: str
-    asset: str
-    venue: str
-    account: str
-    symbol: str
-    target: int = 0
-    state: HedgeState = HedgeState.ACTIVE
-    sequence: int = 0
-
-    @property
-    def reference(self) -> str:
-        """Return the reference that the line's orders carry."""
-        return f"hedge:{self.desk}:{self.asset}"
-
-
-PPM: Final = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HedgePolicy:
-    """Within which limits a line is hedged.
-
-    Attributes:
-        book_age_max: a book older than this is not traded on.
-        slippage_ppm: how far from the mid an order may go, in millionths.
-        order_units_max: the most one order may be for, in smallest units of the asset; None: the
-            venue's own limit.
-        band_units: a need up to this is left alone.
-        unsettled_max: orders of unknown outcome at which no further one is sent.
-        recv_window: how long the venue may accept an order after it was signed.
-        intent_age_max: an order not sent by then is given up; its price is old.
-        resolve: how unknown outcomes are cleared up.
-    """
-
-    book_age_max: timedelta = timedelta(seconds=5)
-    slippage_ppm: int = 5_000
-    order_units_max: int | None = None
-    band_units: int = 0
-    unsettled_max: int = 1
-    recv_window: timedelta = timedelta(seconds=3)
-    intent_age_max: timedelta = timedelta(seconds=10)
-    resolve: ResolvePolicy = field(default_factory=ResolvePolicy)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.slippage_ppm < PPM:
-            raise BadInput(f"a slippage of {self.slippage_ppm} millionths is not possible")
-        if self.order_units_max is not None and self.order_units_max <= 0:
-            raise BadInput(
-                f"orders of at most {self.order_units_max} units cannot be placed",
-                remedy="Halt the line to place none; leave the limit out to have only the venue's",
-            )
-
-
-class HedgeVerdict(StrEnum):
-    """What a look at a line came to, and why."""
-
-    ORDER = "order"
-    FLAT = "flat"
-    IN_FLIGHT = "in_flight"
-    """What is under way may be enough: wait for it."""
-    BELOW_MINIMUM = "below_minimum"
-    """Less than a lot, or than the venue accepts: carried as residual."""
-    BOOK_UNUSABLE = "book_unusable"
-    TOO_EXPENSIVE = "too_expensive"
-    """Nothing to trade with within the slippage cap."""
-    UNSETTLED = "unsettled"
-    """Too many orders whose outcome nobody knows."""
-    HALTED = "halted"
-    REFUSED = "refused"
-    """The venue refused the order: look at why before the next one."""
-    VENUE_DOWN = "venue_down"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HedgeReport:
-    """What one pass over a line did.
-
-    Attributes:
-        before, after: the position, in smallest units of the asset; negative is short.
-        residual: what is still to be hedged, in the same units; positive: to buy.
-        order: the order that was placed, as it stands.
-    """
-
-    verdict: HedgeVerdict
-    detail: str
-    before: int
-    after: int
-    residual: int
-    order: VenueOrder | None
-    fills_posted: int
+    booked_at: datetime

@@ -8,10 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kernel.errors import BadInput
 from kernel.ids import derive_id
+from ledger.chart import account_spec
+from ledger.errors import NotInChart
 from ledger.model import Transfer, chain, reversal, transfer
 from matching.model import Side
-from trading.model import Deal, DealSide, Direction, LegKind, SettlementLeg
+from trading.model import (
+    Deal,
+    DealPurpose,
+    DealRequest,
+    DealSide,
+    Direction,
+    LegKind,
+    SettlementLeg,
+)
 from venues.model import EPOCH, VenueFill
 
 DEAL_BOOKED = "deal.booked"
@@ -26,6 +37,21 @@ def conversion(desk: str) -> str:
     return f"conversion:{desk}"
 
 
+def require_desk(desk: str) -> None:
+    """Refuse a desk whose position no account can hold.
+
+    Raises:
+        BadInput: its name is none that the chart of accounts allows.
+    """
+    try:
+        account_spec(conversion(desk), "any")
+    except NotInChart:
+        raise BadInput(
+            f"{desk!r} is no name of a desk",
+            remedy="Use up to 64 letters, digits, dots, dashes and underscores",
+        ) from None
+
+
 def venue_account(venue: str, account: str) -> str:
     """Return the account of what a venue owes us."""
     return f"venue:{venue}/{account}"
@@ -36,22 +62,23 @@ def deal_chain(deal: Deal) -> tuple[Transfer, ...]:
 
     The desk sells: Dr receivable quote / Cr conversion; Dr conversion base / Cr payable. It buys:
     Dr receivable base / Cr conversion; Dr conversion quote / Cr payable. Fee: Dr receivable quote /
-    Cr income:fee.
+    Cr income:fee. In a transfer ``conversion:treasury`` stands for both accounts of the party: what
+    one side is longer, the other is shorter, and nobody owes anything.
     """
     asked = deal.request
-    receivable, payable = _open_accounts(asked.party)
+    receivable, payable = _accounts_of_other_side(asked)
     desk = conversion(asked.desk)
-    base = (asked.base.code, asked.base_units)
-    quote = (asked.quote.code, deal.quote_units)
-    owed_to_us, owed_by_us = (quote, base) if asked.side is DealSide.DESK_SELLS else (base, quote)
-    lines = [
-        _deal_line(deal, 1, receivable, desk, owed_to_us, DEAL_BOOKED),
-        _deal_line(deal, 2, desk, payable, owed_by_us, DEAL_BOOKED),
+    moves = [
+        (receivable, desk, deal.receives, DEAL_BOOKED),
+        (desk, payable, deal.pays, DEAL_BOOKED),
     ]
-    if asked.fee_units:
-        fee = (asked.quote.code, asked.fee_units)
-        lines.append(_deal_line(deal, 3, receivable, "income:fee", fee, DEAL_FEE))
-    return chain(*lines)
+    if deal.fee is not None:
+        moves.append((receivable, "income:fee", deal.fee, DEAL_FEE))
+    last = len(moves)
+    return tuple(
+        _deal_line(deal, number, *move, linked=number < last)
+        for number, move in enumerate(moves, 1)
+    )
 
 
 def reversal_chain(deal: Deal) -> tuple[Transfer, ...]:
@@ -71,9 +98,11 @@ def reversal_chain(deal: Deal) -> tuple[Transfer, ...]:
 
 
 def deal_legs(deal: Deal) -> tuple[SettlementLeg, ...]:
-    """Return what *deal* makes the two sides owe; the fee is a leg of its own."""
+    """Return what *deal* makes the two sides owe; the fee is a leg of its own; a transfer has none."""
     asked = deal.request
-    receivable, payable = _open_accounts(asked.party)
+    if asked.purpose is DealPurpose.TRANSFER:
+        return ()
+    receivable, payable = _accounts_of_other_side(asked)
     sells = asked.side is DealSide.DESK_SELLS
     parts = [
         (LegKind.BASE, asked.base.code, asked.base_units, sells),
@@ -90,8 +119,10 @@ def deal_legs(deal: Deal) -> tuple[SettlementLeg, ...]:
             asset=asset,
             amount=amount,
             direction=Direction.OWED_BY_US if by_us else Direction.OWED_TO_US,
-            value_date=asked.value_date,
+            trade_date=deal.agreed_at.date(),
+            value_date=deal.value_date,
             account=payable if by_us else receivable,
+            booked_at=deal.created_at,
         )
         for kind, asset, amount, by_us in parts
     )
@@ -148,12 +179,22 @@ def opening_chain(
     )
 
 
-def _open_accounts(party: str) -> tuple[str, str]:
-    return f"receivable:{party}:open", f"payable:{party}:open"
+def _accounts_of_other_side(asked: DealRequest) -> tuple[str, str]:
+    """Return where it stands what the other side owes us, and what we owe it."""
+    if asked.purpose is DealPurpose.TRANSFER:
+        return conversion(asked.party), conversion(asked.party)
+    return f"receivable:{asked.party}:open", f"payable:{asked.party}:open"
 
 
 def _deal_line(
-    deal: Deal, number: int, debit: str, credit: str, amount: tuple[str, int], code: str
+    deal: Deal,
+    number: int,
+    debit: str,
+    credit: str,
+    amount: tuple[str, int],
+    code: str,
+    *,
+    linked: bool,
 ) -> Transfer:
     asset, units = amount
     return transfer(
@@ -165,6 +206,7 @@ def _deal_line(
         code=code,
         reference=deal.request.client_ref,
         correlation=deal.id,
+        linked=linked,
     )
 
 

@@ -1,9 +1,8 @@
-"""Our accounts at venues in the books: opened with what they hold, compared with what they say."""
+"""Our accounts at venues in the books: opened once, with what they hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -19,38 +18,14 @@ from ledger.queries import list_accounts
 from marketdata.model import Instrument
 from trading.errors import VenueAccountOpen
 from trading.postings import account_keys, opening_chain, venue_account
+from trading.venue_reconciliation_store import begin_window
 from venues.balances import record_snapshot
-from venues.exposure import dust_by_asset, exact
-from venues.fills import FROM_THE_FIRST, begin_history, collect
-from venues.model import DUST_SCALE, VenueBalance
-from venues.ports import VenueGateway
+from venues.fills import begin_history
+from venues.model import VenueBalance
+from venues.ports import FROM_THE_FIRST, VenueGateway
 
 STEADY_ATTEMPTS_MAX: Final = 5
 PAGES_MAX: Final = 10_000
-_WHOLE: Final = int(10**DUST_SCALE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VenueReconciled:
-    """What the books and the venue say about one asset of one account, at one snapshot.
-
-    Attributes:
-        ledger, venue: smallest units.
-        explained: whole smallest units by which the venue has more because our roundings of costs
-            and fees were against us (see `venues.model.DUST_SCALE`).
-        difference: what is left unexplained, in whole smallest units towards zero.
-        agrees: whether nothing at all is left, dust included.
-    """
-
-    venue_code: str
-    account: str
-    asset: str
-    ledger: int
-    venue: int
-    explained: int
-    difference: int
-    agrees: bool
-    taken_at: datetime
 
 
 async def open_venue_account(
@@ -79,9 +54,11 @@ async def open_venue_account(
             return []
     grids = [await gateway.instrument(symbol) for symbol in symbols]
     for _ in range(STEADY_ATTEMPTS_MAX):
-        last = {symbol: await _last_trade(gateway, symbol, FROM_THE_FIRST) for symbol in symbols}
+        last = {
+            symbol: await _end_of_history(gateway, symbol, FROM_THE_FIRST) for symbol in symbols
+        }
         balances = await gateway.balances()
-        after = {symbol: await _last_trade(gateway, symbol, last[symbol]) for symbol in symbols}
+        after = {symbol: await _end_of_history(gateway, symbol, last[symbol]) for symbol in symbols}
         if after == last:
             opening = partial(_open, gateway, balances, last, grids, book=book, now=clock.now())
             try:
@@ -90,88 +67,6 @@ async def open_venue_account(
                 return []
             return balances
     raise Refused(f"{path} trades while it is opened", remedy="Stop trading there and try again")
-
-
-async def reconcile_venue(
-    engine: AsyncEngine,
-    gateway: VenueGateway,
-    symbols: Sequence[str],
-    *,
-    book: int,
-    clock: Clock,
-) -> list[VenueReconciled]:
-    """Compare the books with the venue's own balances, by asset; keep the snapshot.
-
-    The snapshot counts only if no fill arrived around it: else it is taken again. Fills that are
-    collected but not posted show as a difference, as they should.
-
-    Raises:
-        VenueUnavailable: the venue does not answer.
-        Refused: trades keep coming in while the balances are read.
-    """
-    for _ in range(STEADY_ATTEMPTS_MAX):
-        for symbol in symbols:
-            await collect(engine, gateway, symbol, clock=clock)
-        balances = await gateway.balances()
-        taken_at = clock.now()
-        news = [await collect(engine, gateway, symbol, clock=clock) for symbol in symbols]
-        if not any(item.new for item in news):
-            return await transact(
-                engine, partial(_compare, gateway, balances, book=book, taken_at=taken_at)
-            )
-    raise Refused(f"{gateway.venue}/{gateway.account} trades while it is reconciled")
-
-
-async def _compare(
-    gateway: VenueGateway,
-    balances: Sequence[VenueBalance],
-    conn: AsyncConnection,
-    *,
-    book: int,
-    taken_at: datetime,
-) -> list[VenueReconciled]:
-    dust = await dust_by_asset(conn, gateway.venue, gateway.account)
-    path = venue_account(gateway.venue, gateway.account)
-    posted = {
-        item.asset: item.balance.posted
-        for item in await list_accounts(conn, book, path)
-        if item.path == path
-    }
-    await record_snapshot(conn, gateway.venue, gateway.account, balances, taken_at=taken_at)
-    stated = {item.asset: item for item in balances}
-    return [
-        _row(gateway, asset, posted.get(asset, 0), stated.get(asset), dust.get(asset, 0), taken_at)
-        for asset in sorted({*posted, *stated})
-    ]
-
-
-def _row(
-    gateway: VenueGateway,
-    asset: str,
-    posted: int,
-    stated: VenueBalance | None,
-    dust: int,
-    taken_at: datetime,
-) -> VenueReconciled:
-    total = 0 if stated is None else stated.total
-    theirs = exact(total, 0 if stated is None else stated.dust)
-    unexplained = theirs - exact(posted, dust)
-    explained = total - posted - _towards_zero(unexplained)
-    return VenueReconciled(
-        venue_code=gateway.venue,
-        account=gateway.account,
-        asset=asset,
-        ledger=posted,
-        venue=total,
-        explained=explained,
-        difference=_towards_zero(unexplained),
-        agrees=unexplained == 0,
-        taken_at=taken_at,
-    )
-
-
-def _towards_zero(amount: int) -> int:
-    return amount // _WHOLE if amount >= 0 else -(-amount // _WHOLE)
 
 
 async def _open(
@@ -193,9 +88,10 @@ async def _open(
         VenueAccountOpen: another one has opened it meanwhile; nothing is changed.
     """
     path = venue_account(gateway.venue, gateway.account)
-    for symbol, trade_id in sorted(last.items()):
-        await begin_history(
-            conn, gateway.venue, gateway.account, symbol, trade_id=trade_id, now=now
+    for symbol, cursor in sorted(last.items()):
+        await begin_history(conn, gateway.venue, gateway.account, symbol, cursor=cursor, now=now)
+        await begin_window(
+            conn, book, gateway.venue, gateway.account, symbol, cursor=cursor, now=now
         )
     if await _is_open(conn, book, path):
         raise VenueAccountOpen(f"{path} was opened by another process meanwhile")
@@ -211,15 +107,21 @@ async def _open(
         require_applied(await post(conn, book, lines, now=now))
 
 
+async def is_venue_account_open(conn: AsyncConnection, book: int, venue: str, account: str) -> bool:
+    """Tell whether an account at a venue is in the books."""
+    return await _is_open(conn, book, venue_account(venue, account))
+
+
 async def _is_open(conn: AsyncConnection, book: int, path: str) -> bool:
     return any(item.path == path for item in await list_accounts(conn, book, path))
 
 
-async def _last_trade(gateway: VenueGateway, symbol: str, start: str) -> str:
-    last = start
+async def _end_of_history(gateway: VenueGateway, symbol: str, start: str) -> str:
+    """Return the cursor behind the last of our trades."""
+    cursor = start
     for _ in range(PAGES_MAX):
-        page = await gateway.fills(symbol, last)
-        if not page or page[-1].trade_id == last:
-            return last
-        last = page[-1].trade_id
+        page = await gateway.fills(symbol, cursor)
+        cursor = page.cursor
+        if page.is_last:
+            return cursor
     raise Refused(f"{symbol} at {gateway.venue} has too many trades to skip")

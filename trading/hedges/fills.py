@@ -10,20 +10,26 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kernel.money import Price, Rounding
+from kernel.money import Asset, Price, Rounding
 from ledger.accounts import ensure_accounts
 from ledger.model import Transfer
 from ledger.posting import post, require_applied
-from marketdata.prices import latest_price
+from marketdata.errors import NoPrice
+from marketdata.hierarchy import DEFAULT
+from marketdata.model import PriceRecord, Quality, RecordedPrice
+from marketdata.price_model import Pair, PriceKind, Purpose
+from marketdata.price_resolution import resolve_price
+from marketdata.prices import latest_price, record_price
+from registry.errors import UnknownRecord
 from registry.queries import get_asset
-from trading import store
-from trading.model import HedgeLine
+from trading.hedges import store
+from trading.hedges.model import HedgeLine
 from trading.postings import account_keys, fill_chain
 from venues.exposure import lock_unbooked, mark_booked
 from venues.model import VenueFill
 
 FEE_PRICE_AGE_MAX: Final = timedelta(hours=1)
-"""A fee in a third asset is valued with the last price recorded before the fill, not older than
+"""A fee in a third asset is valued with the price that its hierarchy has at the fill, not older than
 this; without one it stays in kind."""
 
 
@@ -53,10 +59,15 @@ async def post_fills_of(
     conn: AsyncConnection, line: HedgeLine, *, book: int, now: datetime
 ) -> list[VenueFill]:
     """Do the same for a line that the caller has locked."""
-    fills = await lock_unbooked(conn, line.venue, line.account, line.symbol)
+    fills = [
+        fill
+        for place in line.places
+        for fill in await lock_unbooked(conn, place.venue, place.account, place.symbol)
+    ]
     if not fills:
         return []
-    valued = [await _value(conn, fill) for fill in fills]
+    fills.sort(key=lambda fill: (fill.executed_at, fill.id))
+    valued = [await _value(conn, fill, now) for fill in fills]
     for item in valued:
         await store.insert_posting(
             conn,
@@ -75,22 +86,51 @@ async def post_fills_of(
     return fills
 
 
-async def _value(conn: AsyncConnection, fill: VenueFill) -> _Valued:
+async def _value(conn: AsyncConnection, fill: VenueFill, now: datetime) -> _Valued:
     """Value the fill's fee in its quote asset at the fill, however late it is posted.
 
+    A fee in the base asset is valued with the fill's own price, which is recorded as one.
     Rounded up: an expense is never understated.
     """
     if fill.fee_asset == fill.quote or not fill.fee_units:
         return _Valued(fill, None, None)
     if fill.fee_asset == fill.base:
         base, quote = await get_asset(conn, fill.base), await get_asset(conn, fill.quote)
-        return _Valued(fill, _at(Price.parse(fill.price, base, quote), fill.fee_units), None)
-    found = await latest_price(
-        conn, fill.fee_asset, fill.quote, now=fill.executed_at, age_max=FEE_PRICE_AGE_MAX
-    )
+        own = await record_price(conn, _own_price(fill, base, quote), now=now)
+        return _Valued(fill, _at(own.record.price, fill.fee_units), own.id)
+    found = await _third_asset(conn, fill, now)
     if found is None:
         return _Valued(fill, None, None)
     return _Valued(fill, _at(found.record.price, fill.fee_units), found.id)
+
+
+async def _third_asset(
+    conn: AsyncConnection, fill: VenueFill, now: datetime
+) -> RecordedPrice | None:
+    at, age_max = fill.executed_at, FEE_PRICE_AGE_MAX
+    try:
+        pair = Pair(await get_asset(conn, fill.fee_asset), await get_asset(conn, fill.quote))
+    except UnknownRecord:
+        # A venue may charge in what nobody has registered: a recorded price will do, no cross.
+        return await latest_price(conn, fill.fee_asset, fill.quote, now=at, age_max=age_max)
+    rungs = DEFAULT.within(age_max)
+    try:
+        found = await resolve_price(
+            conn, pair, at=at, purpose=Purpose.VALUATION, now=now, hierarchy=rungs
+        )
+    except NoPrice:
+        return None
+    return found.price
+
+
+def _own_price(fill: VenueFill, base: Asset, quote: Asset) -> PriceRecord:
+    return PriceRecord(
+        price=Price.parse(fill.price, base, quote),
+        kind=PriceKind.FILL,
+        quality=Quality.GOOD,
+        constituents=({"venue": fill.venue, "symbol": fill.symbol, "trade_id": fill.trade_id},),
+        observed_at=fill.executed_at,
+    )
 
 
 def _at(price: Price, fee_units: int) -> int:
