@@ -27,7 +27,7 @@ from registry.queries import list_assets
 from reporting import proofs
 from reporting.holds import deposit_holds, payout_holds, receipt_holds
 from reporting.model import Compared, ExpectedHold, Proof
-from trading.venue_accounts import VenueReconciled
+from trading.venue_reconciliation_model import VenueReconciled
 
 BALANCE_TABLES: Final = frozenset({"balance"})
 HOLD_TABLES: Final = frozenset({"hold"})
@@ -75,7 +75,7 @@ async def examine(
     """Prove the books of one entity against one chain and the venues that were asked.
 
     Args:
-        venues: what `trading.venue_accounts.reconcile_venue` found.
+        venues: the balances of `trading.venue_reconciliation.reconcile_account`.
         other_holds: holds kept open by rooms that this one cannot see (settlement).
         other_wallets: what was found of the wallets of other chains
             (`custody.bitcoin.scan_reconciliation.compare_coins`).
@@ -96,7 +96,7 @@ async def examine(
             f"venue:{v.venue_code}/{v.account}",
             v.asset,
             v.ledger,
-            v.venue - v.explained,
+            v.venue - (v.expected - v.ledger),
             "its own snapshot",
         )
         for v in venues

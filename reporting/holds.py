@@ -9,6 +9,7 @@ from __future__ import annotations
 from custody.deposit_model import HOLD_OPEN, Deposit, DepositState, Receipt, ReceiptState
 from custody.payout_model import ON_ITS_WAY, ClaimKind, Payout, PayoutState
 from custody.payout_postings import PURPOSE_FEE, PURPOSE_PAYOUT
+from registry.model import BANK
 from reporting.model import ExpectedHold
 
 PURPOSE_ARRIVAL = "deposit"
@@ -47,6 +48,10 @@ def payout_holds(payout: Payout, *, is_signed: bool = True) -> list[ExpectedHold
     """
     if payout.claim_returned:
         return []
+    if payout.rail == BANK:
+        # Nothing is held on an account at a bank, and what a bank charges is nobody's to reserve.
+        claim = ExpectedHold(payout.id, PURPOSE_PAYOUT, payout.asset, payout.amount)
+        return [claim] if payout.state in _CLAIM_RESERVED else []
     fee = ExpectedHold(payout.id, PURPOSE_FEE, payout.native_asset, payout.fee_cap)
     if payout.fills_gap:
         return [fee] if payout.state in ON_ITS_WAY else []

@@ -25,14 +25,20 @@ from ledger.accounts import ensure_accounts
 from ledger.model import Transfer, chain, hold, post_hold, void_hold
 from ledger.posting import post, require_applied
 from ledger.queries import list_accounts
-from registry.model import Operator, Role
+from registry.model import Operator
 from registry.queries import get_asset
-from settlement import instruction_store, store
+from settlement import instruction_store, release_store, store
+from settlement.defaults import require_not_defaulted
 from settlement.errors import NotCovered, NotReleasable
-from settlement.model import Direction, Instruction, InstructionState, Rail, Run
-from settlement.people import require_operator
-from settlement.release import PURPOSE, lock_released
-from settlement.steps import Why, step_instruction
+from settlement.holding import PURPOSE, acting
+from settlement.model import Direction, Instruction, InstructionState, Run
+from settlement.places import COVER
+from settlement.release import lock_released
+from settlement.release_model import Earmark
+from settlement.release_steps import Step, step_instructions
+from settlement.steps import Why
+from settlement.value_against_value import Cover
+from trading.terms.model import Rail
 
 ACCEPTABLE = frozenset({InstructionState.PLANNED, InstructionState.RESCHEDULED})
 HELD = frozenset({InstructionState.RELEASED})
@@ -61,7 +67,7 @@ def book_holds(items: Sequence[Instruction], run: Run) -> list[Transfer]:
 
 
 async def accept_book(
-    conn: AsyncConnection, run_id: UUID, party: str, *, by: Operator, now: datetime
+    conn: AsyncConnection, run_id: UUID, party: str, *, by: Operator | None, now: datetime
 ) -> list[Instruction]:
     """Hold both sides of a prefunded party's book settlement; nothing can spend them twice.
 
@@ -70,17 +76,24 @@ async def accept_book(
     Raises:
         NotCovered: the client has not enough of what it gives.
     """
-    operator = await require_operator(conn, by, Role.TREASURER)
     run, items = await _lock_book(conn, run_id, party)
+    operator = await acting(conn, by, [run])
     if _all_in(items, HELD | DONE):
         return items
     _require_all_in(items, ACCEPTABLE, "accepted")
+    await require_not_defaulted(conn, run.book, party)
     await _require_open(conn, items)
     await _require_given(conn, run.book, items)
     holds = book_holds(items, run)
-    for item, held in zip(items, holds, strict=True):
-        why = Why(operator.code, "held in the ledger", now)
-        await step_instruction(conn, item, InstructionState.RELEASED, why, hold_id=held.id)
+    why = Why(operator, "held in the ledger", now)
+    steps = [
+        Step(item, InstructionState.RELEASED, hold_id=held.id)
+        for item, held in zip(items, holds, strict=True)
+    ]
+    await step_instructions(conn, steps, why)
+    await release_store.insert_earmarks(
+        conn, [_mark(item, run, now) for item in items if item.direction is Direction.PAY]
+    )
     keys = {(p, t.asset) for t in holds for p in (t.debit, t.credit)}
     await ensure_accounts(conn, run.book, keys, now=now)
     require_applied(await post(conn, run.book, chain(*holds), now=now))
@@ -88,7 +101,7 @@ async def accept_book(
 
 
 async def settle_book(
-    conn: AsyncConnection, run_id: UUID, party: str, *, by: Operator, now: datetime
+    conn: AsyncConnection, run_id: UUID, party: str, *, by: Operator | None, now: datetime
 ) -> list[Instruction]:
     """Post both sides in one chain: this commit is the finality of a book settlement.
 
@@ -97,15 +110,16 @@ async def settle_book(
     Raises:
         NotCovered: clients' holdings would not cover what clients are owed; both sides stay held.
     """
-    operator = await require_operator(conn, by, Role.TREASURER)
     run, items = await _lock_book(conn, run_id, party)
+    operator = await acting(conn, by, [run])
     if _all_in(items, DONE):
         return items
     _require_all_in(items, HELD, "settled")
+    await require_not_defaulted(conn, run.book, party)
     await _require_open(conn, items)
-    for item in items:
-        why = Why(operator.code, "ledger commit", now)
-        await step_instruction(conn, item, InstructionState.FINAL, why, applied=item.amount)
+    steps = [Step(item, InstructionState.FINAL, applied=item.amount) for item in items]
+    await step_instructions(conn, steps, Why(operator, "ledger commit", now))
+    await _end_marks(conn, items, Cover.PREFUNDED, "ledger commit", operator, now)
     posts = [
         post_hold(
             id=derive_id(run.created_at, "book-post", item.id, item.attempt),
@@ -128,14 +142,14 @@ async def cancel_book(
 
     What has failed already is returned as it stands.
     """
-    operator = await require_operator(conn, by, Role.TREASURER)
     run, items = await _lock_book(conn, run_id, party)
+    operator = await acting(conn, by, [run])
     if _all_in(items, frozenset({InstructionState.FAILED})):
         return items
     _require_all_in(items, HELD, "cancelled")
-    for item in items:
-        why = Why(operator.code, reason, now)
-        await step_instruction(conn, item, InstructionState.FAILED, why)
+    steps = [Step(item, InstructionState.FAILED) for item in items]
+    await step_instructions(conn, steps, Why(operator, reason, now))
+    await _end_marks(conn, items, None, reason, operator, now)
     voids = [
         void_hold(
             id=derive_id(run.created_at, "book-void", item.id, item.attempt),
@@ -152,6 +166,34 @@ async def cancel_book(
 async def _require_open(conn: AsyncConnection, items: Sequence[Instruction]) -> None:
     for item in items:
         await require_open(conn, asset=item.asset, client=item.party)
+
+
+def _mark(item: Instruction, run: Run, now: datetime) -> Earmark:
+    """Return the record of what is set aside; the hold itself is the instruction's own."""
+    return Earmark(
+        instruction_id=item.id,
+        attempt=item.attempt,
+        book=run.book,
+        plan_id=None,
+        location=COVER,
+        asset=item.asset,
+        amount=item.amount,
+        hold_id=None,
+        held_at=now,
+    )
+
+
+async def _end_marks(
+    conn: AsyncConnection,
+    items: Sequence[Instruction],
+    cover: Cover | None,
+    detail: str,
+    who: str,
+    now: datetime,
+) -> None:
+    marks = await release_store.list_earmarks(conn, [item.id for item in items], open_only=True)
+    ends = {(mark.instruction_id, mark.attempt): (cover, detail) for mark in marks}
+    await release_store.end_earmarks(conn, ends, by=who, now=now)
 
 
 def _hold_id(item: Instruction, run: Run) -> UUID:

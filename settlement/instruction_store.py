@@ -1,25 +1,25 @@
-"""Rows of instructions and of what receipts paid; private to the package."""
+"""Rows of instructions; private to the package."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import ARRAY, Row, Uuid, any_, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from kernel.rows import update_rows
+from settlement.errors import ChangedMeanwhile
 from settlement.model import (
     INSTRUCTION_STATES,
     Direction,
     Instruction,
     InstructionState,
-    Rail,
-    ReceiptMatch,
 )
 from settlement.store import require_rows
-from settlement.tables import instruction, receipt_match
+from settlement.tables import instruction
+from trading.terms.model import Rail
 
 
 async def insert_instructions(
@@ -75,12 +75,12 @@ async def list_instructions(
     if rail is not None:
         query = query.where(instruction.c.rail == rail)
     if only is not None:
-        query = query.where(instruction.c.id.in_(only))
+        query = query.where(instruction.c.id == any_(literal(sorted(only), ARRAY(Uuid))))
     if payouts is not None:
-        query = query.where(instruction.c.payout_id.in_(payouts))
+        query = query.where(instruction.c.payout_id == any_(literal(sorted(payouts), ARRAY(Uuid))))
     if lock:
         query = query.with_for_update()
-    return [_instruction(row) for row in await conn.execute(query)]
+    return [to_instruction(row) for row in await conn.execute(query)]
 
 
 async def move_instruction(
@@ -96,52 +96,28 @@ async def move_instruction(
     require_rows(result, 1, f"instruction {item.id}")
 
 
-async def insert_match(conn: AsyncConnection, item: ReceiptMatch, now: datetime) -> None:
-    """Record what a receipt paid; the receipt's row is locked, so it is recorded once."""
-    await conn.execute(
-        insert(receipt_match).values(
-            receipt_id=item.receipt_id,
-            epoch=item.epoch,
-            instruction_id=item.instruction_id,
-            applied=item.applied,
-            excess=item.excess,
-            first_seen_at=item.first_seen_at,
-            at=now,
-        )
-    )
+async def apply_to_instructions(
+    conn: AsyncConnection, changed: Sequence[tuple[Instruction, Instruction]]
+) -> None:
+    """Write state, evidence and what is applied of locked instructions, each named once, before and after."""
+    for before, after in changed:
+        INSTRUCTION_STATES.require(before.state, after.state)
+    rows = [
+        {
+            "id": after.id,
+            "state": str(after.state),
+            "applied": after.applied,
+            "evidence": after.evidence,
+        }
+        for _, after in changed
+    ]
+    written = await update_rows(conn, instruction, rows)
+    if written != len(rows):
+        raise ChangedMeanwhile(f"{len(rows) - written} instructions are gone")
 
 
-async def list_matches(
-    conn: AsyncConnection,
-    *,
-    receipts: Collection[UUID] | None = None,
-    instructions: Collection[UUID] | None = None,
-    lock: bool = False,
-) -> list[ReceiptMatch]:
-    """Return the matches that stand, of these receipts or instructions."""
-    t = receipt_match
-    query = select(t).where(t.c.undone_at.is_(None)).order_by(t.c.receipt_id, t.c.epoch)
-    if receipts is not None:
-        query = query.where(t.c.receipt_id.in_(receipts))
-    if instructions is not None:
-        query = query.where(t.c.instruction_id.in_(instructions))
-    if lock:
-        query = query.with_for_update()
-    return [_match(row) for row in await conn.execute(query)]
-
-
-async def undo_match(conn: AsyncConnection, item: ReceiptMatch, now: datetime) -> None:
-    """Mark that a locked match does not stand any more."""
-    t = receipt_match
-    result = await conn.execute(
-        update(t)
-        .where(t.c.receipt_id == item.receipt_id, t.c.epoch == item.epoch, t.c.undone_at.is_(None))
-        .values(undone_at=now)
-    )
-    require_rows(result, 1, f"the match of receipt {item.receipt_id}")
-
-
-def _instruction(row: Row[Any]) -> Instruction:
+def to_instruction(row: Row[Any]) -> Instruction:
+    """Return the instruction of a row."""
     return Instruction(
         id=row.id,
         run_id=row.run_id,
@@ -157,15 +133,4 @@ def _instruction(row: Row[Any]) -> Instruction:
         standing_version=row.standing_version,
         evidence=row.evidence,
         created_at=row.created_at,
-    )
-
-
-def _match(row: Row[Any]) -> ReceiptMatch:
-    return ReceiptMatch(
-        receipt_id=row.receipt_id,
-        epoch=row.epoch,
-        instruction_id=row.instruction_id,
-        applied=row.applied,
-        excess=row.excess,
-        first_seen_at=row.first_seen_at,
     )

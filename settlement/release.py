@@ -1,10 +1,11 @@
 """From a sealed run to value that moves, and from moved value to finality.
 
-* What a party owes on chain: `release_run` starts to await it; `settlement.matching` applies the
-  receipts.
-* What the desk owes on chain: `release_payment` makes one payout of an instruction, once everything
-  that the party owes in the same run is final (value only against value). A payout that failed
-  leaves a failed instruction; `reschedule` begins its next attempt.
+* What a party owes on a chain or through a bank: `release_run` starts to await it;
+  `settlement.matching` applies the receipts.
+* What the desk owes: `settlement.holding` holds what was chosen, `settlement.releasing` makes the
+  payouts once there is a ground (value only against value); `release_payment` does both for one payment
+  whose place a person names. A payout that failed leaves a failed instruction; `reschedule` begins its
+  next attempt.
 * A prefunded party settles by book: `settlement.book_rail`.
 * `record_finality` reads the payouts' ends and closes runs.
 
@@ -14,7 +15,7 @@ rows to resume. Lock order: run, instructions, obligations, deals; the ledger la
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -22,82 +23,72 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from custody.freezes import require_open
-from custody.model import custody_account
-from custody.payout_model import Payout, PayoutRequest, PayoutState
-from custody.payouts import get_payout, request_payout
-from kernel.errors import BadInput, Refused
-from ledger.queries import list_accounts
+from custody.model import bank_account_path, custody_account
+from custody.payout_lookup import find_payouts
+from custody.payout_model import Payout, PayoutState
+from kernel.errors import BadInput
+from ledger.queries import get_balances
 from registry.model import Operator, Role
+from registry.people import require_operator
 from registry.queries import get_asset
-from settlement import instruction_store, store
+from settlement import instruction_store, release_store, store
 from settlement.errors import NotCovered, NotReleasable
 from settlement.evidence import find_stale_matches
+from settlement.funding import list_places
+from settlement.holding import open_earmarks
 from settlement.model import (
     Direction,
     Instruction,
     InstructionState,
     ObligationState,
-    Rail,
     Run,
     RunState,
 )
-from settlement.people import require_operator
+from settlement.places import Asked
+from settlement.release_steps import Step, step_instructions
+from settlement.releasing import (
+    ENDED,
+    Leaving,
+    find_grounds,
+    pay,
+    release_runs,
+    require_ended,
+)
 from settlement.steps import SYSTEM, Why, record_run, step_instruction, step_obligations
+from settlement.value_against_value import PAYABLE, is_payment, judge
 from trading.legs import mark_settled
-
-PURPOSE: Final = "settlement"
-"""What the holds of settlement say they are for."""
+from trading.terms.model import Rail
 
 PAYING: Final = frozenset({InstructionState.RELEASED, InstructionState.FINAL})
 """States of an instruction in which its payout counts."""
 
-ENDED: Final = frozenset(
-    {
-        PayoutState.FAILED_ON_CHAIN,
-        PayoutState.REJECTED,
-        PayoutState.CANCELLED,
-        PayoutState.EXPIRED,
+
+async def release_run(
+    conn: AsyncConnection, run_id: UUID, *, by: Operator | None, now: datetime
+) -> Run:
+    """Release one run: `settlement.releasing.release_runs` of one."""
+    found = await release_runs(conn, [run_id], by=by, now=now)
+    return found[0] if found else await store.get_run(conn, run_id)
+
+
+async def find_ripe_runs(conn: AsyncConnection, book: int) -> list[UUID]:
+    """Return the released runs for which `record_finality` has something to do."""
+    sent = await release_store.list_sent(conn, book)
+    payouts = await find_payouts(conn, {payout_id for _, payout_id in sent})
+    over = {
+        run_id
+        for run_id, payout_id in sent
+        if payouts[payout_id].state in ENDED | {PayoutState.CONFIRMED}
     }
-)
-"""States of a payout in which it has not paid and, as far as its chain is final, never will."""
-
-
-async def release_run(conn: AsyncConnection, run_id: UUID, *, by: Operator, now: datetime) -> Run:
-    """Release a sealed run: awaited receipts are awaited from now on, payments may follow.
-
-    A run that is released already is returned as it stands.
-    """
-    operator = await require_operator(conn, by, Role.TREASURER)
-    run = await store.lock_run(conn, run_id)
-    if run.state in {RunState.RELEASED, RunState.FINAL}:
-        return run
-    if run.state is not RunState.SEALED:
-        raise Refused(f"run {run_id} is {run.state}", remedy="Only a sealed run is released")
-    await require_open(conn)
-    for item in await instruction_store.list_instructions(conn, run_id=run_id, lock=True):
-        if item.rail is Rail.EVM and item.direction is Direction.RECEIVE:
-            why = Why(operator.code, "awaiting a receipt", now)
-            await step_instruction(conn, item, InstructionState.RELEASED, why)
-    await store.move_run(conn, run, RunState.RELEASED, version=run.version)
-    await record_run(conn, run, "RunReleased", RunState.RELEASED, Why(operator.code, "", now))
-    return replace(run, state=RunState.RELEASED)
+    return sorted(over | set(await release_store.list_done_runs(conn, book)))
 
 
 def releasable(instructions: Sequence[Instruction]) -> list[Instruction]:
-    """Return the on-chain payments whose counter-value, if any, is final: value against value."""
-    owing = {
-        i.party
-        for i in instructions
-        if i.direction is Direction.RECEIVE and i.state is not InstructionState.FINAL
-    }
+    """Return the payments whose counter-value, if any, is final: value against value."""
     return [
-        i
-        for i in instructions
-        if i.direction is Direction.PAY
-        and i.rail is Rail.EVM
-        and i.state in {InstructionState.PLANNED, InstructionState.RESCHEDULED}
-        and i.party not in owing
+        item
+        for item in instructions
+        if is_payment(item, PAYABLE) and judge(item, instructions).cover is not None
     ]
 
 
@@ -112,12 +103,13 @@ async def release_payment(
 ) -> UUID:
     """Make the payout of one releasable instruction and return the payout's id.
 
-    The payout still needs its approvals in `custody`, and leaves from *source_wallet*. An
-    instruction that is released already keeps the payout it has; its id is returned.
+    The payout still needs its approvals in `custody`, and leaves from *source_wallet*: a wallet, or an
+    account at a bank. An instruction that is released already keeps the payout it has; its id is
+    returned.
 
     Raises:
         NotReleasable: in another state, or what the party owes in the run is not final.
-        NotCovered: the wallet is short.
+        NotCovered: the place is short.
         NoStandingInstruction: nobody has said where the party is paid.
         Refused: `custody` refuses: the wallet's owner class, the destination, the policy.
     """
@@ -128,27 +120,49 @@ async def release_payment(
     if item.payout_id is not None and item.state in PAYING:
         return item.payout_id
     _require_released(run)
-    await _require_releasable(conn, instructions, item)
-    destination, version = await store.get_standing_instruction(
-        conn, item.party, item.asset, item.rail
-    )
-    await _require_funds(conn, run.book, source_wallet, item)
-    why = Why(operator.code, f"from {source_wallet}", now)
-    await step_instruction(conn, item, InstructionState.FUNDED, why, standing_version=version)
-    payout = await request_payout(
-        conn,
-        _payout_request(run, item, source_wallet, destination, operator.code),
-        book=run.book,
-        now=now,
-    )
-    await step_instruction(
-        conn,
-        replace(item, state=InstructionState.FUNDED),
-        InstructionState.RELEASED,
-        Why(operator.code, f"standing instruction {version}, payout {payout.id}", now),
-        payout_id=payout.id,
-    )
-    return payout.id
+    leaving = await _leaving(conn, run, instructions, item, source_wallet, now)
+    if leaving.mark is None:
+        await _require_funds(conn, run.book, source_wallet, item)
+    payouts = await pay(conn, [leaving], operator.code, now)
+    return payouts[item.id].id
+
+
+async def _leaving(
+    conn: AsyncConnection,
+    run: Run,
+    instructions: Sequence[Instruction],
+    item: Instruction,
+    place: str,
+    now: datetime,
+) -> Leaving:
+    """Return the payment as it may leave from *place*.
+
+    Raises:
+        NotReleasable: it may not.
+    """
+    if item.direction is not Direction.PAY or item.rail is Rail.BOOK:
+        raise NotReleasable(
+            f"instruction {item.id} is to {item.direction} by {item.rail}",
+            remedy="Only a payment on a chain or through a bank has a payout",
+        )
+    found = (await find_grounds(conn, [item], instructions, run.book, now=now))[item.id]
+    if item.state not in PAYABLE or found.cover is None:
+        waits = ", ".join(f"{i.remaining} of {i.asset} ({i.id})" for i in found.owing)
+        raise NotReleasable(
+            found.detail
+            or f"instruction {item.id} is {item.state}"
+            + (f" and {item.party} still owes {waits}" if waits else ""),
+            remedy="Value leaves only against final value; what failed is rescheduled first",
+        )
+    marks = await open_earmarks(conn, [item])
+    if marks and marks[0].location != place:
+        raise NotReleasable(
+            f"instruction {item.id} is held at {marks[0].location}, not at {place}",
+            remedy="Release it from there, or let go of what is held first",
+        )
+    mark = marks[0] if marks else None
+    amount = item.remaining if mark is None else mark.amount
+    return Leaving(item, run, place, amount, found.cover, found.detail, mark)
 
 
 async def reschedule(
@@ -178,7 +192,7 @@ async def reschedule(
             f"instruction {item.id} is {item.state}, not failed",
             remedy="Only a failed instruction is rescheduled",
         )
-    await _require_ended(conn, item)
+    await require_ended(conn, item)
     after = replace(item, state=InstructionState.RESCHEDULED, attempt=item.attempt + 1)
     await step_instruction(
         conn, item, after.state, Why(operator.code, reason, now), attempt=after.attempt
@@ -195,8 +209,7 @@ async def record_finality(conn: AsyncConnection, run_id: UUID, *, now: datetime)
     if run.state is not RunState.RELEASED:
         return run
     instructions = await instruction_store.list_instructions(conn, run_id=run_id, lock=True)
-    done = [await _follow_payout(conn, item, now) for item in instructions]
-    if any(state is not InstructionState.FINAL for state in done):
+    if not await _follow_payouts(conn, instructions, now):
         return run
     if await find_stale_matches(conn, instructions):
         return run
@@ -230,101 +243,57 @@ def _choose(instructions: Collection[Instruction], instruction_id: UUID) -> Inst
     raise BadInput(f"instruction {instruction_id} is not part of the run")
 
 
-def _payout_request(
-    run: Run, item: Instruction, source_wallet: str, destination: str, by: str
-) -> PayoutRequest:
-    # A reference of its own for each attempt: the payout of an earlier one can never be paid twice
-    # under this one, and never be mistaken for it.
-    return PayoutRequest(
-        client_ref=f"settlement/{item.id}/{item.attempt}",
-        rail=str(item.rail),
-        claim=f"payable:{item.party}:netted",
-        source_wallet=source_wallet,
-        asset=item.asset,
-        amount=item.amount,
-        destination=destination,
-        requested_by=by,
-        reason=f"settlement run {run.window} of {run.value_date}",
+async def _follow_payouts(
+    conn: AsyncConnection, items: Sequence[Instruction], now: datetime
+) -> bool:
+    """Move released payments whose payouts have ended; tell whether every instruction is final."""
+    payouts = await find_payouts(conn, {i.payout_id for i in items if i.payout_id is not None})
+    steps = [
+        step
+        for item in items
+        if item.payout_id is not None and item.state is InstructionState.RELEASED
+        if (step := _step(item, payouts[item.payout_id])) is not None
+    ]
+    await step_instructions(conn, steps, Why(SYSTEM, "", now))
+    after = {step.item.id: step.state for step in steps}
+    return all(
+        after.get(item.id, item.state) is InstructionState.FINAL and _still_paid(item, payouts)
+        for item in items
     )
 
 
-async def _require_releasable(
-    conn: AsyncConnection, instructions: Sequence[Instruction], item: Instruction
-) -> None:
-    if item.direction is not Direction.PAY or item.rail is not Rail.EVM:
-        raise NotReleasable(
-            f"instruction {item.id} is to {item.direction} by {item.rail}",
-            remedy="Only a payment on chain has a payout",
-        )
-    theirs = [i for i in instructions if i.party == item.party and i.direction is Direction.RECEIVE]
-    if item not in releasable(instructions):
-        open_ones = [i for i in theirs if i.state is not InstructionState.FINAL]
-        waits = ", ".join(f"{i.remaining} of {i.asset} ({i.id})" for i in open_ones)
-        raise NotReleasable(
-            f"instruction {item.id} is {item.state}"
-            + (f" and {item.party} still owes {waits}" if waits else ""),
-            remedy="Value leaves only against final value; what failed is rescheduled first",
-        )
-    stale = await find_stale_matches(conn, theirs)
-    if stale:
-        raise NotReleasable(
-            f"receipt {stale[0].receipt_id}, which {item.party} had paid with, has vanished",
-            remedy="Take the match back, and await the receipt again",
-        )
-    await _require_ended(conn, item)
-
-
-async def _require_ended(conn: AsyncConnection, item: Instruction) -> None:
-    """Refuse a further attempt while the payout of the last one could still pay."""
-    if item.payout_id is None:
-        return
-    payout = await get_payout(conn, item.payout_id)
-    if payout.state not in ENDED:
-        raise NotReleasable(
-            f"payout {payout.id} of instruction {item.id} is {payout.state} and may still pay",
-            remedy="Clear it up in custody first",
-        )
-
-
-async def _follow_payout(
-    conn: AsyncConnection, item: Instruction, now: datetime
-) -> InstructionState:
-    """Move a released payment where its payout has ended; return the state it is in then."""
-    if item.payout_id is None or item.state is not InstructionState.RELEASED:
-        return await _still_paid(conn, item)
-    payout = await get_payout(conn, item.payout_id)
+def _step(item: Instruction, payout: Payout) -> Step | None:
+    words = f"payout {payout.id} {payout.state}"
     if payout.state is PayoutState.CONFIRMED:
-        why = Why(SYSTEM, f"payout {payout.id} confirmed", now)
-        await step_instruction(conn, item, InstructionState.FINAL, why, applied=item.amount)
-        return InstructionState.FINAL
-    if payout.state in ENDED:
-        why = Why(SYSTEM, f"payout {payout.id} {payout.state}", now)
-        await step_instruction(conn, item, InstructionState.FAILED, why)
-        return InstructionState.FAILED
-    return item.state
+        applied = item.applied + payout.amount
+        if applied >= item.amount:
+            return Step(item, InstructionState.FINAL, words, applied=item.amount)
+        rest = item.attempt + 1
+        return Step(item, InstructionState.RESCHEDULED, words, applied=applied, attempt=rest)
+    return Step(item, InstructionState.FAILED, words) if payout.state in ENDED else None
 
 
-async def _still_paid(conn: AsyncConnection, item: Instruction) -> InstructionState:
+def _still_paid(item: Instruction, payouts: Mapping[UUID, Payout]) -> bool:
     # A payment that was final may have vanished with its block; its run must not close over it.
     if item.state is not InstructionState.FINAL or item.payout_id is None:
-        return item.state
-    payout: Payout = await get_payout(conn, item.payout_id)
-    return item.state if payout.state is PayoutState.CONFIRMED else InstructionState.RELEASED
+        return True
+    return payouts[item.payout_id].state is PayoutState.CONFIRMED
 
 
-async def _require_funds(
-    conn: AsyncConnection, book: int, source_wallet: str, item: Instruction
-) -> None:
-    path = custody_account(source_wallet)
-    available = sum(
-        account.balance.available
-        for account in await list_accounts(conn, book, path)
-        if account.path == path and account.asset == item.asset
-    )
-    if available < item.amount:
+async def _require_funds(conn: AsyncConnection, book: int, place: str, item: Instruction) -> None:
+    """Refuse what *place* cannot pay beside everything that is promised from it already."""
+    asked = Asked(item.rail, item.asset, item.remaining, place)
+    found = await list_places(conn, book, [asked])
+    available = next((p.available for p in found if p.location == place), None)
+    if available is None:
+        # Whether such a place may pay at all, custody decides.
+        path = (bank_account_path if item.rail is Rail.BANK else custody_account)(place)
+        balances = await get_balances(conn, book, {(path, item.asset)})
+        available = sum(balance.available for balance in balances.values())
+    if available < item.remaining:
         asset = await get_asset(conn, item.asset)
         raise NotCovered(
-            f"{source_wallet} is short of {asset.format(item.amount - available)}"
+            f"{place} is short of {asset.format(item.remaining - available)}"
             f" for instruction {item.id}",
-            remedy="Move house coins there first, or choose another wallet",
+            remedy="Move house coins there first, or choose another place",
         )

@@ -20,22 +20,24 @@ from custody.deposit_model import Receipt, ReceiptState
 from custody.payout_model import Payout, PayoutState
 from custody.payouts import every_payout
 from custody.receipts import list_receipts
-from kernel.ids import derive_id
-from ledger.model import Transfer, chain, reversal
 from ledger.posting import post, require_applied
 from settlement import instruction_store, store
-from settlement.matching import RECEIPTS_PAGE, match_id, parts
+from settlement.evidence import open_recalls
+from settlement.matching import store as match_store
+from settlement.matching.model import ReceiptMatch
+from settlement.matching.undoing import lock_instructions, undo
 from settlement.model import (
     Break,
     BreakKind,
     Direction,
     Instruction,
     InstructionState,
-    Rail,
-    ReceiptMatch,
     RunState,
 )
-from settlement.steps import SYSTEM, Why, record_run, step_instruction
+from settlement.steps import SYSTEM, Why, step_instruction
+from trading.terms.model import Rail
+
+RECEIPTS_PAGE: Final = 500
 
 UNMATCHED: Final = (
     ReceiptState.REVERSED,
@@ -67,38 +69,27 @@ async def take_back(conn: AsyncConnection, *, book: int, now: datetime) -> list[
     bytes again.
     """
     matches = [match for match, _ in await _find_stale(conn)]
-    stale = {(m.receipt_id, m.epoch) for m in matches}
+    stale = {match.id for match in matches}
     unpaid = {item.id for item, _ in await _find_unpaid(conn, book)}
-    items = await _lock(conn, book, unpaid | {m.instruction_id for m in matches}, now)
-    transfers: list[Transfer] = []
+    why = Why(SYSTEM, "what an instruction rested on has vanished", now)
+    ids = unpaid | {match.instruction_id for match in matches}
+    items = await lock_instructions(conn, ids, why, book=book)
     # Read again: before the locks were ours, somebody may have taken some back, and matched anew.
-    for match in await instruction_store.list_matches(conn, receipts={r for r, _ in stale}):
-        item = items.get(match.instruction_id)
-        if item is not None and (match.receipt_id, match.epoch) in stale:
-            items[item.id] = await _undo_match(conn, item, match, now)
-            transfers += undoing_transfers(match, item)
+    standing = [
+        match
+        for match in await match_store.list_matches(conn, receipts={m.receipt_id for m in matches})
+        if match.id in stale and match.instruction_id in items
+    ]
+    why = Why(SYSTEM, "a receipt has vanished", now)
+    transfers = await undo(conn, standing, items, why, name="ReceiptTakenBack") if standing else []
     for item in [items[key] for key in sorted(unpaid & items.keys())]:
         if item.state is InstructionState.FINAL:
             why = Why(SYSTEM, f"payout {item.payout_id} is not confirmed any more", now)
             await step_instruction(conn, item, InstructionState.RELEASED, why, applied=0)
             items[item.id] = replace(item, state=InstructionState.RELEASED, applied=0)
     if transfers:
-        require_applied(await post(conn, book, chain(*transfers), now=now))
+        require_applied(await post(conn, book, transfers, now=now))
     return list(items.values())
-
-
-def undoing_transfers(match: ReceiptMatch, instruction: Instruction) -> list[Transfer]:
-    """Return the reversals of a match: the receivable is open again, suspense is as it was."""
-    return [
-        reversal(
-            derive_id(match.first_seen_at, "unmatch", match.receipt_id, match.epoch, code),
-            match_id(match, code),
-            code=f"settlement.receipt.{code}-undone",
-            correlation=instruction.id,
-            reference=str(match.receipt_id),
-        )
-        for code, _ in parts(match)
-    ]
 
 
 async def list_breaks(conn: AsyncConnection, book: int) -> list[Break]:
@@ -107,6 +98,7 @@ async def list_breaks(conn: AsyncConnection, book: int) -> list[Break]:
         _break(BreakKind.RECEIPT_GONE, item, f"receipt {receipt.id} is {receipt.state}")
         for item, receipt in await _stale_instructions(conn, book)
     ]
+    breaks += await _recalled(conn, book)
     breaks += [
         _break(BreakKind.PAYOUT_GONE, item, f"payout {payout.id} is {payout.state}")
         for item, payout in await _find_unpaid(conn, book)
@@ -120,7 +112,7 @@ async def _find_stale(conn: AsyncConnection) -> list[tuple[ReceiptMatch, Receipt
         after: UUID | None = None
         while page := await list_receipts(conn, state=state, after=after, limit=RECEIPTS_PAGE):
             by_id = {receipt.id: receipt for receipt in page}
-            matches = await instruction_store.list_matches(conn, receipts=set(by_id))
+            matches = await match_store.list_matches(conn, receipts=set(by_id))
             found += [(match, by_id[match.receipt_id]) for match in matches]
             after = page[-1].id
     return found
@@ -150,6 +142,18 @@ async def _stale_instructions(
     ]
 
 
+async def _recalled(conn: AsyncConnection, book: int) -> list[Break]:
+    recalls = {item.recalls for item in await open_recalls(conn, book)} - {None}
+    matches = await match_store.list_matches(conn, receipts={key for key in recalls if key})
+    items = await instruction_store.list_instructions(
+        conn, book=book, only={match.instruction_id for match in matches}
+    )
+    return [
+        _break(BreakKind.RECEIPT_GONE, item, "the bank has taken back what it was paid with")
+        for item in items
+    ]
+
+
 async def _held(conn: AsyncConnection, book: int) -> list[Break]:
     states = {PayoutState.SECURITY_HOLD}
     payouts = {p.id async for p in every_payout(conn, book=book, states=states)}
@@ -163,7 +167,7 @@ async def _held(conn: AsyncConnection, book: int) -> list[Break]:
 
 async def _exposed(conn: AsyncConnection, book: int) -> list[Break]:
     breaks = []
-    for run in await store.list_runs(conn, book, {RunState.RELEASED}):
+    async for run in store.every_run(conn, book, {RunState.RELEASED}):
         items = await instruction_store.list_instructions(conn, run_id=run.id, rail=Rail.EVM)
         breaks += [
             _break(
@@ -185,33 +189,6 @@ def find_exposed(items: Sequence[Instruction]) -> list[Instruction]:
     return [
         i for i in items if i.direction is Direction.PAY and i.state in out and i.party in owing
     ]
-
-
-async def _lock(
-    conn: AsyncConnection, book: int, ids: set[UUID], now: datetime
-) -> dict[UUID, Instruction]:
-    """Lock instructions, their runs before them; a final run among them is released again."""
-    known = await instruction_store.list_instructions(conn, book=book, only=ids)
-    for run_id in sorted({item.run_id for item in known}):
-        run = await store.lock_run(conn, run_id)
-        if run.state is RunState.FINAL:
-            why = Why(SYSTEM, "what an instruction rested on has vanished", now)
-            await store.move_run(conn, run, RunState.RELEASED, version=run.version)
-            await record_run(conn, run, "RunReopened", RunState.RELEASED, why)
-    locked = await instruction_store.list_instructions(conn, book=book, only=ids, lock=True)
-    return {item.id: item for item in locked}
-
-
-async def _undo_match(
-    conn: AsyncConnection, item: Instruction, match: ReceiptMatch, now: datetime
-) -> Instruction:
-    await instruction_store.undo_match(conn, match, now)
-    after = replace(item, state=InstructionState.RELEASED, applied=item.applied - match.applied)
-    why = Why(SYSTEM, f"receipt {match.receipt_id} has vanished", now)
-    await step_instruction(
-        conn, item, after.state, why, name="ReceiptTakenBack", applied=after.applied
-    )
-    return after
 
 
 def _break(kind: BreakKind, item: Instruction, detail: str) -> Break:

@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Row, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    CursorResult,
+    Row,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    func,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from settlement import documents
-from settlement.errors import ChangedMeanwhile, NoStandingInstruction, RunNotFound
+from kernel.db import Timestamp, Units
+from kernel.rows import insert_new_rows, insert_rows
+from settlement.errors import ChangedMeanwhile, RunNotFound
 from settlement.model import (
     OBLIGATION_STATES,
     RUN_STATES,
-    Agreement,
-    Calculation,
     Direction,
     Obligation,
     ObligationState,
-    Rail,
     Run,
     RunState,
 )
 from settlement.tables import (
-    affirmation,
-    agreement,
-    calculation,
     obligation,
     run,
-    standing_instruction,
 )
 
 OBLIGATIONS_PER_RUN_MAX = 4_000
-"""Sealing posts one transfer an obligation in one chain, and a batch holds 8,192."""
+"""Of a run of all parties; a cycle of runs takes more (`settlement.cycles`)."""
+PAGE_MAX: Final = 1_000
+
+_IDS: Final = bindparam("ids", type_=ARRAY(Uuid))
+_RUNS: Final = bindparam("runs", type_=ARRAY(Uuid))
+
+
+# The rows are named one by one, so the look-up is one in the index whatever the plan.
+_MOVE_MEMBERS: Final = text(
+    "UPDATE settlement.obligation AS o SET state = :state, run_id = new.run_id,"
+    " version = o.version + 1"
+    " FROM unnest(CAST(:ids AS uuid[]), CAST(:runs AS uuid[])) AS new (id, run_id)"
+    " WHERE o.id = new.id AND o.state = ANY (CAST(:before AS text[]))"
+)
+
+
+_REOPEN: Final = (
+    text(
+        "UPDATE settlement.obligation AS o SET state = 'open', version = o.version + 1"
+        " FROM unnest(CAST(:deals AS uuid[]), CAST(:legs AS text[])) AS given (deal_id, leg)"
+        " WHERE o.deal_id = given.deal_id AND o.leg = given.leg AND o.state = 'withdrawn'"
+        " RETURNING o.*"
+    )
+    .bindparams(bindparam("deals", type_=ARRAY(Uuid)), bindparam("legs", type_=ARRAY(Text)))
+    .columns(amount=Units(), created_at=Timestamp())
+)
 
 
 async def insert_obligations(
@@ -47,59 +79,69 @@ async def insert_obligations(
     """
     if not items:
         return []
-    rows = [
-        {
-            "id": o.id,
-            "book": book,
-            "deal_id": o.deal_id,
-            "leg": o.leg,
-            "party": o.party,
-            "asset": o.asset,
-            "amount": o.amount,
-            "direction": o.direction,
-            "value_date": o.value_date,
-            "state": o.state,
-            "version": o.version,
-            "created_at": o.created_at,
-        }
-        for o in items
-    ]
-    statement = upsert(obligation).values(rows)
-    statement = statement.on_conflict_do_update(
-        index_elements=["deal_id", "leg"],
-        set_={"state": ObligationState.OPEN, "version": obligation.c.version + 1},
-        where=obligation.c.state == ObligationState.WITHDRAWN,
+    reopened = await conn.execute(
+        _REOPEN, {"deals": [o.deal_id for o in items], "legs": [o.leg for o in items]}
     )
-    return [_obligation(row) for row in await conn.execute(statement.returning(obligation))]
+    again = [to_obligation(row) for row in reopened]
+    new = await insert_new_rows(conn, obligation, [_obligation_row(book, o) for o in items])
+    return [o for o in items if o.id in new] + again
 
 
 async def lock_open_obligations(
-    conn: AsyncConnection, book: int, value_date: date
+    conn: AsyncConnection,
+    book: int,
+    value_date: date,
+    *,
+    known_by: datetime | None = None,
+    limit: int = OBLIGATIONS_PER_RUN_MAX,
 ) -> list[Obligation]:
-    """Lock and return what is open and due on *value_date* or before."""
+    """Lock and return what is open, due on *value_date* or before, and known by a moment."""
     rows = await conn.execute(
         select(obligation)
-        .where(
-            obligation.c.book == book,
-            obligation.c.state == ObligationState.OPEN,
-            obligation.c.value_date <= value_date,
-        )
+        .where(*_is_due(book, value_date, known_by))
         .order_by(obligation.c.value_date, obligation.c.id)
-        .limit(OBLIGATIONS_PER_RUN_MAX)
+        .limit(limit)
         .with_for_update()
     )
-    return [_obligation(row) for row in rows]
+    return [to_obligation(row) for row in rows]
 
 
-async def lock_run_obligations(conn: AsyncConnection, run_id: UUID) -> list[Obligation]:
-    """Lock and return the obligations that belong to a run, disputed ones included."""
+async def count_open_obligations(
+    conn: AsyncConnection, book: int, value_date: date, *, known_by: datetime | None = None
+) -> int:
+    """Return how many obligations `lock_open_obligations` would find without a limit."""
+    query = select(func.count()).select_from(obligation)
+    return int(await conn.scalar(query.where(*_is_due(book, value_date, known_by))) or 0)
+
+
+def _is_due(
+    book: int, value_date: date, known_by: datetime | None
+) -> tuple[ColumnElement[bool], ...]:
+    due = (
+        obligation.c.book == book,
+        obligation.c.state == ObligationState.OPEN,
+        obligation.c.value_date <= value_date,
+    )
+    return due if known_by is None else (*due, obligation.c.created_at <= known_by)
+
+
+async def lock_run_obligations(conn: AsyncConnection, *run_ids: UUID) -> list[Obligation]:
+    """Lock and return the obligations that belong to runs, disputed ones included."""
+    return [item for item, _ in await lock_members(conn, run_ids)]
+
+
+async def lock_members(
+    conn: AsyncConnection, run_ids: Collection[UUID]
+) -> list[tuple[Obligation, UUID]]:
+    """Lock and return the obligations that belong to runs, each with its run."""
     rows = await conn.execute(
         select(obligation)
-        .where(obligation.c.run_id == run_id)
+        .where(obligation.c.run_id == any_(_IDS))
         .order_by(obligation.c.value_date, obligation.c.id)
-        .with_for_update()
+        .with_for_update(),
+        {_IDS.key: list(run_ids)},
     )
-    return [_obligation(row) for row in rows]
+    return [(to_obligation(row), row.run_id) for row in rows]
 
 
 async def lock_deal_obligations(conn: AsyncConnection, deal_id: UUID) -> list[Obligation]:
@@ -110,20 +152,81 @@ async def lock_deal_obligations(conn: AsyncConnection, deal_id: UUID) -> list[Ob
         .order_by(obligation.c.value_date, obligation.c.id)
         .with_for_update()
     )
-    return [_obligation(row) for row in rows]
+    return [to_obligation(row) for row in rows]
 
 
 async def list_obligations(
-    conn: AsyncConnection, book: int, states: Collection[ObligationState]
+    conn: AsyncConnection,
+    book: int,
+    states: Collection[ObligationState],
+    *,
+    party: str | None = None,
+    due_by: date | None = None,
+    after: tuple[date, UUID] | None = None,
+    limit: int = PAGE_MAX,
 ) -> list[Obligation]:
-    """Return obligations in the given states, by value date."""
+    """Return a page of obligations in the given states, by value date and id.
+
+    Args:
+        conn: a connection.
+        book: the book.
+        states: those asked for.
+        party: only what is owed to or by it.
+        due_by: only what is due by then.
+        after: value date and id of the last one of the page before.
+        limit: at most `PAGE_MAX`.
+    """
+    query = select(obligation).where(obligation.c.book == book, obligation.c.state.in_(states))
+    if party is not None:
+        query = query.where(obligation.c.party == party)
+    if due_by is not None:
+        query = query.where(obligation.c.value_date <= due_by)
+    if after is not None:
+        query = query.where(tuple_(obligation.c.value_date, obligation.c.id) > tuple_(*after))
+    rows = await conn.execute(
+        query.order_by(obligation.c.value_date, obligation.c.id).limit(min(limit, PAGE_MAX))
+    )
+    return [to_obligation(row) for row in rows]
+
+
+async def every_obligation(
+    conn: AsyncConnection, book: int, states: Collection[ObligationState]
+) -> AsyncIterator[Obligation]:
+    """Give every obligation in the given states, by value date and id, a page at a time."""
+    page = await list_obligations(conn, book, states)
+    while page:
+        for item in page:
+            yield item
+        last = page[-1]
+        page = await list_obligations(conn, book, states, after=(last.value_date, last.id))
+
+
+async def list_obligations_of(conn: AsyncConnection, deal_id: UUID) -> list[Obligation]:
+    """Return the obligations of a deal, by leg."""
+    rows = await conn.execute(
+        select(obligation).where(obligation.c.deal_id == deal_id).order_by(obligation.c.leg)
+    )
+    return [to_obligation(row) for row in rows]
+
+
+async def find_obligation(
+    conn: AsyncConnection, obligation_id: UUID
+) -> tuple[Obligation, UUID | None] | None:
+    """Return an obligation and the run it is in, if there is one of that id."""
+    query = select(obligation).where(obligation.c.id == obligation_id)
+    row = (await conn.execute(query)).first()
+    return None if row is None else (to_obligation(row), row.run_id)
+
+
+async def find_obligations(conn: AsyncConnection, ids: Collection[UUID]) -> list[Obligation]:
+    """Return the obligations of these ids, by value date."""
     rows = await conn.execute(
         select(obligation)
-        .where(obligation.c.book == book, obligation.c.state.in_(states))
-        .order_by(obligation.c.value_date, obligation.c.id)
-        .limit(OBLIGATIONS_PER_RUN_MAX)
+        .where(obligation.c.id == any_(_IDS))
+        .order_by(obligation.c.value_date, obligation.c.id),
+        {_IDS.key: list(ids)},
     )
-    return [_obligation(row) for row in rows]
+    return [to_obligation(row) for row in rows]
 
 
 async def move_obligations(
@@ -140,12 +243,33 @@ async def move_obligations(
         result = await conn.execute(
             update(obligation)
             .where(
-                obligation.c.id.in_([item.id for item in items]),
+                obligation.c.id == any_(_IDS),
                 obligation.c.state.in_({item.state for item in items}),
             )
-            .values(state=state, run_id=run_id, version=obligation.c.version + 1)
+            .values(state=state, run_id=run_id, version=obligation.c.version + 1),
+            {_IDS.key: [item.id for item in items]},
         )
         require_rows(result, len(items), "obligations")
+
+
+async def move_members(
+    conn: AsyncConnection, items: Collection[tuple[Obligation, UUID | None]], state: ObligationState
+) -> None:
+    """Move locked obligations along an edge, each to a run of its own, in one statement."""
+    for item, _ in items:
+        OBLIGATION_STATES.require(item.state, state)
+    if not items:
+        return
+    result = await conn.execute(
+        _MOVE_MEMBERS,
+        {
+            "state": str(state),
+            "before": sorted({str(item.state) for item, _ in items}),
+            _IDS.key: [item.id for item, _ in items],
+            _RUNS.key: [run_id for _, run_id in items],
+        },
+    )
+    require_rows(result, len(items), "obligations")
 
 
 async def sum_unsealed(
@@ -184,21 +308,53 @@ async def discharged_deals(conn: AsyncConnection, deal_ids: Collection[UUID]) ->
 
 
 async def insert_run(conn: AsyncConnection, new: Run) -> bool:
-    """Insert the run unless its (book, value date, window) exists; tell whether it was new."""
-    result = await conn.execute(
-        upsert(run)
-        .values(
-            id=new.id,
-            book=new.book,
-            value_date=new.value_date,
-            window=new.window,
-            state=new.state,
-            version=new.version,
-            created_at=new.created_at,
-        )
-        .on_conflict_do_nothing()
+    """Insert the run unless its slot has one; tell whether it was new."""
+    known = "ON CONFLICT DO NOTHING"
+    return await insert_rows(conn, run, [_run_row(new)], known=known) == 1
+
+
+async def insert_runs(conn: AsyncConnection, items: Sequence[Run]) -> None:
+    """Insert the runs of a cycle; its row is locked, so nobody else inserts the same."""
+    await insert_rows(conn, run, [_run_row(item) for item in items])
+
+
+async def lock_runs(
+    conn: AsyncConnection,
+    *,
+    cycle_id: UUID | None = None,
+    only: Collection[UUID] | None = None,
+    states: Collection[RunState] | None = None,
+) -> list[Run]:
+    """Lock and return runs, by id."""
+    query = select(run).order_by(run.c.id).with_for_update()
+    values: dict[str, Any] = {}
+    if cycle_id is not None:
+        query = query.where(run.c.cycle_id == cycle_id)
+    if only is not None:
+        query = query.where(run.c.id == any_(_IDS))
+        values[_IDS.key] = list(only)
+    if states is not None:
+        query = query.where(run.c.state.in_(states))
+    return [to_run(row) for row in await conn.execute(query, values)]
+
+
+async def list_cycle_runs(conn: AsyncConnection, cycle_id: UUID) -> list[Run]:
+    """Return the runs of a cycle, by party and netting set."""
+    rows = await conn.execute(
+        select(run).where(run.c.cycle_id == cycle_id).order_by(run.c.party, run.c.netting_set)
     )
-    return result.rowcount == 1
+    return [to_run(row) for row in rows]
+
+
+async def count_members(conn: AsyncConnection, run_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Return how many obligations are in each run."""
+    rows = await conn.execute(
+        select(obligation.c.run_id, func.count().label("members"))
+        .where(obligation.c.run_id == any_(_IDS))
+        .group_by(obligation.c.run_id),
+        {_IDS.key: list(run_ids)},
+    )
+    return {row.run_id: int(row.members) for row in rows}
 
 
 async def lock_run(conn: AsyncConnection, run_id: UUID) -> Run:
@@ -206,7 +362,7 @@ async def lock_run(conn: AsyncConnection, run_id: UUID) -> Run:
     row = (await conn.execute(select(run).where(run.c.id == run_id).with_for_update())).first()
     if row is None:
         raise RunNotFound(f"there is no settlement run {run_id}")
-    return _run(row)
+    return to_run(row)
 
 
 async def get_run(conn: AsyncConnection, run_id: UUID) -> Run:
@@ -214,7 +370,7 @@ async def get_run(conn: AsyncConnection, run_id: UUID) -> Run:
     row = (await conn.execute(select(run).where(run.c.id == run_id))).first()
     if row is None:
         raise RunNotFound(f"there is no settlement run {run_id}")
-    return _run(row)
+    return to_run(row)
 
 
 async def find_run(conn: AsyncConnection, book: int, value_date: date, window: str) -> Run | None:
@@ -222,198 +378,75 @@ async def find_run(conn: AsyncConnection, book: int, value_date: date, window: s
     row = (
         await conn.execute(
             select(run).where(
-                run.c.book == book, run.c.value_date == value_date, run.c.window == window
+                run.c.book == book,
+                run.c.value_date == value_date,
+                run.c.window == window,
+                run.c.party == "",
             )
         )
     ).first()
-    return None if row is None else _run(row)
+    return None if row is None else to_run(row)
 
 
-async def list_runs(conn: AsyncConnection, book: int, states: Collection[RunState]) -> list[Run]:
-    """Return runs in the given states, oldest first."""
+async def list_runs(
+    conn: AsyncConnection,
+    book: int,
+    states: Collection[RunState],
+    *,
+    after: tuple[date, UUID] | None = None,
+    limit: int = PAGE_MAX,
+) -> list[Run]:
+    """Return a page of runs in the given states, by value date and id; at most `PAGE_MAX`."""
+    query = select(run).where(run.c.book == book, run.c.state.in_(states))
+    if after is not None:
+        query = query.where(tuple_(run.c.value_date, run.c.id) > tuple_(*after))
     rows = await conn.execute(
-        select(run)
-        .where(run.c.book == book, run.c.state.in_(states))
-        .order_by(run.c.value_date, run.c.created_at)
+        query.order_by(run.c.value_date, run.c.id).limit(min(limit, PAGE_MAX))
     )
-    return [_run(row) for row in rows]
+    return [to_run(row) for row in rows]
 
 
-async def move_run(conn: AsyncConnection, item: Run, state: RunState, *, version: int) -> None:
-    """Move a locked run along an edge, or to its next version."""
+async def every_run(
+    conn: AsyncConnection, book: int, states: Collection[RunState]
+) -> AsyncIterator[Run]:
+    """Give every run in the given states, by value date and id, a page at a time."""
+    page = await list_runs(conn, book, states)
+    while page:
+        for item in page:
+            yield item
+        page = await list_runs(conn, book, states, after=(page[-1].value_date, page[-1].id))
+
+
+async def move_run(
+    conn: AsyncConnection,
+    item: Run,
+    state: RunState,
+    *,
+    version: int,
+    affirm_until: datetime | None = None,
+) -> None:
+    """Move a locked run along an edge, or to its next version; its time to affirm may change."""
     RUN_STATES.require(item.state, state)
     result = await conn.execute(
         update(run)
         .where(run.c.id == item.id, run.c.state == item.state)
-        .values(state=state, version=version)
+        .values(state=state, version=version, affirm_until=affirm_until or item.affirm_until)
     )
     require_rows(result, 1, f"run {item.id}")
 
 
-async def insert_calculation(
-    conn: AsyncConnection,
-    run_id: UUID,
-    result: Calculation,
-    obligations: Sequence[Obligation],
-    agreements: Mapping[str, Agreement],
-    now: datetime,
-) -> None:
-    """Store a version for good: its inputs, its result and the hash of the inputs."""
-    parties = {o.party for o in obligations}
-    await conn.execute(
-        insert(calculation).values(
-            run_id=run_id,
-            version=result.version,
-            method=result.method,
-            input_hash=result.input_hash,
-            inputs={
-                "obligations": [documents.obligation_json(o) for o in obligations],
-                "agreements": [
-                    documents.agreement_json(a)
-                    for party, a in sorted(agreements.items())
-                    if party in parties
-                ],
-            },
-            items=[documents.item_json(item) for item in result.items],
-            at=now,
+async def move_runs(conn: AsyncConnection, items: Collection[Run], state: RunState) -> None:
+    """Move locked runs along an edge in one statement."""
+    for item in items:
+        RUN_STATES.require(item.state, state)
+    if items:
+        result = await conn.execute(
+            update(run)
+            .where(run.c.id == any_(_IDS), run.c.state.in_({item.state for item in items}))
+            .values(state=state),
+            {_IDS.key: [item.id for item in items]},
         )
-    )
-
-
-async def get_calculation(conn: AsyncConnection, run_id: UUID, version: int) -> Calculation:
-    """Return a stored version."""
-    row = (
-        await conn.execute(
-            select(calculation).where(
-                calculation.c.run_id == run_id, calculation.c.version == version
-            )
-        )
-    ).first()
-    if row is None:
-        raise RunNotFound(f"run {run_id} has no version {version}")
-    return Calculation(
-        version=row.version,
-        method=row.method,
-        items=tuple(documents.item_of(item) for item in row.items),
-        input_hash=row.input_hash,
-    )
-
-
-async def get_inputs(
-    conn: AsyncConnection, run_id: UUID, version: int
-) -> tuple[list[Obligation], dict[str, Agreement]]:
-    """Return what a stored version was calculated from."""
-    inputs = await conn.scalar(
-        select(calculation.c.inputs).where(
-            calculation.c.run_id == run_id, calculation.c.version == version
-        )
-    )
-    if inputs is None:
-        raise RunNotFound(f"run {run_id} has no version {version}")
-    agreements = [documents.agreement_of(item) for item in inputs["agreements"]]
-    return [documents.obligation_of(o) for o in inputs["obligations"]], {
-        a.party: a for a in agreements
-    }
-
-
-async def insert_affirmation(conn: AsyncConnection, **values: object) -> None:
-    """Record an affirmation; the run's row is locked, so nobody else records the same."""
-    await conn.execute(insert(affirmation).values(**values))
-
-
-async def find_affirmation(
-    conn: AsyncConnection, run_id: UUID, version: int, party: str
-) -> str | None:
-    """Return the evidence hash of the party's affirmation of a version, if there is one."""
-    evidence: str | None = await conn.scalar(
-        select(affirmation.c.evidence_hash).where(
-            affirmation.c.run_id == run_id,
-            affirmation.c.version == version,
-            affirmation.c.party == party,
-        )
-    )
-    return evidence
-
-
-async def affirmed_parties(conn: AsyncConnection, run_id: UUID, version: int) -> set[str]:
-    """Return who has affirmed a version."""
-    rows = await conn.execute(
-        select(affirmation.c.party).where(
-            affirmation.c.run_id == run_id, affirmation.c.version == version
-        )
-    )
-    return set(rows.scalars())
-
-
-async def write_agreement(
-    conn: AsyncConnection, item: Agreement, *, version: int, **values: object
-) -> bool:
-    """Write version *version* of a party's agreement; False: it is not the next version."""
-    columns = {
-        "version": version,
-        "effective_from": item.effective_from,
-        "prefunded": item.prefunded,
-        **values,
-    }
-    statement = upsert(agreement).values(party=item.party, **columns)
-    if version == 1:
-        statement = statement.on_conflict_do_nothing()
-    else:
-        statement = statement.on_conflict_do_update(
-            index_elements=["party"], set_=columns, where=agreement.c.version == version - 1
-        )
-    return (await conn.execute(statement)).rowcount == 1
-
-
-async def find_agreement(conn: AsyncConnection, party: str) -> tuple[Agreement, str, int] | None:
-    """Return (agreement, document hash, version) of a party, if there is one."""
-    row = (await conn.execute(select(agreement).where(agreement.c.party == party))).one_or_none()
-    return None if row is None else (_agreement(row), row.document_hash, row.version)
-
-
-async def get_agreements(conn: AsyncConnection) -> dict[str, Agreement]:
-    """Return every netting agreement by party."""
-    rows = await conn.execute(select(agreement))
-    return {row.party: _agreement(row) for row in rows}
-
-
-async def insert_standing_instruction(conn: AsyncConnection, **values: object) -> bool:
-    """Write a version of where a party is paid; False: there is one of that number."""
-    statement = upsert(standing_instruction).values(**values).on_conflict_do_nothing()
-    return (await conn.execute(statement)).rowcount == 1
-
-
-async def find_standing_instruction(
-    conn: AsyncConnection, party: str, asset: str, rail: Rail
-) -> tuple[str, int] | None:
-    """Return (destination, version) that is in force, if there is one."""
-    t = standing_instruction
-    row = (
-        await conn.execute(
-            select(t)
-            .where(t.c.party == party, t.c.asset == asset, t.c.rail == rail)
-            .order_by(t.c.version.desc())
-            .limit(1)
-        )
-    ).first()
-    return None if row is None else (str(row.destination), int(row.version))
-
-
-async def get_standing_instruction(
-    conn: AsyncConnection, party: str, asset: str, rail: Rail
-) -> tuple[str, int]:
-    """Return (destination, version) that is in force."""
-    found = await find_standing_instruction(conn, party, asset, rail)
-    if found is None:
-        raise NoStandingInstruction(
-            f"{party} has no standing instruction for {asset} on {rail}",
-            remedy="Propose one and have a second person approve it",
-        )
-    return found
-
-
-def _agreement(row: Row[Any]) -> Agreement:
-    return Agreement(party=row.party, effective_from=row.effective_from, prefunded=row.prefunded)
+        require_rows(result, len(items), "runs")
 
 
 def require_rows(result: CursorResult[Any], count: int, what: str) -> None:
@@ -424,7 +457,27 @@ def require_rows(result: CursorResult[Any], count: int, what: str) -> None:
         )
 
 
-def _obligation(row: Row[Any]) -> Obligation:
+def _obligation_row(book: int, o: Obligation) -> dict[str, Any]:
+    return {
+        "id": o.id,
+        "book": book,
+        "deal_id": o.deal_id,
+        "leg": o.leg,
+        "party": o.party,
+        "asset": o.asset,
+        "amount": o.amount,
+        "direction": o.direction,
+        "value_date": o.value_date,
+        "state": o.state,
+        "version": o.version,
+        "created_at": o.created_at,
+        "trade_date": o.trade_date,
+        "product": o.product,
+    }
+
+
+def to_obligation(row: Row[Any]) -> Obligation:
+    """Return an obligation from its row."""
     return Obligation(
         id=row.id,
         deal_id=row.deal_id,
@@ -437,10 +490,31 @@ def _obligation(row: Row[Any]) -> Obligation:
         created_at=row.created_at,
         state=ObligationState(row.state),
         version=row.version,
+        trade_date=row.trade_date,
+        product=row.product,
     )
 
 
-def _run(row: Row[Any]) -> Run:
+def _run_row(item: Run) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "book": item.book,
+        "value_date": item.value_date,
+        "window": item.window,
+        "state": item.state,
+        "version": item.version,
+        "created_at": item.created_at,
+        "party": item.party,
+        "netting_set": item.netting_set,
+        "cycle_id": item.cycle_id,
+        "affirm_until": item.affirm_until,
+        "top_up_until": item.top_up_until,
+        "release_at": item.release_at,
+    }
+
+
+def to_run(row: Row[Any]) -> Run:
+    """Return the run of a row."""
     return Run(
         id=row.id,
         book=row.book,
@@ -449,4 +523,10 @@ def _run(row: Row[Any]) -> Run:
         state=RunState(row.state),
         version=row.version,
         created_at=row.created_at,
+        party=row.party,
+        netting_set=row.netting_set,
+        cycle_id=row.cycle_id,
+        affirm_until=row.affirm_until,
+        top_up_until=row.top_up_until,
+        release_at=row.release_at,
     )

@@ -10,10 +10,12 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
+    Time,
     UniqueConstraint,
     Uuid,
 )
@@ -23,34 +25,59 @@ from kernel.db import Timestamp, Units, metadata
 
 SCHEMA = "settlement"
 
-agreement = Table(
-    "agreement",
+window_policy = Table(
+    "window_policy",
     metadata,
-    Column("party", Text, primary_key=True),
+    Column("book", SmallInteger, nullable=False),
+    Column("name", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("effective_from", Date, nullable=False),
-    Column("prefunded", Boolean, nullable=False),
-    Column("agreed_by", Text, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("cut_off", Time, nullable=False),
+    Column("timezone", Text, nullable=False),
+    Column("calendars", JSONB, nullable=False),
+    Column("affirm_minutes", Integer, nullable=False),
+    Column("top_up_minutes", Integer, nullable=False),
+    Column("release_minutes", Integer, nullable=False),
+    Column("reaffirm_minutes", Integer, nullable=False),
+    Column("seals_by_clock", Boolean, nullable=False),
+    Column("releases_by_clock", Boolean, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("thresholds", JSONB, nullable=False),
+    Column("entered_by", Text, nullable=False),
     Column("approved_by", Text, nullable=False),
-    Column("document_hash", Text, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
     Column("at", Timestamp, nullable=False),
-    CheckConstraint("agreed_by <> approved_by", name="two_people"),
+    PrimaryKeyConstraint("book", "name", "version"),
+    CheckConstraint("version > 0", name="version"),
+    CheckConstraint("entered_by <> approved_by", name="two_people"),
+    CheckConstraint(
+        "affirm_minutes >= 0 AND top_up_minutes >= 0 AND release_minutes >= 0"
+        " AND reaffirm_minutes >= 0",
+        name="minutes",
+    ),
+    CheckConstraint("method IN ('fifo', 'optimal', 'partial')", name="method"),
     schema=SCHEMA,
 )
 
-standing_instruction = Table(
-    "standing_instruction",
+cycle = Table(
+    "cycle",
     metadata,
-    Column("party", Text, nullable=False),
-    Column("asset", Text, nullable=False),
-    Column("rail", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("destination", Text, nullable=False),
-    Column("proposed_by", Text, nullable=False),
-    Column("approved_by", Text, nullable=False),
-    Column("at", Timestamp, nullable=False),
-    PrimaryKeyConstraint("party", "asset", "rail", "version"),
-    CheckConstraint("proposed_by <> approved_by", name="two_people"),
+    Column("id", Uuid, primary_key=True),
+    Column("book", SmallInteger, nullable=False),
+    Column("value_date", Date, nullable=False),
+    Column("window", Text, nullable=False),
+    Column("window_version", Integer, nullable=False),
+    Column("cutoff_at", Timestamp, nullable=False),
+    Column("affirm_until", Timestamp, nullable=False),
+    Column("top_up_until", Timestamp, nullable=False),
+    Column("release_at", Timestamp, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    UniqueConstraint("book", "value_date", "window"),
+    CheckConstraint(
+        "cutoff_at <= affirm_until AND affirm_until <= top_up_until AND top_up_until <= release_at",
+        name="clocks",
+    ),
     schema=SCHEMA,
 )
 
@@ -64,8 +91,22 @@ run = Table(
     Column("state", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("created_at", Timestamp, nullable=False),
-    UniqueConstraint("book", "value_date", "window"),
+    Column("party", Text, nullable=False, server_default=""),
+    Column("netting_set", Text, nullable=False, server_default=""),
+    Column("cycle_id", Uuid, ForeignKey("settlement.cycle.id")),
+    Column("affirm_until", Timestamp),
+    Column("top_up_until", Timestamp),
+    Column("release_at", Timestamp),
+    UniqueConstraint("book", "value_date", "window", "party", "netting_set"),
+    CheckConstraint("(cycle_id IS NULL) = (affirm_until IS NULL)", name="clocks"),
     schema=SCHEMA,
+)
+Index("ix_run_cycle_id", run.c.cycle_id)
+Index(
+    "ix_run_live",
+    run.c.book,
+    run.c.state,
+    postgresql_where=run.c.state.in_(["calculated", "affirmed", "sealed", "released"]),
 )
 
 obligation = Table(
@@ -84,6 +125,8 @@ obligation = Table(
     Column("version", Integer, nullable=False, server_default="1"),
     Column("run_id", Uuid, ForeignKey("settlement.run.id")),
     Column("created_at", Timestamp, nullable=False),
+    Column("trade_date", Date),
+    Column("product", Text, nullable=False, server_default="spot"),
     UniqueConstraint("deal_id", "leg"),
     CheckConstraint("amount > 0", name="positive"),
     CheckConstraint("direction IN ('pay', 'receive')", name="direction"),
@@ -96,6 +139,7 @@ Index(
     postgresql_where=obligation.c.state == "open",
 )
 Index("ix_obligation_run_id", obligation.c.run_id)
+Index("ix_obligation_listed", obligation.c.book, obligation.c.value_date, obligation.c.id)
 
 calculation = Table(
     "calculation",
@@ -106,8 +150,25 @@ calculation = Table(
     Column("input_hash", Text, nullable=False),
     Column("inputs", JSONB, nullable=False),
     Column("items", JSONB, nullable=False),
+    Column("carried", JSONB, nullable=False, server_default="[]"),
     Column("at", Timestamp, nullable=False),
     PrimaryKeyConstraint("run_id", "version"),
+    schema=SCHEMA,
+)
+
+statement = Table(
+    "statement",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("settlement.run.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("party", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("issued_by", Text, nullable=False),
+    Column("at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("run_id", "version", "party"),
+    UniqueConstraint("sha256"),
+    CheckConstraint("sha256 = encode(sha256(convert_to(content, 'UTF8')), 'hex')", name="sha256"),
     schema=SCHEMA,
 )
 
@@ -118,11 +179,16 @@ affirmation = Table(
     Column("version", Integer, nullable=False),
     Column("party", Text, nullable=False),
     Column("entered_by", Text, nullable=False),
-    Column("witnessed_by", Text, nullable=False),
+    # None: the party itself signed, and nobody has to witness it.
+    Column("witnessed_by", Text),
     Column("evidence_hash", Text, nullable=False),
+    Column("key_version", Integer),
+    Column("signature", LargeBinary),
     Column("at", Timestamp, nullable=False),
     PrimaryKeyConstraint("run_id", "version", "party"),
     CheckConstraint("entered_by <> witnessed_by", name="two_people"),
+    CheckConstraint("(key_version IS NULL) = (signature IS NULL)", name="signed"),
+    CheckConstraint("(witnessed_by IS NULL) <> (signature IS NULL)", name="proof"),
     schema=SCHEMA,
 )
 
@@ -149,7 +215,7 @@ instruction = Table(
     CheckConstraint("applied >= 0 AND applied <= amount", name="applied"),
     CheckConstraint("state <> 'final' OR applied = amount", name="final_in_full"),
     CheckConstraint("direction IN ('pay', 'receive')", name="direction"),
-    CheckConstraint("rail IN ('evm', 'book')", name="rail"),
+    CheckConstraint("rail IN ('evm', 'bitcoin', 'bank', 'book')", name="rail"),
     schema=SCHEMA,
 )
 Index("ix_instruction_run_id", instruction.c.run_id)
@@ -158,20 +224,3 @@ Index(
     instruction.c.book,
     postgresql_where=instruction.c.state == "released",
 )
-
-receipt_match = Table(
-    "receipt_match",
-    metadata,
-    Column("receipt_id", Uuid, nullable=False),
-    Column("epoch", Integer, nullable=False),
-    Column("instruction_id", Uuid, ForeignKey("settlement.instruction.id"), nullable=False),
-    Column("applied", Units, nullable=False),
-    Column("excess", Units, nullable=False),
-    Column("first_seen_at", Timestamp, nullable=False),
-    Column("at", Timestamp, nullable=False),
-    Column("undone_at", Timestamp),
-    PrimaryKeyConstraint("receipt_id", "epoch"),
-    CheckConstraint("applied > 0 AND excess >= 0", name="amounts"),
-    schema=SCHEMA,
-)
-Index("ix_receipt_match_instruction_id", receipt_match.c.instruction_id)

@@ -1,4 +1,4 @@
-"""Builders for tests and demonstrations: agreements and affirmations by test operators.
+"""Builders for tests and demonstrations: affirmations by test operators.
 
 The operators are those of `registry.testing`; their keys are derived from their codes.
 """
@@ -14,61 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.queries import get_operator
 from registry.testing import operator_keypair
-from settlement.agreements import agree, agreement_bytes, instruct, standing_instruction_bytes
-from settlement.model import Agreement, Rail, Run
+from settlement.model import Run
 from settlement.queries import get_calculation, get_run
 from settlement.runs import affirm, affirmation_bytes
 
-DOCUMENT: Final = hashlib.sha256(b"a signed netting agreement").hexdigest()
 EVIDENCE: Final = hashlib.sha256(b"we agree").hexdigest()
-
-
-async def set_agreement(
-    conn: AsyncConnection,
-    agreement: Agreement,
-    *,
-    now: datetime,
-    version: int = 1,
-    by: str = "ada",
-    second: str = "ben",
-) -> int:
-    """Put a netting agreement into force by two test operators and return its version."""
-    payload = agreement_bytes(agreement, DOCUMENT, version=version)
-    return await agree(
-        conn,
-        agreement,
-        document_hash=DOCUMENT,
-        by=await get_operator(conn, by),
-        approver=await get_operator(conn, second),
-        signature=operator_keypair(second).sign(payload),
-        now=now,
-    )
-
-
-async def set_standing_instruction(
-    conn: AsyncConnection,
-    party: str,
-    asset: str,
-    destination: str,
-    *,
-    now: datetime,
-    version: int = 1,
-    by: str = "ada",
-    second: str = "ben",
-) -> int:
-    """Say where a party is paid on chain by two test operators and return the version."""
-    payload = standing_instruction_bytes(party, asset, Rail.EVM, destination, version=version)
-    return await instruct(
-        conn,
-        party=party,
-        asset=asset,
-        rail=Rail.EVM,
-        destination=destination,
-        by=await get_operator(conn, by),
-        approver=await get_operator(conn, second),
-        signature=operator_keypair(second).sign(payload),
-        now=now,
-    )
 
 
 async def affirm_all(

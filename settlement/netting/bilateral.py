@@ -16,7 +16,8 @@ from datetime import date
 from typing import Final
 from uuid import UUID
 
-from settlement.model import Agreement, Calculation, Direction, NetItem, Obligation, Rail
+from settlement.model import Calculation, Direction, NetItem, Obligation
+from trading.terms.model import Agreement, Rail
 
 METHOD: Final = "bilateral-v1"
 
