@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from app.local.databases import Database, Server
+    from app.local.databases import Clones, Database, Server
     from app.local.processes import Processes
 
 TIMEOUT_S = 30
@@ -251,14 +251,22 @@ def causeway_template(causeway_postgres: Server) -> Iterator[str]:
         yield template
 
 
-@pytest.fixture
-def causeway_database(causeway_postgres: Server, causeway_template: str) -> Iterator[Database]:
-    """This test's own database: migrated, and empty."""
-    from app.local.databases import cloned
+@pytest.fixture(scope="session")
+def causeway_clones(causeway_postgres: Server, causeway_template: str) -> Iterator[Clones]:
+    """Copies of the template: the next is made while a test runs."""
+    from app.local.databases import Clones
 
-    name = f"causeway_test_{secrets.token_hex(6)}"
-    with cloned(causeway_postgres, causeway_template, name) as database:
-        yield database
+    clones = Clones(causeway_postgres, causeway_template)
+    yield clones
+    clones.close()
+
+
+@pytest.fixture
+def causeway_database(causeway_clones: Clones) -> Iterator[Database]:
+    """This test's own database: migrated, and empty."""
+    database = causeway_clones.take()
+    yield database
+    causeway_clones.give_back(database)
 
 
 @pytest.fixture

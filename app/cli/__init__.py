@@ -8,15 +8,21 @@ input. Heavy libraries are imported by the command that needs them, so that ``--
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from app.cli import (
+    alerts,
+    bank,
+    bank_match,
     bench,
     custody,
     desk,
+    fails,
     house,
     ledger,
     ledger_export,
@@ -25,12 +31,18 @@ from app.cli import (
     ledger_moves,
     ledger_periods,
     ledger_proofs,
+    marketdata,
     obligations,
     prices,
+    recon,
     registry,
+    registry_calendars,
+    report,
     settle,
+    settle_defaults,
     simulate,
     up,
+    venues,
 )
 from kernel.errors import CausewayError
 
@@ -55,11 +67,22 @@ ledger_import.register(ledger.app)
 ledger.app.add_typer(ledger_journals.app, name="journal")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(custody.app, name="custody")
+app.add_typer(bank.app, name="bank")
 app.add_typer(desk.app, name="desk")
+app.add_typer(venues.app, name="venues")
+app.add_typer(marketdata.app, name="marketdata")
 app.add_typer(prices.app, name="prices")
 app.add_typer(obligations.app, name="obligations")
+settle.app.add_typer(bank_match.app, name="match")
+settle.app.add_typer(settle_defaults.app, name="default")
 app.add_typer(settle.app, name="settle")
+app.add_typer(fails.app, name="fails")
+registry.app.add_typer(registry_calendars.calendars, name="calendars")
+registry.app.add_typer(registry_calendars.cutoffs, name="cutoffs")
 app.add_typer(registry.app, name="registry")
+app.add_typer(report.app, name="report")
+app.add_typer(alerts.app, name="alerts")
+app.add_typer(recon.app, name="recon")
 
 
 @app.command()
@@ -78,13 +101,19 @@ def demo(
     raise typer.Exit(run_demo(as_json=as_json, keep=keep, seed=seed))
 
 
+@cache
+def _command() -> Callable[..., object]:
+    """Return the commands, read from their signatures once in a process."""
+    return get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: *arguments*, or those of the process."""
     if not __debug__:
         # Assertions guard against programmer errors near money: they are not optional.
         sys.exit("error: causeway refuses to run under python -O")
     try:
-        app(args=arguments)
+        _command()(args=arguments)
     except CausewayError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

@@ -368,7 +368,13 @@ def show(
 
     table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        # Where there is little room other columns are folded: an id is copied into the next command.
+        table.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=column == "id",
+        )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_PIPE).print(table)

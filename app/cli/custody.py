@@ -22,6 +22,7 @@ from app.cli import (
     custody_rescue,
     custody_rules,
     custody_signer,
+    custody_venues,
 )
 from app.cli.common import (
     BOOK_DEFAULT,
@@ -58,6 +59,8 @@ app.add_typer(custody_keys.keys, name="keys")
 app.add_typer(custody_rules.destinations, name="destinations")
 app.add_typer(custody_policy.policy, name="policy")
 app.add_typer(custody_signer.signer_app, name="signer")
+app.add_typer(custody_venues.addresses, name="venue-address")
+app.add_typer(custody_venues.transfers, name="venue-transfer")
 custody_freezes.register(app)
 custody_deposits.register(app)
 custody_payouts.register(app)

@@ -95,8 +95,8 @@ def ceremony(
     import secrets
 
     from custody.signer.ceremony import Plan, keep, perform, require_new
-    from custody.signer.private_files import read_private_file
     from custody.signer.slip39 import parse_scheme
+    from kernel.private_files import read_private_file
 
     _guard_memory()
     require_new(keystore, transcript)
@@ -333,7 +333,7 @@ def _hand_over(share: PersonalShare) -> None:
 
 
 def _write_shares(shares: Sequence[PersonalShare], folder: Path) -> None:
-    from custody.signer.private_files import write_new_file
+    from kernel.private_files import write_new_file
 
     if not folder.is_dir():
         raise BadInput("there is no such folder", where=str(folder))

@@ -76,12 +76,18 @@ def payout(
     claim: Annotated[
         str, typer.Option(help="At whose expense: client:ID, payable:PARTY:netted, own:WALLET.")
     ],
-    to: Annotated[str, typer.Option(help="Address; it has to be allowed for the party.")],
-    source: Annotated[str, typer.Option("--from", help="The wallet that pays.")],
+    to: Annotated[
+        str,
+        typer.Option(help="Address, or IBAN|BIC|name; it has to be allowed for the party."),
+    ],
+    source: Annotated[str, typer.Option("--from", help="The wallet or bank account that pays.")],
     reference: Annotated[str, typer.Option("--ref", help="Your own; one payout for each.")],
     expires: Annotated[
         str | None, typer.Option("--expires", help="When it lapses; without it, in 7 days.")
     ] = None,
+    rail: Annotated[
+        str, typer.Option(help='"bank" from an account at a bank; else as the chain does.')
+    ] = "",
     reason: Reason = "",
     as_: As,
     key: Key,
@@ -113,6 +119,7 @@ def payout(
             destination=to,
             requested_by=me.code,
             reason=reason,
+            rail=rail,
             expires_at=parse_time(expires),
         )
         made = await request_payout(conn, request, book=book, now=clock().now())

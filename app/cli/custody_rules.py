@@ -64,13 +64,21 @@ def destinations_list(
 @destinations.command("propose")
 def destinations_propose(
     party: str,
-    to: Annotated[str, typer.Argument(metavar="ADDRESS", help="With its EIP-55 checksum.")],
+    to: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADDRESS", help="With its EIP-55 checksum; at a bank: IBAN|BIC|name."
+        ),
+    ],
     *,
     label: Annotated[str, typer.Option(help="What people call it.")] = "",
     cooling_off: Annotated[
         int, typer.Option("--cooling-off", min=0, help="Hours from approval to first use.")
     ] = 0,
-    kind: Annotated[str, typer.Option(help="eoa (an account with a key) or contract.")] = "eoa",
+    kind: Annotated[
+        str,
+        typer.Option(help='eoa (an account with a key), contract, or bank; "": as its place has.'),
+    ] = "",
     similar: Annotated[
         list[str] | None,
         typer.Option(
@@ -102,7 +110,7 @@ def destinations_propose(
             "by": me.code,
             "now": clock().now(),
             "cooling_off": timedelta(hours=cooling_off),
-            "kind": one_of(DestinationKind, kind, "kind of destination"),
+            "kind": one_of(DestinationKind, kind or _kind_at(chain), "kind of destination"),
             "acknowledged": similar or [],
         }
         draft = await draft_destination(conn, **given)
@@ -110,6 +118,13 @@ def destinations_propose(
         return await propose_destination(conn, signature=signature, **given)
 
     show_one("Destination", _destination(write(work)), as_json=as_json)
+
+
+def _kind_at(chain: str) -> str:
+    from custody.payout_model import DestinationKind
+    from registry.model import BANK
+
+    return DestinationKind.BANK if chain == BANK else DestinationKind.EOA
 
 
 @destinations.command("approve")

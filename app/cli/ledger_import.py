@@ -248,7 +248,8 @@ def _settle(begun: ImportRun, by: str) -> SettleObligations:
     """Return what hands obligations to the settlement room, as the operator who runs it now."""
 
     async def settle(conn: AsyncConnection, rows: Sequence[ObligationRow]) -> int:
-        from settlement.imports import ImportedObligation, import_obligations
+        from settlement.import_model import ImportedObligation
+        from settlement.imports import import_obligations
         from settlement.model import Direction
 
         new = await import_obligations(

@@ -24,10 +24,10 @@ from app.cli.common import (
     show_one,
     write,
 )
+from app.cli.evidence_files import hash_file
 from app.cli.explain import Story, events, postings, tell
 from app.cli.ledger_points import say_more
 from app.cli.operators import As, Key, credentials
-from app.cli.settle_rules import hash_file
 from kernel.clock import iso
 from kernel.errors import BadInput
 

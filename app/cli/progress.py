@@ -11,11 +11,12 @@ WIDTH: Final = 30
 EVERY_S: Final = 0.1
 
 
-def progress_bar(verb: str) -> Callable[[int, int], None]:
+def progress_bar(verb: str, unit: str = "records") -> Callable[[int, int], None]:
     """Return what draws the bar, told (records done, records to do); silent where nobody watches.
 
     Args:
         verb: what is done to them: ``verified``.
+        unit: what is counted.
     """
     if not sys.stderr.isatty():
         return lambda _done, _total: None
@@ -32,6 +33,6 @@ def progress_bar(verb: str) -> Callable[[int, int], None]:
         rate = done / max(now - began, 1e-9)
         end = "\n" if done >= total else ""
         bar = "█" * filled + "░" * (WIDTH - filled)
-        sys.stderr.write(f"\r{bar} {verb} {done:,} of {total:,} records, {rate:,.0f}/s {end}")
+        sys.stderr.write(f"\r{bar} {verb} {done:,} of {total:,} {unit}, {rate:,.0f}/s {end}")
 
     return draw

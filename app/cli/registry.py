@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
     from registry.model import Founding, Proposal, Record, RecordKind, Revision
 
-app = typer.Typer(help="Entities, assets, parties, operators, wallets.", no_args_is_help=True)
+app = typer.Typer(
+    help="Entities, assets, parties, operators, wallets, bank accounts.", no_args_is_help=True
+)
 
 Kind = Annotated[
-    str, typer.Argument(help="entity, asset, chain, chain_asset, party, operator or wallet.")
+    str,
+    typer.Argument(
+        help="entity, asset, chain, chain_asset, party, operator, wallet or bank_account."
+    ),
 ]
 ProposalId = Annotated[UUID, typer.Argument(metavar="PROPOSAL", help="Id of the proposal.")]
 
@@ -274,6 +279,7 @@ def parse_founding(document: object, where: Path) -> Founding:
         "parties": RecordKind.PARTY,
         "operators": RecordKind.OPERATOR,
         "wallets": RecordKind.WALLET,
+        "bank_accounts": RecordKind.BANK_ACCOUNT,
     }
     if not isinstance(document, dict) or not document.keys() <= lists.keys():
         raise BadInput(
@@ -330,6 +336,8 @@ async def _records(conn: AsyncConnection, kind: RecordKind) -> Sequence[Record]:
             return await queries.list_parties(conn)
         case RecordKind.OPERATOR:
             return await queries.list_operators(conn)
+        case RecordKind.BANK_ACCOUNT:
+            return await queries.list_bank_accounts(conn)
         case RecordKind.CHAIN_ASSET | RecordKind.WALLET:
             found: list[Record] = []
             for chain in await queries.list_chains(conn):

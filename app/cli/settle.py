@@ -8,7 +8,14 @@ from uuid import UUID
 
 import typer
 
-from app.cli import settle_rules
+from app.cli import (
+    settle_cycle,
+    settle_netting,
+    settle_preview,
+    settle_rules,
+    settle_run,
+    settle_windows,
+)
 from app.cli.common import (
     BOOK_DEFAULT,
     AsJson,
@@ -19,104 +26,55 @@ from app.cli.common import (
     clock,
     emit,
     one_of,
-    parse_date,
     read,
     show,
     show_one,
     write,
 )
+from app.cli.evidence_files import hash_file
 from app.cli.explain import tell
+from app.cli.ledger_points import Limit
 from app.cli.operators import As, Key, credentials
-from app.cli.settle_explain import explain_object, item_rows, run_facts
-from app.cli.settle_release import release, reschedule
-from kernel.clock import iso
+from app.cli.settle_explain import (
+    ITEM_COLUMNS,
+    RUN_COLUMNS,
+    explain_object,
+    item_rows,
+    run_facts,
+)
+from app.cli.settle_release import let_go, release, reschedule
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from settlement.model import Calculation, Run
+    from settlement.model import Calculation, Obligation, Run
 
 app = typer.Typer(help="Net, affirm, seal, release, finish.", no_args_is_help=True)
 app.command()(release)
 app.command()(reschedule)
+app.command("let-go")(let_go)
 settle_rules.register(app)
+settle_netting.register(app)
+settle_preview.register(app)
+settle_cycle.register(app)
+settle_windows.register(app)
+settle_run.register(app)
 
-ValueDate = Annotated[
-    str | None, typer.Option("--value-date", help="Everything due by then; else today in UTC.")
-]
 RunId = Annotated[UUID, typer.Argument(metavar="RUN", help="Id of the settlement run.")]
-ITEM_COLUMNS = ("party", "direction", "amount", "rail", "gross_pay", "gross_receive", "obligations")
-
-
-@app.command()
-def preview(
-    *, value_date: ValueDate = None, book: Book = BOOK_DEFAULT, as_json: AsJson = False
-) -> None:
-    """Calculate what a run would come to, and write nothing.
-
-    Example: `causeway settle preview --value-date 2026-01-31`
-    """
-    now = clock().now()
-    due = parse_date(value_date, now)
-
-    async def work(conn: AsyncConnection) -> tuple[Calculation, Money]:
-        from settlement.runs import open_run, pull_obligations
-
-        await pull_obligations(conn, book=book, now=now)
-        # A window that nobody uses: the transaction is rolled back, whatever it wrote.
-        window = f"preview {iso(now)}"
-        _, calculation = await open_run(
-            conn, book=book, value_date=due, window=window, by="system:preview", now=now
-        )
-        return calculation, await Money.load(conn)
-
-    calculation, money = write(work, dry_run=True)
-    _print_items(
-        f"Due by {due}", {"value_date": due.isoformat()}, calculation, money, as_json=as_json
-    )
-
-
-@app.command("run")
-def run_(
-    *,
-    window: Annotated[str, typer.Option(help="Which of the day's runs it is.")],
-    value_date: ValueDate = None,
-    as_: As,
-    key: Key,
-    book: Book = BOOK_DEFAULT,
-    as_json: AsJson = False,
-) -> None:
-    """Open the run of a window over everything that is due; again, it shows the run there is.
-
-    Example: `causeway settle run --window afternoon --as ada --key ada.key`
-    """
-    who = credentials(as_, key)
-    now = clock().now()
-    due = parse_date(value_date, now)
-
-    async def work(conn: AsyncConnection) -> tuple[Run, Calculation, Money]:
-        from registry.model import Role
-        from settlement.runs import open_run, pull_obligations
-
-        me = await who.person(conn, Role.TREASURER)
-        await pull_obligations(conn, book=book, now=now)
-        run, calculation = await open_run(
-            conn, book=book, value_date=due, window=window, by=me.code, now=now
-        )
-        return run, calculation, await Money.load(conn)
-
-    run, calculation, money = write(work)
-    _print_items(f"Run {run.id}", run_facts(run), calculation, money, as_json=as_json)
 
 
 @app.command()
 def runs(
     *,
     state: Annotated[str | None, typer.Option("--state", help="Only those in this state.")] = None,
+    after: Annotated[
+        UUID | None, typer.Option("--after", metavar="RUN", help="Those that follow this one.")
+    ] = None,
+    limit: Limit = 1_000,
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """List settlement runs, oldest first.
+    """List settlement runs by value date, a page at a time.
 
     Example: `causeway settle runs --state released`
     """
@@ -125,13 +83,17 @@ def runs(
     states = tuple(RunState) if state is None else (one_of(RunState, state, "state of a run"),)
 
     async def work(conn: AsyncConnection) -> list[Run]:
-        from settlement.queries import list_runs
+        from settlement.queries import get_run, list_runs
 
-        return await list_runs(conn, book, states)
+        last = None if after is None else await get_run(conn, after)
+        point = None if last is None else (last.value_date, last.id)
+        return await list_runs(conn, book, states, after=point, limit=limit)
 
-    columns = ("id", "state", "value_date", "window", "version", "created")
-    rows = [tuple(run_facts(item).values()) for item in read(work)]
-    show("Settlement runs", columns, rows, as_json=as_json)
+    found = read(work)
+    rows = [tuple(run_facts(item).values()) for item in found]
+    show("Settlement runs", RUN_COLUMNS, rows, as_json=as_json)
+    if len(found) == limit:
+        typer.echo(f"there may be more: --after {found[-1].id}", err=True)
 
 
 @app.command()
@@ -155,7 +117,7 @@ def affirm(
     --as dan --key dan.key --witness ada --witness-key ada.key`
     """
     first, second = credentials(as_, key), credentials(witness, witness_key)
-    digest = settle_rules.hash_file(evidence)
+    digest = hash_file(evidence)
 
     async def work(conn: AsyncConnection) -> Run:
         from settlement.queries import get_calculation, get_run
@@ -198,7 +160,7 @@ def dispute(
     who = credentials(as_, key)
 
     async def work(conn: AsyncConnection) -> tuple[Run, Calculation, Money]:
-        from settlement.runs import dispute as verb
+        from settlement.disputes import dispute as verb
 
         me = await who.person(conn)
         run, calculation = await verb(
@@ -208,6 +170,61 @@ def dispute(
 
     run, calculation, money = write(work)
     _print_items(f"Run {run.id}", run_facts(run), calculation, money, as_json=as_json)
+
+
+@app.command()
+def resolve(
+    run_id: RunId,
+    obligation_id: Annotated[UUID, typer.Argument(metavar="OBLIGATION")],
+    *,
+    reason: Reason,
+    as_: As,
+    key: Key,
+    as_json: AsJson = False,
+) -> None:
+    """End a dispute: the frozen obligation is open again, and the next cycle has it.
+
+    Example: `causeway settle resolve 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 0198f2c4-7d21-8a6e-9c30-000000000001
+    --reason "the party agrees after all" --as ada --key ada.key`
+    """
+    who = credentials(as_, key)
+
+    async def work(conn: AsyncConnection) -> Obligation:
+        from settlement.disputes import resolve_dispute
+
+        me = await who.person(conn)
+        return await resolve_dispute(
+            conn, run_id, obligation_id, by=me.operator, reason=reason, now=clock().now()
+        )
+
+    found = write(work)
+    facts = {"id": str(found.id), "state": str(found.state), "deal": str(found.deal_id)}
+    show_one("Obligation", facts, as_json=as_json)
+
+
+@app.command()
+def withdraw(
+    deal_id: Annotated[UUID, typer.Argument(metavar="DEAL", help="Id of the deal.")],
+    *,
+    reason: Reason,
+    as_: As,
+    key: Key,
+    as_json: AsJson = False,
+) -> None:
+    """Give a deal back to trading, which may cancel or amend it then; not what is in a run.
+
+    Example: `causeway settle withdraw 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --reason "wrong price" --as ada --key ada.key`
+    """
+    who = credentials(as_, key)
+
+    async def work(conn: AsyncConnection) -> list[Obligation]:
+        from settlement.runs import withdraw_deal
+
+        me = await who.person(conn)
+        return await withdraw_deal(conn, deal_id, by=me.operator, reason=reason, now=clock().now())
+
+    facts = {"deal": str(deal_id), "obligations": str(len(write(work)))}
+    show_one("Withdrawn", facts, as_json=as_json)
 
 
 @app.command()
@@ -232,7 +249,7 @@ def seal(
 
 @app.command()
 def explain(object_id: UUID, *, book: Book = BOOK_DEFAULT, as_json: AsJson = False) -> None:
-    """Tell the life of a run or an obligation: versions, instructions, postings, evidence.
+    """Tell the life of a cycle, a run or an obligation, from the net down to the gross and the postings.
 
     Example: `causeway settle explain 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80`
     """
@@ -242,7 +259,7 @@ def explain(object_id: UUID, *, book: Book = BOOK_DEFAULT, as_json: AsJson = Fal
 def _print_items(
     title: str, facts: dict[str, str], result: Calculation, money: Money, *, as_json: bool
 ) -> None:
-    rows = item_rows(result, money)
+    rows = item_rows(result.items, money)
     facts |= {"calculation": str(result.version), "inputs": result.input_hash}
     if as_json:
         emit({**facts, "items": [dict(zip(ITEM_COLUMNS, row, strict=True)) for row in rows]})

@@ -1,11 +1,9 @@
-"""``causeway settle release``: everything of a sealed run that may move now, one step at a time."""
+"""``causeway settle release``: everything of a sealed run or cycle that may move, one step at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
 import typer
@@ -18,6 +16,7 @@ from app.cli.common import (
     clock,
     emit,
     on_database,
+    rehearse,
     run,
     show,
     show_one,
@@ -30,143 +29,203 @@ from kernel.errors import Refused
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from app.workers.cycle_release import CycleReleased, Do
     from registry.model import Operator
-    from settlement.model import Instruction
+    from settlement.model import Instruction, Run
+    from settlement.netting.model import Method
 
-Step: TypeAlias = "Callable[[AsyncConnection], Awaitable[None]]"
-Do: TypeAlias = Callable[[Step], Awaitable[None]]
-"""Runs one step in a transaction of its own (or, in a rehearsal, behind a savepoint)."""
+SOLVER_LIMIT_S: Final = 20.0
+REHEARSAL_LIMIT_S: Final = 1.0
+"""A rehearsal is one transaction, in which nobody may think for long."""
 
 
 @dataclass(slots=True)
 class _Release:
     """One call of the command: what it was asked, what it found, what could not move and why."""
 
-    run_id: UUID
+    target: UUID
     wallet: str | None
     who: Credentials
     waits: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     rows: list[tuple[str, ...]] = field(default_factory=list)
     _operator: Operator | None = None
-    _instructions: list[Instruction] = field(default_factory=list)
+    _runs: list[Run] = field(default_factory=list)
 
     @property
     def operator(self) -> Operator:
         assert self._operator is not None, "begin comes first"
         return self._operator
 
-    async def all(self, do: Do) -> None:
+    async def all(self, do: Do, *, time_limit_s: float) -> None:
         """Do every step; one that is refused leaves the others to go on."""
-        from settlement.model import Direction, InstructionState, Rail
-        from settlement.release import releasable
+        from app.workers.cycle_release import CycleRelease
+        from settlement.solvers.loading import load_solvers
 
-        await do(self.begin)
-        for item in releasable(self._instructions):
-            await self._try(do, partial(self.pay, item=item))
-        ours = [i for i in self._instructions if i.rail is Rail.BOOK]
-        planned = {i.party for i in ours if i.state is InstructionState.PLANNED}
-        held = {i.party for i in ours if i.state is InstructionState.RELEASED}
-        for party in sorted(planned | held):
-            if party in planned and not await self._try(do, partial(self.accept, party=party)):
-                continue
-            await self._try(do, partial(self.settle, party=party))
+        method = await do(self.begin)
+        if self.wallet is not None:
+            await do(self._release_runs)
+            await self._pay_from(do, self.wallet)
+            await do(self.read)
+        job = CycleRelease(
+            do=do,
+            clock=clock(),
+            book=self._runs[0].book,
+            by=self.operator,
+            method=method,
+            solvers=load_solvers,
+            time_limit_s=time_limit_s,
+        )
+        done = await job.all(self._runs)
+        self.waits += [why for _, why in sorted(done.waits.items()) if why not in self.waits]
         await do(self.finish)
-        self.waits += [
-            f"{row[1]} has to pay {row[3]}"
-            for row in self.rows
-            if row[2] == Direction.RECEIVE and row[6] == InstructionState.RELEASED
-        ]
+        self._tell_plan(done)
 
-    async def begin(self, conn: AsyncConnection) -> None:
-        """Release the run unless it is released already."""
+    async def begin(self, conn: AsyncConnection) -> Method:
+        """Say who it is; find the runs of the cycle, or the run, and how is chosen among them."""
         from settlement.model import RunState
-        from settlement.queries import get_run, list_run_instructions
-        from settlement.release import release_run
+        from settlement.netting.model import Method
+        from settlement.queries import get_cycle
+        from settlement.windows import get_window
 
         self._operator = (await self.who.person(conn)).operator
-        if (await get_run(conn, self.run_id)).state is not RunState.RELEASED:
-            await release_run(conn, self.run_id, by=self.operator, now=clock().now())
-        self._instructions = await list_run_instructions(conn, self.run_id)
-
-    async def pay(self, conn: AsyncConnection, *, item: Instruction) -> None:
-        """Make the payout of one instruction."""
-        from settlement.release import release_payment
-
-        if self.wallet is None:
+        await self.read(conn)
+        if all(item.id == self.target for item in self._runs) and self._runs[0].state in {
+            RunState.CALCULATED,
+            RunState.AFFIRMED,
+        }:
             raise Refused(
-                f"the desk owes {item.party} on chain", remedy="Name the wallet that pays: --from"
+                f"run {self.target} is {self._runs[0].state}",
+                remedy="Only a sealed run is released",
             )
-        await release_payment(
-            conn,
-            self.run_id,
-            item.id,
-            source_wallet=self.wallet,
-            by=self.operator,
-            now=clock().now(),
-        )
+        cycle_id = self._runs[0].cycle_id
+        if cycle_id is None:
+            return Method.OPTIMAL
+        cycle = await get_cycle(conn, cycle_id)
+        window = await get_window(conn, cycle.book, cycle.window, cycle.window_version)
+        return Method(window.method)
 
-    async def accept(self, conn: AsyncConnection, *, party: str) -> None:
-        """Hold both sides of a prefunded party's settlement."""
-        from settlement.book_rail import accept_book
+    async def read(self, conn: AsyncConnection) -> None:
+        """Read the runs as they stand."""
+        from settlement.queries import get_run, list_cycle_runs
 
-        await accept_book(conn, self.run_id, party, by=self.operator, now=clock().now())
-
-    async def settle(self, conn: AsyncConnection, *, party: str) -> None:
-        """Post both sides; that commit is final."""
-        from settlement.book_rail import settle_book
-
-        await settle_book(conn, self.run_id, party, by=self.operator, now=clock().now())
+        runs = await list_cycle_runs(conn, self.target)
+        self._runs = runs or [await get_run(conn, self.target)]
 
     async def finish(self, conn: AsyncConnection) -> None:
         """Record what is final, and read how everything stands."""
-        from settlement.queries import list_run_instructions
+        from settlement.model import Direction, InstructionState, cycle_state
         from settlement.release import record_finality
 
-        done = await record_finality(conn, self.run_id, now=clock().now())
+        now = clock().now()
+        done = [await record_finality(conn, item.id, now=now) for item in self._runs]
         money = await Money.load(conn)
-        self.facts = run_facts(done)
-        found = await list_run_instructions(conn, self.run_id)
-        self.rows = [instruction_row(item, money) for item in found]
+        items = await self._instructions(conn)
+        self.rows = [instruction_row(item, money) for item in items]
+        self.waits += [
+            f"{item.party} has to pay {money.text(item.remaining, item.asset)}"
+            for item in items
+            if item.direction is Direction.RECEIVE and item.state is InstructionState.RELEASED
+        ]
+        self.facts = (
+            run_facts(done[0])
+            if done[0].id == self.target
+            else {
+                "id": str(self.target),
+                "state": str(cycle_state({item.state for item in done})),
+                "runs": str(len(done)),
+            }
+        )
 
-    async def _try(self, do: Do, step: Step) -> bool:
-        try:
-            await do(step)
-        except Refused as no:
-            self.waits.append(str(no))
-            return False
-        return True
+    async def _release_runs(self, conn: AsyncConnection) -> None:
+        from settlement.model import RunState
+        from settlement.releasing import release_runs
+
+        sealed = [item.id for item in self._runs if item.state is RunState.SEALED]
+        await release_runs(conn, sealed, by=self.operator, now=clock().now())
+
+    async def _pay_from(self, do: Do, wallet: str) -> None:
+        """Make the payouts of what may leave, from the place that was named."""
+        from settlement.release import releasable, release_payment
+
+        by_run: dict[UUID, list[Instruction]] = {}
+        for item in await do(self._instructions):
+            by_run.setdefault(item.run_id, []).append(item)
+        for items in by_run.values():
+            for item in releasable(items):
+
+                async def pay(conn: AsyncConnection, item: Instruction = item) -> None:
+                    await release_payment(
+                        conn,
+                        item.run_id,
+                        item.id,
+                        source_wallet=wallet,
+                        by=self.operator,
+                        now=clock().now(),
+                    )
+
+                try:
+                    await do(pay)
+                except Refused as no:
+                    self.waits.append(str(no))
+
+    async def _instructions(self, conn: AsyncConnection) -> list[Instruction]:
+        from settlement.queries import list_instructions_of_runs
+
+        return await list_instructions_of_runs(conn, [item.id for item in self._runs])
+
+    def _tell_plan(self, done: CycleReleased) -> None:
+        if done.plan is None:
+            return
+        choice = done.plan.choice
+        self.facts |= {
+            "plan": str(done.plan.number),
+            "method": choice.method,
+            "chosen": str(len(choice.chosen) + len(choice.partial)),
+            "gap_ppm": str(choice.gap_ppm),
+        }
 
 
 def release(
-    run_id: Annotated[UUID, typer.Argument(metavar="RUN", help="Id of the settlement run.")],
+    run_id: Annotated[UUID, typer.Argument(metavar="RUN", help="Id of the run, or of the cycle.")],
     *,
     wallet: Annotated[
-        str | None, typer.Option("--from", help="The wallet that pays what the desk owes on chain.")
+        str | None,
+        typer.Option("--from", help="What pays: a wallet or bank account; else it is chosen."),
     ] = None,
     as_: As,
     key: Key,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Release a sealed run, and move everything of it that may move now.
+    """Release a sealed run or cycle, and move everything of it that may move now.
 
-    Receipts are awaited; prefunded parties settle by book; a payment on chain becomes a payout,
-    which needs its approvals, once what its party owes is final. Give the command again to go on.
+    Receipts are awaited; prefunded parties settle by book; what can be paid with what is held is chosen
+    and held, and becomes a payout, which needs its approvals, once what its party owes is final or a
+    settlement limit bears it. Give the command again to go on.
 
     Example: `causeway settle release 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 --from house-hot --as ada --key ada.key`
     """
     job = _Release(run_id, wallet, credentials(as_, key))
-    if dry_run:
-        write(lambda conn: _rehearse(conn, job), dry_run=True)
-    else:
-        run(lambda: on_database(lambda engine: _for_real(engine, job)))
+
+    async def on(engine: AsyncEngine) -> None:
+        from app.workers.cycle_release import BehindSavepoints, InTransactions
+
+        if dry_run:
+            await rehearse(
+                engine,
+                lambda conn: job.all(BehindSavepoints(conn), time_limit_s=REHEARSAL_LIMIT_S),
+            )
+        else:
+            await job.all(InTransactions(engine), time_limit_s=SOLVER_LIMIT_S)
+
+    run(lambda: on_database(on))
     if as_json:
         items = [dict(zip(INSTRUCTION_COLUMNS, row, strict=True)) for row in job.rows]
         document: dict[str, object] = {**job.facts, "instructions": items, "waits": job.waits}
         emit({**document, "dry_run": True} if dry_run else document)
         return
-    show(f"Run {run_id}, {job.facts['state']}", INSTRUCTION_COLUMNS, job.rows, as_json=False)
+    show(f"Release of {run_id}, {job.facts['state']}", INSTRUCTION_COLUMNS, job.rows, as_json=False)
     for reason in job.waits:
         typer.echo(f"waits: {reason}")
 
@@ -200,15 +259,43 @@ def reschedule(
     show_one("Instruction", write(work), as_json=as_json)
 
 
-async def _for_real(engine: AsyncEngine, job: _Release) -> None:
-    from kernel.db import transact
+def let_go(
+    run_id: Annotated[UUID, typer.Argument(metavar="RUN", help="Id of the settlement run.")],
+    instruction_id: Annotated[
+        UUID, typer.Argument(metavar="INSTRUCTION", help="Its coins are held.")
+    ],
+    *,
+    reason: Reason,
+    as_: As,
+    key: Key,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give back the coins that are held for a payment, which can then be chosen anew.
 
-    await job.all(lambda step: transact(engine, step))
+    For a party in default nothing is held again. Of others, a window that the clock releases chooses
+    again at its next turn, from what there is then.
 
+    Example: `causeway settle let-go 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 0198f2c4-7d21-8a6e-9c30-000000000001
+    --reason "its party is in default" --as ada --key ada.key`
+    """
+    who = credentials(as_, key)
 
-async def _rehearse(conn: AsyncConnection, job: _Release) -> None:
-    async def do(step: Step) -> None:
-        async with conn.begin_nested():
-            await step(conn)
+    async def work(conn: AsyncConnection) -> dict[str, str]:
+        from settlement.errors import NotReleasable
+        from settlement.holding import let_go as verb
 
-    await job.all(do)
+        me = await who.person(conn)
+        done = await verb(
+            conn, [run_id], [instruction_id], by=me.operator, reason=reason, now=clock().now()
+        )
+        if not done:
+            raise NotReleasable(
+                f"no coins are held for instruction {instruction_id} of run {run_id}",
+                remedy="`causeway settle explain RUN` shows its instructions",
+            )
+        row = instruction_row(done[0], await Money.load(conn))
+        return dict(zip(INSTRUCTION_COLUMNS, row, strict=True))
+
+    facts = write(work, dry_run=dry_run)
+    show_one("Instruction", facts, as_json=as_json, dry_run=dry_run)

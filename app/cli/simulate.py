@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 app = typer.Typer(
-    help="Run a local chain or venue; prints one JSON line when it is ready.", no_args_is_help=True
+    help="Run a local chain, venue or bank; prints one JSON line when it is ready.",
+    no_args_is_help=True,
 )
 
 #: The simulators have command lines of their own; everything after the name goes there.
@@ -47,10 +48,21 @@ def evm_faults(context: typer.Context) -> None:
 
 @app.command(context_settings=FORWARD, add_help_option=False)
 def venue(context: typer.Context) -> None:
-    """Run a venue that speaks Binance's spot dialect over HTTP and WebSocket.
+    """Run a venue that speaks Binance spot or Kraken, with faults and recordings on order.
 
-    Example: `causeway simulate venue --port 9001 --data-dir ./venue --seed 7`
+    Example: `causeway simulate venue --port 9001 --data-dir ./venue --seed 7 --dialect kraken`
     """
     from venues.simulator.__main__ import main
+
+    raise typer.Exit(main(context.args))
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def bank(context: typer.Context) -> None:
+    """Run a bank that takes pain.001 and sends pain.002, camt.053, camt.054 and MT940, with faults on order.
+
+    Example: `causeway simulate bank --port 9101 --data-dir ./bank --account DE89370400440532013000:EUR:1000000`
+    """
+    from banks.simulator.__main__ import main
 
     raise typer.Exit(main(context.args))

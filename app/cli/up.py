@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from app.cli.trial import Trial
-    from app.workers.house import House
     from app.workers.house_file import HouseFile
+    from app.workers.house_parts import House
     from app.workers.service import Service
     from kernel.settings import Settings
 
@@ -61,7 +61,8 @@ async def _run(found: Settings, file: HouseFile | None) -> None:
     import asyncio
 
     from app.local.migrate import migrate
-    from app.workers.house import House, run_house, stop_on_signals
+    from app.workers.house import run_house, stop_on_signals
+    from app.workers.house_parts import House
     from kernel.db import APP_ROLE, create_engine
 
     stop = asyncio.Event()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from random import SystemRandom
 from typing import Final
 
 from app.demo.deposits import ACME, BIRCH
@@ -15,29 +16,37 @@ from app.demo.stage import BOOK, Stage
 from kernel.errors import OutsideUnavailable, Refused
 from kernel.money import Price
 from kernel.settings import Secret
+from marketdata.events import Channel
 from marketdata.instruments import record_instrument
 from marketdata.mid import venue_mid
 from marketdata.model import Instrument, RecordedPrice
 from marketdata.prices import record_price
 from matching.model import Side
 from trading.deals import book_deal
-from trading.hedging_loop import Hedger, hedge_until_done
-from trading.lines import open_line
-from trading.model import Deal, DealRequest, DealSide, HedgeLine, HedgePolicy, HedgeVerdict
+from trading.hedges.hedger import Hedger, hedge_until_done
+from trading.hedges.lines import open_line
+from trading.hedges.model import HedgeLine, HedgePlace, HedgePolicy, HedgeVerdict
+from trading.model import Deal, DealRequest, DealSide
 from trading.position import position
 from trading.venue_accounts import open_venue_account
 from venues.ccxt.endpoint import Credentials, Endpoint
-from venues.ccxt.feed import BookFeed
-from venues.ccxt.gateway import BinanceGateway, GatewaySettings, open_gateway
+from venues.ccxt.gateway import CcxtGateway, GatewaySettings, open_gateway
+from venues.explain import explain_order
+from venues.feeds.factory import FeedPlan, feed_of, opened_feed, running
+from venues.feeds.runner import FeedRunner
 from venues.fills import list_fills
+from venues.model import OrderState
+from venues.orders import list_orders
+from venues.records import BINANCE
+from venues.simulator.testing import control
 
 DESK: Final = "otc"
 VENUE: Final = "binance"
 ACCOUNT: Final = "desk"
 SYMBOL: Final = "ETHUSDT"
-UNIFIED: Final = "ETH/USDT"
 BOOK_WAIT: Final = timedelta(seconds=15)
 BOOK_AGE_MAX: Final = timedelta(seconds=5)
+SILENCE: Final = timedelta(seconds=2)
 SPREAD_PPM: Final = 2_000
 """What the desk asks above the mid, or bids below it, in millionths."""
 PPM: Final = 1_000_000
@@ -47,19 +56,20 @@ PPM: Final = 1_000_000
 class Room:
     """The desk's connections to the venue."""
 
-    gateway: BinanceGateway
-    feed: BookFeed
+    gateway: CcxtGateway
+    feed: FeedRunner
     instrument: Instrument
 
 
 @contextlib.asynccontextmanager
 async def open_room(stage: Stage) -> AsyncIterator[Room]:
-    """Connect the unmodified ccxt classes to the venue, only their URLs changed."""
+    """Connect to the venue: orders through ccxt's unmodified class, books by a feed of our own."""
     venue = stage.world.venue
     endpoint = Endpoint(http_url=str(venue["url"]), ws_url=str(venue["ws_url"]))
     wanted = GatewaySettings(
         venue=VENUE,
         account=ACCOUNT,
+        capabilities=BINANCE,
         endpoint=endpoint,
         credentials=Credentials(api_key=str(venue["api_key"]), secret=Secret(str(venue["secret"]))),
         assets=stage.assets,
@@ -70,13 +80,23 @@ async def open_room(stage: Stage) -> AsyncIterator[Room]:
         now = stage.clock.now()
         found = await gateway.instrument(SYMBOL)
         instrument = await stage.do(lambda conn: record_instrument(conn, found, now=now))
-        feed = BookFeed({UNIFIED: instrument}, endpoint, stage.clock)
-        async with asyncio.TaskGroup() as tasks:
-            streaming = tasks.create_task(feed.run())
-            try:
-                yield Room(gateway, feed, instrument)
-            finally:
-                streaming.cancel()
+        plan = FeedPlan(
+            feed=feed_of(BINANCE),
+            instruments=(instrument,),
+            channels=frozenset({Channel.BOOK}),
+            silence=SILENCE,
+        )
+        async with (
+            opened_feed(
+                plan,
+                http_url=str(venue["url"]),
+                ws_url=str(venue["ws_url"]),
+                clock=stage.clock,
+                chance=SystemRandom().random,
+            ) as feed,
+            running(feed),
+        ):
+            yield Room(gateway, feed, instrument)
 
 
 async def trade_and_hedge(stage: Stage, room: Room) -> None:
@@ -151,7 +171,7 @@ def _describe(stage: Stage, deal: Deal) -> str:
 
 async def _hedge(stage: Stage, room: Room) -> None:
     now = stage.clock.now()
-    line = HedgeLine(desk=DESK, asset="ETH", venue=VENUE, account=ACCOUNT, symbol=SYMBOL)
+    line = HedgeLine(desk=DESK, asset="ETH", places=(HedgePlace(VENUE, ACCOUNT, SYMBOL),))
     await stage.do(
         lambda conn: open_line(
             conn, line, by="dan", reason="the desk's ETH is hedged here", now=now
@@ -159,13 +179,15 @@ async def _hedge(stage: Stage, room: Room) -> None:
     )
     hedger = Hedger(
         engine=stage.world.engine,
-        gateway=room.gateway,
-        feed=room.feed,
+        gateways={(VENUE, ACCOUNT): room.gateway},
+        feeds={VENUE: room.feed},
         clock=stage.clock,
         policy=HedgePolicy(book_age_max=BOOK_AGE_MAX),
         book=BOOK,
     )
+    await _lose_the_answer(stage)
     reports = await hedge_until_done(hedger, DESK, "ETH")
+    await _tell_orders(stage)
     for fill in reversed(
         await stage.do(partial(list_fills, venue=VENUE, account=ACCOUNT, symbol=SYMBOL))
     ):
@@ -182,6 +204,23 @@ async def _hedge(stage: Stage, room: Room) -> None:
     stage.note(
         f"residual {stage.money(last.residual, 'ETH')}: less than the venue's smallest order"
     )
+
+
+async def _lose_the_answer(stage: Stage) -> None:
+    """Let the venue take the next order and cut the connection before it answers."""
+    url = str(stage.world.venue["url"])
+    fault = {"kind": "reset_after_accept", "path": "/api/v3/order", "method": "POST"}
+    await asyncio.to_thread(control, url, "POST", "faults", fault)
+
+
+async def _tell_orders(stage: Stage) -> None:
+    for order in await stage.do(partial(list_orders, venue=VENUE, account=ACCOUNT)):
+        story = await stage.do(partial(explain_order, order_id=order.id))
+        stage.note(
+            f"order, sent once: {' → '.join(story.states)}", f"order {order.client_order_id}"
+        )
+        if OrderState.UNKNOWN in story.states:
+            stage.note("the answer to it was lost; the venue was asked for its id, and had it")
 
 
 async def _tell_position(stage: Stage, what: str) -> None:

@@ -16,13 +16,14 @@ from app.demo.stage import BOOK, Stage
 from app.demo.world import EVENTS_FILE
 from custody.addresses import list_addresses
 from custody.model import AddressPurpose
+from kernel.errors import Refused
 from kernel.events import Delivery, relay
 from registry.testing import EVM
 from reporting.gather import Examination, examine
 from reporting.model import ExpectedHold
+from settlement.holding import PURPOSE
 from settlement.queries import list_held_instructions
-from settlement.release import PURPOSE
-from trading.venue_accounts import reconcile_venue
+from trading.venue_reconciliation import reconcile_account
 
 
 async def leave_one_deposit_open(stage: Stage) -> None:
@@ -49,14 +50,16 @@ async def prove(stage: Stage, room: Room) -> Examination:
 async def look(stage: Stage, room: Room) -> Examination:
     """Examine the books and the outside, changing nothing."""
     engine = stage.world.engine
-    venues = await reconcile_venue(engine, room.gateway, [SYMBOL], book=BOOK, clock=stage.clock)
+    at_venue = await reconcile_account(engine, room.gateway, [SYMBOL], book=BOOK, clock=stage.clock)
+    if not at_venue.balances:
+        raise Refused("the venue account trades while it is compared")
     instructions = await stage.do(partial(list_held_instructions, book=BOOK))
     return await examine(
         engine,
         stage.gateway,
         EVM,
         book=BOOK,
-        venues=venues,
+        venues=at_venue.balances,
         other_wallets=await compare(stage),
         other_holds=[ExpectedHold(i.id, PURPOSE, i.asset, i.amount) for i in instructions],
     )

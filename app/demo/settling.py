@@ -20,13 +20,15 @@ from custody.model import AddressPurpose
 from custody.payout_model import PayoutRequest
 from custody.payouts import get_payout
 from registry.testing import EVM, operator_keypair
-from settlement.agreements import agree, agreement_bytes, instruct, standing_instruction_bytes
 from settlement.book_rail import accept_book, settle_book
-from settlement.matching import match_receipts
-from settlement.model import Agreement, Calculation, Direction, Instruction, Rail, Run, RunState
+from settlement.matching.posting import match_receipts
+from settlement.model import Calculation, Direction, Instruction, Run, RunState
 from settlement.queries import list_run_instructions
 from settlement.release import record_finality, releasable, release_payment, release_run
 from settlement.runs import affirm, affirmation_bytes, open_run, pull_obligations, seal
+from trading.terms.agreements import agree, agreement_bytes
+from trading.terms.model import Agreement, Rail
+from trading.terms.standing import instruct, standing_instruction_bytes
 
 WINDOW: Final = "afternoon"
 DOCUMENT: Final = hashlib.sha256(b"netting agreement, signed").hexdigest()
@@ -100,7 +102,9 @@ async def _agree(stage: Stage) -> None:
         )
     destination = stage.world.outsiders.address(ACME_WALLET)
     await allow(stage, ACME, destination)
-    payload = standing_instruction_bytes(ACME, "ETH", Rail.EVM, destination)
+    payload = standing_instruction_bytes(
+        ACME, "ETH", Rail.EVM, destination, effective_from=now.date()
+    )
     await stage.do(
         partial(
             instruct,
@@ -108,6 +112,7 @@ async def _agree(stage: Stage) -> None:
             asset="ETH",
             rail=Rail.EVM,
             destination=destination,
+            effective_from=now.date(),
             by=ada,
             approver=ben,
             signature=operator_keypair("ben").sign(payload),
@@ -219,7 +224,7 @@ async def _receive(stage: Stage, run: Run) -> None:
 
     async def matched() -> bool:
         found = await stage.do(partial(match_receipts, book=BOOK, now=stage.clock.now()))
-        return found is not None and found.completes
+        return any(match.completes for match in found)
 
     await stage.until(matched, "the receipt of acme's payment")
     stage.note(

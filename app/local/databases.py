@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,69 @@ def cloned(server: Server, template: str, name: str) -> Iterator[Database]:
         yield Database(name=name, owner_url=server.owner_url(name), app_url=server.app_url(name))
     finally:
         run_apart(lambda: server.execute(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+class Clones:
+    """Databases that are copies of one template, made ahead while others are in use.
+
+    One connection of its own, in a thread of its own, makes the next copy ahead and drops those that
+    are given back, so that nobody waits for either.
+    """
+
+    def __init__(self, server: Server, template: str) -> None:
+        self._server = server
+        self._template = template
+        self._loop = asyncio.new_event_loop()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._connection: asyncpg.Connection | None = None
+        self._drops: list[Future[None]] = []
+        self._next = self._later(self._make)
+
+    def take(self) -> Database:
+        """Return a copy that nobody has used, and begin to make another."""
+        name, self._next = self._next.result(), self._later(self._make)
+        server = self._server
+        return Database(name=name, owner_url=server.owner_url(name), app_url=server.app_url(name))
+
+    def give_back(self, database: Database) -> None:
+        """Have a copy dropped, whoever is still connected to it."""
+        self._drops.append(self._later(lambda: self._drop(database.name)))
+
+    def close(self) -> None:
+        """Drop what was made ahead, when everything given back is dropped.
+
+        Raises:
+            asyncpg.PostgresError: a copy could not be dropped.
+        """
+        try:
+            name = self._next.result()
+            self._drops.append(self._later(lambda: self._drop(name)))
+        finally:
+            self._later(self._disconnect).result()
+            self._thread.shutdown()
+            self._loop.close()
+        for drop in self._drops:
+            drop.result()
+
+    def _later(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        return self._thread.submit(lambda: self._loop.run_until_complete(work()))
+
+    async def _make(self) -> str:
+        name = f"causeway_test_{secrets.token_hex(6)}"
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
+        return name
+
+    async def _drop(self, name: str) -> None:
+        await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def _execute(self, statement: str) -> None:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._server.connect()
+        await self._connection.execute(statement)
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
 
 
 def server_folder() -> Path:

@@ -43,6 +43,7 @@ PACKAGES: Final = (
     "chain",
     "venues",
     "custody",
+    "risk",
     "trading",
     "settlement",
     "reporting",

@@ -17,12 +17,9 @@ from chain.model import Block, WatchList
 from custody.bitcoin.scan_reconciliation import reconcile_coins
 from custody.bitcoin.spend_finality import confirm_spends
 from custody.bitcoin.spend_worker import advance_spends
-from custody.deposit_model import Deposit, Receipt
-from custody.deposits import advance_deposits
 from custody.payout_model import Payout
 from custody.payout_worker import WorkReport
 from custody.pending import watch_coin_pool
-from custody.receipts import advance_receipts
 from kernel.db import transact
 
 HOLDER: Final = "bitcoin-watcher"
@@ -68,34 +65,6 @@ class BitcoinWatcher(Watching):
 
     async def _watch_pool(self, watch: WatchList) -> None:
         await watch_coin_pool(self.engine, self.node, self.chain, watch, now=self.clock.now())
-
-    async def _deposits(self, tip: Block, finalized: int) -> list[Deposit]:
-        # An output is what it says it is: no balance has to prove it.
-        return await advance_deposits(
-            self.engine,
-            self.chain,
-            book=self.book,
-            tip=tip,
-            finalized=finalized,
-            policy=self.policy,
-            now=self.clock.now(),
-            screening=self.screening,
-            travel_rule=self.travel_rule,
-        )
-
-    async def _receipts(self, tip: Block, finalized: int) -> list[Receipt]:
-        return await transact(
-            self.engine,
-            lambda conn: advance_receipts(
-                conn,
-                self.chain,
-                book=self.book,
-                tip=tip,
-                finalized=finalized,
-                policy=self.policy,
-                now=self.clock.now(),
-            ),
-        )
 
     async def _payouts(self, conn: AsyncConnection, tip: Block, finalized: int) -> list[Payout]:
         return await confirm_spends(

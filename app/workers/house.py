@@ -6,32 +6,32 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.nodes import BITCOIN_VARIABLE, bitcoin_nodes, evm_providers, head_feed
-from app.workers.bitcoin_watcher import BitcoinWatcher
-from app.workers.book_mover import BookMover
-from app.workers.calculator import Calculator
+from app.nodes import evm_providers, head_feed
+from app.workers.alert_loop import open_alerts
+from app.workers.bank_loops import bank_loops
+from app.workers.bitcoin_loops import bitcoin_loops
 from app.workers.client_money import ClientMoneyWatch
-from app.workers.house_file import BitcoinSection, HouseFile
-from app.workers.jobs import Handler, JobWorker
+from app.workers.desk import DeskWorker, desk_worker
+from app.workers.house_file import HouseFile
+from app.workers.house_parts import REBALANCE_PAUSE, USUAL, House, Rules, holder, nonzero, told
 from app.workers.loops import Loop, run_loops
+from app.workers.market_data import MarketData, open_market_data
 from app.workers.relay import RelayWorker
 from app.workers.scheduler import Ticker
-from app.workers.service import Service, ServiceWorker
-from app.workers.settlement import SettlementWorker
-from app.workers.treasury import CoinTreasury, TreasuryWorker
+from app.workers.service import ServiceWorker
+from app.workers.settlement_loops import cycle_loop, job_loops, settlement_loop
+from app.workers.treasury import TreasuryWorker
+from app.workers.venue_desk import VenueDesk, open_desk
 from app.workers.watcher import Watcher
-from app.workers.watching import Turn as WatcherTurn
-from chain.bitcoin.ports import BitcoinReader
 from chain.evm.heads import HeadFeed
 from chain.evm.providers import ProviderSet
 from chain.model import FollowPolicy
@@ -40,46 +40,23 @@ from custody.compliance.address_list import NOBODY_LISTED, AddressList
 from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
 from custody.policy import ConfirmationPolicy, Requirement
 from custody.signer.client import SignerClient
-from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import BadInput, OutsideUnavailable, Refused
-from kernel.settings import Settings
-from ledger.interbook.model import JOB as MOVE_BETWEEN_BOOKS
 from ledger.queries import head
 from registry.model import Chain
 from registry.queries import get_chain, list_assets, list_entities
 
-REBALANCE_PAUSE: Final = timedelta(minutes=1)
-"""Between two looks whether a new window has begun: the rules say how long one is."""
+VENUE_PAUSE_MIN: Final = timedelta(seconds=2)
+"""Between two looks at an account: its stream is quicker, and venues count every question."""
 
-USUAL: Final = frozenset({"included", "alarms"})
-"""Figures of a watcher that are no news: each alarm is a warning of its own, once."""
+DAY_PAUSE: Final = timedelta(minutes=1)
+"""Between two looks whether a new day has begun."""
 
 Turn = Callable[[], Awaitable[Mapping[str, object]]]
 
 STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger("house")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class House:
-    """What the workers run on.
-
-    Attributes:
-        service: None: what a rule allows waits for a person.
-        write: takes one line of standard output: the ready line, then domain events.
-        facts: what else the ready line says.
-    """
-
-    engine: AsyncEngine
-    settings: Settings
-    evm_url: str
-    file: HouseFile
-    clock: Clock
-    write: Callable[[str], None]
-    facts: Mapping[str, Any]
-    service: Service | None = None
 
 
 async def run_house(
@@ -91,24 +68,65 @@ async def run_house(
         Refused: the registry is empty, or does not know the chain or the book.
         OutsideUnavailable: the node does not answer. (Later it may come and go.)
     """
+    asyncio.get_running_loop().set_exception_handler(_log_unseen)
     chain, policy = await transact(house.engine, lambda conn: _configured(conn, house.file))
     screening = _screening(house.file)
     travel_rule = await transact(house.engine, lambda conn: _travel_rule(conn, house.file))
     signer = SignerClient(house.file.signer_socket)
     await _greet(signer)
     feed = head_feed(house.settings)
-    rules = _Rules(policy, screening, travel_rule)
+    rules = Rules(policy, screening, travel_rule)
     async with contextlib.AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(
             evm_providers(house.settings, chain, house.evm_url)
         )
         watcher = _watcher(house, gateway, signer, rules)
+        desks = [
+            await stack.enter_async_context(
+                open_desk(
+                    house.engine,
+                    section,
+                    book=house.file.book,
+                    clock=house.clock,
+                    chance=house.chance,
+                )
+            )
+            for section in house.file.venues
+        ]
+        market = await stack.enter_async_context(
+            open_market_data(
+                house.engine,
+                house.file.market_data,
+                house.file.feeds,
+                house.file.indexes,
+                clock=house.clock,
+                chance=house.chance,
+            )
+        )
+        desk = await _desk(house, desks, market)
+        alerts = await stack.enter_async_context(
+            open_alerts(house.engine, house.file.alerts, book=house.file.book, clock=house.clock)
+        )
         loops = [
             *_loops(house, watcher, feed),
-            *await _bitcoin_loops(house, signer, rules, stack),
+            *await bitcoin_loops(house, signer, rules, stack),
             *_treasury_loops(house, gateway, chain),
             *_service_loops(house),
-            *_job_loops(house),
+            *_venue_loops(house, desks, stop),
+            *job_loops(house, desks),
+            cycle_loop(house),
+            *bank_loops(
+                house.engine,
+                house.file.banks,
+                book=house.file.book,
+                clock=house.clock,
+                screening=screening,
+                holder=holder(house, "bank"),
+                pause=house.file.pause,
+            ),
+            *market.loops(stop, house.file.pause),
+            *([] if desk is None else desk.loops()),
+            alerts,
         ]
         ready(
             {
@@ -117,6 +135,7 @@ async def run_house(
                 "chain_id": chain.network_id,
                 "book": house.file.book,
                 "loops": [loop.name for loop in loops],
+                **({"metrics": market.metrics_url} if market.metrics_url else {}),
                 **house.facts,
             }
         )
@@ -186,89 +205,11 @@ async def _greet(signer: SignerClient) -> None:
         log.info("the signer answers", key_id=health.key_id, signed=health.signed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """What the files say about arrivals and payments, the same on every chain."""
-
-    policy: ConfirmationPolicy
-    screening: AddressList
-    travel_rule: TravelRule
-
-
-async def _bitcoin_loops(
-    house: House, signer: SignerClient, rules: _Rules, stack: contextlib.AsyncExitStack
-) -> list[Loop]:
-    """Return the loops of the chain of Bitcoin, its nodes opened; none where the file names none.
-
-    Raises:
-        OutsideUnavailable: no node is named, or it does not answer.
-    """
-    section = house.file.bitcoin
-    if section is None:
-        return []
-    if house.settings.bitcoin_url is None:
-        raise OutsideUnavailable(
-            f"the house file has [bitcoin], and no node of {section.chain} is named",
-            where=BITCOIN_VARIABLE,
-            remedy="Set it, or take the section out",
-        )
-    chain = await transact(house.engine, lambda conn: get_chain(conn, section.chain))
-    url = house.settings.bitcoin_url.reveal()
-    node = await stack.enter_async_context(bitcoin_nodes(house.settings, chain, url))
-    watcher = _bitcoin_watcher(house, node, signer, rules, section)
-    treasury = CoinTreasury(
-        engine=house.engine,
-        node=node,
-        clock=house.clock,
-        chain=section.chain,
-        book=house.file.book,
-    )
-
-    async def watch() -> Mapping[str, object]:
-        return _told(await watcher.turn())
-
-    async def reconcile() -> Mapping[str, object]:
-        return _nonzero(await watcher.reconcile())
-
-    async def rebalance() -> Mapping[str, object]:
-        return _nonzero(await treasury.rebalance())
-
-    return [
-        Loop(name="bitcoin-watcher", turn=watch, pause=house.file.pause, usual=USUAL),
-        Loop(name="bitcoin-rebalance", turn=rebalance, pause=REBALANCE_PAUSE),
-        Loop(name="bitcoin-reconcile", turn=reconcile, pause=section.reconcile_every),
-    ]
-
-
-def _bitcoin_watcher(
-    house: House,
-    node: BitcoinReader,
-    signer: SignerClient,
-    rules: _Rules,
-    section: BitcoinSection,
-) -> BitcoinWatcher:
-    return BitcoinWatcher(
-        engine=house.engine,
-        node=node,
-        signer=signer,
-        clock=house.clock,
-        chain=section.chain,
-        book=house.file.book,
-        policy=rules.policy,
-        payout_requirement=Requirement(section.payout_depth, section.payout_finalized),
-        screening=rules.screening,
-        travel_rule=rules.travel_rule,
-        follow_policy=FollowPolicy(
-            reorg_depth_max=section.reorg_depth_max, start_height=section.start_height
-        ),
-    )
-
-
 def _watcher(
     house: House,
     gateway: ChainGateway,
     signer: SignerClient,
-    rules: _Rules,
+    rules: Rules,
 ) -> Watcher:
     file = house.file
     return Watcher(
@@ -290,28 +231,17 @@ def _watcher(
 
 def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
     engine, clock, pause = house.engine, house.clock, house.file.pause
-    settlement = SettlementWorker(engine=engine, clock=clock, book=house.file.book)
     relay = RelayWorker(engine=engine, clock=clock, write=house.write)
     money = ClientMoneyWatch(engine=engine, clock=clock, book=house.file.book)
 
     async def watch() -> Mapping[str, object]:
-        return _told(await watcher.turn())
-
-    async def settle() -> Mapping[str, object]:
-        turn = await settlement.turn()
-        return _nonzero(
-            {
-                "matched": len(turn.matched),
-                "final": len(turn.final),
-                "expired": len(turn.expired),
-            }
-        )
+        return told(await watcher.turn())
 
     async def hand_on() -> Mapping[str, object]:
-        return _nonzero({"events": await relay.turn()})
+        return nonzero({"events": await relay.turn()})
 
     async def watch_money() -> Mapping[str, object]:
-        return _nonzero({"changes": len(await money.turn())})
+        return nonzero({"changes": len(await money.turn())})
 
     return [
         Loop(
@@ -321,7 +251,7 @@ def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
             usual=USUAL,
             doze=feed.wait,
         ),
-        Loop(name="settlement", turn=settle, pause=pause),
+        settlement_loop(house),
         Loop(name="relay", turn=hand_on, pause=pause, usual=frozenset({"events"})),
         # Each change is a warning of its own.
         Loop(name="client-money", turn=watch_money, pause=pause, usual=frozenset({"changes"})),
@@ -339,7 +269,7 @@ def _treasury_loops(house: House, gateway: ProviderSet, chain: Chain) -> list[Lo
 
     def loop(name: str, turn: Turn, pause: timedelta) -> Loop:
         async def take() -> Mapping[str, object]:
-            return _nonzero(await turn())
+            return nonzero(await turn())
 
         return Loop(name=name, turn=take, pause=pause)
 
@@ -359,53 +289,63 @@ def _service_loops(house: House) -> list[Loop]:
     )
 
     async def approve() -> Mapping[str, object]:
-        return _nonzero({"approved": len(await worker.turn())})
+        return nonzero({"approved": len(await worker.turn())})
 
     return [Loop(name="service", turn=approve, pause=house.file.pause)]
 
 
-def _job_loops(house: House) -> list[Loop]:
-    """Return the loop of jobs: settlement windows, and what moves from one book to another."""
-    calculator = Calculator(engine=house.engine, clock=house.clock, book=house.file.book)
-    mover = BookMover(house.engine, house.clock)
-    windows: dict[str, Handler] = {
-        window.schedule.name: partial(calculator.calculate, window) for window in house.file.windows
-    }
-    worker = JobWorker(
-        engine=house.engine,
+async def _desk(
+    house: House, accounts: Sequence[VenueDesk], market: MarketData
+) -> DeskWorker | None:
+    """Return the worker of the desk, on the feeds and accounts that run anyway; None: no desk."""
+    if house.file.desk is None:
+        return None
+    worker = await desk_worker(
+        house.engine,
+        house.file.desk,
+        house.file.hedges,
+        book=house.file.book,
+        accounts=accounts,
+        markets=market.desks,
         clock=house.clock,
-        handlers={**windows, MOVE_BETWEEN_BOOKS: mover.move},
     )
-
-    async def work() -> Mapping[str, object]:
-        turn = await worker.turn()
-        return _nonzero(
-            {"done": len(turn.done), "failed": dict(turn.failed), "dead": len(turn.dead)}
-        )
-
-    return [Loop(name="jobs", turn=work, pause=house.file.pause)]
+    market.counters_beside = worker.counters
+    return worker
 
 
-def _told(turn: WatcherTurn) -> dict[str, object]:
-    """Return the figures of a watcher's turn."""
-    done: dict[str, object] = {
-        "included": turn.followed.included,
-        "orphaned": turn.followed.orphaned,
-        "deposits": len(turn.deposits),
-        "receipts": len(turn.receipts),
-        "payouts": len(turn.payouts),
-        "signed": len(turn.work.signed),
-        "sent": len(turn.work.sent),
-        "bumped": len(turn.work.bumped),
-        "filled": len(turn.work.filled),
-        "alarms": len(turn.work.alarms),
-    }
-    if turn.followed.reason:
-        done["halted"] = turn.followed.reason
-    if turn.tip is None and turn.followed.cursor is not None:
-        done["unconfirmed"] = "the providers do not agree on a block"
-    return _nonzero(done)
+def _venue_loops(house: House, desks: Sequence[VenueDesk], stop: asyncio.Event) -> list[Loop]:
+    """Return the loops of every account at a venue."""
+
+    def loop(name: str, turn: Turn, pause: timedelta) -> Loop:
+        async def take() -> Mapping[str, object]:
+            return nonzero(await turn())
+
+        return Loop(name=name, turn=take, pause=pause, usual=frozenset({"open"}))
+
+    loops = []
+    for desk in desks:
+        name = desk.section.name
+        loops += [
+            loop(f"venue {name}", desk.turn, max(house.file.pause, VENUE_PAUSE_MIN)),
+            loop(f"venue {name} stream", partial(desk.listen, stop), house.file.pause),
+            loop(f"venue {name} day", desk.plan_the_day, DAY_PAUSE),
+        ]
+        if desk.treasury is not None:
+            pause = max(house.file.pause, VENUE_PAUSE_MIN)
+            loops.append(loop(f"venue {name} funds", desk.move_funds, pause))
+        if desk.section.dead_man:
+            loops.append(loop(f"venue {name} alive", desk.stay_alive, desk.section.dead_man / 3))
+    return loops
 
 
-def _nonzero(figures: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in figures.items() if value}
+def _log_unseen(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log in one line what asyncio has to say of errors that nobody waited for.
+
+    A venue's client that loses its connection leaves some: whoever listens was told another way.
+    """
+    error = context.get("exception")
+    log.warning(
+        "an error that nobody waited for",
+        what=context["message"],
+        error="" if error is None else f"{type(error).__name__}: {error}",
+    )

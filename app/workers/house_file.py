@@ -31,18 +31,121 @@
     start_height = 870000                  # the first block whose contents count; take a final one
     reorg_depth_max = 100                  # a deeper one halts the chain
     reconcile_minutes = 360                # between two comparisons; each reads all coins there are
+
+    [[venue]]                              # optional: an account at a venue, any number of them
+    venue = "binance"                      # our codes of venue and account
+    account = "desk"
+    connector = "binance"                  # the venue's record
+    kek = "venues.kek"                     # opens the API keys that are enrolled for the account
+    symbols = ["ETHUSDT"]                  # what is traded there; more are learnt
+    withdrawals = false                    # whether funds are moved there and back
+    accept_unknown_permissions = false     # the key cannot withdraw, though the venue does not tell
+    has_nonce_window = false               # the key's requests may overtake each other
+    dead_man_seconds = 0                   # the venue cancels everything after so long without us
+    taker_ppm = 0                          # what it charges an order that takes, in millionths
+    http_url = ""                          # where the venue is, if not where it really is
+    ws_url = ""
+    private_ws_url = ""
+
+    [marketdata]                           # optional: what is done with all feeds
+    recordings = "recordings"              # folder of raw frames and Parquet; empty: none are kept
+    retention_days = 0                     # raw frames older than that are deleted; 0: never
+    metrics_port = 9464                    # Prometheus on loopback; 0: not served
+    backfill = true                        # trades of ended gaps are asked for by REST
+
+    [[feed]]                               # optional: public market data, one for each venue
+    venue = "binance"                      # our code of the venue
+    connector = "binance"                  # the venue's record
+    symbols = ["ETHUSDT"]                  # in the venue's spelling
+    channels = ["book", "trades", "best"]  # also ticker and candles
+    candle_seconds = 60                    # how long a candle lasts
+    check_seconds = 60                     # between two comparisons with the venue's REST; 0: none
+    silence_seconds = 5                    # a stream that is silent for so long is suspected
+    http_url = ""                          # where the venue is, if not where it really is
+    ws_url = ""
+
+    [[index]]                              # optional: a price made of several venues' books
+    base = "ETH"
+    quote = "USDT"
+    venues = ["binance", "kraken"]         # of the feeds; each has the pair among its symbols
+    weights = [1, 1]                       # how much each counts; without: the same
+    venues_min = 2                         # with fewer nothing settles on it
+    every_seconds = 5                      # between two publications
+    age_ms = 5000                          # an older book is left out
+    deviation_ppm = 10000                  # so is one that is so far from the others' median
+    spread_ppm = 20000                     # and one whose spread is wider
+
+    [[bank]]                               # optional: an account at a bank, any number of them
+    account = "house-eur"                  # its code, as registered
+    orders = "bank/in"                     # payment files go into this folder, or to an http:// address
+    inbox = "bank/out"                     # statements and status reports are taken from this folder
+    gather_seconds = 0                     # a payment file waits until its oldest payout is so old
+
+    [alerts]                               # optional: how people are reached; whom, they say themselves
+    seconds = 60                           # between two looks at everything
+    smtp = ""                              # host:port of the mail server; empty: nobody is mailed
+    sender = "causeway@localhost"          # the address that mail comes from
+    secret = ""                            # file whose bytes sign web hooks; empty: they are not signed
+
+    [desk]                                 # optional: this house hedges, and prices quotes
+    hedges = true                          # lines are hedged through the accounts of [[venue]]
+    quotes = true                          # quotes are priced from the books of [[feed]]
+    pause_ms = 500                         # between two looks at everything
+    quote_book_age_ms = 2000               # a venue whose book is older is left out of a price
+    quote_venues_min = 1                   # of fewer venues no price is made
+    quote_width_ppm = 10000                # nor where the best bid and ask are further apart
+    quote_slippage_ppm = 20000             # nor where the size costs more than that, from the mid
+
+    [[hedge]]                              # optional: how one line is hedged, if not by the defaults
+    desk = "otc"
+    asset = "ETH"                          # amounts below are texts, in whole units of it
+    band = "0"                             # a need up to this is left alone
+    internalise_seconds = 0                # clients' flow waits so long for flow the other way
+    urgent = ""                            # but not beyond this need; empty: always
+    pace_from = ""                         # a need beyond this is stretched
+    pace_seconds = 0                       # over so long; 0: everything is hedged at once
+    slice = "0"                            # in orders of at least this
+    order_max = ""                         # one order is for this at most; empty: the venue's own
+    legs_max = 10                          # orders of one pass
+    slippage_ppm = 5000                    # how far from the mid an order may go
+    client_loss_ppm = 0                    # how much worse than the clients' price; 0: no matter
+    book_age_ms = 5000                     # an older book is not traded on
+    residual_max = ""                      # what no venue takes is an alarm beyond this
+    unsettled_max = 1                      # orders of unknown outcome at which a place is left out
+    quote_min = "0"                        # quotes are for this at least
+    quote_max = ""                         # and at most; empty: any size
+    skew_full = ""                         # the position at which prices lean as far as they do
+    skew_ppm = 0                           # which is so far
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from app.workers.alert_file import ALERTS, AlertSection, parse_alerts
+from app.workers.bank_file import BANKS, BankSection, parse_banks
+from app.workers.desk_file import DESK, HEDGES, DeskSection, HedgeSection, parse_desk, parse_hedges
+from app.workers.market_data_file import (
+    FEEDS,
+    INDEXES,
+    MARKET_DATA,
+    PRICES,
+    FeedSection,
+    IndexSection,
+    MarketDataSection,
+    PriceSection,
+    parse_feeds,
+    parse_indexes,
+    parse_market_data,
+    parse_prices,
+)
 from app.workers.scheduler import Schedule
+from app.workers.venue_file import VENUES, VenueSection, parse_venues
 from kernel.errors import BadInput
 
 NAME: Final = "house.toml"
@@ -89,6 +192,9 @@ _DEFAULTS: Final[dict[str, Any]] = {
 
 
 BITCOIN: Final = "bitcoin"
+_SECTIONS: Final = frozenset(
+    {WINDOWS, BITCOIN, VENUES, MARKET_DATA, FEEDS, INDEXES, PRICES, DESK, HEDGES, ALERTS, BANKS}
+)
 _BITCOIN_DEFAULTS: Final[dict[str, Any]] = {
     "payout_finalized": False,
     "reorg_depth_max": 100,
@@ -142,6 +248,15 @@ class HouseFile:
     service_key: Path | None = None
     windows: tuple[Window, ...] = ()
     bitcoin: BitcoinSection | None = None
+    venues: tuple[VenueSection, ...] = ()
+    market_data: MarketDataSection = field(default_factory=MarketDataSection)
+    feeds: tuple[FeedSection, ...] = ()
+    indexes: tuple[IndexSection, ...] = ()
+    prices: tuple[PriceSection, ...] = ()
+    desk: DeskSection | None = None
+    hedges: tuple[HedgeSection, ...] = ()
+    alerts: AlertSection = field(default_factory=AlertSection)
+    banks: tuple[BankSection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +285,7 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
     values = {**_DEFAULTS, **document}
     known = (*_TEXTS, *_NUMBERS, "payout_finalized")
     for key in document:
-        if key not in {*known, WINDOWS, BITCOIN}:
+        if key not in {*known, *_SECTIONS}:
             raise BadInput(
                 f"the house file has the key {key!r}",
                 where=str(path),
@@ -187,6 +302,8 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
             remedy="Write both service and service_key, or neither",
         )
     folder = path.absolute().parent
+    feeds = parse_feeds(document.get(FEEDS, []), path)
+    desk = parse_desk(document.get(DESK), path)
     return HouseFile(
         chain=values["chain"],
         book=values["book"],
@@ -205,6 +322,15 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
         service_key=folder / values["service_key"] if values["service_key"] else None,
         windows=_parse_windows(document.get(WINDOWS, []), path),
         bitcoin=_parse_bitcoin(document.get(BITCOIN), path),
+        venues=parse_venues(document.get(VENUES, []), path),
+        market_data=parse_market_data(document.get(MARKET_DATA), path),
+        feeds=feeds,
+        indexes=parse_indexes(document.get(INDEXES, []), feeds, path),
+        prices=parse_prices(document.get(PRICES, []), path),
+        desk=desk,
+        hedges=parse_hedges(document.get(HEDGES, []), desk, path),
+        alerts=parse_alerts(document.get(ALERTS), path),
+        banks=parse_banks(document.get(BANKS, []), path),
     )
 
 

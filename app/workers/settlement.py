@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -11,14 +12,19 @@ from custody.payout_model import Payout
 from custody.payouts import expire_payouts
 from kernel.clock import Clock
 from kernel.db import transact
-from settlement.matching import Match, match_receipts
+from settlement.fail_model import Fail, PaymentReturn
+from settlement.fails import note_fails
+from settlement.matching.model import Match
+from settlement.matching.posting import match_receipts
 from settlement.model import Instruction, Run, RunState
-from settlement.queries import list_runs
-from settlement.release import record_finality
+from settlement.release import find_ripe_runs, record_finality
 from settlement.reopening import take_back
+from settlement.returns import Recall, settle_recall, take_up_returns
 
-MATCHES_MAX: Final = 500
+MATCHES_MAX: Final = 10_000
 """Receipts matched in one turn; the rest waits for the next one."""
+RECALLS_MAX: Final = 100
+"""Recalls dealt with in one turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,9 @@ class SettlementTurn:
     final: list[Run] = field(default_factory=list)
     expired: list[Payout] = field(default_factory=list)
     taken_back: list[Instruction] = field(default_factory=list)
+    recalled: list[Recall] = field(default_factory=list)
+    returned: list[PaymentReturn] = field(default_factory=list)
+    fails: list[Fail] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,35 +51,60 @@ class SettlementWorker:
     async def turn(self) -> SettlementTurn:
         """Do what is due: each match and each run in a transaction of its own."""
         taken_back = await transact(self.engine, self._take_back)
+        recalled = await self._recall()
+        returned = await transact(self.engine, self._take_up_returns)
         matched = await self._match()
-        released = await transact(self.engine, self._released)
-        after = [await self._record(run) for run in released]
+        after = [await self._record(run_id) for run_id in await transact(self.engine, self._ripe)]
         expired = await transact(self.engine, self._expire)
         return SettlementTurn(
-            matched, [run for run in after if run.state is RunState.FINAL], expired, taken_back
+            matched=matched,
+            final=[run for run in after if run.state is RunState.FINAL],
+            expired=expired,
+            taken_back=taken_back,
+            recalled=recalled,
+            returned=returned,
+            fails=await transact(self.engine, self._note_fails),
         )
 
     async def _take_back(self, conn: AsyncConnection) -> list[Instruction]:
         return await take_back(conn, book=self.book, now=self.clock.now())
 
+    async def _recall(self) -> list[Recall]:
+        recalled: list[Recall] = []
+        while len(recalled) < RECALLS_MAX:
+            found = await transact(self.engine, self._recall_one)
+            if found is None:
+                break
+            recalled.append(found)
+        return recalled
+
+    async def _recall_one(self, conn: AsyncConnection) -> Recall | None:
+        return await settle_recall(conn, book=self.book, now=self.clock.now())
+
+    async def _take_up_returns(self, conn: AsyncConnection) -> list[PaymentReturn]:
+        return await take_up_returns(conn, book=self.book, now=self.clock.now())
+
+    async def _note_fails(self, conn: AsyncConnection) -> list[Fail]:
+        return await note_fails(conn, book=self.book, now=self.clock.now())
+
     async def _match(self) -> list[Match]:
         matched: list[Match] = []
         while len(matched) < MATCHES_MAX:
-            found = await transact(self.engine, self._match_one)
-            if found is None:
+            found = await transact(self.engine, self._match_some)
+            if not found:
                 break
-            matched.append(found)
+            matched += found
         return matched
 
-    async def _match_one(self, conn: AsyncConnection) -> Match | None:
+    async def _match_some(self, conn: AsyncConnection) -> list[Match]:
         return await match_receipts(conn, book=self.book, now=self.clock.now())
 
-    async def _released(self, conn: AsyncConnection) -> list[Run]:
-        return await list_runs(conn, self.book, {RunState.RELEASED})
+    async def _ripe(self, conn: AsyncConnection) -> list[UUID]:
+        return await find_ripe_runs(conn, self.book)
 
-    async def _record(self, run: Run) -> Run:
+    async def _record(self, run_id: UUID) -> Run:
         now = self.clock.now()
-        return await transact(self.engine, lambda conn: record_finality(conn, run.id, now=now))
+        return await transact(self.engine, lambda conn: record_finality(conn, run_id, now=now))
 
     async def _expire(self, conn: AsyncConnection) -> list[Payout]:
         return await expire_payouts(conn, book=self.book, now=self.clock.now())

@@ -11,17 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.workers.watching import Watching
 from chain.model import Block, WatchList
 from chain.ports import ChainGateway
-from custody.deposit_model import Deposit, Receipt
-from custody.deposits import advance_deposits
 from custody.evm_rail import EvmRail
 from custody.payout_finality import confirm_payouts
 from custody.payout_model import Payout
 from custody.payout_rules import BumpPolicy
 from custody.payout_worker import WorkReport, advance_payouts
 from custody.pending import watch_pool
-from custody.receipts import advance_receipts
-from custody.received import prove
-from kernel.db import transact
 
 HOLDER: Final = "watcher"
 CLAIMS_A_TURN: Final = 5
@@ -50,41 +45,12 @@ class Watcher(Watching):
     def _reader(self) -> ChainGateway:
         return self.gateway
 
+    @property
+    def _prover(self) -> ChainGateway:
+        return self.gateway
+
     async def _watch_pool(self, watch: WatchList) -> None:
         await watch_pool(self.engine, self.gateway, self.chain, watch, now=self.clock.now())
-
-    async def _deposits(self, tip: Block, finalized: int) -> list[Deposit]:
-        return await advance_deposits(
-            self.engine,
-            self.chain,
-            book=self.book,
-            tip=tip,
-            finalized=finalized,
-            policy=self.policy,
-            now=self.clock.now(),
-            screening=self.screening,
-            travel_rule=self.travel_rule,
-            gateway=self.gateway,
-        )
-
-    async def _receipts(self, tip: Block, finalized: int) -> list[Receipt]:
-        now = self.clock.now()
-        await prove(
-            self.engine, self.gateway, self.chain, Receipt, book=self.book, tip=tip, now=now
-        )
-        return await transact(
-            self.engine,
-            lambda conn: advance_receipts(
-                conn,
-                self.chain,
-                book=self.book,
-                tip=tip,
-                finalized=finalized,
-                policy=self.policy,
-                now=now,
-                proven=True,
-            ),
-        )
 
     async def _payouts(self, conn: AsyncConnection, tip: Block, finalized: int) -> list[Payout]:
         return await confirm_payouts(

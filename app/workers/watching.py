@@ -18,18 +18,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chain.agreement import agreed_tip
 from chain.follow import follow
 from chain.model import Block, ChainStep, FollowPolicy, FollowReport, FollowState, WatchList
-from chain.ports import ChainReader
+from chain.ports import ChainGateway, ChainReader
 from custody.addresses import WatchListReader
 from custody.compliance.address_list import NOBODY_LISTED
 from custody.compliance.ports import Screening
 from custody.compliance.screening import rescreen
 from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
 from custody.deposit_model import Deposit, Receipt
+from custody.deposits import advance_deposits
 from custody.inclusion import apply_step
 from custody.payout_model import Payout
 from custody.payout_worker import WorkReport
 from custody.policy import ConfirmationPolicy, Requirement
 from custody.ports import ControlledSigner
+from custody.receipts import advance_receipts
+from custody.received import prove
 from custody.signer_sync import push_control
 from kernel.clock import Clock
 from kernel.db import transact
@@ -150,13 +153,42 @@ class Watching(ABC):
     async def _watch_pool(self, watch: WatchList) -> None:
         """Note what waits in the pool for addresses of ours."""
 
-    @abstractmethod
-    async def _deposits(self, tip: Block, finalized: int) -> list[Deposit]:
-        """Credit what is deep enough."""
+    @property
+    def _prover(self) -> ChainGateway | None:
+        """Who tells the balances that prove what arrived; None where an arrival proves itself."""
+        return None
 
-    @abstractmethod
+    async def _deposits(self, tip: Block, finalized: int) -> list[Deposit]:
+        return await advance_deposits(
+            self.engine,
+            self.chain,
+            book=self.book,
+            tip=tip,
+            finalized=finalized,
+            policy=self.policy,
+            now=self.clock.now(),
+            screening=self.screening,
+            travel_rule=self.travel_rule,
+            gateway=self._prover,
+        )
+
     async def _receipts(self, tip: Block, finalized: int) -> list[Receipt]:
-        """Post what is deep enough to suspense."""
+        now, prover = self.clock.now(), self._prover
+        if prover is not None:
+            await prove(self.engine, prover, self.chain, Receipt, book=self.book, tip=tip, now=now)
+        return await transact(
+            self.engine,
+            lambda conn: advance_receipts(
+                conn,
+                self.chain,
+                book=self.book,
+                tip=tip,
+                finalized=finalized,
+                policy=self.policy,
+                now=now,
+                proven=prover is not None,
+            ),
+        )
 
     @abstractmethod
     async def _payouts(self, conn: AsyncConnection, tip: Block, finalized: int) -> list[Payout]:

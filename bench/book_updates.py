@@ -8,47 +8,29 @@ dicts that know no order and no best price: what is left when a book does nothin
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ccxt.async_support.base.ws.order_book import OrderBook as CcxtBook
 from sortedcontainers import SortedDict  # type: ignore[import-untyped]  # has no stubs
 
+from bench import feed_load
+from bench.feed_load import Update
 from bench.measure import Measured, Result, Shared, Turn, alternate, versions
 from marketdata.book import BookOutcome, L2Book
-from marketdata.model import BookDelta, Level
+from marketdata.events import Row
 
-SEED: Final = 20
 UPDATES: Final = 10_000
-LEVELS_PER_UPDATE: Final = 20
-LEVELS_PER_SIDE: Final = 1_000
-NEAR_TOP: Final = 0.9
-"""Share of the changes that are within the best fifty levels, as on a busy pair."""
-REMOVALS: Final = 0.15
-MID_TICKS: Final = 300_000
 TICK: Final = 0.01
 UNIT: Final = 1e-8
-AT_LEAST: Final = 1.0
-"""Of ccxt's book: exact arithmetic and its checks may not cost more than floats without them."""
-
-Row = tuple[int, int]
-"""Ticks and units; 0 units remove."""
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """The changes of one depth update."""
-
-    bids: tuple[Row, ...]
-    asks: tuple[Row, ...]
+AT_LEAST: Final = 2.0
+"""Of ccxt's book: exact arithmetic and its checks are to cost less than floats without them."""
 
 
 def measure(shared: Shared) -> Measured:
     """Let four books apply the same updates in turn."""
     del shared
-    start, updates = _start(), list(_updates(random.Random(SEED)))
+    start, updates = feed_load.start(), list(feed_load.updates(UPDATES))
     contestants: dict[str, Callable[[], Turn]] = {
         "ours": lambda: _ours(start, updates),
         "ccxt": lambda: _ccxt(start, updates),
@@ -64,7 +46,7 @@ def measure(shared: Shared) -> Measured:
     return Measured(
         [
             Result(
-                name=f"marketdata_book.{short}",
+                name=f"book_updates.{short}",
                 value=rates["ours"],
                 unit="updates/s",
                 baseline=words,
@@ -74,53 +56,23 @@ def measure(shared: Shared) -> Measured:
             for short, words, goal in against
         ],
         {
-            "input": (
-                f"{UPDATES:,} updates of {LEVELS_PER_UPDATE} levels, {NEAR_TOP:.0%} of them near "
-                f"the top, {REMOVALS:.0%} removals, {LEVELS_PER_SIDE:,} levels a side at the start"
-            ),
+            "input": f"{UPDATES:,} {feed_load.SHAPE}",
             "timed": "applying, and reading best bid and ask after each; decoding is not",
         },
         versions("ccxt", "sortedcontainers"),
     )
 
 
-def _start() -> Update:
-    steps = range(1, LEVELS_PER_SIDE + 1)
-    return Update(
-        tuple((MID_TICKS - step, 1_000_000 + step) for step in steps),
-        tuple((MID_TICKS + step, 1_000_000 + step) for step in steps),
-    )
-
-
-def _updates(chance: random.Random) -> Iterator[Update]:
-    for _ in range(UPDATES):
-        rows: tuple[dict[int, int], dict[int, int]] = ({}, {})
-        for _ in range(LEVELS_PER_UPDATE):
-            depth = 50 if chance.random() < NEAR_TOP else LEVELS_PER_SIDE
-            step = chance.randint(2, depth)
-            units = 0 if chance.random() < REMOVALS else chance.randint(1, 10**9)
-            side = chance.randrange(2)
-            rows[side][MID_TICKS + (step if side else -step)] = units
-        yield Update(tuple(rows[0].items()), tuple(rows[1].items()))
-
-
 def _ours(start: Update, updates: Sequence[Update]) -> Turn:
-    def levels(rows: Sequence[Row]) -> tuple[Level, ...]:
-        return tuple(Level(*row) for row in rows)
-
-    deltas = [
-        BookDelta(first=number, last=number, bids=levels(update.bids), asks=levels(update.asks))
-        for number, update in enumerate(updates, 2)
-    ]
-    book = L2Book("bench", "ETHUSDT")
-    book.snapshot(1, levels(start.bids), levels(start.asks))
+    book = L2Book("bench", feed_load.SYMBOL)
+    book.snapshot(1, start.bids, start.asks)
 
     def turn() -> int:
-        for delta in deltas:
+        for number, update in enumerate(updates, 2):
             # It looks at the best bid and ask itself: a crossed book is not applied.
-            if book.apply(delta) is not BookOutcome.APPLIED:
+            if book.apply(number, number, update.bids, update.asks) is not BookOutcome.APPLIED:
                 raise AssertionError("an update was not applied")
-        return len(deltas)
+        return len(updates)
 
     return turn
 
