@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import hypothesis
 import pytest
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.local.databases import Database, Server, cloned
 from kernel.db import APP_ROLE, create_engine
+from tests import statements
 
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
 hypothesis.settings.register_profile(
-    "ci", deadline=None, max_examples=200, print_blob=True, derandomize=False
+    "ci", deadline=None, max_examples=100, print_blob=True, derandomize=False
 )
 hypothesis.settings.register_profile("soak", deadline=None, max_examples=1_000, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("CAUSEWAY_HYPOTHESIS", "dev"))
@@ -25,11 +29,30 @@ hypothesis.settings.load_profile(os.environ.get("CAUSEWAY_HYPOTHESIS", "dev"))
 IDLE_MS = 60_000
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of `tests.statements`."""
+    statements.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep or follow a record of the statements that tests send."""
+    statements.plug_in(config)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a database."""
     for item in items:
         if "causeway_postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("database")
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector pass over what stays to the end anyway: the modules, the collected tests.
+
+    Thousands of tests make a full collection last for seconds, and it falls into whatever runs then.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -45,6 +68,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("counts")
         for line in sorted(counts):
             terminalreporter.write_line(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where everything has to run and something has not."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or os.environ.get("CAUSEWAY_NO_SKIPS") != "1":
+        return
+    skipped = reporter.stats.get("skipped", [])
+    if skipped and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line(f"\n{len(skipped)} tests were skipped, and CAUSEWAY_NO_SKIPS=1")
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +127,21 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
     )
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a command that ran in this process has set up: others look at what is logged.
+
+    A module's logger that was first used meanwhile keeps the set-up of that moment; it is made to
+    forget it.
+    """
+    before = structlog.get_config()
+    yield
+    if structlog.get_config() != before:
+        structlog.configure(**before)
+        kind = type(structlog.get_logger())
+        for module in list(sys.modules.values()):
+            for found in list(vars(module).values()):
+                if type(found) is kind:
+                    vars(found).pop("bind", None)

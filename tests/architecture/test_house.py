@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 #: Rooms that move or count money; `app` only carries settings and shows figures.
 MONEY_PACKAGES = (
+    "banks",
     "chain",
     "custody",
     "kernel",
@@ -23,17 +24,18 @@ MONEY_PACKAGES = (
     "matching",
     "registry",
     "reporting",
+    "risk",
     "settlement",
     "trading",
     "venues",
 )
 #: What may be a float: durations, and what a node's JSON-RPC says in floats.
-FLOAT_NAMES = re.compile(r"(.*_)?(s|seconds|ratios|percentiles)")
+FLOAT_NAMES = re.compile(r"(.*_)?(s|seconds|ratios|percentiles|chance|speed)")
 
 #: Doors at which a float from outside is turned into something exact, each with its reason.
 FLOAT_DOORS = {
     ("ledger/scenarios.py", "_interval"): "a duration in a story, such as 1.5h",
-    ("venues/ccxt/feed.py", "_decimal_text"): "ccxt's order book gives floats and nothing else",
+    ("venues/ccxt/decimal_text.py", "decimal_text"): "ccxt.pro gives floats and nothing else",
 }
 
 #: Names that stand for public halves of keys, wherever they come from.
@@ -133,7 +135,12 @@ def test_every_door_for_floats_is_still_there() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["TIMEOUT_S: float = 1.5", "def f(timeout_seconds: float, n: int) -> int: ...", "x = 0.5"],
+    [
+        "TIMEOUT_S: float = 1.5",
+        "def f(timeout_seconds: float, n: int) -> int: ...",
+        "def f(chance: float, replay_speed: float) -> int: ...",
+        "x = 0.5",
+    ],
 )
 def test_a_duration_may_be_a_float(text: str) -> None:
     assert list(floats(ast.parse(text))) == []

@@ -30,7 +30,7 @@ from custody.payout_rules import BumpPolicy
 from custody.payout_worker import advance_payouts
 from custody.policy import ConfirmationPolicy, Requirement
 from custody.signer.client import SignerClient
-from kernel.clock import Clock
+from kernel.clock import Clock, to_unix_ns
 from kernel.db import APP_ROLE, create_engine
 
 NEVER: Final = timedelta(days=365)
@@ -91,6 +91,10 @@ class Running:
     def now(self) -> datetime:
         """Return the beginning and what has passed since."""
         return self._began + timedelta(seconds=asyncio.get_running_loop().time() - self._at)
+
+    def now_ns(self) -> int:
+        """Return the same in nanoseconds since 1970."""
+        return to_unix_ns(self.now())
 
 
 async def run(order: Order) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 import chain.walk
 import custody.compliance.screening
 import custody.deposits
+import custody.venues.following
 import tests.custody.house
 from app.local.databases import Server, cloned
 from chain.model import Block, BlockContents, WatchList
@@ -35,14 +36,22 @@ from custody.model import AddressPurpose
 from custody.payouts import reject_payout
 from custody.policy import ConfirmationPolicy, Requirement, Rule
 from custody.testing import allow, set_policy
+from custody.venues.model import Place, TransferPolicy, VenueWithdrawal, WithdrawalState
+from custody.venues.store import insert_withdrawal
+from custody.venues.worker import advance_venue_transfers
 from kernel.db import APP_ROLE, create_engine, transact
 from kernel.errors import CausewayError, CommitUnknown
+from kernel.ids import derive_id
 from kernel.money import Asset
+from ledger.accounts import ensure_accounts
+from ledger.model import transfer
+from ledger.posting import post, require_applied
 from ledger.verification import verify
 from registry.model import ChainAsset
 from registry.queries import get_operator
 from registry.testing import TOKEN, change, operator_keypair
 from tests.custody.house import BOOK, ETHER, FAKE_TOKEN, OTHER, STRANGER, House
+from venues.treasury_testing import ScriptedTreasury
 
 NEW: Final = "new"
 Edge = tuple[str, str]
@@ -253,6 +262,18 @@ async def attribute_it(house: MortalHouse) -> None:
     )
 
 
+async def treasurer(house: MortalHouse) -> None:
+    """Look after transfers to and from the venue, which lists nothing new."""
+    await advance_venue_transfers(
+        house.engine,
+        ScriptedTreasury(house.clock),
+        book=BOOK,
+        holder="treasurer",
+        clock=house.clock,
+        policy=TransferPolicy(),
+    )
+
+
 # How a deposit gets to where the edge begins.
 
 
@@ -337,10 +358,18 @@ async def refund_refused(house: MortalHouse) -> None:
     await house.do(refuse)
 
 
+IN_A_BLOCK = (
+    "UPDATE custody.payout SET tx_hash = '0x01', mined_block = '0x02', mined_height = 1,"
+    " fee_paid = 0, succeeded = true"
+)
+
+
 async def set_payout(house: MortalHouse, state: str) -> None:
     """Say what the payout's own machine would have said; its crashes have tests of their own."""
     async with house.killer.begin() as conn:
         await conn.execute(text("ALTER TABLE custody.payout DISABLE TRIGGER USER"))
+        if state == "confirmed":
+            await conn.execute(text(IN_A_BLOCK))
         await conn.execute(text("UPDATE custody.payout SET state = :state"), {"state": state})
         await conn.execute(text("ALTER TABLE custody.payout ENABLE TRIGGER USER"))
 
@@ -368,6 +397,90 @@ async def dust_to_come(house: MortalHouse) -> None:
 async def stray(house: MortalHouse) -> None:
     house.mine(house.pay(house.hot, ETHER), empty_after=2)
     await follow(house)
+
+
+async def name_it(house: MortalHouse, transaction: ScriptedTransaction) -> None:
+    """Have the venue name the transaction of a withdrawal of ours.
+
+    It says what the withdrawal's own machine would have said, whose crashes have tests of their own.
+    """
+    item = withdrawal(house, transaction)
+    async with house.killer.begin() as conn:
+        await conn.execute(text("ALTER TABLE custody.venue_withdrawal DISABLE TRIGGER USER"))
+        assert await insert_withdrawal(conn, item)
+        await conn.execute(text("ALTER TABLE custody.venue_withdrawal ENABLE TRIGGER USER"))
+
+    async def debit(conn: AsyncConnection) -> None:
+        await ensure_accounts(
+            conn, BOOK, {(item.route, item.asset), ("equity:opening", item.asset)}, now=house.now
+        )
+        left = transfer(
+            item.id, item.route, "equity:opening", transaction.value, item.asset, code="test"
+        )
+        require_applied(await post(conn, BOOK, [left], now=house.now))
+
+    await house.do(debit)
+
+
+def withdrawal(house: MortalHouse, transaction: ScriptedTransaction) -> VenueWithdrawal:
+    """Return a withdrawal that the venue has sent with *transaction*."""
+    place = Place("sim", "main")
+    return VenueWithdrawal(
+        id=derive_id(house.now, "withdrawal", transaction.hash),
+        book=BOOK,
+        client_ref="back",
+        venue=place.venue,
+        account=place.account,
+        asset="ETH",
+        network="ETH",
+        chain="evm",
+        chain_id=1,
+        wallet="house-hot",
+        address=house.hot,
+        amount=transaction.value,
+        text="1",
+        fee_max=0,
+        requested_by="dan",
+        reason="",
+        policy_version=1,
+        rule=1,
+        required=(),
+        withdrawal_id="ours",
+        state=WithdrawalState.SENT,
+        signed_at=house.now,
+        window=timedelta(seconds=5),
+        venue_ref="theirs",
+        sent=transaction.value,
+        fee=0,
+        tx_id=transaction.hash,
+        arrival_id=None,
+        not_found=0,
+        waiting_for="",
+        run_after=house.now,
+        requested_at=house.now,
+        updated_at=house.now,
+        expires_at=house.now + timedelta(days=1),
+        released_at=house.now,
+        late_since=None,
+        fence=0,
+    )
+
+
+async def own_coins(house: MortalHouse) -> None:
+    """What a venue has named comes to a hot address, deep enough."""
+    transaction = house.pay(house.hot, ETHER)
+    await name_it(house, transaction)
+    house.mine(transaction, empty_after=2)
+    await follow(house)
+
+
+async def named_late(house: MortalHouse) -> None:
+    """The venue names a transaction that was taken for nobody's."""
+    transaction = house.pay(house.hot, ETHER)
+    house.mine(transaction, empty_after=2)
+    await follow(house)
+    await advance(house)
+    await name_it(house, transaction)
 
 
 async def nothing_came(house: MortalHouse) -> None:
@@ -458,6 +571,9 @@ STORIES: Final[dict[Edge, Story]] = {
     ("confirmed", "held"): Story(listed, advance, "held"),
     ("confirmed", "dust"): Story(dust_to_come, advance, "dust"),
     ("confirmed", "unattributed"): Story(stray, advance, "unattributed"),
+    ("confirmed", "arrived"): Story(own_coins, advance, "arrived"),
+    ("unattributed", "arrived"): Story(named_late, treasurer, "arrived"),
+    ("arrived", "reversed"): Story(then(own_coins, advance, gone), follow, "reversed"),
     ("held", "credited"): Story(held, release, "credited"),
     ("held", "refunding"): Story(held, refund, "refunding"),
     ("refunding", "held"): Story(refund_refused, advance, "held"),
@@ -512,7 +628,12 @@ async def play(
         fate.taken = await fate._count(conn)
     start = fate.taken
     with monkeypatch.context() as patch:
-        for module in (chain.walk, custody.deposits, custody.compliance.screening):
+        for module in (
+            chain.walk,
+            custody.deposits,
+            custody.compliance.screening,
+            custody.venues.following,
+        ):
             patch.setattr(module, "transact", fate.transact)
         patch.setattr(tests.custody.house, "transact", fate.transact)
         died = 0

@@ -21,6 +21,7 @@ from custody.inclusion import apply_step
 from custody.model import AddressPurpose
 from custody.payout_finality import confirm_payouts
 from custody.payout_model import ON_ITS_WAY, Payout, PayoutRequest, PayoutState
+from custody.payout_postings import way_account
 from custody.payout_worker import WorkReport, advance_payouts
 from custody.payouts import every_payout, get_payout, has_signed_bytes, request_payout
 from custody.policy import Requirement
@@ -243,7 +244,7 @@ class World:
 def holds_of(payout: Payout, *, signed: bool) -> list[tuple[str, str, int]]:
     """Return what a payout in this state has on hold: debited account, asset, amount."""
     claim = payout.parsed_claim.account
-    coins = ("transit:out:evm", payout.asset, payout.amount)
+    coins = (way_account(payout), payout.asset, payout.amount)
     fee = ("expense:network-fee", payout.native_asset, payout.fee_cap)
     match payout.state:
         case PayoutState.RESERVED | PayoutState.PENDING_APPROVAL | PayoutState.APPROVED:

@@ -28,7 +28,7 @@ DOORS: dict[str, Function] = {
     "settlement payments": ("settlement.release", "release_payment"),
     "book rail, accepted": ("settlement.book_rail", "accept_book"),
     "book rail, settled": ("settlement.book_rail", "settle_book"),
-    "hedging orders": ("trading.hedging_loop", "hedge_once"),
+    "hedging orders": ("trading.hedges.hedger", "hedge_once"),
 }
 """What a global freeze stops. Sweeps and rebalancing are own transfers: they pass `requests`."""
 
@@ -36,7 +36,7 @@ MOVERS: dict[Function, str] = {
     ("custody.payout_store", "insert_payouts"): "requests",
     ("custody.payout_postings", "reserved"): "requests",
     ("settlement.book_rail", "book_holds"): "book rail, accepted",
-    ("trading.hedging", "plan_hedge"): "hedging orders",
+    ("trading.hedges.decision", "plan_hedge"): "hedging orders",
 }
 """What value moves by, and the door in front of it: a new caller has to be let in here."""
 

@@ -745,6 +745,8 @@ def test_the_migrations_triggers_are_those_of_the_model() -> None:
             name = machine.table.upper()
             function = getattr(migration, f"{name}_FUNCTION", None)
             if function is not None:
-                written[machine.table] = (function, getattr(migration, f"{name}_TRIGGER"))
+                # Who changes the edges replaces the function; the trigger that calls it stays.
+                before = written.get(machine.table, ("", ""))[1]
+                written[machine.table] = (function, getattr(migration, f"{name}_TRIGGER", before))
 
     assert written == {machine.table: trigger_statements(machine) for machine in MACHINES}

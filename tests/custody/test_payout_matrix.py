@@ -398,6 +398,8 @@ def test_the_stories_take_every_edge_that_a_worker_and_the_chain_take() -> None:
         (P.CONFIRMED, P.SIGNED),
         (P.CONFIRMED, P.CANCELLING),
     }
+    # tests/custody/banks/test_pay_outcomes.py: only what a bank pays ends by its word.
+    elsewhere |= {(P.SIGNED, P.CONFIRMED), (P.SIGNED, P.REFUSED)}
     rare = {
         (A.SIGNED, A.AMBIGUOUS),
         (A.BROADCAST, A.AMBIGUOUS),

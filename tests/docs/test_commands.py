@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from app.cli import app
 from tests.docs.machines import REPOSITORY
@@ -23,11 +24,26 @@ def shown(program: str) -> list[tuple[str, str]]:
     return [(page.name, line) for page in PAGES for line in commands(page, program)]
 
 
+@cache
+def program() -> Any:
+    """The whole tree of commands: typer makes a new one of every parameter each time it is asked."""
+    return typer.main.get_command(app)
+
+
+@cache
+def helped(*path: str) -> tuple[int, str]:
+    """How `--help` of a command ends, and what it prints."""
+    answer = CliRunner(env={**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200"}).invoke(
+        program(), [*path, "--help"]
+    )
+    return answer.exit_code, answer.output
+
+
 def help_of(line: str) -> tuple[list[str], list[str]]:
     """The command that a line calls, and the options that it gives."""
     words = shlex.split(line)[1:]
     path: list[str] = []
-    here: Any = typer.main.get_command(app)
+    here: Any = program()
     while hasattr(here, "commands") and words and not words[0].startswith("-"):
         path.append(words.pop(0))
         assert path[-1] in here.commands, f"{line}: there is no command {' '.join(path)}"
@@ -40,12 +56,10 @@ def help_of(line: str) -> tuple[list[str], list[str]]:
 
 def wrong(line: str) -> str:
     path, options = help_of(line)
-    answer = CliRunner(env={**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200"}).invoke(
-        app, [*path, "--help"]
-    )
-    if answer.exit_code != 0:
-        return f"{line}: {' '.join(path)} --help ends with {answer.exit_code}"
-    missing = [option for option in options if option not in answer.output]
+    ended, printed = helped(*path)
+    if ended != 0:
+        return f"{line}: {' '.join(path)} --help ends with {ended}"
+    missing = [option for option in options if option not in printed]
     return f"{line}: no option {missing}" if missing else ""
 
 

@@ -88,7 +88,8 @@ async def test_the_latest_price_is_the_newest_that_is_not_too_old(engine: AsyncE
     async with engine.connect() as conn:
 
         async def latest(at: datetime) -> str | None:
-            found = await latest_price(conn, "ETH", "USDT", now=at, age_max=MINUTE)
+            kinds = {"manual"}
+            found = await latest_price(conn, "ETH", "USDT", now=at, age_max=MINUTE, kinds=kinds)
             return None if found is None else found.record.price.format()
 
         assert await latest(NOW + MINUTE) == "2,500 USDT/ETH"

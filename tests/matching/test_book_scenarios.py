@@ -6,11 +6,13 @@ from matching.book import OrderBook
 from matching.model import (
     Accepted,
     Cancelled,
+    Decremented,
     Event,
     Expired,
     Level,
     NewOrder,
     Rejected,
+    Replaced,
     SelfTradePrevention,
     Side,
     TimeInForce,
@@ -22,6 +24,7 @@ PREVENTIONS = {
     "stp-maker": SelfTradePrevention.EXPIRE_MAKER,
     "stp-taker": SelfTradePrevention.EXPIRE_TAKER,
     "stp-both": SelfTradePrevention.EXPIRE_BOTH,
+    "stp-less": SelfTradePrevention.DECREMENT,
 }
 
 
@@ -54,6 +57,14 @@ def text_of(event: Event) -> str:
                 f"{event.quantity_lots}@{event.price_ticks} "
                 f"left {event.maker_remaining_lots}/{event.taker_remaining_lots}"
             )
+        case Decremented():
+            return (
+                f"less {event.maker_order_id}<{event.taker_order_id} {event.quantity_lots} "
+                f"left {event.maker_remaining_lots}/{event.taker_remaining_lots}"
+            )
+        case Replaced():
+            place = "kept" if event.kept_priority else "anew"
+            return f"replaced {event.order_id} {event.remaining_lots}@{event.price_ticks} {place}"
         case Cancelled():
             return f"cancelled {event.order_id} {event.remaining_lots}"
         case Expired():
@@ -69,6 +80,10 @@ def play(script: str) -> list[str]:
         command = line.split("->")[0].strip()
         if command.startswith("cancel"):
             events: tuple[Event, ...] = (book.cancel(int(command.split()[1])),)
+        elif command.startswith("replace"):
+            _, order_id, size = command.split()
+            quantity, _, price = size.partition("@")
+            events = book.replace(int(order_id), int(quantity), int(price), trade_id)
         else:
             events = book.submit(order_from(command), trade_id)
         trade_id += sum(isinstance(event, Traded) for event in events)
@@ -148,6 +163,70 @@ SCENARIOS = {
         4 ann buy 3@100 fok stp-taker -> accepted 4, expired 4 3 NOT_FILLABLE_WHOLE
         5 ann buy 3@100 fok stp-maker -> accepted 5, expired 1 5 SELF_TRADE, trade 1 2<5 3@100 left 0/0
     """,
+    "self-trade prevention takes the smaller quantity off both": """
+        1 ann sell 5@100 gtc -> accepted 1
+        2 bob sell 2@101 gtc -> accepted 2
+        3 ann buy 4@101 gtc stp-less -> accepted 3, less 1<3 4 left 1/0
+        4 ann buy 4@101 gtc stp-less -> accepted 4, less 1<4 1 left 0/3, trade 1 2<4 2@101 left 0/1
+        cancel 4 -> cancelled 4 1
+        5 ann sell 5@100 gtc -> accepted 5
+        6 bob sell 5@100 gtc -> accepted 6
+        7 ann buy 7@100 fok stp-less -> accepted 7, expired 7 7 NOT_FILLABLE_WHOLE
+        8 ann buy 7@100 gtc stp-less -> accepted 8, less 5<8 5 left 0/2, trade 2 6<8 2@100 left 3/0
+    """,
+    "the mode of the taker decides, not that of the maker": """
+        1 ann sell 5@100 gtc stp-both -> accepted 1
+        2 ann buy 2@100 gtc -> accepted 2, trade 1 1<2 2@100 left 3/0
+    """,
+    "an order replaced by less at its price keeps its place": """
+        1 ann sell 5@100 gtc -> accepted 1
+        2 bob sell 5@100 gtc -> accepted 2
+        replace 1 3@100 -> replaced 1 3@100 kept
+        replace 1 3@100 -> replaced 1 3@100 kept
+        3 cat buy 4@100 gtc -> accepted 3, trade 1 1<3 3@100 left 0/1, trade 2 2<3 1@100 left 4/0
+    """,
+    "an order replaced by more queues again": """
+        1 ann sell 5@100 gtc -> accepted 1
+        2 bob sell 5@100 gtc -> accepted 2
+        replace 1 6@100 -> replaced 1 6@100 anew
+        3 cat buy 6@100 gtc -> accepted 3, trade 1 2<3 5@100 left 0/1, trade 2 1<3 1@100 left 5/0
+    """,
+    "an order that comes back to its price has lost its place": """
+        1 ann sell 5@100 gtc -> accepted 1
+        2 bob sell 5@100 gtc -> accepted 2
+        replace 1 5@101 -> replaced 1 5@101 anew
+        replace 1 5@100 -> replaced 1 5@100 anew
+        3 cat buy 1@100 gtc -> accepted 3, trade 1 2<3 1@100 left 4/0
+    """,
+    "an order replaced through the other side trades at once": """
+        1 ann sell 5@100 gtc -> accepted 1
+        2 bob buy 5@98 gtc -> accepted 2
+        replace 2 7@100 -> replaced 2 7@100 anew, trade 1 1<2 5@100 left 0/2
+        cancel 2 -> cancelled 2 2
+    """,
+    "a refused replacement leaves the order as and where it was": """
+        1 ann sell 5@100 gtc -> accepted 1
+        2 bob buy 5@98 gtc post -> accepted 2
+        3 cat buy 5@98 gtc -> accepted 3
+        replace 2 1@100 -> rejected 2 POST_ONLY_WOULD_TRADE
+        replace 2 0@98 -> rejected 2 QUANTITY_NOT_POSITIVE
+        replace 2 1@0 -> rejected 2 PRICE_NOT_POSITIVE
+        replace 9 1@98 -> rejected 9 ORDER_NOT_RESTING
+        4 dan sell 6@98 ioc -> accepted 4, trade 1 2<4 5@98 left 0/1, trade 2 3<4 1@98 left 4/0
+    """,
+    "a replaced order prevents self-trades as it was sent": """
+        1 ann sell 5@100 gtc -> accepted 1
+        2 ann buy 5@98 gtc stp-taker -> accepted 2
+        replace 2 5@100 -> replaced 2 5@100 anew, expired 2 5 SELF_TRADE
+        cancel 1 -> cancelled 1 5
+    """,
+    "a partly filled order may be replaced by less than it has left, in place": """
+        1 ann sell 5@100 gtc -> accepted 1
+        2 bob sell 1@100 gtc -> accepted 2
+        3 cat buy 2@100 gtc -> accepted 3, trade 1 1<3 2@100 left 3/0
+        replace 1 2@100 -> replaced 1 2@100 kept
+        4 cat buy 3@100 gtc -> accepted 4, trade 2 1<4 2@100 left 0/1, trade 3 2<4 1@100 left 0/0
+    """,
     "without prevention an owner may trade with itself": """
         1 ann sell 5@100 gtc -> accepted 1
         2 ann buy 5@100 gtc -> accepted 2, trade 1 1<2 5@100 left 0/0
@@ -183,3 +262,29 @@ def test_preview_changes_nothing() -> None:
 
     assert [(match.maker_order_id, match.quantity_lots) for match in matches] == [(1, 3)]
     assert book.depth(Side.SELL) == (Level(100, 5),)
+
+
+def test_an_order_that_shrinks_in_place_takes_its_lots_off_the_level() -> None:
+    book = OrderBook()
+    for text in ("1 a buy 5@99 gtc", "2 b buy 2@99 gtc"):
+        book.submit(order_from(text), 1)
+    book.replace(1, 3, 99, 1)
+
+    assert book.depth(Side.BUY) == (Level(99, 5),)
+    assert book.quantity_at(Side.BUY, 99) == 5
+
+
+@pytest.mark.parametrize(
+    ("prevention", "makers"),
+    [("stp-maker", [2]), ("stp-taker", []), ("stp-both", []), ("stp-less", [2])],
+)
+def test_a_preview_knows_what_prevention_of_self_trades_leaves(
+    prevention: str, makers: list[int]
+) -> None:
+    book = OrderBook()
+    for text in ("1 a sell 5@99 gtc", "2 b sell 5@100 gtc"):
+        book.submit(order_from(text), 1)
+
+    matches = book.preview(order_from(f"3 a buy 7@100 gtc {prevention}"))
+
+    assert [match.maker_order_id for match in matches] == makers

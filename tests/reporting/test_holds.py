@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -32,6 +32,7 @@ from registry.queries import get_operator
 from registry.testing import operator_keypair
 from reporting.holds import payout_holds
 from reporting.model import ExpectedHold
+from tests.custody.banks import pay_world
 from tests.custody.payout_world import (
     BOOK,
     CONFIRMATIONS,
@@ -43,6 +44,7 @@ from tests.custody.payout_world import (
     make_world,
 )
 
+T = TypeVar("T")
 S = PayoutState
 FEE = 21_000 * 10**9
 
@@ -72,7 +74,13 @@ async def world(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[World]:
         yield made
 
 
-async def compared(world: World, payout: Payout, state: PayoutState) -> Payout:
+class House(Protocol):
+    """Something that works on a database."""
+
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T: ...
+
+
+async def compared(world: House, payout: Payout, state: PayoutState) -> Payout:
     """Find the payout in *state*, and in the ledger the holds that it is expected to keep."""
 
     async def work(conn: AsyncConnection) -> tuple[Payout, list[ExpectedHold], list[ExpectedHold]]:
@@ -141,11 +149,15 @@ CLAIMS = pytest.mark.parametrize(
     [client, client_token, payable, own, sweep],
     ids=["client", "token", "payable", "own", "sweep"],
 )
+KINDS = pytest.mark.parametrize("claim", [client_token, own], ids=["token", "own"])
+"""Where it only matters whether the coins go to others or stay in the house."""
 
 
-async def start(world: World, claim: Claim) -> Payout:
+async def start(world: World, claim: Claim, ref: str = "w-1") -> Payout:
     changes = await claim(world)
-    payout = await world.request(**changes, expires_at=world.clock.now() + timedelta(days=1))
+    payout = await world.request(
+        **changes, client_ref=ref, expires_at=world.clock.now() + timedelta(days=1)
+    )
     return await compared(world, payout, S.PENDING_APPROVAL)
 
 
@@ -248,7 +260,7 @@ async def test_a_payout_that_fails(world: World, claim: Claim) -> None:
     assert (await compared(world, payout, S.SECURITY_HOLD)).claim_returned
 
 
-@CLAIMS
+@KINDS
 async def test_a_payout_whose_nonce_is_stolen_once_it_is_signed(world: World, claim: Claim) -> None:
     payout = await start(world, claim)
     world.gateway.refuse_broadcasts = 1
@@ -256,7 +268,7 @@ async def test_a_payout_whose_nonce_is_stolen_once_it_is_signed(world: World, cl
     await give_up(world, payout)
 
 
-@CLAIMS
+@KINDS
 async def test_a_payout_whose_nonce_is_stolen_before_it_is_signed(
     world: World, claim: Claim
 ) -> None:
@@ -265,29 +277,33 @@ async def test_a_payout_whose_nonce_is_stolen_before_it_is_signed(
     await give_up(world, payout)
 
 
-@CLAIMS
-async def test_a_payout_that_the_signer_refuses(world: World, claim: Claim) -> None:
-    payout = await start(world, claim)
-    await allocate(world, payout)
-    world.signer = REFUSING
-    await world.advance()
-    await compared(world, payout, S.REJECTED)
+async def test_payouts_that_the_signer_refuses(world: World) -> None:
+    for claim in (client_token, own):
+        payout = await start(world, claim, claim.__name__)
+        await allocate(world, payout)
+        signer, world.signer = world.signer, REFUSING
+        await world.advance()
+        world.signer = signer
+        await compared(world, payout, S.REJECTED)
 
 
-@CLAIMS
-@pytest.mark.parametrize("state", [S.CANCELLED, S.EXPIRED])
-async def test_a_payout_that_is_taken_back(world: World, claim: Claim, state: PayoutState) -> None:
-    payout = await start(world, claim)
-
+async def test_payouts_that_are_taken_back(world: World) -> None:
     async def work(conn: AsyncConnection) -> None:
         ben, now = await get_operator(conn, "ben"), world.clock.now()
-        if state is S.EXPIRED:
-            await expire_payouts(conn, book=BOOK, now=now + timedelta(days=2))
-        else:
-            await cancel_payout(conn, payout.id, by=ben, reason="no", book=BOOK, now=now)
+        await cancel_payout(conn, payout.id, by=ben, reason="no", book=BOOK, now=now)
 
-    await world.run(work)
-    await compared(world, payout, state)
+    for claim in (client_token, own):
+        payout = await start(world, claim, claim.__name__)
+        await world.run(work)
+        await compared(world, payout, S.CANCELLED)
+
+
+async def test_payouts_that_nobody_signs_in_time(world: World) -> None:
+    late = [await start(world, claim, claim.__name__) for claim in (client_token, own)]
+    later = world.clock.now() + timedelta(days=2)
+    await world.run(lambda conn: expire_payouts(conn, book=BOOK, now=later))
+    for payout in late:
+        await compared(world, payout, S.EXPIRED)
 
 
 async def test_a_payout_with_a_higher_fee(world: World) -> None:
@@ -326,6 +342,20 @@ async def test_a_payout_that_is_cancelled_by_a_conflict(world: World) -> None:
     await world.mine(FINALITY_LAG)
     await world.confirm()
     await compared(world, payout, S.CANCELLED)
+
+
+async def test_a_payout_through_a_bank_holds_its_claim_until_its_file_leaves(
+    engine: AsyncEngine,
+) -> None:
+    world = await pay_world.make_world(engine)
+    payout = await world.approved()
+    await compared(world, payout, S.APPROVED)
+    file = await world.signed_file()
+    await compared(world, payout, (await world.get(payout)).state)
+    await world.advance()
+    await compared(world, payout, S.SIGNED)
+    await world.report(pay_world.status_report(file, "RJCT"))
+    await compared(world, payout, S.REFUSED)
 
 
 async def test_states_that_are_never_seen_between_two_transactions(world: World) -> None:

@@ -49,14 +49,18 @@ from registry.testing import (
     demo_founding,
     operator_keypair,
 )
-from settlement.matching import Match, match_receipts
-from settlement.model import Agreement, Calculation, Instruction, Run
+from settlement.matching.model import Match
+from settlement.matching.posting import match_receipts
+from settlement.model import Calculation, Instruction, Run
 from settlement.queries import get_calculation, get_run, list_run_instructions
 from settlement.release import record_finality, release_payment, release_run
 from settlement.runs import affirm, affirmation_bytes, open_run, pull_obligations, seal
-from settlement.testing import EVIDENCE, affirm_all, set_agreement, set_standing_instruction
+from settlement.testing import EVIDENCE, affirm_all
 from trading.deals import book_deal
 from trading.model import Deal, DealRequest, DealSide
+from trading.terms.model import Agreement
+from trading.terms.standing_rules import COOLING_OFF_DAYS
+from trading.terms.testing import call_back, set_agreement, set_standing_instruction
 
 T = TypeVar("T")
 
@@ -104,6 +108,12 @@ class Desk:
                 conn, party, asset, destination, version=version, now=self.now
             )
         )
+
+    async def redirect(self, party: str, asset: str, destination: str) -> None:
+        """A second version, called back and cooled off."""
+        await self.instruct(party, asset, destination, version=2)
+        await self.do(lambda conn: call_back(conn, party, asset, 2, now=self.now))
+        self.clock.advance(timedelta(days=COOLING_OFF_DAYS))
 
     # The desk's day.
 
@@ -192,7 +202,9 @@ class Desk:
         return await self.do(lambda conn: record_finality(conn, run_id, now=self.now))
 
     async def match(self) -> Match | None:
-        return await self.do(lambda conn: match_receipts(conn, book=BOOK, now=self.now))
+        """The next match; one a transaction, unlike in the worker."""
+        found = await self.do(lambda conn: match_receipts(conn, book=BOOK, now=self.now, limit=1))
+        return found[0] if found else None
 
     async def instructions(self, run_id: UUID) -> dict[str, Instruction]:
         """The instructions of a run, as ``party asset``."""

@@ -2,97 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from uuid import UUID
-
 import pytest
 
-from custody.deposit_model import Receipt, ReceiptState
 from registry.testing import USDT
-from settlement.matching import find_match
-from settlement.model import Direction, Instruction, InstructionState, Rail, Run
+from settlement.model import Run
 from tests.settlement.desk import Desk
-
-NOW = datetime(2026, 1, 5, tzinfo=UTC)
-S = InstructionState
-
-
-def awaited(number: int, amount: int, applied: int = 0, **changes: object) -> Instruction:
-    values: dict[str, object] = {
-        "party": "acme",
-        "asset": "USDT",
-        "direction": Direction.RECEIVE,
-        "rail": Rail.EVM,
-        "state": S.RELEASED,
-        **changes,
-    }
-    return Instruction(
-        id=UUID(int=number),
-        run_id=UUID(int=99),
-        amount=amount,
-        applied=applied,
-        attempt=1,
-        payout_id=None,
-        standing_version=None,
-        evidence="",
-        created_at=NOW,
-        **values,  # type: ignore[arg-type]
-    )
-
-
-def receipt(amount: int) -> Receipt:
-    return Receipt(
-        id=UUID(int=1),
-        chain="evm",
-        tx_hash="0x1",
-        position="log:0",
-        contract="0x2",
-        asset="USDT",
-        amount=amount,
-        sender="0x3",
-        address="0x4",
-        wallet="house-settlement",
-        party="acme",
-        credit="suspense:evm",
-        epoch=1,
-        block_hash="0x5",
-        height=1,
-        postings=(),
-        version=1,
-        first_seen_at=NOW,
-        state=ReceiptState.FINAL,
-        reference="",
-    )
-
-
-@pytest.mark.parametrize(
-    ("story", "amount", "items", "expected"),
-    [
-        ("exact", 100, [awaited(1, 100)], (1, 100, 0)),
-        ("short", 60, [awaited(1, 100)], (1, 60, 0)),
-        ("over", 130, [awaited(1, 100)], (1, 100, 30)),
-        ("the rest of a short one", 40, [awaited(1, 100, 60)], (1, 40, 0)),
-        ("over the rest", 50, [awaited(1, 100, 60)], (1, 40, 10)),
-        ("the oldest first", 30, [awaited(1, 100), awaited(2, 100)], (1, 30, 0)),
-        ("exactly one fits exactly", 50, [awaited(1, 100), awaited(2, 50)], (2, 50, 0)),
-        ("two fit exactly: the oldest", 50, [awaited(1, 50), awaited(2, 50)], (1, 50, 0)),
-        ("nothing is awaited", 50, [], None),
-        ("another party's", 50, [awaited(1, 50, party="birch")], None),
-        ("another asset", 50, [awaited(1, 50, asset="ETH")], None),
-        ("the desk's own payment", 50, [awaited(1, 50, direction=Direction.PAY)], None),
-        ("settled by book", 50, [awaited(1, 50, rail=Rail.BOOK)], None),
-        ("not released", 50, [awaited(1, 50, state=S.PLANNED)], None),
-        ("beyond 64 bits", 10**30, [awaited(1, 10**30 + 1)], (1, 10**30, 0)),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_a_receipt_pays(
-    story: str, amount: int, items: list[Instruction], expected: tuple[int, int, int] | None
-) -> None:
-    match = find_match(receipt(amount), items)
-
-    found = None if match is None else (match.instruction.id.int, match.applied, match.excess)
-    assert found == expected
 
 
 async def owing(desk: Desk, party: str = "acme") -> Run:
@@ -175,7 +89,7 @@ async def test_receipts_are_matched_one_a_transaction_the_oldest_first(desk: Des
 async def test_more_unmatched_receipts_than_a_page_hide_none(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("settlement.matching.RECEIPTS_PAGE", 2)
+    monkeypatch.setattr("settlement.matching.sources.PAGE", 2)
     for amount in ("1", "2", "3"):
         await desk.receive(USDT.parse(amount), party="birch")
     await owing(desk)

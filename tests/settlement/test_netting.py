@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from settlement.model import Agreement, Direction, NetItem, Obligation, Rail
-from settlement.netting import calculate, discharges
+from settlement.model import Direction, NetItem, Obligation
+from settlement.netting.bilateral import calculate, discharges
+from trading.terms.model import Agreement, Rail
 
 DAY = date(2026, 1, 5)
 NOW = datetime(2026, 1, 5, 9, tzinfo=UTC)

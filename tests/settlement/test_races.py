@@ -4,38 +4,62 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from custody.payouts import list_payouts
 from kernel.db import transact
+from kernel.errors import CausewayError
 from ledger.queries import head, list_transfers
-from registry.testing import USDT
+from registry.testing import USDT, operator_keypair
 from settlement.book_rail import accept_book, settle_book
+from settlement.cycles import advance_cycle, open_cycle, seal_cycle
+from settlement.disputes import dispute
 from settlement.errors import ChangedMeanwhile
 from settlement.instruction_store import move_instruction
-from settlement.matching import match_receipts
-from settlement.model import InstructionState, RunState
-from settlement.queries import list_obligations, list_runs
+from settlement.matching.posting import match_receipts
+from settlement.model import Calculation, Cycle, InstructionState, Run, RunState
+from settlement.preview import preview_cycle
+from settlement.queries import (
+    get_calculation,
+    list_cycle_runs,
+    list_inputs,
+    list_obligations,
+    list_obligations_of,
+    list_runs,
+)
 from settlement.release import record_finality, release_payment, release_run
 from settlement.reopening import take_back
-from settlement.runs import open_run, pull_obligations, seal
+from settlement.runs import (
+    affirm,
+    affirmation_bytes,
+    open_run,
+    pull_obligations,
+    seal,
+    withdraw_deal,
+)
+from settlement.testing import EVIDENCE
 from tests.settlement.desk import ACME_WALLET, BOOK, CONFIRMATIONS, DAY, Desk, refusal
 
-Work = Callable[[AsyncConnection], Awaitable[object]]
+T = TypeVar("T")
 
 
-async def at_once(desk: Desk, work: Work, *, count: int = 4) -> list[object]:
+async def at_once(
+    desk: Desk, work: Callable[[AsyncConnection], Awaitable[T]], *, count: int = 4
+) -> list[T]:
     """Run the same work in several transactions that start together."""
     barrier = asyncio.Barrier(count)
 
-    async def one(conn: AsyncConnection) -> object:
-        return await work(conn)
-
-    async def start() -> object:
+    async def start() -> T:
         await barrier.wait()
-        return await transact(desk.engine, one)
+        return await transact(desk.engine, work)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(start()) for _ in range(count)]
@@ -82,7 +106,7 @@ async def test_two_windows_at_once_share_no_obligation(desk: Desk) -> None:
         async with desk.engine.begin() as conn:
             await open_run(conn, book=BOOK, value_date=DAY, window="a", by="ada", now=desk.now)
             calculated.set()
-            await asyncio.sleep(0.3)
+            await until_waiting(desk)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(first())
@@ -90,6 +114,162 @@ async def test_two_windows_at_once_share_no_obligation(desk: Desk) -> None:
         second = group.create_task(refusal(desk.open("b")))
 
     assert "nothing is owed for 2026-01-05 in window b" in second.result()
+
+
+async def test_whoever_looks_at_the_cut_off_keeps_no_deal_from_its_cycle(desk: Desk) -> None:
+    """A preview has pulled what deals owe, and rolls back; the cycle waits for it meanwhile."""
+    await stand(desk)
+
+    async def opening(conn: AsyncConnection) -> Cycle:
+        return await open_cycle(
+            conn, book=BOOK, business_date=DAY, window="noon", by="ada", now=desk.now
+        )
+
+    async with desk.engine.connect() as looking, asyncio.TaskGroup() as group:
+        seen = await preview_cycle(
+            looking, book=BOOK, business_date=DAY, window="noon", now=desk.now
+        )
+        opened = group.create_task(desk.do(opening))
+        await until_waiting(desk)
+        await looking.rollback()
+
+    assert len(seen.items) == 2
+    (run,) = await desk.do(lambda conn: list_cycle_runs(conn, opened.result().id))
+    assert (run.party, run.state) == ("acme", RunState.CALCULATED)
+
+
+async def until_waiting(desk: Desk) -> None:
+    """Return when somebody waits for a lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    async with asyncio.timeout(10), desk.engine.connect() as other:
+        while not (await other.execute(waiting)).scalar_one():
+            # What is known of who waits is of the transaction's first look.
+            await other.rollback()
+            await asyncio.sleep(0.01)
+
+
+ORDERS = (
+    ("dispute", "seal", "disputed", "0 sealed"),
+    ("seal", "dispute", "sealed", "a sealed run never changes"),
+    # Its party has half an hour more by the dispute: the clock finds that it is not late.
+    ("dispute", "lapse", "disputed", "0 lapsed"),
+    ("affirm", "lapse", "affirmed", "0 lapsed"),
+    ("affirm", "dispute", "disputed", "version 2"),
+    ("dispute", "affirm", "disputed", "is not open to affirmation"),
+    ("seal", "withdraw", "sealed", "cannot be withdrawn"),
+    # What lapses is in the run of the next story, too; these are the last ones.
+    ("lapse", "affirm", "lapsed", "is not open to affirmation"),
+    ("lapse", "dispute", "lapsed", "not every obligation named is part of run"),
+)
+
+
+@dataclass(slots=True)
+class Steps:
+    """What people and the clock do to one run."""
+
+    desk: Desk
+    cycle: Cycle
+    run: Run
+    result: Calculation
+    deal_id: UUID
+    disputed: list[UUID]
+
+    async def dispute(self, conn: AsyncConnection) -> str:
+        now = self.cycle.affirm_until - timedelta(seconds=1)
+        dan = self.desk.operators["dan"]
+        after, _ = await dispute(conn, self.run.id, self.disputed, by=dan, reason="x", now=now)
+        return f"version {after.version}"
+
+    async def seal(self, conn: AsyncConnection) -> str:
+        ada = self.desk.operators["ada"]
+        return f"{len(await seal_cycle(conn, self.cycle.id, by=ada, now=self.desk.now))} sealed"
+
+    async def lapse(self, conn: AsyncConnection) -> str:
+        done = await advance_cycle(conn, self.cycle.id, self.cycle.affirm_until)
+        return f"{len(done.lapsed)} lapsed"
+
+    async def affirm(self, conn: AsyncConnection) -> str:
+        payload = affirmation_bytes(self.run, self.result, "acme", EVIDENCE)
+        after = await affirm(
+            conn,
+            self.run.id,
+            version=1,
+            party="acme",
+            by=self.desk.operators["dan"],
+            witness=self.desk.operators["ada"],
+            signature=operator_keypair("ada").sign(payload),
+            evidence_hash=EVIDENCE,
+            now=self.desk.now,
+        )
+        return str(after.state)
+
+    async def withdraw(self, conn: AsyncConnection) -> str:
+        ada = self.desk.operators["ada"]
+        await withdraw_deal(conn, self.deal_id, by=ada, reason="x", now=self.desk.now)
+        return "withdrawn"
+
+
+async def calculated(desk: Desk, window: str) -> Steps:
+    """Two deals of acme in one run."""
+    deal = await desk.deal(f"{window}-one", fee="0")
+    await desk.deal(f"{window}-two", fee="0")
+    cycle = await desk.do(
+        lambda conn: open_cycle(
+            conn, book=BOOK, business_date=DAY, window=window, by="ada", now=desk.now
+        )
+    )
+    (run,) = await desk.do(lambda conn: list_cycle_runs(conn, cycle.id))
+    result = await desk.do(lambda conn: get_calculation(conn, run.id, 1))
+    disputed = await desk.do(lambda conn: list_obligations_of(conn, deal.id))
+    return Steps(desk, cycle, run, result, deal.id, [o.id for o in disputed])
+
+
+async def test_two_steps_of_a_run_at_once_are_one_after_the_other(desk: Desk) -> None:
+    """The second one waits for the commit of the first, and decides on what that left."""
+    await desk.agree("acme")
+    for first, then, left, told in ORDERS:
+        story = f"{first}-{then}"
+        steps = await calculated(desk, story)
+        if "seal" in {first, then}:
+            await desk.affirm_all(steps.run.id)
+
+        said = await one_after_the_other(desk, getattr(steps, first), getattr(steps, then))
+
+        assert told in said, story
+        within = await desk.do(partial(list_inputs, run_id=steps.run.id, version=1))
+        frozen = {o.state for o in within if o.id in steps.disputed}
+        others = {o.state for o in within if o.id not in steps.disputed}
+        (after,) = await desk.do(partial(list_cycle_runs, cycle_id=steps.cycle.id))
+        found = (after.state, after.version, frozen, others)
+        if left == "disputed":
+            assert found == (RunState.CALCULATED, 2, {"disputed"}, {"calculated"}), story
+        else:
+            state = "open" if left == "lapsed" else left
+            assert found == (left, 1, {state}, {state}), story
+
+
+async def one_after_the_other(
+    desk: Desk,
+    first: Callable[[AsyncConnection], Awaitable[str]],
+    then: Callable[[AsyncConnection], Awaitable[str]],
+) -> str:
+    """Let *then* wait for the commit of *first*, and return what it says."""
+
+    async def second() -> str:
+        try:
+            return await desk.do(then)
+        except CausewayError as error:
+            return str(error)
+
+    async with desk.engine.connect() as conn, asyncio.TaskGroup() as group:
+        await first(conn)
+        waiting = group.create_task(second())
+        await until_waiting(desk)
+        await conn.commit()
+    return waiting.result()
 
 
 async def test_a_run_is_sealed_once(desk: Desk) -> None:
@@ -135,7 +315,7 @@ async def test_a_receipt_is_matched_once(desk: Desk) -> None:
 
     results = await at_once(desk, lambda conn: match_receipts(conn, book=BOOK, now=desk.now))
 
-    assert len([match for match in results if match is not None]) == 1
+    assert len([match for found in results for match in found]) == 1
     assert (await desk.instructions(run.id))["acme USDT"].applied == USDT.parse("100")
     assert await desk.books("suspense") == {}
 
@@ -161,7 +341,7 @@ async def test_a_receipt_that_is_matched_anew_meanwhile_is_not_taken_back(
         late = group.create_task(desk.do(lambda conn: take_back(conn, book=BOOK, now=desk.now)))
         await asyncio.sleep(0.3)
         assert not late.done()
-        assert await match_receipts(first, book=BOOK, now=desk.now) is not None
+        assert await match_receipts(first, book=BOOK, now=desk.now)
 
     assert (await desk.states(run.id))["acme USDT"] == "final"
     assert await desk.books("suspense", "receivable") == {}
@@ -268,7 +448,7 @@ async def test_a_step_that_dies_before_its_commit_leaves_nothing(desk: Desk, ver
             conn, run.id, ours.id, source_wallet="house-hot", by=ada, now=desk.now
         )
 
-    steps: dict[str, Work] = {
+    steps: dict[str, Callable[[AsyncConnection], Awaitable[object]]] = {
         "seal": lambda c: seal(c, run.id, by=ada, now=desk.now),
         "release": lambda c: release_run(c, run.id, by=ada, now=desk.now),
         "match": lambda c: match_receipts(c, book=BOOK, now=desk.now),

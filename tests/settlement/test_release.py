@@ -17,10 +17,12 @@ from kernel.events import list_history
 from ledger.accounts import set_frozen
 from registry.model import Role
 from registry.testing import USDT, change, operator
-from settlement.errors import NoStandingInstruction, NotCovered, NotReleasable
-from settlement.model import Direction, Instruction, InstructionState, Rail, Run, RunState
+from settlement.errors import NotCovered, NotReleasable
+from settlement.model import Direction, Instruction, InstructionState, Run, RunState
 from settlement.release import releasable, reschedule
 from tests.settlement.desk import ACME_WALLET, BOOK, CONFIRMATIONS, ELSEWHERE, FINAL, Desk, refusal
+from trading.terms.errors import NoStandingInstruction
+from trading.terms.model import Rail
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 PAY, RECEIVE = Direction.PAY, Direction.RECEIVE
@@ -94,10 +96,12 @@ def test_what_may_leave(story: str, items: list[Instruction], expected: list[int
     assert [i.id.int for i in releasable(items)] == expected
 
 
-async def ready(desk: Desk, **deal: object) -> tuple[Run, Instruction, Instruction]:
+async def ready(
+    desk: Desk, *, payee: str = ACME_WALLET, **deal: object
+) -> tuple[Run, Instruction, Instruction]:
     """A released run in which acme owes 30,300 USDT and is owed 10 ETH; the desk has 20."""
     await desk.agree("acme")
-    await desk.instruct("acme", "ETH", ACME_WALLET)
+    await desk.instruct("acme", "ETH", payee)
     await desk.capital(("custody:house-hot", "equity:capital", "20", "ETH"))
     await desk.deal("sold", **deal)
     run = await desk.released()
@@ -105,9 +109,9 @@ async def ready(desk: Desk, **deal: object) -> tuple[Run, Instruction, Instructi
     return run, items["acme ETH"], items["acme USDT"]
 
 
-async def paid_in(desk: Desk) -> tuple[Run, Instruction]:
+async def paid_in(desk: Desk, *, payee: str = ACME_WALLET) -> tuple[Run, Instruction]:
     """`ready`, and acme has paid."""
-    run, ours, _ = await ready(desk)
+    run, ours, _ = await ready(desk, payee=payee)
     await desk.receive(USDT.parse("30300"))
     await desk.match()
     return run, ours
@@ -150,7 +154,7 @@ async def test_a_wallet_of_clients_does_not_pay_what_the_desk_owes(desk: Desk) -
 
 
 @pytest.mark.parametrize(
-    ("wallet", "short"), [("house-hot", "2 ETH"), ("house-settlement", "10 ETH")]
+    ("wallet", "short"), [("house-hot", "2.042 ETH"), ("house-settlement", "10 ETH")]
 )
 async def test_a_wallet_that_is_short_is_named_with_what_it_lacks(
     desk: Desk, wallet: str, short: str
@@ -182,17 +186,26 @@ async def test_a_party_without_a_standing_instruction_is_not_paid(desk: Desk) ->
 
 
 async def test_an_address_that_is_not_allowed_is_not_paid(desk: Desk) -> None:
-    _, ours = await paid_in(desk)
-    await desk.instruct("acme", "ETH", ELSEWHERE, version=2)
+    _, ours = await paid_in(desk, payee=ELSEWHERE)
 
     assert "not an allowed destination of acme" in await refusal(desk.pay(ours))
+    assert (await desk.states(ours.run_id))["acme ETH"] == "planned"
+
+
+async def test_an_address_that_changed_after_the_deal_is_not_paid(desk: Desk) -> None:
+    _, ours = await paid_in(desk)
+    await desk.redirect("acme", "ETH", ELSEWHERE)
+
+    said = await refusal(desk.pay(ours))
+    assert "by evm, version 2, and the deals" in said
+    assert "were made under evm, version 1" in said
     assert (await desk.states(ours.run_id))["acme ETH"] == "planned"
 
 
 async def test_the_payout_remembers_the_version_that_it_was_made_from(desk: Desk) -> None:
     run, ours = await paid_in(desk)
     payout_id = await desk.pay(ours)
-    await desk.instruct("acme", "ETH", ELSEWHERE, version=2)
+    await desk.redirect("acme", "ETH", ELSEWHERE)
 
     payout = await desk.payout(payout_id)
     assert (payout.destination, payout.client_ref) == (ACME_WALLET, f"settlement/{ours.id}/1")
@@ -245,11 +258,9 @@ async def test_a_rejected_payout_fails_its_instruction_which_is_paid_at_the_next
     ]
     assert names == [
         "InstructionPlanned",
-        "InstructionFunded",
         "InstructionReleased",
         "InstructionFailed",
         "InstructionRescheduled",
-        "InstructionFunded",
         "InstructionReleased",
         "InstructionFinal",
     ]

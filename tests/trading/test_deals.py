@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,15 +17,18 @@ from kernel.db import transact
 from kernel.errors import BadInput, Refused
 from kernel.events import list_history
 from kernel.money import Asset, Price
-from kernel.states import StateTable, trigger_name, trigger_statements
+from kernel.states import trigger_name, trigger_statements
 from ledger.queries import list_transfers
 from ledger.testing import enforce_lock_order
 from marketdata.errors import NoPrice
+from marketdata.model import PriceRecord, Quality
+from marketdata.prices import get_price, record_price
 from registry.errors import UnknownRecord
 from registry.testing import ETH, USDT
 from tests.trading.conftest import BOOK, DESK, NOW, balances, booked, request
 from trading.deals import amend_deal, cancel_deal, find_deal, get_deal, list_deals
 from trading.errors import DealConflict, DealNotCancellable, NoDeal
+from trading.hedges.model import HAND_FILL_STATES, HEDGE_STATES
 from trading.legs import (
     give_back,
     list_settlement_legs,
@@ -34,7 +38,6 @@ from trading.legs import (
 )
 from trading.model import (
     DEAL_STATES,
-    HEDGE_STATES,
     Deal,
     DealSide,
     DealState,
@@ -43,6 +46,35 @@ from trading.model import (
     SettlementLeg,
 )
 from trading.position import position
+
+WAITING_FOR_LOCK = text(
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+REWRITES = (
+    "UPDATE trading.deal SET base_units = 1",
+    "UPDATE trading.deal SET price_numerator = 1",
+    "UPDATE trading.deal SET party = 'birch'",
+    "UPDATE trading.hedge SET account = 'other'",
+    "UPDATE trading.hedge_place SET symbol = 'other'",
+    "UPDATE trading.hand_fill SET base_units = 1",
+    "UPDATE trading.fill_posting SET desk = 'other'",
+    "UPDATE venues.venue_order SET base_units = 1",
+    "UPDATE venues.venue_order SET client_order_id = 'other'",
+    "UPDATE venues.fill SET base_units = 1",
+    "UPDATE venues.balance_snapshot SET free = 0",
+    "UPDATE marketdata.price SET numerator = 1",
+    "UPDATE marketdata.instrument SET lot = 1",
+)
+DELETES = (
+    "DELETE FROM trading.deal",
+    "DELETE FROM trading.hedge",
+    "DELETE FROM trading.hedge_place",
+    "DELETE FROM trading.hand_fill",
+    "DELETE FROM trading.fill_posting",
+    "DELETE FROM venues.venue_order",
+    "DELETE FROM venues.fill",
+)
 
 
 async def cancelled(engine: AsyncEngine, deal: Deal) -> Deal:
@@ -105,6 +137,50 @@ async def test_a_deal_without_a_fee_has_two_postings(house: AsyncEngine) -> None
         assert len(await list_transfers(conn, BOOK, correlation=deal.id)) == 2
 
 
+async def test_a_deal_is_not_made_on_the_price_of_another_pair(house: AsyncEngine) -> None:
+    other = PriceRecord(
+        price=Price.parse("0.0003", USDT, ETH),
+        kind="index",
+        quality=Quality.GOOD,
+        observed_at=NOW,
+    )
+    price = await transact(house, lambda conn: record_price(conn, other, now=NOW))
+
+    with pytest.raises(BadInput, match="USDT/ETH"):
+        await booked(house, request(price_id=price.id))
+
+
+async def test_a_deal_that_names_no_price_records_what_was_agreed_as_one(
+    house: AsyncEngine,
+) -> None:
+    deal = await booked(house, request())
+    again = await booked(house, request(), NOW + timedelta(minutes=1))
+    named = await booked(house, request("named", price_id=deal.request.price_id))
+
+    async with house.connect() as conn:
+        price_id = deal.request.price_id
+        assert price_id is not None
+        price = await get_price(conn, price_id)
+        count = await conn.scalar(text("SELECT count(*) FROM marketdata.price"))
+    assert again == deal
+    assert (price.record.kind, price.record.price) == ("agreed", deal.request.price)
+    assert price.record.constituents[0]["deal"] == str(deal.id)
+    assert named.request.price_id == price_id
+    assert count == 1
+
+
+async def test_the_database_takes_no_deal_without_a_recorded_price(
+    house: AsyncEngine, owner_engine: AsyncEngine
+) -> None:
+    await booked(house, request())
+    statement = text("UPDATE trading.deal SET price_id = CAST(:price_id AS uuid)")
+
+    for price_id, refused in ((None, "null value"), (UUID(int=7), "fk_deal_price_id_price")):
+        with pytest.raises(DBAPIError, match=refused):
+            async with owner_engine.begin() as conn:
+                await conn.execute(statement, {"price_id": price_id})
+
+
 async def test_the_same_deal_again_is_the_same_deal(house: AsyncEngine) -> None:
     first = await booked(house, request())
     again = await booked(house, request(), NOW + timedelta(minutes=1))
@@ -113,25 +189,26 @@ async def test_the_same_deal_again_is_the_same_deal(house: AsyncEngine) -> None:
     assert (await balances(house))["conversion:otc ETH"] == "-10"
 
 
-@pytest.mark.parametrize(
-    ("field", "changes"),
-    [
-        ("desk", {"desk": "other"}),
-        ("party", {"party": "birch"}),
-        ("side", {"side": DealSide.DESK_BUYS}),
-        ("base_units", {"base_units": ETH.parse("9")}),
-        ("price", {"price": Price.parse("3001", ETH, USDT)}),
-        ("fee_units", {"fee_units": 0}),
-        ("value_date", {"value_date": date(2026, 1, 9)}),
-    ],
-)
 async def test_the_same_reference_with_other_content_is_refused_by_field(
-    house: AsyncEngine, field: str, changes: dict[str, Any]
+    house: AsyncEngine,
 ) -> None:
     await booked(house, request())
+    others: dict[str, Any] = {
+        "desk": "other",
+        "party": "birch",
+        "side": DealSide.DESK_BUYS,
+        "base_units": ETH.parse("9"),
+        "price": Price.parse("3001", ETH, USDT),
+        "fee_units": 0,
+        "value_date": date(2026, 1, 9),
+    }
 
-    with pytest.raises(DealConflict, match=f"another {field}"):
-        await booked(house, request(**changes))
+    for field, other in others.items():
+        said = {"base_units": "amount", "fee_units": "fee", "value_date": "value date"}.get(
+            field, field
+        )
+        with pytest.raises(DealConflict, match=f"another {said}"):
+            await booked(house, request(**{field: other}))
     assert (await balances(house))["conversion:otc ETH"] == "-10"
 
 
@@ -258,7 +335,9 @@ async def test_a_deal_that_commits_late_is_not_skipped(house: AsyncEngine) -> No
                 "INSERT INTO trading.deal SELECT gen_random_uuid(), book, 'slow', desk, party, side,"
                 " base, base_scale, quote, quote_scale, base_units, quote_units, price_numerator,"
                 " price_denominator, fee_units, price_id, value_date - 1, booked_by, reason, state,"
-                " pulled_at, amends, created_at, updated_at FROM trading.deal"
+                " pulled_at, amends, created_at, updated_at, quote_id, mid_price_id,"
+                " off_market_ppm, origin, purpose, agreed_at, terms_version, calendars,"
+                " instructions, off_market_reason FROM trading.deal"
             )
         )
         first = await pulled(house)
@@ -293,6 +372,30 @@ async def test_a_deal_whose_legs_are_taken_cannot_be_cancelled_until_they_are_gi
     await transact(house, lambda conn: give_back(conn, [deal.id], now=NOW))
 
     assert (await cancelled(house, deal)).state is DealState.CANCELLED
+
+
+async def test_whoever_corrects_a_deal_while_its_legs_are_taken_waits_and_is_refused(
+    house: AsyncEngine,
+) -> None:
+    deal = await booked(house, request())
+
+    async def refused(work: Callable[[AsyncConnection], Awaitable[Deal]]) -> None:
+        with pytest.raises(DealNotCancellable, match="has taken the legs"):
+            await transact(house, work)
+
+    async with house.connect() as settlement, asyncio.TaskGroup() as group:
+        legs = await list_settlement_legs(settlement, book=BOOK)
+        group.create_task(
+            refused(lambda c: cancel_deal(c, deal.id, by="dora", reason="no", now=NOW))
+        )
+        group.create_task(refused(lambda c: amend_deal(c, deal.id, request("new"), now=NOW)))
+        async with asyncio.timeout(10), house.connect() as other:
+            while (await other.execute(WAITING_FOR_LOCK)).scalar_one() < 2:  # noqa: ASYNC110  the locks are in a database
+                await asyncio.sleep(0.01)
+        await mark_pulled(settlement, [leg.deal_id for leg in legs], now=NOW)
+        await settlement.commit()
+
+    assert (await balances(house))["payable:acme:open ETH"] == "10"
 
 
 async def test_a_pull_that_comes_too_late_is_refused(house: AsyncEngine) -> None:
@@ -348,17 +451,13 @@ async def test_deals_are_found_by_reference_and_missing_ones_named(house: AsyncE
             await get_deal(conn, UUID(int=1))
 
 
-@pytest.mark.parametrize("machine", [DEAL_STATES, HEDGE_STATES], ids=lambda m: m.table)
-async def test_the_database_knows_the_same_edges_as_the_model(
-    engine: AsyncEngine, machine: StateTable
-) -> None:
+async def test_the_database_knows_the_same_edges_as_the_model(engine: AsyncEngine) -> None:
+    query = text("SELECT prosrc FROM pg_proc WHERE proname = :name")
     async with engine.connect() as conn:
-        source = await conn.scalar(
-            text("SELECT prosrc FROM pg_proc WHERE proname = :name"),
-            {"name": trigger_name(machine)},
-        )
+        for machine in (DEAL_STATES, HEDGE_STATES, HAND_FILL_STATES):
+            source = await conn.scalar(query, {"name": trigger_name(machine)})
 
-    assert source == trigger_statements(machine)[0].split("$$")[1]
+            assert source == trigger_statements(machine)[0].split("$$")[1], machine.table
 
 
 async def test_postgresql_refuses_every_deal_edge_the_model_does_not_have(
@@ -385,42 +484,14 @@ async def test_postgresql_refuses_every_deal_edge_the_model_does_not_have(
     assert allowed == DEAL_STATES.edges
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "trading.deal SET base_units = 1",
-        "trading.deal SET price_numerator = 1",
-        "trading.deal SET party = 'birch'",
-        "trading.hedge SET account = 'other'",
-        "trading.fill_posting SET desk = 'other'",
-        "venues.venue_order SET base_units = 1",
-        "venues.venue_order SET client_order_id = 'other'",
-        "venues.fill SET base_units = 1",
-        "venues.balance_snapshot SET free = 0",
-        "marketdata.price SET numerator = 1",
-        "marketdata.instrument SET lot = 1",
-    ],
-)
-async def test_the_running_role_cannot_rewrite_what_was_agreed_or_reported(
-    engine: AsyncEngine, change: str
+async def test_the_running_role_cannot_rewrite_what_was_agreed_or_reported_nor_delete_it(
+    engine: AsyncEngine,
 ) -> None:
-    with pytest.raises(DBAPIError, match="permission denied"):
-        await transact(engine, lambda conn: conn.execute(text(f"UPDATE {change}")))
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DELETE FROM trading.deal",
-        "DELETE FROM trading.hedge",
-        "DELETE FROM trading.fill_posting",
-        "DELETE FROM venues.venue_order",
-        "DELETE FROM venues.fill",
-    ],
-)
-async def test_the_running_role_cannot_delete(engine: AsyncEngine, statement: str) -> None:
-    with pytest.raises(DBAPIError, match="permission denied"):
-        await transact(engine, lambda conn: conn.execute(text(statement)))
+    async with engine.connect() as conn:
+        for statement in (*REWRITES, *DELETES):
+            with pytest.raises(DBAPIError, match="permission denied"):
+                await conn.execute(text(statement))
+            await conn.rollback()
 
 
 async def test_a_deal_whose_legs_nobody_took_cannot_be_settling(house: AsyncEngine) -> None:

@@ -12,20 +12,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.errors import BadInput
-from kernel.money import Asset
+from kernel.money import Asset, Price, Rounding
 from ledger.model import Transfer
 from marketdata.model import BookView
 from marketdata.testing import book_view, eth_usdt
 from matching.model import Side, TimeInForce
-from trading.hedging import hedge_needed, limit_ticks, plan_hedge
-from trading.model import HedgePolicy, HedgeVerdict
+from trading.hedges.decision import (
+    HedgePlan,
+    LeftOut,
+    Market,
+    Situation,
+    client_price,
+    hedge_needed,
+    plan_hedge,
+    reduces,
+)
+from trading.hedges.model import HedgePolicy, HedgeVerdict
+from trading.internalising import Flow
+from trading.pacing import Pace, PacePolicy
 from trading.postings import fill_chain
+from trading.routing import Place
 from venues.model import OPEN_STATES, OrderState, VenueFill, VenueOrder
 from venues.worst_case import OrderExposure, Uncertainty, uncertainty
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 ETH, USDT = Asset("ETH", 18), Asset("USDT", 6)
 ONE = 10**18
+SECOND = timedelta(seconds=1)
 GRID = eth_usdt()
 NOTHING = Uncertainty(low=0, high=0)
 VIEW = book_view(
@@ -33,6 +46,28 @@ VIEW = book_view(
 )
 POLICY = HedgePolicy(slippage_ppm=1_000)
 V = HedgeVerdict
+MUCH = 10**40
+
+
+def market(**changes: Any) -> Market:
+    place = Place(
+        venue="sim", account="desk", instrument=GRID, view=VIEW, base_free=MUCH, quote_free=MUCH
+    )
+    return Market(place=replace(place, **changes))
+
+
+def planned(
+    position: int,
+    *markets: Market,
+    policy: HedgePolicy = POLICY,
+    now: datetime = NOW,
+    **changes: Any,
+) -> HedgePlan:
+    seen = Situation(
+        asset=ETH, position=position, under_way=NOTHING, target=0, markets=markets or [market()]
+    )
+    return plan_hedge(replace(seen, **changes), policy, now)
+
 
 ORDER = VenueOrder(
     id=UUID(int=1),
@@ -46,6 +81,7 @@ ORDER = VenueOrder(
     price="3000",
     time_in_force=TimeInForce.IOC,
     reference="",
+    intent="one",
     client_order_id="cw1",
     venue_order_id="1",
     state=OrderState.ACKED,
@@ -127,25 +163,10 @@ def test_only_what_is_needed_in_every_case_is_hedged(
 def test_an_order_is_sized_by_need_lots_minimum_and_depth(
     position: str, verdict: HedgeVerdict, lots: int, residual: str
 ) -> None:
-    plan = plan_hedge(
-        position=ETH.parse(position),
-        under_way=NOTHING,
-        target=0,
-        instrument=GRID,
-        view=VIEW,
-        policy=POLICY,
-        now=NOW,
-    )
+    plan = planned(ETH.parse(position))
 
-    assert (plan.verdict, plan.lots, plan.residual) == (verdict, lots, ETH.parse(residual))
-
-
-def test_the_limit_is_the_mid_moved_by_the_cap_and_never_beyond() -> None:
-    assert GRID.price_text(limit_ticks(VIEW, Side.BUY, 1_000)) == "3003"
-    assert GRID.price_text(limit_ticks(VIEW, Side.SELL, 1_000)) == "2997"
-    odd = book_view([("2999.99", "1")], [("3000.00", "1")], at=NOW)
-    assert GRID.price_text(limit_ticks(odd, Side.BUY, 0)) == "2999.99"
-    assert GRID.price_text(limit_ticks(odd, Side.SELL, 0)) == "3000"
+    placed = sum(leg.lots for leg in plan.legs)
+    assert (plan.verdict, placed, plan.residual) == (verdict, lots, ETH.parse(residual))
 
 
 @pytest.mark.parametrize(
@@ -162,33 +183,18 @@ def test_the_limit_is_the_mid_moved_by_the_cap_and_never_beyond() -> None:
 def test_no_order_without_a_usable_book_a_fair_price_and_a_reason(
     changes: dict[str, Any], view: BookView | None, verdict: HedgeVerdict
 ) -> None:
-    plan = plan_hedge(
-        position=-10 * ONE,
-        under_way=NOTHING,
-        target=0,
-        instrument=GRID,
-        view=view,
-        policy=replace(POLICY, **changes),
-        now=NOW,
-    )
+    plan = planned(-10 * ONE, market(view=view), policy=replace(POLICY, **changes))
 
     assert plan.verdict is verdict
-    assert plan.side is None
+    assert plan.legs == ()
     assert plan.residual == 10 * ONE
 
 
 def test_one_order_never_exceeds_its_own_limit() -> None:
-    plan = plan_hedge(
-        position=-10 * ONE,
-        under_way=NOTHING,
-        target=0,
-        instrument=GRID,
-        view=VIEW,
-        policy=replace(POLICY, order_units_max=2 * ONE),
-        now=NOW,
-    )
+    plan = planned(-10 * ONE, policy=replace(POLICY, order_units_max=2 * ONE))
 
-    assert (plan.lots, plan.residual) == (20_000, 8 * ONE)
+    (leg,) = plan.legs
+    assert (leg.lots, plan.residual) == (20_000, 8 * ONE)
 
 
 @pytest.mark.parametrize("ppm", [-1, 1_000_000])
@@ -233,18 +239,8 @@ def test_whatever_becomes_of_orders_under_way_a_hedge_never_goes_past_the_target
         for item in items
     ]
     under_way = uncertainty(scaled)
-    plan = plan_hedge(
-        position=position,
-        under_way=under_way,
-        target=target,
-        instrument=GRID,
-        view=VIEW,
-        policy=POLICY,
-        now=NOW,
-    )
-    hedged = 0
-    if plan.side is not None:
-        hedged = plan.lots * GRID.lot * (1 if plan.side is Side.BUY else -1)
+    plan = planned(position, under_way=under_way, target=target)
+    hedged = sum(leg.units for leg in plan.legs) * (1 if plan.side is Side.BUY else -1)
     turned_out = under_way.low + (under_way.high - under_way.low) * percent // 100
     outcome = position + turned_out
 
@@ -346,3 +342,184 @@ def test_a_limit_of_nothing_is_not_a_limit_of_anything(units: int) -> None:
     """Zero must not read as "no limit"."""
     with pytest.raises(BadInput, match="Halt the line"):
         HedgePolicy(order_units_max=units)
+
+
+@pytest.mark.parametrize(
+    ("position", "side", "expected"),
+    [
+        (10, Side.SELL, True),
+        (10, Side.BUY, False),
+        (-10, Side.BUY, True),
+        (-10, Side.SELL, False),
+        (0, Side.BUY, False),
+        (0, Side.SELL, False),
+    ],
+)
+def test_only_an_order_the_other_way_brings_a_position_nearer_to_zero(
+    position: int,
+    side: Side,
+    expected: bool,  # noqa: FBT001  a row of the table
+) -> None:
+    assert reduces(position, side) is expected
+
+
+def test_an_account_that_may_only_reduce_brings_its_position_nearer_to_zero_and_not_beyond() -> (
+    None
+):
+    """A target on the other side would take it through zero."""
+    through = planned(5 * ONE, market(units_max=5 * ONE), target=-5 * ONE)
+    away = planned(-5 * ONE, market(units_max=5 * ONE), target=-10 * ONE)
+
+    assert [leg.units for leg in through.legs] == [5 * ONE]
+    assert (away.verdict, away.legs) == (V.HALTED, ())
+    assert "only takes risk off" in away.detail
+
+
+@pytest.mark.parametrize("second", [5 * ONE, None])
+def test_accounts_of_which_one_may_only_reduce_pass_zero_together_neither(
+    second: int | None,
+) -> None:
+    thin = book_view([("2999.00", "4")], [("3000.50", "4")], at=NOW)
+    other = market(venue="other", instrument=replace(GRID, venue="other"), units_max=second)
+
+    plan = planned(5 * ONE, market(view=thin, units_max=5 * ONE), other, target=-5 * ONE)
+
+    assert sum(leg.units for leg in plan.legs) == 5 * ONE
+
+
+def test_a_need_is_split_over_places_and_one_that_is_left_out_takes_only_itself_out() -> None:
+    thin = book_view([("2999.00", "4")], [("3000.50", "4")], at=NOW)
+    other = market(venue="other", view=thin, instrument=replace(GRID, venue="other"))
+    stopped = Market(place=other.place, left_out=LeftOut(V.UNSETTLED, "1 order"))
+
+    both = planned(-10 * ONE, market(), other)
+    alone = planned(-10 * ONE, market(), stopped)
+    none = planned(-10 * ONE, stopped)
+
+    assert [(leg.place, leg.units) for leg in both.legs] == [(0, 6 * ONE), (1, 4 * ONE)]
+    assert [(leg.place, leg.units) for leg in alone.legs] == [(0, 10 * ONE)]
+    assert (none.verdict, none.detail, none.residual) == (V.UNSETTLED, "1 order", 10 * ONE)
+
+
+def test_a_line_without_a_place_says_so() -> None:
+    plan = planned(-10 * ONE, markets=[])
+
+    assert (plan.verdict, plan.residual) == (V.HALTED, 10 * ONE)
+
+
+def test_a_place_without_funds_is_said_to_have_none() -> None:
+    plan = planned(-10 * ONE, market(quote_free=0))
+
+    assert plan.verdict is V.NO_FUNDS
+
+
+WINDOW = timedelta(seconds=30)
+WAITS = replace(POLICY, internalise=WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("age", "urgent", "verdict", "placed"),
+    [
+        (0, None, V.INTERNALISING, 0),
+        (29, None, V.INTERNALISING, 0),
+        (30, None, V.ORDER, 10),
+        (0, 9 * ONE, V.ORDER, 10),
+        (0, 10 * ONE, V.INTERNALISING, 0),
+    ],
+)
+def test_young_flow_waits_for_flow_the_other_way_unless_the_need_is_urgent(
+    age: int, urgent: int | None, verdict: HedgeVerdict, placed: int
+) -> None:
+    young = [Flow(10 * ONE, NOW - timedelta(seconds=age))]
+
+    plan = planned(-10 * ONE, policy=replace(WAITS, urgent_units=urgent), young=young)
+
+    assert plan.verdict is verdict
+    assert sum(leg.units for leg in plan.legs) == placed * ONE
+    assert (plan.waiting, plan.residual) == ((10 - placed) * ONE,) * 2
+
+
+def test_only_what_two_flows_do_not_share_is_hedged() -> None:
+    old, new = NOW - 2 * WINDOW, NOW - WINDOW // 2
+    young = [Flow(10 * ONE, old), Flow(-4 * ONE, new)]
+
+    plan = planned(-6 * ONE, policy=WAITS, young=young)
+
+    assert [leg.units for leg in plan.legs] == [6 * ONE]
+
+
+def test_a_large_need_is_stretched_over_time_and_a_small_one_is_not() -> None:
+    pace = PacePolicy(paced_from=5 * ONE, duration=timedelta(seconds=100), slice_units=ONE)
+    slowly = replace(POLICY, pace=pace)
+
+    first = planned(-20 * ONE, policy=slowly)
+    later = planned(-20 * ONE, policy=slowly, pace=first.pace, now=NOW + timedelta(seconds=4))
+    small = planned(-5 * ONE, policy=slowly)
+
+    assert (first.verdict, first.waiting, first.legs) == (V.PACED, 20 * ONE, ())
+    assert first.pace == Pace(started_at=NOW, units=20 * ONE, until=NOW + timedelta(seconds=100))
+    assert later.legs == ()
+    assert later.verdict is V.PACED
+    assert [leg.units for leg in small.legs] == [5 * ONE]
+
+
+def test_a_pace_outlives_an_order_whose_outcome_nobody_knows() -> None:
+    pace = Pace(started_at=NOW - SECOND, units=ONE, until=NOW)
+
+    waiting = planned(-ONE, under_way=Uncertainty(low=0, high=ONE), pace=pace)
+    flat = planned(0, pace=pace)
+
+    assert (waiting.verdict, waiting.pace) == (V.IN_FLIGHT, pace)
+    assert (flat.verdict, flat.pace) == (V.FLAT, None)
+
+
+def test_a_slice_is_placed_once_it_is_due() -> None:
+    pace = PacePolicy(paced_from=5 * ONE, duration=timedelta(seconds=4), slice_units=ONE)
+    begun = Pace(started_at=NOW - timedelta(seconds=1), units=20 * ONE, until=NOW + 3 * SECOND)
+
+    plan = planned(-20 * ONE, policy=replace(POLICY, pace=pace), pace=begun)
+
+    assert [leg.units for leg in plan.legs] == [5 * ONE]
+    assert (plan.need, plan.waiting, plan.residual) == (20 * ONE, 15 * ONE, 15 * ONE)
+
+
+@pytest.mark.parametrize(
+    ("need", "expected"),
+    [(2, "3000"), (4, "2997.5"), (99, "2997.5"), (-1, "3050"), (0, None)],
+)
+def test_the_clients_price_is_the_average_of_the_newest_deals_that_made_the_need(
+    need: int, expected: str | None
+) -> None:
+    """Rows: what each deal added, and at which price; newest first."""
+    deals = [(2, "3000"), (-1, "3050"), (2, "2995")]
+    rows = [
+        (units * ONE, abs(units) * Price.parse(price, ETH, USDT).to_quote(ONE, Rounding.DOWN))
+        for units, price in deals
+    ]
+
+    found = client_price(rows, need * ONE, ETH, USDT)
+
+    assert found == (None if expected is None else Price.parse(expected, ETH, USDT))
+
+
+def test_no_order_is_much_worse_than_what_clients_got() -> None:
+    """The market has run away by more than the desk is ready to lose: a person has to look."""
+    careful = replace(POLICY, client_loss_ppm=100)
+
+    cheap = planned(-ONE, policy=careful, client_price=Price.parse("2990", ETH, USDT))
+    fair = planned(-ONE, policy=careful, client_price=Price.parse("3001", ETH, USDT))
+
+    assert (cheap.verdict, cheap.legs) == (V.TOO_EXPENSIVE, ())
+    assert [leg.units for leg in fair.legs] == [ONE]
+
+
+@pytest.mark.parametrize(("limit", "is_told"), [("0.001", False), ("0.0009", True)])
+def test_what_no_place_takes_is_told_once_it_is_more_than_may_be_carried(
+    limit: str,
+    is_told: bool,  # noqa: FBT001  a row of the table
+) -> None:
+    plan = planned(ETH.parse("-0.001"), policy=replace(POLICY, residual_max=ETH.parse(limit)))
+
+    assert plan.verdict is V.BELOW_MINIMUM
+    assert bool(plan.alarm) is is_told
+    assert plan.residual == ETH.parse("0.001")

@@ -7,7 +7,7 @@ same, the books agree with the venue's balances, and the position is flat within
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -32,33 +32,42 @@ from marketdata.prices import get_price, record_price
 from marketdata.testing import StillFeed, book_view
 from registry.testing import ETH, USDT
 from tests.trading.conftest import BOOK, DESK, balances, booked, request
+from tests.venues.conftest import KILLED, ORDER_TIMEOUT
+from tests.venues.in_thread import SimulatorThread
 from trading.errors import HedgeLineConflict, NoHedgeLine
-from trading.fills import post_fills
-from trading.hedging_loop import Hedger, hedge_once, hedge_until_done
-from trading.lines import list_lines, open_line, set_line_state
-from trading.model import (
-    DealSide,
+from trading.hedges.fills import post_fills
+from trading.hedges.hedger import Hedger, hedge_once, hedge_until_done
+from trading.hedges.lines import list_lines, open_line, set_line_state
+from trading.hedges.model import (
     HedgeLine,
+    HedgePlace,
     HedgePolicy,
     HedgeReport,
     HedgeState,
     HedgeVerdict,
 )
-from trading.venue_accounts import VenueReconciled, open_venue_account, reconcile_venue
+from trading.model import DealSide
+from trading.venue_accounts import open_venue_account
+from trading.venue_reconciliation import reconcile_account
+from trading.venue_reconciliation_model import ReconcilePolicy, VenueReconciled
+from venues.account_state import halt, reduce_only, release
 from venues.ccxt.endpoint import Credentials, Endpoint
-from venues.ccxt.gateway import BinanceGateway, GatewaySettings, open_gateway
+from venues.ccxt.gateway import CcxtGateway, GatewaySettings, open_gateway
 from venues.fills import collect, list_fills
 from venues.lifecycle import ResolvePolicy
-from venues.model import OrderState, Placement, VenueBalance, VenueOrder
+from venues.model import AccountState, OrderState, Placement, VenueBalance, VenueOrder
 from venues.orders import list_orders
+from venues.records import BINANCE
 from venues.simulator.testing import SimulatorProcess
 
 CLOCK = SystemClock()
 BNB = Asset("BNB", 8)
 ORDER_PATH = "/api/v3/order"
-LINE = HedgeLine(desk=DESK, asset="ETH", venue="sim", account="desk", symbol="ETHUSDT")
+PLACE = HedgePlace("sim", "desk", "ETHUSDT")
+HERE = (PLACE.venue, PLACE.account)
+LINE = HedgeLine(desk=DESK, asset="ETH", places=(PLACE,))
 POLICY = HedgePolicy(
-    recv_window=timedelta(milliseconds=800),
+    recv_window=timedelta(seconds=2),
     intent_age_max=timedelta(milliseconds=1_500),
     resolve=ResolvePolicy(
         margin=timedelta(milliseconds=100),
@@ -72,22 +81,24 @@ LOT = 10**14
 
 
 @pytest.fixture
-def sim(tmp_path: Path) -> Iterator[SimulatorProcess]:
+def sim(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SimulatorProcess]:
+    kind = getattr(request, "param", SimulatorThread)
     arguments = ("--step-ms", "0", "--balance", "ETH=100", "USDT=1000000", "BNB=0")
-    with SimulatorProcess(tmp_path / "venue", *arguments) as process:
+    with kind(tmp_path / "venue", *arguments) as process:
         yield process
 
 
 @pytest.fixture
-async def gateway(sim: SimulatorProcess) -> AsyncIterator[BinanceGateway]:
+async def gateway(sim: SimulatorProcess) -> AsyncIterator[CcxtGateway]:
     wanted = GatewaySettings(
         venue="sim",
         account="desk",
+        capabilities=BINANCE,
         endpoint=Endpoint(http_url=sim.url, ws_url=sim.ws_url),
         credentials=Credentials(api_key=sim.ready["api_key"], secret=Secret(sim.ready["secret"])),
         assets={asset.code: asset for asset in (ETH, USDT, BNB)},
-        order_timeout=timedelta(milliseconds=1_500),
-        read_timeout=timedelta(milliseconds=1_500),
+        order_timeout=ORDER_TIMEOUT,
+        read_timeout=timedelta(seconds=10),
         rate_limit=False,
     )
     async with open_gateway(wanted, CLOCK) as opened:
@@ -95,7 +106,7 @@ async def gateway(sim: SimulatorProcess) -> AsyncIterator[BinanceGateway]:
 
 
 @pytest.fixture
-async def grid(gateway: BinanceGateway) -> Instrument:
+async def grid(gateway: CcxtGateway) -> Instrument:
     return await gateway.instrument("ETHUSDT")
 
 
@@ -125,7 +136,7 @@ class LiveFeed(StillFeed):
 
 @pytest.fixture
 async def hedger(
-    house: AsyncEngine, gateway: BinanceGateway, sim: SimulatorProcess, grid: Instrument
+    house: AsyncEngine, gateway: CcxtGateway, sim: SimulatorProcess, grid: Instrument
 ) -> Hedger:
     await open_venue_account(house, gateway, ["ETHUSDT"], book=BOOK, clock=CLOCK)
     await transact(
@@ -133,8 +144,8 @@ async def hedger(
     )
     return Hedger(
         engine=house,
-        gateway=gateway,
-        feed=LiveFeed(sim, grid),
+        gateways={HERE: gateway},
+        feeds={"sim": LiveFeed(sim, grid)},
         clock=CLOCK,
         policy=POLICY,
         book=BOOK,
@@ -145,8 +156,16 @@ async def hedged(hedger: Hedger) -> list[HedgeReport]:
     return await hedge_until_done(hedger, DESK, "ETH")
 
 
-async def reconciled(hedger: Hedger) -> list[VenueReconciled]:
-    return await reconcile_venue(hedger.engine, hedger.gateway, ["ETHUSDT"], book=BOOK, clock=CLOCK)
+async def reconciled(hedger: Hedger) -> tuple[VenueReconciled, ...]:
+    run = await reconcile_account(
+        hedger.engine,
+        hedger.gateways[HERE],
+        ["ETHUSDT"],
+        book=BOOK,
+        clock=CLOCK,
+        policy=ReconcilePolicy(settling=timedelta(milliseconds=100)),
+    )
+    return run.balances
 
 
 async def require_all_agrees(hedger: Hedger, sim: SimulatorProcess) -> None:
@@ -232,8 +251,8 @@ async def test_a_fee_in_a_third_asset_is_valued_with_a_recorded_price_or_stays_i
     if price is not None:
         record = PriceRecord(
             price=Price.parse(price, BNB, USDT),
-            kind="manual",
-            quality=Quality.MANUAL,
+            kind="venue-mid",
+            quality=Quality.GOOD,
             observed_at=CLOCK.now(),
         )
         await transact(hedger.engine, lambda c: record_price(c, record, now=CLOCK.now()))
@@ -259,7 +278,7 @@ async def test_whatever_happens_to_the_first_order_the_position_is_hedged_once(
     hedger: Hedger, sim: SimulatorProcess, fault: str
 ) -> None:
     await booked(hedger.engine, request())
-    sim.fault(fault, ORDER_PATH, method="POST", seconds=2)
+    sim.fault(fault, ORDER_PATH, method="POST", seconds=6)
 
     await hedged(hedger)
     reports = await hedged(hedger)
@@ -275,6 +294,7 @@ async def until_the_venue_has_an_order(sim: SimulatorProcess) -> None:
             await asyncio.sleep(0.02)
 
 
+@KILLED
 async def test_the_venue_killed_in_the_middle_of_the_order_ends_with_the_right_fills(
     hedger: Hedger, sim: SimulatorProcess
 ) -> None:
@@ -287,7 +307,7 @@ async def test_the_venue_killed_in_the_middle_of_the_order_ends_with_the_right_f
         await until_the_venue_has_an_order(sim)
         await asyncio.to_thread(sim.kill)
     during = passing.result()
-    feed = hedger.feed
+    feed = hedger.feeds["sim"]
     assert isinstance(feed, LiveFeed)
     feed.down = True
     still = await hedge_once(quick, DESK, "ETH")
@@ -356,9 +376,9 @@ class DyingGateway:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def place(self, order: VenueOrder) -> Placement:
+    async def place(self, order: VenueOrder, *, after: Any = None) -> Placement:
         if self._after_sending:
-            await self._inner.place(order)
+            await self._inner.place(order, after=after)
         raise Dies
 
 
@@ -371,15 +391,16 @@ async def test_a_hedger_that_dies_around_sending_is_continued_by_the_next(
 ) -> None:
     monkeypatch.setattr("venues.orders.LEASE", timedelta(milliseconds=1_500))
     await booked(hedger.engine, request())
-    dying: Any = DyingGateway(hedger.gateway, after_sending=after_sending)
-    with pytest.raises(Dies):
-        await hedge_once(replace(hedger, gateway=dying), DESK, "ETH")
+    dying: Any = DyingGateway(hedger.gateways[HERE], after_sending=after_sending)
+    with pytest.RaisesGroup(Dies):
+        await hedge_once(replace(hedger, gateways={HERE: dying}), DESK, "ETH")
 
     meanwhile = await hedge_once(hedger, DESK, "ETH")
     await asyncio.sleep(1.6)
     reports = await hedged(hedger)
 
-    assert meanwhile.verdict is V.IN_FLIGHT
+    # What the venue has is seen by whoever looks, whose order it was; what it has not is waited for.
+    assert meanwhile.verdict is (V.ORDER if after_sending else V.IN_FLIGHT)
     assert reports[-1].verdict is V.BELOW_MINIMUM
     await require_all_agrees(hedger, sim)
 
@@ -392,8 +413,8 @@ async def test_a_hedger_that_dies_before_it_sends_leaves_an_intent_that_is_given
 
     await booked(hedger.engine, request())
     with monkeypatch.context() as patch:
-        patch.setattr("trading.hedging_loop.submit", dies)
-        with pytest.raises(Dies):
+        patch.setattr("trading.hedges.sending.submit", dies)
+        with pytest.RaisesGroup(Dies):
             await hedge_once(hedger, DESK, "ETH")
     young = await hedge_once(hedger, DESK, "ETH")
     await asyncio.sleep(1.6)
@@ -467,7 +488,55 @@ async def test_a_halted_line_places_nothing_and_goes_on_when_told(
     assert going_on[-1].verdict is V.BELOW_MINIMUM
 
 
+async def test_a_halted_account_places_nothing_and_one_that_may_only_reduce_hedges_on(
+    hedger: Hedger,
+) -> None:
+    await booked(hedger.engine, request())
+    where = (hedger.gateways[HERE].venue, hedger.gateways[HERE].account)
+
+    async def told(verb: Callable[..., Awaitable[AccountState]], **who: str) -> None:
+        await transact(
+            hedger.engine, lambda conn: verb(conn, *where, reason="drill", now=CLOCK.now(), **who)
+        )
+
+    await told(halt, actor="ada")
+    halted = await hedged(hedger)
+    await told(release, operator="ada")
+    await told(reduce_only, actor="system:drill")
+    reducing = await hedged(hedger)
+
+    assert [r.verdict for r in halted] == [V.HALTED]
+    assert reducing[-1].verdict is V.BELOW_MINIMUM
+
+
+class RichGateway:
+    """A gateway that told our balances before somebody else spent them."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def balances(self) -> list[VenueBalance]:
+        return [VenueBalance(asset="USDT", free=USDT.parse("1000000"), locked=0, dust=0)]
+
+
 async def test_a_refused_order_ends_the_round_with_the_venues_reason(
+    hedger: Hedger, sim: SimulatorProcess
+) -> None:
+    await booked(hedger.engine, request())
+    sim.control("POST", "balance", {"asset": "USDT", "free": "100"})
+    rich: Any = RichGateway(hedger.gateways[HERE])
+
+    reports = await hedged(replace(hedger, gateways={HERE: rich}))
+
+    assert [r.verdict for r in reports] == [V.REFUSED]
+    assert "insufficient balance" in reports[0].detail
+    assert reports[0].residual == ETH.parse("10")
+
+
+async def test_no_more_is_ordered_than_what_the_venue_says_is_free(
     hedger: Hedger, sim: SimulatorProcess
 ) -> None:
     await booked(hedger.engine, request())
@@ -475,26 +544,27 @@ async def test_a_refused_order_ends_the_round_with_the_venues_reason(
 
     reports = await hedged(hedger)
 
-    assert [r.verdict for r in reports] == [V.REFUSED]
-    assert "insufficient balance" in reports[0].detail
-    assert reports[0].residual == ETH.parse("10")
+    assert [r.verdict for r in reports] == [V.ORDER, V.NO_FUNDS]
+    assert reports[0].order is not None
+    assert reports[0].order.state is OrderState.FILLED
+    assert reports[-1].residual > ETH.parse("9.9")
 
 
 async def test_no_hedge_on_a_stale_book(hedger: Hedger, sim: SimulatorProcess) -> None:
     """The book would do, were it younger: at its proper age it is hedged on."""
     await booked(hedger.engine, request())
-    view = hedger.feed.book("ETHUSDT")
+    view = hedger.feeds["sim"].book("ETHUSDT")
     assert view is not None
     stale = replace(view, received_at=view.received_at - 2 * POLICY.book_age_max)
 
     for feed, why in ((StillFeed(stale), "stale"), (StillFeed(), "missing")):
-        reports = await hedged(replace(hedger, feed=feed))
+        reports = await hedged(replace(hedger, feeds={"sim": feed}))
         assert [(r.verdict, r.detail) for r in reports] == [(V.BOOK_UNUSABLE, f"the book is {why}")]
         assert sim.state()["accounts"]["desk"]["orders"] == []
 
     fresh = replace(view, received_at=CLOCK.now())
     assert (
-        await hedge_once(replace(hedger, feed=StillFeed(fresh)), DESK, "ETH")
+        await hedge_once(replace(hedger, feeds={"sim": StillFeed(fresh)}), DESK, "ETH")
     ).verdict is V.ORDER
 
 
@@ -516,7 +586,7 @@ async def test_an_account_is_opened_once_and_lines_do_not_share_an_instrument(
     hedger: Hedger, sim: SimulatorProcess
 ) -> None:
     again = await open_venue_account(
-        hedger.engine, hedger.gateway, ["ETHUSDT"], book=BOOK, clock=CLOCK
+        hedger.engine, hedger.gateways[HERE], ["ETHUSDT"], book=BOOK, clock=CLOCK
     )
     same = await transact(
         hedger.engine,
@@ -538,7 +608,7 @@ async def test_an_account_is_opened_once_and_lines_do_not_share_an_instrument(
 
 
 async def test_an_account_without_anything_in_it_is_opened_once(
-    house: AsyncEngine, gateway: BinanceGateway, sim: SimulatorProcess
+    house: AsyncEngine, gateway: CcxtGateway, sim: SimulatorProcess
 ) -> None:
     """Opened again it would leave out the trades made since."""
     for asset in ("ETH", "USDT"):
@@ -559,7 +629,7 @@ async def test_an_account_without_anything_in_it_is_opened_once(
 
 
 async def test_of_two_that_open_an_account_at_once_one_does(
-    house: AsyncEngine, gateway: BinanceGateway
+    house: AsyncEngine, gateway: CcxtGateway
 ) -> None:
     async def opened() -> list[VenueBalance]:
         return await open_venue_account(house, gateway, ["ETHUSDT"], book=BOOK, clock=CLOCK)
@@ -599,8 +669,8 @@ async def test_a_fee_is_valued_at_the_fill_however_late_it_is_posted(
     for price, at in (("600", now), ("900", later)):
         record = PriceRecord(
             price=Price.parse(price, BNB, USDT),
-            kind="manual",
-            quality=Quality.MANUAL,
+            kind="venue-mid",
+            quality=Quality.GOOD,
             observed_at=at,
         )
         await transact(hedger.engine, partial(record_price, record=record, now=at))
@@ -608,7 +678,7 @@ async def test_a_fee_is_valued_at_the_fill_however_late_it_is_posted(
     sim.fault("status_503", "/api/v3/myTrades", method="GET", skip=1, count=100)
     await hedge_once(hedger, DESK, "ETH")
     sim.control("DELETE", "faults")
-    await collect(hedger.engine, hedger.gateway, "ETHUSDT", clock=CLOCK)
+    await collect(hedger.engine, hedger.gateways[HERE], "ETHUSDT", clock=CLOCK)
 
     posted = await transact(
         hedger.engine, lambda conn: post_fills(conn, DESK, "ETH", book=BOOK, now=later)

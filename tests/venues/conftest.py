@@ -1,4 +1,4 @@
-"""A venue as a process of its own, a gateway to it, and an order to place."""
+"""A venue, a gateway to it, and an order to place."""
 
 from __future__ import annotations
 
@@ -16,50 +16,61 @@ from kernel.settings import Secret
 from marketdata.instruments import record_instrument
 from marketdata.model import Instrument
 from matching.model import Side, TimeInForce
+from tests.venues.in_thread import SimulatorThread
 from venues.ccxt.endpoint import Credentials, Endpoint
-from venues.ccxt.gateway import BinanceGateway, GatewaySettings, open_gateway
+from venues.ccxt.gateway import CcxtGateway, GatewaySettings, open_gateway
 from venues.lifecycle import ResolvePolicy
 from venues.model import OrderTicket, VenueOrder
 from venues.orders import intend
+from venues.records import BINANCE
 from venues.simulator.testing import SimulatorProcess
 
 ASSETS = {asset.code: asset for asset in (Asset("ETH", 18), Asset("USDT", 6), Asset("BNB", 8))}
-RECV_WINDOW = timedelta(milliseconds=800)
+RECV_WINDOW = timedelta(milliseconds=1_500)
+ORDER_TIMEOUT = timedelta(seconds=3)
+"""What hangs, hangs for longer; what is answered, is answered sooner on a busy machine, too."""
 QUICK = ResolvePolicy(
     margin=timedelta(milliseconds=100),
     not_founds=2,
     pause=timedelta(milliseconds=50),
     looks_max=60,
+    escalated_pause=timedelta(0),
 )
 
 
 @pytest.fixture
-def sim(tmp_path: Path) -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(tmp_path / "venue", "--step-ms", "0") as process:
-        yield process
+def sim(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SimulatorProcess]:
+    """A venue of this test's own; a test that kills it asks for a process (`KILLED`)."""
+    kind = getattr(request, "param", SimulatorThread)
+    with kind(tmp_path / "venue", "--step-ms", "0") as venue:
+        yield venue
+
+
+KILLED = pytest.mark.parametrize("sim", [SimulatorProcess], indirect=True, ids=["process"])
 
 
 def gateway_settings(sim: SimulatorProcess) -> GatewaySettings:
     return GatewaySettings(
         venue="sim",
         account="desk",
+        capabilities=BINANCE,
         endpoint=Endpoint(http_url=sim.url, ws_url=sim.ws_url),
         credentials=Credentials(api_key=sim.ready["api_key"], secret=Secret(sim.ready["secret"])),
         assets=ASSETS,
-        order_timeout=timedelta(milliseconds=1_500),
-        read_timeout=timedelta(milliseconds=1_500),
+        order_timeout=ORDER_TIMEOUT,
+        read_timeout=timedelta(seconds=10),
         rate_limit=False,
     )
 
 
 @pytest.fixture
-async def gateway(sim: SimulatorProcess) -> AsyncIterator[BinanceGateway]:
+async def gateway(sim: SimulatorProcess) -> AsyncIterator[CcxtGateway]:
     async with open_gateway(gateway_settings(sim), SystemClock()) as opened:
         yield opened
 
 
 @pytest.fixture
-async def grid(engine: AsyncEngine, gateway: BinanceGateway) -> Instrument:
+async def grid(engine: AsyncEngine, gateway: CcxtGateway) -> Instrument:
     found = await gateway.instrument("ETHUSDT")
     now = SystemClock().now()
     return await transact(engine, lambda conn: record_instrument(conn, found, now=now))
@@ -86,7 +97,7 @@ def ticket(
         price=grid.price_text(grid.ticks(price)),
         time_in_force=time_in_force,
         reference="test",
-        key=key,
+        intent=key,
     )
 
 
@@ -97,6 +108,12 @@ async def intended(
     return await transact(
         engine,
         lambda conn: intend(
-            conn, wanted, recv_window=recv_window, actor="system:test", reason="a test", now=now
+            conn,
+            wanted,
+            capabilities=BINANCE,
+            recv_window=recv_window,
+            actor="system:test",
+            reason="a test",
+            now=now,
         ),
     )

@@ -30,6 +30,7 @@ from venues.model import (
     VenueOrder,
     VenueStatus,
 )
+from venues.records import BINANCE
 
 S = OrderState
 V = VenueStatus
@@ -47,6 +48,7 @@ ORDER = VenueOrder(
     price="3000",
     time_in_force=TimeInForce.IOC,
     reference="test",
+    intent="one",
     client_order_id="cw1",
     venue_order_id=None,
     state=S.SUBMITTING,
@@ -76,10 +78,10 @@ async def test_postgresql_refuses_every_edge_the_model_does_not_have(
 ) -> None:
     insert = text(
         "INSERT INTO venues.venue_order (id, venue, account, symbol, instrument_version, side,"
-        " base_units, quantity, price, time_in_force, reference, client_order_id, state,"
-        " state_reason, signed_at, recv_window_ms, created_at, updated_at) VALUES"
-        " (gen_random_uuid(), 'v', 'a', 's', 1, 'buy', 1, '1', '1', 'ioc', '', 'c', 'intent', '',"
-        " now(), 1, now(), now())"
+        " kind, base_units, quantity, price, time_in_force, reference, intent, attempt,"
+        " client_order_id, state, state_reason, signed_at, recv_window_ms, version, created_at,"
+        " updated_at) VALUES (gen_random_uuid(), 'v', 'a', 's', 1, 'buy', 'limit', 1, '1', '1',"
+        " 'ioc', '', 'i', 1, 'c', 'intent', '', now(), 1, 1, now(), now())"
     )
     update = text("UPDATE venues.venue_order SET state = :state")
     allowed = set()
@@ -167,7 +169,7 @@ def test_silence_counts_only_after_the_window_and_the_margin(
 ) -> None:
     policy = ResolvePolicy(margin=timedelta(seconds=2))
 
-    assert weigh_silence(ORDER, NOW + timedelta(seconds=seconds), policy) is expected
+    assert weigh_silence(ORDER, NOW + timedelta(seconds=seconds), policy, BINANCE) is expected
 
 
 def test_the_same_ticket_has_the_same_client_order_id_for_ever() -> None:
@@ -182,12 +184,15 @@ def test_the_same_ticket_has_the_same_client_order_id_for_ever() -> None:
         price="1",
         time_in_force=TimeInForce.IOC,
         reference="r",
-        key="hedge/otc/ETH/7",
+        intent="hedge/otc/ETH/7",
     )
 
-    assert ticket.client_order_id() == replace(ticket, price="2").client_order_id()
-    assert ticket.client_order_id() != replace(ticket, key="hedge/otc/ETH/8").client_order_id()
-    assert len(ticket.client_order_id()) <= 36
+    def named(of: OrderTicket) -> str:
+        return BINANCE.client_id(of.named())
+
+    assert named(ticket) == named(replace(ticket, price="2"))
+    assert named(ticket) != named(replace(ticket, intent="hedge/otc/ETH/8"))
+    assert named(ticket) != named(replace(ticket, attempt=2))
 
 
 @given(

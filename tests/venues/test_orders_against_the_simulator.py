@@ -20,18 +20,25 @@ from kernel.events import list_history
 from marketdata.model import Instrument
 from matching.model import TimeInForce
 from tests.venues.conftest import (
+    KILLED,
     QUICK,
     gateway_settings,
     intended,
     ticket,
 )
-from venues.ccxt.fill_stream import FillStream
-from venues.ccxt.gateway import BinanceGateway, open_gateway
-from venues.errors import ContradictingFill, OrderConflict, VenueUnavailable
+from venues.account_state import account_state
+from venues.cancels import cancel
+from venues.ccxt.gateway import CcxtGateway, open_gateway
+from venues.claims import LEASE
+from venues.errors import OrderConflict, VenueUnavailable
+from venues.exposure import list_exposures
 from venues.fills import Collected, begin_history, collect, filled_units, list_fills, record_fills
-from venues.model import OrderState, Placement, PlacementUnknown, VenueFill, VenueOrder
-from venues.orders import LEASE, cancel, list_orders, resolve, resume, submit
+from venues.model import AccountMode, OrderState, Placement, PlacementUnknown, VenueFill, VenueOrder
+from venues.orders import list_orders, refresh, resolve, resume, submit
 from venues.simulator.testing import SimulatorProcess
+from venues.streams.binance import BinanceStream
+from venues.streams.model import FillSeen
+from venues.worst_case import Uncertainty, uncertainty
 
 CLOCK = SystemClock()
 ORDER_PATH = "/api/v3/order"
@@ -60,7 +67,7 @@ def ours(sim: SimulatorProcess, order: VenueOrder) -> list[Any]:
     return [o for o in truth(sim)["orders"] if o["clientOrderId"] == order.client_order_id]
 
 
-async def placed(engine: AsyncEngine, gateway: BinanceGateway, order: VenueOrder) -> VenueOrder:
+async def placed(engine: AsyncEngine, gateway: CcxtGateway, order: VenueOrder) -> VenueOrder:
     """Submit, and clear up what is not known, as the hedger does."""
     after = await submit(engine, gateway, order.id, holder="t", clock=CLOCK)
     if after.state is S.UNKNOWN:
@@ -68,7 +75,7 @@ async def placed(engine: AsyncEngine, gateway: BinanceGateway, order: VenueOrder
     return after
 
 
-async def collected(engine: AsyncEngine, gateway: BinanceGateway) -> Collected:
+async def collected(engine: AsyncEngine, gateway: CcxtGateway) -> Collected:
     return await collect(engine, gateway, "ETHUSDT", clock=CLOCK)
 
 
@@ -77,7 +84,7 @@ async def filled(engine: AsyncEngine, order: VenueOrder) -> int:
 
 
 async def test_an_order_is_placed_filled_and_its_fills_add_up(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     order = await intended(engine, ticket(grid))
 
@@ -96,13 +103,13 @@ async def test_an_order_is_placed_filled_and_its_fills_add_up(
 @pytest.mark.parametrize("fault", LANDS)
 async def test_an_order_that_landed_unseen_is_found_and_counted_once(
     engine: AsyncEngine,
-    gateway: BinanceGateway,
+    gateway: CcxtGateway,
     grid: Instrument,
     sim: SimulatorProcess,
     fault: str,
 ) -> None:
     order = await intended(engine, ticket(grid))
-    sim.fault(fault, ORDER_PATH, method="POST", seconds=2)
+    sim.fault(fault, ORDER_PATH, method="POST", seconds=6)
 
     after = await placed(engine, gateway, order)
     await collected(engine, gateway)
@@ -115,13 +122,13 @@ async def test_an_order_that_landed_unseen_is_found_and_counted_once(
 @pytest.mark.parametrize("fault", DOES_NOT_LAND)
 async def test_an_order_that_did_not_land_is_shown_not_to_exist(
     engine: AsyncEngine,
-    gateway: BinanceGateway,
+    gateway: CcxtGateway,
     grid: Instrument,
     sim: SimulatorProcess,
     fault: str,
 ) -> None:
     order = await intended(engine, ticket(grid))
-    sim.fault(fault, ORDER_PATH, method="POST", seconds=2)
+    sim.fault(fault, ORDER_PATH, method="POST", seconds=6)
 
     after = await placed(engine, gateway, order)
 
@@ -132,7 +139,7 @@ async def test_an_order_that_did_not_land_is_shown_not_to_exist(
 @pytest.mark.parametrize("fault", IS_REFUSED)
 async def test_a_refusal_is_final_at_once(
     engine: AsyncEngine,
-    gateway: BinanceGateway,
+    gateway: CcxtGateway,
     grid: Instrument,
     sim: SimulatorProcess,
     fault: str,
@@ -147,7 +154,7 @@ async def test_a_refusal_is_final_at_once(
 
 
 async def test_too_little_money_is_a_refusal(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     sim.control("POST", "balance", {"asset": "USDT", "free": "10"})
     order = await intended(engine, ticket(grid))
@@ -159,10 +166,10 @@ async def test_too_little_money_is_a_refusal(
 
 
 async def test_an_order_that_lands_late_but_in_time_is_not_given_up(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     """The venue accepts it after we stopped waiting, and before its window is over."""
-    wanted = replace(ticket(grid), key="late")
+    wanted = replace(ticket(grid), intent="late")
     now = CLOCK.now()
     order = await intended(engine, wanted, recv_window=timedelta(seconds=2))
     sim.fault("delay_before_accept", ORDER_PATH, method="POST", seconds=0.9)
@@ -175,7 +182,7 @@ async def test_an_order_that_lands_late_but_in_time_is_not_given_up(
 
 
 async def test_a_wrong_clock_is_refused_measured_and_then_right(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     sim.control("POST", "clock", {"skew_ms": 60_000})
     first = await placed(engine, gateway, await intended(engine, ticket(grid, "first")))
@@ -186,7 +193,7 @@ async def test_a_wrong_clock_is_refused_measured_and_then_right(
 
 
 async def test_while_the_venue_does_not_answer_an_order_stays_unknown(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     order = await intended(engine, ticket(grid))
     sim.fault("reset_before", ORDER_PATH, method="POST")
@@ -213,7 +220,7 @@ async def test_while_the_venue_does_not_answer_an_order_stays_unknown(
 class MuteGateway:
     """A gateway to a venue that lets every query run into its timeout, on a clock of its own."""
 
-    def __init__(self, inner: BinanceGateway, clock: ManualClock) -> None:
+    def __init__(self, inner: CcxtGateway, clock: ManualClock) -> None:
         self._inner = inner
         self._clock = clock
         self.asked = 0
@@ -226,12 +233,12 @@ class MuteGateway:
         self._clock.advance(timedelta(seconds=5))
         raise VenueUnavailable("timeout", where="sim")
 
-    async def place(self, order: VenueOrder) -> Placement:
+    async def place(self, order: VenueOrder, *, after: Any = None) -> Placement:
         return PlacementUnknown(f"no answer about {order.client_order_id}")
 
 
 async def test_a_venue_that_only_times_out_does_not_hold_a_pass_for_minutes(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument
 ) -> None:
     clock = ManualClock(CLOCK.now())
     mute: Any = MuteGateway(gateway, clock)
@@ -251,17 +258,17 @@ async def test_a_venue_that_only_times_out_does_not_hold_a_pass_for_minutes(
 class BlindGateway:
     """A gateway to a venue that takes an order and for a while says that it has none."""
 
-    def __init__(self, inner: BinanceGateway) -> None:
+    def __init__(self, inner: CcxtGateway) -> None:
         self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def place(self, order: VenueOrder) -> Placement:
-        await self._inner.place(order)
+    async def place(self, order: VenueOrder, *, after: Any = None) -> Placement:
+        await self._inner.place(order, after=after)
         return PlacementUnknown("no answer")
 
-    async def find_order(self, symbol: str, client_order_id: str) -> None:
+    async def find_order(self, order: VenueOrder) -> None:
         return None
 
     async def list_orders(self, symbol: str, since: datetime) -> list[Any]:
@@ -274,7 +281,7 @@ async def names_of(engine: AsyncEngine, order: VenueOrder) -> list[str]:
 
 
 async def test_a_trade_of_an_order_taken_for_not_placed_is_told_and_counted(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument
 ) -> None:
     """The venue denied the order as often as we asked, and traded it all the same."""
     blind: Any = BlindGateway(gateway)
@@ -293,8 +300,32 @@ async def test_a_trade_of_an_order_taken_for_not_placed_is_told_and_counted(
     assert (await names_of(engine, order)).count("OrderTradedLate") == 1
 
 
+async def test_a_living_order_that_the_venue_denied_in_every_answer_is_counted_and_taken_back(
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
+) -> None:
+    resting = ticket(grid, price="2000", time_in_force=TimeInForce.GTC)
+    order = await intended(engine, resting)
+    sim.fault("withhold_order", ORDER_PATH, method="POST", seconds=60)
+    denied = await placed(engine, gateway, order)
+    still = await refresh(engine, gateway, order.id, holder="t", clock=CLOCK)
+    sim.control("DELETE", "withhold")
+
+    shown = await refresh(engine, gateway, order.id, holder="t", clock=CLOCK)
+    async with engine.connect() as conn:
+        bounds = uncertainty(await list_exposures(conn, "sim", "desk", "ETHUSDT"))
+        account = await account_state(conn, "sim", "desk")
+    left = await resume(engine, gateway, holder="t", clock=CLOCK, policy=QUICK)
+
+    assert (denied.state, still.revived_at, denied.version) == (S.NOT_PLACED, None, still.version)
+    assert shown.revived_at is not None
+    assert bounds == Uncertainty(low=0, high=order.base_units)
+    assert account.mode is AccountMode.REDUCING
+    assert (await names_of(engine, order))[-2:] == ["OrderRevived", "OrderLaidToRest"]
+    assert (left, ours(sim, order)[0]["status"]) == ([], "CANCELED")
+
+
 async def test_a_trade_settles_an_order_of_unknown_outcome(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument
 ) -> None:
     blind: Any = BlindGateway(gateway)
     order = await intended(engine, ticket(grid))
@@ -309,14 +340,14 @@ async def test_a_trade_settles_an_order_of_unknown_outcome(
 
 
 async def test_a_fill_after_the_cancel_is_told(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument
 ) -> None:
     resting = ticket(grid, price="2000", time_in_force=TimeInForce.GTC)
     order = await intended(engine, resting)
     await submit(engine, gateway, order.id, holder="t", clock=CLOCK)
     after = await cancel(engine, gateway, order.id, holder="t", clock=CLOCK)
     await placed(engine, gateway, await intended(engine, ticket(grid, "model")))
-    (model, *_) = await gateway.fills("ETHUSDT", "0")
+    (model, *_) = (await gateway.fills("ETHUSDT", "")).fills
     assert after.venue_order_id is not None
     late = replace(model, trade_id="999999", venue_order_id=after.venue_order_id)
 
@@ -329,7 +360,7 @@ async def test_a_fill_after_the_cancel_is_told(
 
 
 async def test_a_trade_that_no_order_of_ours_made_is_told_once(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument
 ) -> None:
     model = await intended(engine, ticket(grid, "model"))
     strange = replace(model, client_order_id="by-hand", signed_at=gateway.venue_time(CLOCK.now()))
@@ -338,7 +369,7 @@ async def test_a_trade_that_no_order_of_ours_made_is_told_once(
     await collected(engine, gateway)
     await transact(
         engine,
-        lambda conn: begin_history(conn, "sim", "desk", "ETHUSDT", trade_id="0", now=CLOCK.now()),
+        lambda conn: begin_history(conn, "sim", "desk", "ETHUSDT", cursor="", now=CLOCK.now()),
     )
     await collected(engine, gateway)
 
@@ -349,8 +380,9 @@ async def test_a_trade_that_no_order_of_ours_made_is_told_once(
     assert [[event.name for event in events] for events in told] == [["FillOfNoOrder"]] * len(fills)
 
 
+@KILLED
 async def test_the_venue_killed_while_it_answers_ends_with_one_order(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     order = await intended(engine, ticket(grid))
     sim.fault("hang_after_accept", ORDER_PATH, method="POST", seconds=30)
@@ -381,23 +413,23 @@ class Dies(Exception):
 class DyingGateway:
     """A gateway in a process that ends right before or right after it sends an order."""
 
-    def __init__(self, inner: BinanceGateway, *, after_sending: bool) -> None:
+    def __init__(self, inner: CcxtGateway, *, after_sending: bool) -> None:
         self._inner = inner
         self._after_sending = after_sending
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def place(self, order: VenueOrder) -> Placement:
+    async def place(self, order: VenueOrder, *, after: Any = None) -> Placement:
         if self._after_sending:
-            await self._inner.place(order)
+            await self._inner.place(order, after=after)
         raise Dies
 
 
 @pytest.mark.parametrize(("after_sending", "expected"), [(True, S.FILLED), (False, S.NOT_PLACED)])
 async def test_a_crash_around_sending_is_cleared_up_by_the_next_start(
     engine: AsyncEngine,
-    gateway: BinanceGateway,
+    gateway: CcxtGateway,
     grid: Instrument,
     sim: SimulatorProcess,
     after_sending: bool,  # noqa: FBT001  a row of the table
@@ -423,7 +455,7 @@ async def test_a_crash_around_sending_is_cleared_up_by_the_next_start(
 class SlowGateway:
     """A gateway of a worker that is paused after sending and wakes up without an answer."""
 
-    def __init__(self, inner: BinanceGateway) -> None:
+    def __init__(self, inner: CcxtGateway) -> None:
         self._inner = inner
         self.sent = asyncio.Event()
         self.awake = asyncio.Event()
@@ -431,15 +463,15 @@ class SlowGateway:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def place(self, order: VenueOrder) -> Placement:
-        await self._inner.place(order)
+    async def place(self, order: VenueOrder, *, after: Any = None) -> Placement:
+        await self._inner.place(order, after=after)
         self.sent.set()
         await self.awake.wait()
         return PlacementUnknown("paused too long")
 
 
 async def test_a_worker_that_wakes_up_after_its_lease_changes_nothing(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument
 ) -> None:
     order = await intended(engine, ticket(grid))
     slow: Any = SlowGateway(gateway)
@@ -455,7 +487,7 @@ async def test_a_worker_that_wakes_up_after_its_lease_changes_nothing(
 
 
 async def test_an_intent_that_nobody_sent_is_given_up_and_never_sent(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     order = await intended(engine, ticket(grid))
     young = await resume(engine, gateway, holder="t", clock=CLOCK, policy=QUICK)
@@ -470,7 +502,7 @@ async def test_an_intent_that_nobody_sent_is_given_up_and_never_sent(
 
 
 async def test_of_many_that_submit_one_sends(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     order = await intended(engine, ticket(grid))
 
@@ -492,7 +524,7 @@ async def test_the_same_ticket_is_the_same_order_and_other_content_is_refused_by
 
 
 async def test_a_resting_order_can_be_cancelled(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     resting = ticket(grid, price="2000", time_in_force=TimeInForce.GTC)
     order = await intended(engine, resting)
@@ -505,7 +537,7 @@ async def test_a_resting_order_can_be_cancelled(
 
 
 async def test_an_order_larger_than_the_book_expires_partly_filled(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     sim.control("POST", "fund", {"asset": "USDT", "amount": "90000000"})
     best_ask = sim.state()["symbols"]["ETHUSDT"]["asks"][0][0]
@@ -520,26 +552,20 @@ async def test_an_order_larger_than_the_book_expires_partly_filled(
 
 
 async def test_a_fill_is_stored_once_whichever_way_it_comes(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     streamed: list[VenueFill] = []
-    arrived = asyncio.Event()
-
-    async def deliver(fills: Any) -> None:
-        await transact(
-            engine, lambda conn: record_fills(conn, fills, source="stream", now=CLOCK.now())
-        )
-        streamed.extend(fills)
-        arrived.set()
-
-    stream = FillStream(gateway_settings(sim), {"ETHUSDT": grid})
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(stream.run(deliver))
-        await sim.wait_for_user_stream(0)
+    stream = BinanceStream(wanted=gateway_settings(sim), clock=CLOCK, venue_time=gateway.venue_time)
+    stream.learn(grid)
+    async with stream.connect() as session:
         await placed(engine, gateway, await intended(engine, ticket(grid)))
-        async with asyncio.timeout(5):
-            await arrived.wait()
-        running.cancel()
+        async with asyncio.timeout(20):
+            while len(streamed) < len(truth(sim)["fills"]):
+                events = await session.next(100)
+                streamed += [event.fill for event in events if isinstance(event, FillSeen)]
+    await transact(
+        engine, lambda conn: record_fills(conn, streamed, source="stream", now=CLOCK.now())
+    )
     found = await collected(engine, gateway)
     async with engine.connect() as conn:
         stored = await list_fills(conn, "sim", "desk", "ETHUSDT")
@@ -550,11 +576,11 @@ async def test_a_fill_is_stored_once_whichever_way_it_comes(
 
 
 async def test_a_fill_the_stream_brought_does_not_hide_an_earlier_one(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument
 ) -> None:
     for key in ("a", "b", "c"):
         await placed(engine, gateway, await intended(engine, ticket(grid, key)))
-    *_, last = await gateway.fills("ETHUSDT", "0")
+    *_, last = (await gateway.fills("ETHUSDT", "")).fills
     await transact(
         engine, lambda conn: record_fills(conn, [last], source="stream", now=CLOCK.now())
     )
@@ -567,31 +593,40 @@ async def test_a_fill_the_stream_brought_does_not_hide_an_earlier_one(
     assert sum(f.base_units for f in stored) == 3 * 10**18
 
 
-async def test_another_story_about_the_same_trade_is_refused(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument
+async def test_another_story_about_the_same_trade_changes_nothing_and_calls_a_person(
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument
 ) -> None:
     await placed(engine, gateway, await intended(engine, ticket(grid)))
     await collected(engine, gateway)
-    (first, *_) = await gateway.fills("ETHUSDT", "0")
+    (first, *_) = (await gateway.fills("ETHUSDT", "")).fills
     other = replace(first, quote_units=first.quote_units + 1)
 
-    with pytest.raises(ContradictingFill):
+    for _ in range(2):
         await transact(
             engine, lambda conn: record_fills(conn, [other], source="stream", now=CLOCK.now())
         )
 
+    async with engine.connect() as conn:
+        stored = await list_fills(conn, "sim", "desk", "ETHUSDT")
+        told = await list_history(conn, "venue-fill", first.id)
+        account = await account_state(conn, "sim", "desk")
+    assert first in stored
+    assert [event.name for event in told] == ["FillContradicted"]
+    assert account.mode is AccountMode.REDUCING
+
 
 async def test_trades_before_the_opening_are_left_out(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     model = await intended(engine, ticket(grid, "model"))
     before_us = replace(model, client_order_id="old", signed_at=gateway.venue_time(CLOCK.now()))
     await gateway.place(before_us)
-    *_, last = await gateway.fills("ETHUSDT", "0")
+    history = await gateway.fills("ETHUSDT", "")
+    *_, last = history.fills
     await transact(
         engine,
         lambda conn: begin_history(
-            conn, "sim", "desk", "ETHUSDT", trade_id=last.trade_id, now=CLOCK.now()
+            conn, "sim", "desk", "ETHUSDT", cursor=history.cursor, now=CLOCK.now()
         ),
     )
     nothing = await collected(engine, gateway)
@@ -606,12 +641,13 @@ async def test_trades_before_the_opening_are_left_out(
 
 
 async def test_a_venue_that_is_down_says_nothing_about_orders(
-    engine: AsyncEngine, gateway: BinanceGateway, grid: Instrument, sim: SimulatorProcess
+    engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
+    order = await intended(engine, ticket(grid))
     await asyncio.to_thread(sim.kill)
 
     with pytest.raises(VenueUnavailable):
-        await gateway.find_order("ETHUSDT", "cw1")
+        await gateway.find_order(order)
     with pytest.raises(VenueUnavailable):
         await gateway.balances()
 
@@ -640,7 +676,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 async def test_an_answer_of_any_shape_proves_nothing(
-    gateway: BinanceGateway, grid: Instrument, engine: AsyncEngine, shape: Any
+    gateway: CcxtGateway, grid: Instrument, engine: AsyncEngine, shape: Any
 ) -> None:
     order = await intended(engine, ticket(grid))
 
@@ -653,9 +689,9 @@ async def test_an_answer_of_any_shape_proves_nothing(
 
     assert isinstance(await gateway.place(sent), PlacementUnknown)
     for ask in (
-        gateway.find_order("ETHUSDT", order.client_order_id),
+        gateway.find_order(sent),
         gateway.list_orders("ETHUSDT", CLOCK.now()),
-        gateway.fills("ETHUSDT", "0"),
+        gateway.fills("ETHUSDT", ""),
         gateway.balances(),
         gateway.cancel(order),
     ):

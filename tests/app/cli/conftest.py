@@ -55,14 +55,15 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
         capsys.readouterr()
         # A thread of its own: the command runs an event loop of its own.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            ended = pool.submit(_run, arguments).result()
+            ended = pool.submit(run_command, arguments).result()
         captured = capsys.readouterr()
         return Answer(ended, captured.out, captured.err)
 
     return call
 
 
-def _run(arguments: tuple[str, ...]) -> int:
+def run_command(arguments: tuple[str, ...]) -> int:
+    """Run the program and return its exit code."""
     try:
         main(list(arguments))
     except SystemExit as end:

@@ -24,10 +24,32 @@ NO_DATABASE = (
     *("bench", "demo", "simulate", "registry new-key", "up", "migrate"),
     *("ledger journal templates", "ledger check-proof", "custody keys"),
     *("custody signer health", "custody signer checkpoint", "custody signer audit"),
+    *("venues connectors", "venues key new-kek"),
+    *("marketdata watch", "marketdata plot", "marketdata record", "marketdata replay"),
+    *("marketdata query", "marketdata export", "settle net", "settle answer"),
 )
 """Commands that bring what they need, or need another thing first."""
 VECTORS = Path(__file__).parents[2] / "chain" / "bitcoin" / "data" / "psbt_vectors.json"
 ONE_PSBT = json.loads(VECTORS.read_text())["valid"][0]
+HOUSE_FILE = """
+chain = "evm"
+book = 1
+signer_socket = "signer.sock"
+confirmations = "confirmations.json"
+payout_depth = 6
+start_height = 0
+
+[[venue]]
+venue = "binance"
+account = "desk"
+connector = "binance"
+kek = "venues.kek"
+
+[[feed]]
+venue = "binance"
+connector = "binance"
+symbols = ["ETHUSDT"]
+"""
 NO_JSON = ("simulate",)
 """The simulators' one line for machines is their ready line."""
 NEVER_IMPORTED_AT_START = (
@@ -66,13 +88,29 @@ def usable(keys: dict[str, Path], tmp_path: Path) -> Callable[[str], list[str]]:
         "acme.json": {"code": "cedar", "kind": "client", "entity": "causeway-desk"},
         "policy.json": [{"claim": "*", "approvals": 1}],
         "bands.json": {"sweeps": []},
+        "rules.json": {},
         "addresses.json": {"version": 1, "addresses": []},
         "record.json": {},
         "sealing.key": "00" * 32,
         "isda.pdf": "",
         "mail.eml": "",
+        "statement.xml": "",
+        "acme.signed": {
+            "statement_sha256": "0" * 64,
+            "party": "acme",
+            "verdict": "affirmed",
+            "obligations": [],
+            "reason": "",
+            "signature": "00" * 64,
+        },
         "ann.psbt": ONE_PSBT,
+        "binance.json": {"api_key": "key", "secret": "secret"},
+        "house.toml": HOUSE_FILE,
+        "eurofxref-hist-90d.xml": "",
         "gl.csv": "pattern,asset,account\n**,*,9999\n",
+        "owed.csv": "ref,party,direction,asset,amount,value_date\n",
+        "alerts.toml": "",
+        "deals.csv": "ref,party,side,amount,base,price,quote\nd-1,acme,sell,2,ETH,3000,USDT\n",
     }
     for name, content in contents.items():
         (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
@@ -119,7 +157,8 @@ def test_what_moves_money_can_be_rehearsed() -> None:
         *("custody bump", "custody cancel-signed", "custody cold import"),
         *("custody thaw", "custody resume", "custody abandon"),
         *("custody attribute", "custody compliance release", "custody compliance refund"),
-        *("desk deal", "desk cancel", "settle seal", "settle release"),
+        *("desk deal", "desk amend", "desk cancel", "desk import"),
+        *("settle seal", "settle release"),
         *("ledger journal propose", "ledger journal approve", "ledger import"),
         *("ledger move-between-books", "ledger close-period", "ledger approve-period"),
     }

@@ -165,6 +165,7 @@ async def test_a_payout_of_a_cold_wallet_goes_from_a_request_to_a_block(
     assert (await call(cli, *back)).json == taken.json, "again changes nothing"
     assert (await call(cli, "cold", "list", "--json")).json == []
 
+    world.clock.at = SystemClock().now()  # commands have their own, and it has gone on
     await world.advance()
     assert await world.pool() == {taken.json["transaction"]}
     await world.mine(3)

@@ -176,9 +176,10 @@ def test_a_deal_moves_the_position_settles_and_is_told(
     seen = cli("settle", "preview", "--json")
     assert seen.code == 0, seen.err
     assert cli("obligations", "list", "--json").json == []
-    run = cli("settle", "run", "--window", "noon", *as_("ada"), "--json").json
-    assert run["items"] == seen.json["items"]
-    assert {(i["direction"], i["amount"], i["rail"]) for i in run["items"]} == {
+    [run] = cli("settle", "open", "--window", "noon", *as_("ada"), "--json").json["runs"]
+    net = cli("settle", "explain", run["id"], "--json").json["net"]
+    assert net == seen.json["items"]
+    assert {(i["direction"], i["amount"], i["rail"]) for i in net} == {
         ("pay", "2 ETH", "book"),
         ("receive", "6,005 USDT", "book"),
     }

@@ -163,6 +163,8 @@ def test_it_credits_a_deposit_pays_out_hands_events_on_and_stops_cleanly(
         "reconcile",
         "tokens",
         "jobs",
+        "cycles",
+        "alerts",
     ]
 
     assign = ("custody", "address", "assign", "client-pool", *as_("dan"), "--json")

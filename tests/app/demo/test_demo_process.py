@@ -102,21 +102,6 @@ def wait_until_gone(pids: list[int]) -> list[int]:
     return [pid for pid in pids if lives(pid)]
 
 
-def test_every_proof_holds_on_the_embedded_components_alone(tmp_path: Path) -> None:
-    code, output, errors = finish(start(tmp_path, "--json"))
-
-    assert code == 0, errors
-    result = json.loads(output)
-    assert result["evm"] == "simulator"
-    assert {proof["name"] for proof in result["proofs"]} == PROOFS
-    assert [proof for proof in result["proofs"] if not proof["held"]] == []
-    chapters = list(dict.fromkeys(line["chapter"] for line in result["timeline"]))
-    assert chapters == [
-        *("founding", "deposits", "desk", "settlement", "payout"),
-        *("bitcoin", "proof"),
-    ]
-
-
 def test_every_proof_holds_on_a_real_anvil(tmp_path: Path) -> None:
     anvil = find_anvil(os.environ, [REPOSITORY / ".cache" / "npm"])
     if anvil is None:
@@ -128,10 +113,16 @@ def test_every_proof_holds_on_a_real_anvil(tmp_path: Path) -> None:
     assert code == 0, errors
     result = json.loads(output)
     assert result["evm"] == "anvil"
+    assert {proof["name"] for proof in result["proofs"]} == PROOFS
+    chapters = list(dict.fromkeys(line["chapter"] for line in result["timeline"]))
+    assert chapters == [
+        *("founding", "deposits", "desk", "settlement", "payout"),
+        *("bitcoin", "proof"),
+    ]
     assert [proof for proof in result["proofs"] if not proof["held"]] == []
 
 
-def test_a_killed_demo_starts_clean_again_and_says_so(tmp_path: Path) -> None:
+def test_a_killed_demo_starts_clean_again_and_every_proof_holds(tmp_path: Path) -> None:
     killed = start(tmp_path)
     pids = wait_until_the_story_runs(tmp_path)
     killed.kill()
@@ -154,31 +145,23 @@ def terminal() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("terminal")
-def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
+def test_a_second_demo_is_refused_a_folder_and_an_interrupted_one_leaves_nothing_running(
+    tmp_path: Path,
+) -> None:
     demo = start(tmp_path)
     pids = wait_until_the_story_runs(tmp_path)
-    demo.send_signal(signal.SIGINT)
+    code, _, refused = finish(start(tmp_path))
 
+    assert code == 3
+    assert f"process {demo.pid}" in refused
+    assert "CAUSEWAY_STATE_DIR" in refused
+
+    demo.send_signal(signal.SIGINT)
     code, _, errors = finish(demo)
 
     assert code == 130
     assert "Traceback" not in errors
     assert wait_until_gone(pids) == []
-
-
-def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
-    first = start(tmp_path)
-    try:
-        wait_until_the_story_runs(tmp_path)
-
-        code, _, errors = finish(start(tmp_path))
-
-        assert code == 3
-        assert f"process {first.pid}" in errors
-        assert "CAUSEWAY_STATE_DIR" in errors
-    finally:
-        first.kill()
-        first.communicate()
 
 
 @pytest.mark.parametrize("variable", ["CAUSEWAY_EVM_PORT", "CAUSEWAY_VENUE_PORT"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -136,6 +137,27 @@ async def test_pauses_grow_while_a_provider_is_not_there(monkeypatch: pytest.Mon
 
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps[-1] > gaps[0]
+
+
+async def test_who_listens_ends_although_a_library_keeps_the_cancellation_to_itself() -> None:
+    signal = chain.heads.HeadSignal()
+    begun = asyncio.Event()
+
+    async def keeps_the_first() -> None:
+        if begun.is_set():
+            await asyncio.Event().wait()
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(signal.listen_for_ever(keeps_the_first, ()))
+        await begun.wait()
+        running.cancel()
+        done, _ = await asyncio.wait({running}, timeout=1.0)
+        assert done
+
+    assert running.cancelled()
 
 
 async def test_a_provider_that_never_stops_announcing_cannot_make_us_look_without_end(

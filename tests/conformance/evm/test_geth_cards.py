@@ -11,7 +11,9 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from chain.simulators.testing import (
     EvmProcess,
     JsonRpc,
     RpcFailed,
+    Subscription,
     deploy_test_dollar,
     dev_account,
     encode_call,
@@ -49,6 +52,7 @@ REQUIRE_GETH = os.environ.get("CAUSEWAY_REQUIRE_GETH") == "1"
 People = tuple[LocalAccount, LocalAccount, LocalAccount, LocalAccount]
 ETHER = 10**18
 FUNDED_S = 20.0
+HEADS_LOST_MAX = 5
 UNKNOWN_HASH = "0x" + "22" * 32
 SUPPLY = 1_000_000
 
@@ -71,7 +75,15 @@ class Real:
         return sign_transaction(account, nonce, chain_id=self.chain_id, **fields)
 
     async def send(self, raw: str) -> str:
-        return str(await self.rpc.call("eth_sendRawTransaction", raw))
+        """Send a transaction, again while geth's pool has not looked at the block that paid us."""
+        async with asyncio.timeout(FUNDED_S):
+            while True:
+                try:
+                    return str(await self.rpc.call("eth_sendRawTransaction", raw))
+                except RpcFailed as failure:
+                    if "balance 0," not in failure.message:
+                        raise
+                await asyncio.sleep(0.05)
 
     async def run(self, nonce: int, **fields: Any) -> dict[str, Any]:
         raw = self.sign(self.alice, nonce, **{"gas": 2_000_000, **fields})
@@ -95,7 +107,21 @@ def geth_process() -> Iterator[Geth]:
         yield geth
 
 
-@pytest.fixture(params=["simulator", "geth"])
+@pytest.fixture(scope="session")
+def rich_nonces() -> Iterator[int]:
+    """The nonces of geth's rich account, which nobody else uses.
+
+    Asked for the next one while it takes in a block, geth may name one that is waiting already.
+    """
+    return count()
+
+
+#: geth takes blocks into its pool and its indexes whenever it likes; a card that met it in between is
+#: played again, with other people, and the report says so. One that fails on us fails every time.
+AGAIN = pytest.mark.flaky(reruns=2)
+
+
+@pytest.fixture(params=["simulator", pytest.param("geth", marks=AGAIN)])
 async def real(request: pytest.FixtureRequest) -> AsyncIterator[Real]:
     """A simulator at height zero, or the one geth with people who have done nothing yet."""
     async with aiohttp.ClientSession() as session:
@@ -108,23 +134,29 @@ async def real(request: pytest.FixtureRequest) -> AsyncIterator[Real]:
             return
         geth: Geth = request.getfixturevalue("geth_process")
         rpc = JsonRpc(geth.url, session)
-        people = await strangers(rpc, request.node.nodeid)
+        nonces = request.getfixturevalue("rich_nonces")
+        times_played = getattr(request.node, "execution_count", 1)
+        people = await strangers(rpc, f"{request.node.nodeid} {times_played}", nonces)
         yield Real(geth.url, geth.ws_url, DEV_CHAIN_ID, rpc, session, *people)
 
 
-async def strangers(rpc: JsonRpc, name: str) -> People:
+async def strangers(rpc: JsonRpc, name: str, nonces: Iterator[int]) -> People:
     """Return four accounts of a test's own, of which geth's rich account has funded three."""
     keys = [keccak(f"{name} {number}".encode()) for number in range(4)]
     alice, bob, carol, nobody = (Account.from_key(key) for key in keys)
     (rich,) = await rpc.call("eth_accounts")
-    for account in (alice, bob, carol):
-        body = {"from": rich, "to": account.address, "value": hex(10_000 * ETHER)}
+
+    async def give(to: str, wei: int) -> None:
+        body = {"from": rich, "to": to, "value": hex(wei), "nonce": hex(next(nonces))}
         await rpc.call("eth_sendTransaction", body)
+
+    for account in (alice, bob, carol):
+        await give(account.address, 10_000 * ETHER)
     async with asyncio.timeout(FUNDED_S):
         while await rpc.number("eth_getBalance", carol.address, "latest") == 0:
             # Right after its start geth may sleep over a transaction until the next one comes.
             await asyncio.sleep(0.1)
-            await rpc.call("eth_sendTransaction", {"from": rich, "to": rich, "value": "0x1"})
+            await give(rich, 1)
     return alice, bob, carol, nobody
 
 
@@ -319,9 +351,12 @@ async def test_g08_traces_have_the_same_frames(real: Real) -> None:
     ]
     for nonce, data in enumerate(calls, start=1):
         receipt = await real.run(nonce, to=contract, data=data, value=100)
-        (trace,) = await real.rpc.call(
+        traces = await real.rpc.call(
             "debug_traceBlockByHash", receipt["blockHash"], {"tracer": "callTracer"}
         )
+        # The one geth may have taken another test's payment into the same block.
+        own = receipt["transactionHash"]
+        (trace,) = [trace for trace in traces if trace["txHash"] == own]
         assert trace["result"]["gasUsed"] == receipt["gasUsed"]
         assert trace["result"]["gas"] == hex(2_000_000)
         shapes.append(shape(trace["result"]))
@@ -422,15 +457,27 @@ async def test_g12_new_heads_are_announced_in_order(real: Real) -> None:
     """Card G12.
 
     Prerequisite: a subscription to new heads.
-    Action: two transfers.
+    Action: transfers until a head is announced, and one more.
     Expectation: two heads that link.
     """
     async with subscribe(real.session, real.ws_url, "newHeads") as heads:
-        for nonce in range(2):
-            await real.run(nonce, to=real.bob.address, gas=21_000)
-        first, second = await heads.next(), await heads.next()
+        nonce, first = await first_head(real, heads)
+        await real.run(nonce, to=real.bob.address, gas=21_000)
+        second = await heads.next()
 
     assert second["parentHash"] == first["hash"]
+
+
+async def first_head(real: Real, heads: Subscription) -> tuple[int, dict[str, Any]]:
+    """Return Alice's next nonce and the first head that is announced.
+
+    geth answers a subscription before it listens itself: the head of a block made at once is lost.
+    """
+    for nonce in range(HEADS_LOST_MAX + 1):
+        await real.run(nonce, to=real.bob.address, gas=21_000)
+        with suppress(TimeoutError):
+            return nonce + 1, await heads.next(timeout_s=1.0)
+    raise AssertionError("no head is announced")
 
 
 async def test_g13_our_gateway_follows_and_pays_on_it(real: Real) -> None:

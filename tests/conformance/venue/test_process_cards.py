@@ -1,17 +1,24 @@
 """Cards of the process: ready line, end with the parent, crash in the middle of an order."""
 
 import asyncio
+import hmac
+import itertools
+import json
+import random
+import re
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import ccxt
 import ccxt.async_support
 import ccxt.pro
 import pytest
 
+from kernel.clock import SystemClock, to_unix_ms
 from venues.simulator.testing import (
     SimulatorNotReady,
     SimulatorProcess,
@@ -152,6 +159,86 @@ async def test_a_kill_under_load_keeps_exactly_what_was_accepted(tmp_path: Path)
             assert truth_of(process)[0] == first[0]
         finally:
             await client.close()
+
+
+async def test_what_was_answered_on_any_socket_survives_every_kill(tmp_path: Path) -> None:
+    """P12. Kill -9 at two moments under orders on eight sockets. All answered ones, with no change."""
+    answered: dict[str, int] = {}
+    sent: set[str] = set()
+    chance = random.Random(12)
+    with SimulatorProcess(tmp_path, "--step-ms", "0", "--more-accounts", "other") as process:
+        for life in range(2):
+            before = len(answered)
+            async with asyncio.TaskGroup() as tasks:
+                for lane in range(8):
+                    name = f"p12-{life}-{lane}"
+                    tasks.create_task(order_until_dead(process.ready, name, sent, answered))
+                await until(lambda: len(answered) > before + 60)  # noqa: B023  awaited at once
+                await asyncio.sleep(chance.random() / 20)
+                process.kill()
+            process.start()
+
+            accounts = truth_of(process)[0]
+            orders = {
+                o["clientOrderId"]: o["orderId"] for a in accounts.values() for o in a["orders"]
+            }
+            assert answered.items() <= orders.items()
+            assert orders.keys() <= sent
+        before_kill = truth_of(process)
+        process.kill()
+        process.start()
+        assert truth_of(process) == before_kill
+
+
+async def order_until_dead(
+    ready: dict[str, Any], lane: str, sent: set[str], answered: dict[str, int]
+) -> None:
+    """Send orders on a connection of its own, three at a time, until it breaks."""
+    address = urlsplit(ready["url"])
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    accounts = ready["accounts"]
+    try:
+        for number in itertools.count(0, 3):
+            for position in range(number, number + 3):
+                name = f"{lane}-{position}"
+                sent.add(name)
+                writer.write(order_bytes(accounts[position % len(accounts)], name, position))
+            for _ in range(3):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"Content-Length: (\d+)", head)
+                assert length is not None
+                answer = json.loads(await reader.readexactly(int(length[1])))
+                answered[answer["clientOrderId"]] = answer["orderId"]
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return
+    finally:
+        writer.close()
+
+
+def order_bytes(account: dict[str, Any], name: str, position: int) -> bytes:
+    """A signed order near the middle of the market."""
+    body = urlencode(
+        {
+            "symbol": "ETHUSDT",
+            "side": "BUY" if position % 3 else "SELL",
+            "type": "LIMIT",
+            "timeInForce": "GTC",
+            "quantity": "0.1",
+            "price": f"{2_990 + position % 20}.5",
+            "newClientOrderId": name,
+            "newOrderRespType": "ACK",
+            "recvWindow": 60_000,
+            "timestamp": to_unix_ms(SystemClock().now()),
+        }
+    )
+    signature = hmac.digest(account["secret"].encode(), body.encode(), "sha256").hex()
+    content = f"{body}&signature={signature}"
+    head = (
+        f"POST /api/v3/order HTTP/1.1\r\nHost: venue\r\nX-MBX-APIKEY: {account['api_key']}\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    return (head + content).encode()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -291,7 +291,7 @@ async def test_a_clock_that_is_off_is_refused(
         ({"quantity": "-1"}, "-1100"),
         ({"symbol": "NOPE"}, "-1121"),
         ({"side": "HOLD"}, "-1117"),
-        ({"type": "STOP_LOSS"}, "-1116"),
+        ({"type": "LOTTERY"}, "-1116"),
         ({"timeInForce": "GTD"}, "-1115"),
         ({"price": ""}, "-1102"),
         ({"newClientOrderId": "no spaces"}, "-1100"),
@@ -315,28 +315,42 @@ async def test_a_malformed_order_is_refused_by_code(
         await rest.privatePostOrder({**order, **change})
 
 
-async def test_withdrawal_debits_and_is_listed(rest: Binance, client_id: str) -> None:
+async def test_withdrawal_debits_and_is_listed(treasury: Binance, client_id: str) -> None:
     """V22. Given funds. withdraw. Debited in full; history has amount + fee = debit, and a tx."""
-    before = (await rest.fetch_balance())["ETH"]["free"]
+    before = (await treasury.fetch_balance())["ETH"]["free"]
     address = "0x" + "ab" * 20
 
-    answer = await rest.withdraw(
+    answer = await treasury.withdraw(
         "ETH", 2, address, {"network": "ERC20", "withdrawOrderId": client_id}
     )
 
-    rows = await rest.fetch_withdrawals("ETH", None, None, {"withdrawOrderId": client_id})
+    rows = await treasury.fetch_withdrawals("ETH", None, None, {"withdrawOrderId": client_id})
     assert [row["id"] for row in rows] == [answer["id"]]
     assert rows[0]["status"] == "ok"
     assert rows[0]["address"] == address
     assert rows[0]["txid"].startswith("0x")
     assert rows[0]["amount"] + rows[0]["fee"]["cost"] == pytest.approx(2)
-    assert before - (await rest.fetch_balance())["ETH"]["free"] == pytest.approx(2)
+    assert before - (await treasury.fetch_balance())["ETH"]["free"] == pytest.approx(2)
 
 
-async def test_withdrawal_without_cover_is_refused(rest: Binance) -> None:
+async def test_withdrawal_without_cover_is_refused(treasury: Binance) -> None:
     """V23. withdraw more than the balance. InsufficientFunds."""
     with pytest.raises(ccxt.InsufficientFunds):
-        await rest.withdraw("ETH", 10_000_000, "0x" + "ab" * 20)
+        await treasury.withdraw("ETH", 10_000_000, "0x" + "ab" * 20)
+
+
+async def test_a_trading_key_cannot_withdraw_and_says_so(rest: Binance, treasury: Binance) -> None:
+    """V23b. apiRestrictions of both keys; withdraw with the trading key. Told apart; refused."""
+    trading = await rest.sapiGetAccountApiRestrictions()
+    withdrawing = await treasury.sapiGetAccountApiRestrictions()
+
+    assert (trading["enableWithdrawals"], trading["enableSpotAndMarginTrading"]) == (False, True)
+    assert (withdrawing["enableWithdrawals"], withdrawing["enableReading"]) == (True, True)
+    assert withdrawing["enableSpotAndMarginTrading"] is False
+    with pytest.raises(ccxt.AuthenticationError, match="-2015"):
+        await rest.withdraw("ETH", 1, "0x" + "ab" * 20)
+    with pytest.raises(ccxt.AuthenticationError, match="-2015"):
+        await treasury.create_order(ETH, "market", "buy", 1)
 
 
 async def test_deposits_have_an_address_and_are_listed(

@@ -17,7 +17,7 @@ ETH = "ETH/USDT"
 T = TypeVar("T")
 
 
-async def soon(awaited: Awaitable[T], seconds: float = 5.0) -> T:
+async def soon(awaited: Awaitable[T], seconds: float = 20.0) -> T:
     async with asyncio.timeout(seconds):
         return await awaited
 

@@ -23,9 +23,9 @@ from custody.signer.backends.pkcs11 import (
     unwrap_point,
 )
 from custody.signer.backends.port import KeyBackend, Signature, low_s
-from custody.signer.errors import KeystoreUnreadable, SignerRefused
+from custody.signer.errors import SignerRefused
 from custody.signer.hd_keys import PrivateNode
-from kernel.errors import BadInput, OutsideUnavailable, Refused
+from kernel.errors import BadInput, OutsideUnavailable, Refused, SecretUnreadable
 from tests.custody.signer.softhsm import (
     CONFIGURATION,
     LABEL,
@@ -201,7 +201,7 @@ def test_a_token_with_an_unsafe_key_is_not_opened(
         generate(session, "loose", curve, **private)
 
     with (
-        pytest.raises(KeystoreUnreadable, match=says),
+        pytest.raises(SecretUnreadable, match=says),
         TokenKeys.open(token.module, LABEL, token.pin),
     ):
         pytest.fail("it was opened")
@@ -246,7 +246,7 @@ def test_a_key_that_came_from_outside_is_refused(token: SoftToken) -> None:
         import_key(session, "brought", PrivateKey(b"\x07" * 32))
 
     with (
-        pytest.raises(KeystoreUnreadable, match=r"(SENSITIVE|EXTRACTABLE|LOCAL) is not"),
+        pytest.raises(SecretUnreadable, match=r"(SENSITIVE|EXTRACTABLE|LOCAL) is not"),
         TokenKeys.open(token.module, LABEL, token.pin),
     ):
         pytest.fail("it was opened")
@@ -258,7 +258,7 @@ def test_a_key_that_became_unsafe_while_the_token_is_open_is_refused(
     with pkcs11.lib(str(token.module)).get_token(token_label=LABEL).open(rw=True) as session:
         generate(session, "late", SECP256K1_OID, EXTRACTABLE=True)
 
-    with pytest.raises(KeystoreUnreadable, match="EXTRACTABLE is not False"):
+    with pytest.raises(SecretUnreadable, match="EXTRACTABLE is not False"):
         keys.public_key("late")
 
 
@@ -346,7 +346,7 @@ def test_a_wrong_pin_is_tried_once_only(token: SoftToken, keys: TokenKeys) -> No
     assert "000000" not in str(caught.value)
     token.pin.write_text("000000")
     with (
-        pytest.raises(KeystoreUnreadable, match="refuses the PIN"),
+        pytest.raises(SecretUnreadable, match="refuses the PIN"),
         TokenKeys.open(token.module, LABEL, token.pin),
     ):
         pytest.fail("it was opened")
@@ -359,7 +359,7 @@ def test_a_pin_that_others_may_read_is_not_used(token: SoftToken) -> None:
     token.pin.chmod(0o644)
 
     with (
-        pytest.raises(KeystoreUnreadable, match="others may read it"),
+        pytest.raises(SecretUnreadable, match="others may read it"),
         TokenKeys.open(token.module, LABEL, token.pin),
     ):
         pytest.fail("it was opened")
@@ -403,7 +403,7 @@ POINT = SECRET.public_key.format(compressed=False)
     ],
 )
 def test_a_public_key_in_another_form_is_refused(encoded: bytes) -> None:
-    with pytest.raises(KeystoreUnreadable):
+    with pytest.raises(SecretUnreadable):
         unwrap_point(encoded)
 
 

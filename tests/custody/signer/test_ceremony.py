@@ -42,11 +42,11 @@ from custody.signer.ceremony import (
     restore,
 )
 from custody.signer.entropy import DICE
-from custody.signer.errors import KeystoreUnreadable
 from custody.signer.hd_keys import PrivateNode
-from custody.signer.keystore import read_kek, read_keystore, unseal
+from custody.signer.keystore import read_keystore, unseal
 from custody.signer.slip39 import combine, parse_scheme
-from kernel.errors import BadInput, Refused
+from kernel.errors import BadInput, Refused, SecretUnreadable
+from kernel.private_files import read_kek
 from tests.custody.signer.softhsm import CONFIGURATION, LABEL, PIN, make_token
 
 NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
@@ -184,7 +184,7 @@ def test_a_restored_keystore_signs_with_the_same_keys(
     ):
         assert first.sign_digest(path, bytes(32)) == second.sign_digest(path, bytes(32))
     assert check_keystore(tmp_path / "second", tmp_path / "other-kek", made.transcript).accounts
-    with pytest.raises(KeystoreUnreadable, match="does not open"):
+    with pytest.raises(SecretUnreadable, match="does not open"):
         check_keystore(tmp_path / "second", kek)
 
 
@@ -223,7 +223,7 @@ def test_a_kek_is_changed_through_files(made: Made, kek: Path, tmp_path: Path) -
         == 2
     )
     check_keystore(tmp_path / "keystore", tmp_path / "new", made.transcript)
-    with pytest.raises(KeystoreUnreadable, match="does not open"):
+    with pytest.raises(SecretUnreadable, match="does not open"):
         check_keystore(tmp_path / "keystore", kek)
 
 

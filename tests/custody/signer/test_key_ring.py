@@ -10,10 +10,10 @@ import pytest
 from custody.signer.backends.local import LocalKeys
 from custody.signer.backends.pkcs11 import TokenKeys
 from custody.signer.backends.ring import TokenSource, open_keys
-from custody.signer.errors import KeystoreUnreadable, SignerRefused
+from custody.signer.errors import SignerRefused
 from custody.signer.hd_keys import PrivateNode
 from custody.signer.keystore import seal, write_keystore
-from kernel.errors import BadInput
+from kernel.errors import BadInput, SecretUnreadable
 from tests.custody.signer.softhsm import CONFIGURATION, LABEL, make_token
 
 OLD, NEW = bytes(range(32)), bytes(range(1, 33))
@@ -80,7 +80,7 @@ def test_the_accounts_of_a_keystore_cannot_be_changed_in_its_file(tmp_path: Path
     path, kek = keystore(tmp_path, "old", OLD, [0])
     path.write_text(path.read_text().replace('"accounts":[0]', '"accounts":[0,1]'))
 
-    with pytest.raises(KeystoreUnreadable, match="does not open"), open_keys([(path, kek)]):
+    with pytest.raises(SecretUnreadable, match="does not open"), open_keys([(path, kek)]):
         pytest.fail("it was opened")
 
 

@@ -11,20 +11,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from custody.signer.errors import KeystoreUnreadable
 from custody.signer.keystore import (
     Sealed,
-    kek_id_of,
-    read_kek,
     read_keystore,
     rewrap,
     rotate_kek,
     seal,
     unseal,
-    wipe,
     write_keystore,
 )
-from kernel.errors import BadInput, Refused
+from kernel.envelope import kek_id_of, wipe
+from kernel.errors import BadInput, Refused, SecretUnreadable
+from kernel.private_files import read_kek
 
 KEK, NEW_KEK = bytes(range(32)), bytes(range(1, 33))
 SEED = b"s" * 32
@@ -50,8 +48,14 @@ def test_a_keystore_opens_with_its_key_and_with_no_other(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert b"ssss" not in path.read_bytes()
     assert unseal(read_keystore(path), KEK) == SEED
-    with pytest.raises(KeystoreUnreadable, match="does not open"):
+    with pytest.raises(SecretUnreadable, match="does not open"):
         unseal(read_keystore(path), NEW_KEK)
+
+
+def with_envelope(sealed: Sealed, **changes: object) -> Sealed:
+    return msgspec.structs.replace(
+        sealed, envelope=msgspec.structs.replace(sealed.envelope, **changes)
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,8 @@ def test_a_keystore_opens_with_its_key_and_with_no_other(path: Path) -> None:
 )
 def test_a_keystore_with_a_changed_field_does_not_open(field: str) -> None:
     sealed = sealed_seed()
-    value = getattr(sealed, field)
+    inside = field != "key_id"
+    value = getattr(sealed.envelope if inside else sealed, field)
     changed: object
     match value:
         case str():
@@ -69,21 +74,23 @@ def test_a_keystore_with_a_changed_field_does_not_open(field: str) -> None:
         case _:
             changed = bytes([value[0] ^ 1]) + value[1:]
 
-    with pytest.raises(KeystoreUnreadable, match="does not open"):
-        unseal(msgspec.structs.replace(sealed, **{field: changed}), KEK)
+    change = with_envelope if inside else msgspec.structs.replace
+
+    with pytest.raises(SecretUnreadable, match="does not open"):
+        unseal(change(sealed, **{field: changed}), KEK)
 
 
-@pytest.mark.parametrize(("field", "value"), [("version", 2), ("purpose", "api-key")])
+@pytest.mark.parametrize(("field", "value"), [("version", 1), ("purpose", "api-key")])
 def test_another_kind_of_keystore_is_not_opened(field: str, value: object) -> None:
-    with pytest.raises(KeystoreUnreadable, match="keystore version"):
+    with pytest.raises(SecretUnreadable, match="keystore version"):
         unseal(msgspec.structs.replace(sealed_seed(), **{field: value}), KEK)
 
 
 @pytest.mark.parametrize("length", [0, 5, 16])
 def test_a_cut_ciphertext_is_no_seed(length: int) -> None:
-    cut = msgspec.structs.replace(sealed_seed(), ciphertext=sealed_seed().ciphertext[:length])
+    cut = with_envelope(sealed_seed(), ciphertext=sealed_seed().envelope.ciphertext[:length])
 
-    with pytest.raises(KeystoreUnreadable, match="does not open"):
+    with pytest.raises(SecretUnreadable, match="does not open"):
         unseal(cut, KEK)
 
 
@@ -99,11 +106,11 @@ def test_a_rotated_keystore_opens_with_the_new_kek_alone(path: Path) -> None:
 
     assert after == read_keystore(path)
     assert (after.generation, after.kek_id) == (2, kek_id_of(NEW_KEK))
-    assert (after.ciphertext, after.key_id) == (before.ciphertext, before.key_id)
-    assert after.wrapped_key != before.wrapped_key
+    assert (after.envelope.ciphertext, after.key_id) == (before.envelope.ciphertext, before.key_id)
+    assert after.envelope.wrapped_key != before.envelope.wrapped_key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert unseal(after, NEW_KEK) == SEED
-    with pytest.raises(KeystoreUnreadable, match=f"it is {kek_id_of(KEK)}, and generation 2"):
+    with pytest.raises(SecretUnreadable, match=f"it is {kek_id_of(KEK)}, and generation 2"):
         unseal(read_keystore(path), KEK)
 
 
@@ -118,7 +125,7 @@ def test_a_rotation_asked_for_again_changes_nothing(path: Path) -> None:
 def test_a_rotation_needs_the_old_key_and_a_new_one(path: Path) -> None:
     content = path.read_bytes()
 
-    with pytest.raises(KeystoreUnreadable, match="does not open"):
+    with pytest.raises(SecretUnreadable, match="does not open"):
         rotate_kek(path, bytes(32), NEW_KEK, random=randomness())
     with pytest.raises(BadInput, match="is the old one"):
         rewrap(read_keystore(path), KEK, KEK, random=randomness())
@@ -128,11 +135,14 @@ def test_a_rotation_needs_the_old_key_and_a_new_one(path: Path) -> None:
 def test_a_wrap_of_an_older_generation_cannot_be_put_back(path: Path) -> None:
     old = read_keystore(path)
     new = rotate_kek(path, KEK, NEW_KEK, random=randomness())
-    mixed = msgspec.structs.replace(
-        new, wrapped_key=old.wrapped_key, wrap_nonce=old.wrap_nonce, kek_id=old.kek_id
+    mixed = with_envelope(
+        new,
+        wrapped_key=old.envelope.wrapped_key,
+        wrap_nonce=old.envelope.wrap_nonce,
+        kek_id=old.kek_id,
     )
 
-    with pytest.raises(KeystoreUnreadable, match="does not open"):
+    with pytest.raises(SecretUnreadable, match="does not open"):
         unseal(mixed, KEK)
 
 
@@ -187,7 +197,7 @@ def test_a_file_that_others_may_open_is_refused(tmp_path: Path, mode: int) -> No
     path = tmp_path / "kek"
     path.write_text(KEK.hex())
     path.chmod(mode)
-    with pytest.raises(KeystoreUnreadable, match="others may read it"):
+    with pytest.raises(SecretUnreadable, match="others may read it"):
         read_kek(path)
     path.chmod(0o600)
     assert read_kek(path) == KEK
@@ -197,14 +207,14 @@ def test_a_file_that_others_may_open_is_refused(tmp_path: Path, mode: int) -> No
 def test_a_file_of_another_user_is_refused(path: Path) -> None:
     os.chown(path, 65534, -1)
 
-    with pytest.raises(KeystoreUnreadable, match="belongs to another user"):
+    with pytest.raises(SecretUnreadable, match="belongs to another user"):
         read_keystore(path)
 
 
 def test_a_file_in_a_folder_that_anybody_may_write_to_is_refused(path: Path) -> None:
     path.parent.chmod(0o777)
 
-    with pytest.raises(KeystoreUnreadable, match="anybody may put another file"):
+    with pytest.raises(SecretUnreadable, match="anybody may put another file"):
         read_keystore(path)
 
 
@@ -212,11 +222,11 @@ def test_a_link_a_pipe_and_a_folder_are_no_keystores(path: Path) -> None:
     (path.parent / "link").symlink_to(path)
     os.mkfifo(path.parent / "pipe", 0o600)
 
-    with pytest.raises(KeystoreUnreadable, match="cannot open"):
+    with pytest.raises(SecretUnreadable, match="cannot open"):
         read_keystore(path.parent / "link")
-    with pytest.raises(KeystoreUnreadable, match="not a plain file"):
+    with pytest.raises(SecretUnreadable, match="not a plain file"):
         read_keystore(path.parent / "pipe")
-    with pytest.raises(KeystoreUnreadable, match="cannot open"):
+    with pytest.raises(SecretUnreadable, match="cannot open"):
         read_keystore(path.parent / "nothing")
 
 
@@ -226,7 +236,7 @@ def test_what_is_no_keystore_is_said_to_be_none(tmp_path: Path, content: str) ->
     path.write_text(content)
     path.chmod(0o600)
 
-    with pytest.raises(KeystoreUnreadable, match=r"not a keystore|longer than"):
+    with pytest.raises(SecretUnreadable, match=r"not a keystore|longer than"):
         read_keystore(path)
 
 
@@ -236,5 +246,5 @@ def test_a_kek_is_32_bytes_of_hexadecimal(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     path.chmod(0o600)
 
-    with pytest.raises(KeystoreUnreadable, match="KEK"):
+    with pytest.raises(SecretUnreadable, match="KEK"):
         read_kek(path)

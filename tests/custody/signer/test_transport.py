@@ -28,7 +28,7 @@ from custody.signer.certificates import (
     make_authority,
     write_house,
 )
-from custody.signer.errors import KeystoreUnreadable, SignerRefused
+from custody.signer.errors import SignerRefused
 from custody.signer.frames import FRAME_BYTES_MAX, read_frame, write_body
 from custody.signer.transport import (
     Endpoint,
@@ -39,7 +39,7 @@ from custody.signer.transport import (
     parse_endpoint,
 )
 from kernel.clock import SystemClock
-from kernel.errors import BadInput
+from kernel.errors import BadInput, SecretUnreadable
 
 NOW = SystemClock().now()
 HOST = "127.0.0.1"
@@ -332,7 +332,7 @@ async def test_a_key_that_others_may_read_or_that_needs_a_password_is_refused(
 ) -> None:
     house = write_house(folder, HOST, NOW)
     house["client"].key.chmod(0o644)
-    with pytest.raises(KeystoreUnreadable, match="others may read it"):
+    with pytest.raises(SecretUnreadable, match="others may read it"):
         await dial(TlsEndpoint(HOST, 1, house["client"]))
 
     authority = make_authority(NOW)
@@ -343,7 +343,7 @@ async def test_a_key_that_others_may_read_or_that_needs_a_password_is_refused(
             Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
         )
     )
-    with pytest.raises(KeystoreUnreadable, match="cannot use these TLS files"):
+    with pytest.raises(SecretUnreadable, match="cannot use these TLS files"):
         await dial(TlsEndpoint(HOST, 1, locked))
 
 

@@ -2,97 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-import ccxt
 import pytest
 
 from kernel.errors import BadInput
 from kernel.money import Asset
 from matching.model import Side
 from venues.ccxt import normalise
-from venues.ccxt.classify import (
-    Failure,
-    classify_placement,
-    failure_of,
-    says_no_such_order,
-    says_nothing_to_cancel,
-)
+from venues.ccxt.classify import Failure
 from venues.ccxt.endpoint import Endpoint
-from venues.model import PlacementRefused, PlacementUnknown, RefusalKind, VenueStatus
+from venues.model import VenueStatus
+from venues.streams.binance_frames import BinanceFrames
+from venues.streams.model import FillSeen
 
 ETH, USDT, BNB = Asset("ETH", 18), Asset("USDT", 6), Asset("BNB", 8)
 ASSETS = {asset.code: asset for asset in (ETH, USDT, BNB)}
-URL = "https://api.binance.com/api/v3/order"
-
-
-def coded(code: int, message: str) -> str:
-    return f'binance {{"code":{code},"msg":"{message}"}}'
-
-
-UNKNOWN = [
-    ccxt.RequestTimeout(f"binance POST {URL}"),
-    ccxt.RequestTimeout(coded(-1007, "Timeout waiting for response from backend server.")),
-    ccxt.RequestTimeout(f"binance POST {URL} 504 Gateway Time-out <html>"),
-    ccxt.ExchangeNotAvailable(f"binance POST {URL}"),
-    ccxt.ExchangeNotAvailable(f"binance POST {URL} 502 Bad Gateway <html>"),
-    ccxt.OperationFailed(coded(-1006, "An unexpected response was received")),
-    ccxt.OperationFailed(coded(-1000, "An unknown error occurred")),
-    ccxt.InvalidOrder(coded(-2010, "Duplicate order sent.")),
-    ccxt.ExchangeError("binance POST payload is not completed"),
-    ccxt.ExchangeError(coded(-4321, "a code nobody has seen")),
-    ccxt.NetworkError("anything"),
-    ccxt.OnMaintenance("binance System is under maintenance."),
-    ccxt.OperationFailed("binance System abnormality"),
-    ConnectionResetError("peer"),
-]
-REFUSED = [
-    (
-        ccxt.InsufficientFunds("binance Account has insufficient balance for requested action."),
-        RefusalKind.FINAL,
-    ),
-    (ccxt.InvalidOrder("binance Filter failure: PERCENT_PRICE_BY_SIDE"), RefusalKind.FINAL),
-    (
-        ccxt.RateLimitExceeded("binance Too many requests. Please try again later."),
-        RefusalKind.BACK_OFF,
-    ),
-    (ccxt.InsufficientFunds(coded(-2010, "Account has insufficient balance.")), RefusalKind.FINAL),
-    (ccxt.InvalidNonce(coded(-1021, "Timestamp outside of recvWindow.")), RefusalKind.CLOCK),
-    (ccxt.DDoSProtection("binance 429 Too Many Requests "), RefusalKind.BACK_OFF),
-    (ccxt.DDoSProtection("binance 418 I'm a teapot "), RefusalKind.BACK_OFF),
-    (ccxt.DDoSProtection(coded(-1003, "Too much request weight used")), RefusalKind.BACK_OFF),
-    (ccxt.InvalidOrder(coded(-1013, "Filter failure: NOTIONAL")), RefusalKind.FINAL),
-    (ccxt.BadRequest(coded(-1102, "Mandatory parameter was not sent")), RefusalKind.FINAL),
-    (ccxt.DDoSProtection(coded(-2015, "Invalid API-key, IP, or permissions")), RefusalKind.FINAL),
-]
-
-
-@pytest.mark.parametrize("error", UNKNOWN, ids=str)
-def test_what_proves_nothing_is_unknown(error: Exception) -> None:
-    assert isinstance(classify_placement(failure_of(error)), PlacementUnknown)
-
-
-@pytest.mark.parametrize(("error", "kind"), REFUSED, ids=str)
-def test_what_proves_that_there_is_no_order_is_a_refusal(
-    error: Exception, kind: RefusalKind
-) -> None:
-    found = classify_placement(failure_of(error))
-
-    assert isinstance(found, PlacementRefused)
-    assert found.kind is kind
-
-
-def test_only_the_venues_own_code_says_that_there_is_no_such_order() -> None:
-    said = ccxt.OrderNotFound(coded(-2013, "Order does not exist."))
-    proxy = ccxt.ExchangeNotAvailable(f"binance GET {URL} 404 Not Found <html>")
-
-    assert says_no_such_order(failure_of(said))
-    assert not says_no_such_order(failure_of(proxy))
-    assert says_nothing_to_cancel(failure_of(ccxt.OrderNotFound(coded(-2011, "Unknown order."))))
 
 
 def test_a_reason_is_short_and_without_the_signature() -> None:
-    failure = Failure(("X",), f"GET {URL}?symbol=A&signature=0123abcd {'long ' * 200}")
+    failure = Failure(("X",), f"GET https://host/order?symbol=A&signature=0123abcd {'long ' * 200}")
 
     assert "0123abcd" not in failure.reason
     assert len(failure.reason) <= 300
@@ -164,11 +94,14 @@ def test_the_stream_and_the_list_give_the_same_fill() -> None:
         "T": 1499865549590,
     }
 
-    assert normalise.streamed_trade(report, GRID, ASSETS, "desk") == normalise.trade(
-        TRADE, GRID, ASSETS, "desk"
+    frames = BinanceFrames({GRID.symbol: GRID}, ASSETS, "desk")
+    told = frames.read(
+        {"event": {**report, "X": "FILLED", "z": "1.0001", "c": "cw1"}},
+        datetime(2026, 1, 5, tzinfo=UTC),
     )
-    with pytest.raises(BadInput):
-        normalise.streamed_trade({**report, "x": "NEW"}, GRID, ASSETS, "desk")
+
+    assert told is not None
+    assert told[0] == FillSeen(normalise.trade(TRADE, GRID, ASSETS, "desk"))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +109,8 @@ def test_the_stream_and_the_list_give_the_same_fill() -> None:
     [
         {"qty": 1.0001},
         {"qty": None},
-        {"qty": "1e-3"},
+        {"qty": "1,000"},
+        {"qty": "1e99"},
         {"time": "yesterday"},
         {"isBuyer": "true"},
         {"commissionAsset": "DOGE"},
@@ -208,6 +142,12 @@ def test_an_order_report_of_a_cancel_keeps_the_orders_own_client_id() -> None:
 def test_an_unreadable_order_report_is_refused(info: object) -> None:
     with pytest.raises(BadInput):
         normalise.order_report(info, ETH)
+
+
+def test_a_quantity_in_scientific_notation_is_read_digit_for_digit() -> None:
+    fill = normalise.trade({**TRADE, "qty": "1.5e-3", "commission": "1E-8"}, GRID, ASSETS, "desk")
+
+    assert (fill.base_units, fill.fee_units) == (1_500_000_000_000_000, 10_000_000_000)
 
 
 def test_balances_leave_out_zero_and_unknown_assets() -> None:

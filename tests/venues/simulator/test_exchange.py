@@ -24,15 +24,21 @@ from venues.simulator.commands import (
     VenueEvent,
     WithdrawQuotes,
 )
-from venues.simulator.control import true_state
 from venues.simulator.core import VenueCore
 from venues.simulator.decimals import UNIT
-from venues.simulator.errors import JournalDamaged, JournalInUse, JournalMismatch, VenueRefusal
+from venues.simulator.errors import (
+    JournalDamaged,
+    JournalInUse,
+    JournalMismatch,
+    Refusal,
+    VenueRefusal,
+)
 from venues.simulator.exchange import Exchange
 from venues.simulator.journal import FILE_NAME
 from venues.simulator.model import FeeRates, Genesis, MakerSpec, OrderStatus, OrderType
 from venues.simulator.model import WithdrawalStatus as Status
 from venues.simulator.settings import VenueSimulatorSettings, account_spec
+from venues.simulator.truth import true_state
 
 AT_MS = 1_700_000_000_000
 CLOCK = ManualClock(datetime.fromtimestamp(AT_MS // 1000, tz=UTC))
@@ -57,11 +63,13 @@ def order(
     account: str = "desk",
     tif: TimeInForce = TimeInForce.GTC,
     client_order_id: str = "c",
-    type: OrderType | None = None,  # noqa: A002  the dialect's word
+    type: OrderType | None = None,  # noqa: A002  the order's own word
+    at_ms: int = AT_MS,
+    **options: Any,
 ) -> PlaceOrder:
     kind = type or (OrderType.MARKET if price_ticks is None else OrderType.LIMIT)
     return PlaceOrder(
-        at_ms=AT_MS,
+        at_ms=at_ms,
         account=account,
         symbol="ETHUSDT",
         client_order_id=client_order_id,
@@ -71,7 +79,7 @@ def order(
         price_ticks=price_ticks,
         quantity_lots=lots,
         quote_quantity_units=0,
-        self_trade_prevention="EXPIRE_MAKER",
+        **options,
     )
 
 
@@ -140,26 +148,32 @@ def test_a_third_asset_pays_the_fee_until_it_is_used_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "code"),
+    ("command", "reason"),
     [
-        (order(Side.BUY, 10**9, 300_000), -2010),
-        (order(Side.SELL, 10**9), -2010),
-        (order(Side.BUY, 1, 10**9, type=OrderType.LIMIT_MAKER), -2010),
-        (CancelOrder(AT_MS, "desk", "ETHUSDT", 1, "x"), -2011),
-        (RequestWithdrawal(AT_MS, "desk", "DOGE", "", "a", "", UNIT, ""), -4018),
-        (RequestWithdrawal(AT_MS, "desk", "ETH", "TRON", "a", "", UNIT, ""), -4019),
-        (RequestWithdrawal(AT_MS, "desk", "ETH", "", "a", "", 1, ""), -4022),
-        (RequestWithdrawal(AT_MS, "desk", "ETH", "", "a", "", 10**15, ""), -4026),
-        (SettleWithdrawal(AT_MS, "nope", Status.COMPLETED, ""), -4029),
+        (order(Side.BUY, 10**9, 300_000), Refusal.INSUFFICIENT_FUNDS),
+        (order(Side.SELL, 10**9), Refusal.INSUFFICIENT_FUNDS),
+        (order(Side.BUY, 1, 10**9, post_only=True), Refusal.WOULD_TAKE),
+        (CancelOrder(AT_MS, "desk", "ETHUSDT", 1, "x"), Refusal.UNKNOWN_ORDER),
+        (RequestWithdrawal(AT_MS, "desk", "DOGE", "", "a", "", UNIT, ""), Refusal.UNKNOWN_ASSET),
+        (
+            RequestWithdrawal(AT_MS, "desk", "ETH", "TRON", "a", "", UNIT, ""),
+            Refusal.UNKNOWN_NETWORK,
+        ),
+        (RequestWithdrawal(AT_MS, "desk", "ETH", "", "a", "", 1, ""), Refusal.BELOW_MINIMUM),
+        (
+            RequestWithdrawal(AT_MS, "desk", "ETH", "", "a", "", 10**15, ""),
+            Refusal.INSUFFICIENT_FUNDS,
+        ),
+        (SettleWithdrawal(AT_MS, "nope", Status.COMPLETED, ""), Refusal.UNKNOWN_WITHDRAWAL),
     ],
 )
-def test_commands_that_cannot_be_applied_are_refused(command: Command, code: int) -> None:
+def test_commands_that_cannot_be_applied_are_refused(command: Command, reason: Refusal) -> None:
     exchange = Exchange(genesis())
 
     with pytest.raises(VenueRefusal) as refusal:
         exchange.check(command)
 
-    assert refusal.value.code == code
+    assert refusal.value.refusal is reason
 
 
 def test_a_failed_withdrawal_is_credited_back_once() -> None:

@@ -1,6 +1,8 @@
 """The server in this process: start, stop, control endpoint, what is no part of ccxt's surface."""
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 import pytest_asyncio
 
 from venues.simulator.__main__ import main
+from venues.simulator.commands import SetDeadMan
 from venues.simulator.errors import PortTaken, SimulatorError
 from venues.simulator.server import VenueSimulator
-from venues.simulator.settings import VenueSimulatorSettings
+from venues.simulator.settings import DialectName, VenueSimulatorSettings
 
 
 @pytest.fixture
@@ -84,13 +87,13 @@ async def test_it_cannot_be_used_before_it_is_started(options: VenueSimulatorSet
         ("nonsense", {}, "no control verb"),
         ("faults", {"kind": "earthquake", "path": "/"}, "earthquake"),
         ("fund", {"asset": "ETH"}, "'amount' must be a text"),
-        ("fund", {"asset": "ETH", "amount": "-1"}, "Illegal characters"),
+        ("fund", {"asset": "ETH", "amount": "-1"}, "not a plain decimal"),
         ("fund", {"asset": "DOGE", "amount": "1"}, "no asset 'DOGE'"),
         ("fund", {"asset": "ETH", "amount": "1", "account": "x"}, "no account 'x'"),
         ("mid", {"symbol": "ETHUSDT", "price": "0"}, "below one tick"),
         ("mid", {"symbol": "NOPE", "price": "1"}, "no symbol 'NOPE'"),
         ("withdrawal", {"id": "x", "status": "LOST"}, "COMPLETED, REJECTED or FAILED"),
-        ("withdrawal", {"id": "x"}, "-4029"),
+        ("withdrawal", {"id": "x"}, "UNKNOWN_WITHDRAWAL"),
         ("step", {"count": 10**9}, "from 0 to"),
         ("deposit-address", {"asset": "ETH", "network": "TRON", "address": "a"}, "no network"),
     ],
@@ -144,6 +147,18 @@ async def test_bad_requests_get_the_venues_codes(
     assert (answered, body["code"]) == (status, code)
 
 
+async def test_bytes_that_are_no_text_are_no_error_of_the_server(
+    venue: VenueSimulator, http: aiohttp.ClientSession
+) -> None:
+    headers = {"X-MBX-APIKEY": venue.accounts[0].api_key, "Content-Type": "text/plain"}
+    wanted = {"/api/v3/order": -1022, "/control/step": None}
+    for path, code in wanted.items():
+        data = b"timestamp=1&signature=x&symbol=\xff\xfe"
+        async with http.post(venue.url + path, data=data, headers=headers) as answer:
+            assert answer.status == 400
+            assert (await answer.json()).get("code") == code
+
+
 async def test_the_weight_limit_can_be_enforced(options: VenueSimulatorSettings) -> None:
     simulator = VenueSimulator(replace(options, weight_limit_1m=3, enforce_weight=True))
     url = await simulator.start()
@@ -168,7 +183,6 @@ async def test_combined_streams_wrap_frames_with_their_name(
 @pytest.mark.parametrize(
     ("path", "request_text", "expected"),
     [
-        ("/ws", "not json", {"error": {"code": 3, "msg": "Invalid JSON"}}),
         ("/ws", '{"method":"DANCE","id":7}', {"id": 7}),
         ("/ws", '{"method":"SUBSCRIBE","params":[1],"id":8}', {"id": 8}),
         ("/ws", '{"method":"SUBSCRIBE","params":["a@trade"],"id":9}', {"result": None, "id": 9}),
@@ -202,8 +216,13 @@ async def test_stop_closes_open_sockets(options: VenueSimulatorSettings) -> None
     [
         (["--balance", "ETH"], "balance 'ETH': write it like"),
         (["--symbol", "SOL"], "symbol 'SOL': write it like"),
-        (["--symbol", "SOL/USDT:tick=0.00001:lot=0.0001:min=5:mid=150"], "is not whole"),
+        (["--symbol", "SOL/USDT:tick=0.01:lot=0:min=5:mid=150"], "lot and mid must be positive"),
         (["--more-accounts", "desk"], "account name is used twice"),
+        (["--faults", "7:2"], "the rate is from 0 to 1"),
+        (["--faults", "nowhere.json"], "name a JSON file, or write seed:rate"),
+        (["--replay", "nowhere.jsonl"], "cannot be read"),
+        (["--replay-speed", "0"], "above 0"),
+        (["--dialect", "kraken", "--balance", "BTC"], "write it like"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(
@@ -213,3 +232,73 @@ def test_the_command_line_says_what_is_wrong(
 
     assert code == 1
     assert complaint in capsys.readouterr().err
+
+
+async def test_several_venues_of_several_dialects_run_at_once(tmp_path: Path) -> None:
+    venues = [
+        VenueSimulator(
+            VenueSimulatorSettings(
+                data_dir=tmp_path / name, dialect=DialectName(dialect), seed=seed, fsync=False
+            )
+        )
+        for name, dialect, seed in (("a", "binance", 1), ("b", "kraken", 2), ("c", "kraken", 3))
+    ]
+    urls = [await venue.start() for venue in venues]
+    states = []
+    for url in urls:
+        async with aiohttp.ClientSession(url) as http:
+            states.append((await ask(http, "GET", "/control/state"))[1])
+    for venue in venues:
+        await venue.stop()
+
+    assert [state["dialect"] for state in states] == ["binance", "kraken", "kraken"]
+    assert list(states[1]["symbols"]) == ["BTCUSD", "ETHUSD", "BTCUSDT", "ETHUSDT"]
+    assert len(set(urls)) == 3
+
+
+async def test_many_orders_share_one_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    fsync = os.fsync
+
+    def counted(descriptor: int) -> None:
+        waits.append(descriptor)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    simulator = VenueSimulator(VenueSimulatorSettings(data_dir=tmp_path, step_interval_ms=0))
+    await simulator.start()
+    waits.clear()
+    core = simulator.core
+    for number in range(50):
+        core.execute(SetDeadMan(core.accepted_at(), "desk", 2**60 + number))
+    before = list(waits)
+    await core.settled()
+    shared = len(waits)
+    await simulator.stop()
+
+    assert before == []
+    assert 1 <= shared <= 2
+
+
+async def test_nobody_is_answered_before_the_disk_has_what_was_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = VenueSimulator(VenueSimulatorSettings(data_dir=tmp_path, step_interval_ms=0))
+    await simulator.start()
+    written = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda _: written.wait(5))
+    async with aiohttp.ClientSession(simulator.url) as http, asyncio.TaskGroup() as tasks:
+        funded = tasks.create_task(ask(http, "POST", "/control/fund", asset="ETH", amount="1"))
+        await asyncio.sleep(0.05)
+        read = tasks.create_task(ask(http, "GET", "/api/v3/ping"))
+        await asyncio.sleep(0.05)
+        early = (funded.done(), read.done())
+        written.set()
+        late = (await funded, await read)
+    monkeypatch.undo()
+    await simulator.stop()
+
+    assert early == (False, False)
+    assert [status for status, _ in late] == [200, 200]
