@@ -2,7 +2,7 @@
 # installed into .venv (and .bootstrap, where uv is missing) by the first target that is run.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check bench soak clean bootstrap anvil hledger bitcoind softhsm
+.PHONY: help demo up test check bench soak guards clean bootstrap anvil hledger bitcoind softhsm
 
 BIN := .venv/bin
 # Two workers: measured, a third only waits for the database server.
@@ -10,6 +10,7 @@ TEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH ?=
+GUARD ?=
 SOAK_MINUTES ?= 30
 SOAK_TRANSFERS ?= 10000000
 
@@ -40,6 +41,9 @@ bench: bootstrap anvil ## run the benchmarks (BENCH=prefix for a group)
 soak: bootstrap anvil hledger bitcoind softhsm ## random tests with fresh seeds (SOAK_MINUTES=30), then SOAK_TRANSFERS in one book
 	@scripts/soak $(SOAK_MINUTES)
 	@$(BIN)/causeway bench ledger_growth --size $(SOAK_TRANSFERS)
+
+guards: bootstrap anvil hledger bitcoind softhsm ## take each guard out and watch its test fail (GUARD=beginning of a name)
+	@$(BIN)/python -m tests.guards $(GUARD)
 
 clean: ## remove what make made, but no data of the demo (.causeway)
 	@rm -rf .venv .bootstrap .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -1,0 +1,1 @@
+"""Guards of GUARANTEES.md taken out, to see that something fails without them."""
