@@ -5,6 +5,8 @@ The points are those of the state table: an edge that no story here takes fails 
 
 from __future__ import annotations
 
+import os
+import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -122,7 +124,10 @@ class Death(StrEnum):
     CONNECTION_CUT = "connection cut at commit"
 
 
-DEATHS: Final = (None, *Death)
+DEATHS_OF_AN_EDGE: Final = {"dev": 1, "ci": 1, "soak": 3}[
+    os.environ.get("CAUSEWAY_HYPOTHESIS", "dev")
+]
+"""Kinds of deaths that each edge dies of, drawn anew in every run; a soak dies of all."""
 
 
 @dataclass
@@ -607,13 +612,11 @@ async def test_a_death_at_an_edge_changes_nothing_in_the_end(
     make_house: Callable[[], Awaitable[MortalHouse]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    outcomes = {}
-    for death in DEATHS:
-        outcomes[death] = await play(await make_house(), edge, death, monkeypatch)
+    lived = await play(await make_house(), edge, None, monkeypatch)
 
-    assert outcomes[None][0] == STORIES[edge].ends
-    for death in Death:
-        assert outcomes[death] == outcomes[None], death
+    assert lived[0] == STORIES[edge].ends
+    for death in random.sample(list(Death), DEATHS_OF_AN_EDGE):
+        assert await play(await make_house(), edge, death, monkeypatch) == lived, death
 
 
 async def play(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import sys
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from kernel.db import create_engine
 
 NAME = re.compile(r"\d{4}_(pre|post)_[a-z0-9_]+")
 VERSION_WIDTH_MAX = 32
+NEWEST = 8
 
 
 def revisions() -> list[str]:
@@ -76,9 +78,12 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
     assert await _catalogue(url) == first
 
 
-async def test_every_single_step_can_be_taken_back_and_done_again(empty_database: Database) -> None:
+async def test_each_of_the_newest_steps_can_be_taken_back_and_done_again(
+    empty_database: Database,
+) -> None:
+    # What is older was looked at when it was new, and goes down and up with all others in the test above.
     url = empty_database.owner_url
-    for before, revision in zip(["base", *revisions()], revisions(), strict=False):
+    for before, revision in list(pairwise(["base", *revisions()]))[-NEWEST:]:
         await migrate(url, revision)
         there = await _catalogue(url)
         await downgrade(url, before)

@@ -23,7 +23,7 @@ from tests.properties.chain_schedule import (
     settle,
 )
 
-EXAMPLES_SHARE = 8
+EXAMPLES_SHARE = 16
 """Of the examples that other properties get: each is two lives of a whole house, some two seconds."""
 
 
