@@ -22,6 +22,7 @@ import orjson
 
 from chain.errors import NodeUnavailable, UnreadableAnswer
 from chain.rate_limit import RateLimit, TokenBucket
+from kernel import tracing
 
 TIMEOUT_S: Final = 10.0
 ATTEMPTS_MAX: Final = 3
@@ -223,16 +224,17 @@ class Rpc:
         headers = {"Content-Type": "application/json", **self.headers()}
         data = orjson.dumps(question)
         try:
-            async with session.post(
-                self._url,
-                data=data,
-                headers=headers,
-                timeout=self._timeout,
-                # What is sent once is not sent on to where the node says.
-                allow_redirects=False,
-            ) as response:
-                body = await response.read()
-                self.check_status(what, response, body)
+            with tracing.calling(f"node {what}"):
+                async with session.post(
+                    self._url,
+                    data=data,
+                    headers=headers,
+                    timeout=self._timeout,
+                    # What is sent once is not sent on to where the node says.
+                    allow_redirects=False,
+                ) as response:
+                    body = await response.read()
+                    self.check_status(what, response, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise unavailable(what, error) from None
         return body

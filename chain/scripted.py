@@ -74,6 +74,11 @@ class ScriptedChain(ABC, Generic[T]):
         return [mined.block for mined in self._branch]
 
     @property
+    def transactions(self) -> list[tuple[T, ...]]:
+        """Return what is in each block of the chain, genesis first."""
+        return [mined.transactions for mined in self._branch]
+
+    @property
     def pool(self) -> frozenset[str]:
         """Return the hashes of what waits to be mined."""
         return frozenset(self._pool)

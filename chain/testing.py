@@ -208,6 +208,10 @@ class ScriptedGateway(ScriptedChain[ScriptedTransaction]):
         """Return what signed bytes will do when they are mined."""
         return self._decided(_scripted(decode_signed(raw, chain_id=self.network_id), self.tokens))
 
+    def announce(self, item: ScriptedTransaction) -> None:
+        """Let a transaction wait in the pool, as somebody else's do."""
+        self._pool[item.hash] = item
+
     def drop(self, tx_hash: str) -> bool:
         """Take a transaction out of the pool; tell whether it was there."""
         return self._pool.pop(tx_hash, None) is not None

@@ -15,7 +15,18 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import asyncpg
-from sqlalchemy import Column, DateTime, Dialect, Integer, MetaData, Numeric, Text, TypeDecorator
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Dialect,
+    ExceptionContext,
+    Integer,
+    MetaData,
+    Numeric,
+    Text,
+    TypeDecorator,
+    event,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -31,11 +42,19 @@ BACKOFF_MAX_S: Final = 0.5
 LOCK_TIMEOUT_MS: Final = 2_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 2_000
 POOL_SIZE_MAX: Final = 10
+CONNECT_TIMEOUT_S: Final = 10.0
+COMMAND_TIMEOUT_S: Final = 300.0
+"""After which a statement without an answer has lost its connection: a machine that has gone without a
+word is noticed by nothing else. Statements here take milliseconds; the longest of a report, seconds."""
 INJECTED_CLOCK: Final = "causeway.injected_clock"
 """A setting of PostgreSQL that `create_engine` makes; the ledger's revision reads it."""
 
 RETRYABLE_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialisation failure, deadlock, lock not available: rolled back for certain, safe to repeat."""
+
+EXHAUSTED_CLASSES: Final = frozenset({"53", "58"})
+"""Classes of SQLSTATE that say that the server's machine cannot go on: no space, no memory, a disk that
+fails (PostgreSQL documentation, appendix "Error Codes"). Nothing was committed."""
 
 metadata: Final = MetaData(
     naming_convention={
@@ -102,6 +121,7 @@ def create_engine(
     pool_size: int = 5,
     idle_in_transaction_timeout_ms: int = IDLE_IN_TRANSACTION_TIMEOUT_MS,
     injected_clock: bool = False,
+    command_timeout_s: float | None = COMMAND_TIMEOUT_S,
 ) -> AsyncEngine:
     """Return an engine with the time-outs that keep one slow worker from stopping the desk.
 
@@ -113,6 +133,8 @@ def create_engine(
             does nothing; longer only where nobody waits, as in a test on a busy machine.
         injected_clock: let the ledger believe the time that it is told, for tests and simulations;
             otherwise it reads the clock of PostgreSQL, which is one for all processes.
+        command_timeout_s: after which a statement without an answer has lost its connection; None
+            for one that may take as long as it takes, as in a migration.
     """
     settings = {
         "lock_timeout": str(LOCK_TIMEOUT_MS),
@@ -126,13 +148,32 @@ def create_engine(
         settings["role"] = role
     if injected_clock:
         settings[INJECTED_CLOCK] = "on"
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         isolation_level="READ COMMITTED",
         pool_size=min(pool_size, POOL_SIZE_MAX),
         max_overflow=0,
-        connect_args={"server_settings": settings},
+        connect_args={
+            "server_settings": settings,
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": command_timeout_s,
+        },
     )
+    event.listen(engine.sync_engine, "handle_error", _lose_silent_connection)
+    return engine
+
+
+def _lose_silent_connection(context: ExceptionContext) -> DBAPIError | None:
+    """Take a connection whose server does not answer for lost, as if it had been cut.
+
+    The driver raises `TimeoutError`, which SQLAlchemy takes for nobody's fault: it would roll back over
+    the same connection, and give it to the next one who asks.
+    """
+    if not isinstance(context.original_exception, TimeoutError):
+        return None
+    context.is_disconnect = True
+    error = context.original_exception
+    return DBAPIError(context.statement, None, error, connection_invalidated=True)
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -140,6 +181,11 @@ def sqlstate(error: BaseException) -> str | None:
     origin = getattr(error, "orig", error)
     code = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None)
     return code if isinstance(code, str) else None
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Tell whether PostgreSQL said that its machine is out of space, of memory, or of order."""
+    return (sqlstate(error) or "")[:2] in EXHAUSTED_CLASSES
 
 
 def constraint_name(error: BaseException) -> str | None:
@@ -166,7 +212,7 @@ async def driver(conn: AsyncConnection) -> AsyncIterator[asyncpg.Connection]:
     try:
         yield raw
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        lost = raw.is_closed()
+        lost = raw.is_closed() or isinstance(error, TimeoutError)
         if lost:
             await conn.invalidate(error)
         raise DBAPIError(None, None, error, connection_invalidated=lost) from error
@@ -185,7 +231,8 @@ async def transact(
 
     Raises:
         CommitUnknown: the connection was lost during COMMIT; look whether it happened.
-        OutsideUnavailable: PostgreSQL cannot be reached, or refuses after *attempts_max* tries.
+        OutsideUnavailable: PostgreSQL cannot be reached, has no space left, or refuses after
+            *attempts_max* tries.
     """
     attempt = 0
     while True:
@@ -194,6 +241,11 @@ async def transact(
             return await _attempt(engine, work)
         except DBAPIError as error:
             # A lost connection has rolled back for certain here: during COMMIT it is CommitUnknown.
+            if is_exhausted(error):
+                raise OutsideUnavailable(
+                    f"PostgreSQL cannot go on: {error.orig}",
+                    remedy="Look at the disks and the memory of its machine",
+                ) from error
             if sqlstate(error) not in RETRYABLE_SQLSTATES and not error.connection_invalidated:
                 raise
             if attempt >= attempts_max:

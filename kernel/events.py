@@ -12,7 +12,7 @@ late.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -20,12 +20,14 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from kernel import tracing
 from kernel.db import transact
 from kernel.errors import BadInput, StaleFence
 from kernel.ids import derive_id
 from kernel.leases import take
 from kernel.rows import insert_rows
 from kernel.tables import history, outbox
+from kernel.tracing import TraceContext
 
 RELAY_LEASE: Final = timedelta(seconds=30)
 RELAY_BATCH_MAX: Final = 500
@@ -44,6 +46,7 @@ class DomainEvent:
         name: in the past tense: ``DepositCredited``.
         actor: operator id, or ``system:<process>``.
         payload: JSON values only; amounts as decimal strings or integer strings, no personal data.
+        traceparent: its place in a trace, as its row says; see `kernel.tracing`.
     """
 
     entity_type: str
@@ -56,6 +59,7 @@ class DomainEvent:
     from_state: str | None = None
     to_state: str | None = None
     payload: Mapping[str, Any] = field(default_factory=dict)
+    traceparent: str | None = field(default=None, compare=False)
 
     @property
     def id(self) -> UUID:
@@ -73,6 +77,7 @@ class Delivery:
     aggregate_id: str
     type: str
     payload: Mapping[str, Any]
+    traceparent: str | None = None
 
 
 async def record(conn: AsyncConnection, events: Sequence[DomainEvent]) -> None:
@@ -82,6 +87,8 @@ async def record(conn: AsyncConnection, events: Sequence[DomainEvent]) -> None:
     for event in events:
         if len(event.reason) > REASON_LENGTH_MAX:
             raise BadInput(f"a reason is at most {REASON_LENGTH_MAX} characters long")
+    if tracing.is_on():
+        events = _traced(events, await _first_places(conn, events))
     await insert_rows(conn, history, [_history_row(event) for event in events])
     await insert_rows(conn, outbox, [_outbox_row(event) for event in events])
 
@@ -93,6 +100,8 @@ def rows_of(
 
     For the few statements that write a row and its events at once, in one round trip.
     """
+    if tracing.is_on():
+        events = _traced(events, {})
     return [_history_row(event) for event in events], [_outbox_row(event) for event in events]
 
 
@@ -187,7 +196,15 @@ async def relay(
             .limit(min(limit, RELAY_BATCH_MAX))
         )
         return fence, [
-            Delivery(r.position, r.id, r.aggregatetype, r.aggregateid, r.type, r.payload)
+            Delivery(
+                r.position,
+                r.id,
+                r.aggregatetype,
+                r.aggregateid,
+                r.type,
+                r.payload,
+                r.traceparent,
+            )
             for r in rows
         ]
 
@@ -210,35 +227,93 @@ async def relay(
     return len(batch)
 
 
+async def _first_places(
+    conn: AsyncConnection, events: Sequence[DomainEvent]
+) -> dict[UUID, TraceContext]:
+    """Return where the traces of these entities began, of those whose first event's row says so."""
+    found: dict[UUID, TraceContext] = {}
+    for entity_type in sorted({event.entity_type for event in events if event.version > 1}):
+        ids = {e.entity_id for e in events if e.entity_type == entity_type and e.version > 1}
+        rows = await conn.execute(
+            select(history.c.entity_id, history.c.traceparent).where(
+                history.c.entity_type == entity_type,
+                history.c.entity_id == any_(_IDS),
+                history.c.version == 1,
+            ),
+            {_IDS.key: sorted(ids)},
+        )
+        places = {row.entity_id: TraceContext.parse(row.traceparent) for row in rows}
+        found |= {key: place for key, place in places.items() if place is not None}
+    return found
+
+
+def _traced(
+    events: Sequence[DomainEvent], places: Mapping[UUID, TraceContext]
+) -> list[DomainEvent]:
+    """Put the events into their entities' traces; return them with their places there."""
+    known, traced = dict(places), []
+    for event in events:
+        place = tracing.note_event(
+            event.name,
+            event.entity_id,
+            is_first=event.version == 1,
+            named=event.payload.values(),
+            known=known.get(event.entity_id),
+            attributes={
+                "causeway.entity": event.entity_type,
+                "causeway.entity_id": str(event.entity_id),
+                "causeway.version": event.version,
+                "causeway.from": event.from_state or "",
+                "causeway.to": event.to_state or "",
+                "causeway.actor": event.actor,
+            },
+        )
+        if place is not None and event.version == 1:
+            known[event.entity_id] = place
+        traced.append(event if place is None else replace(event, traceparent=place.header))
+    return traced
+
+
 def _history_row(event: DomainEvent) -> dict[str, Any]:
-    return {
-        "entity_type": event.entity_type,
-        "entity_id": event.entity_id,
-        "version": event.version,
-        "name": event.name,
-        "from_state": event.from_state,
-        "to_state": event.to_state,
-        "actor": event.actor,
-        "reason": event.reason,
-        "at": event.at,
-        "payload": dict(event.payload),
-    }
+    return _with_trace(
+        event,
+        {
+            "entity_type": event.entity_type,
+            "entity_id": event.entity_id,
+            "version": event.version,
+            "name": event.name,
+            "from_state": event.from_state,
+            "to_state": event.to_state,
+            "actor": event.actor,
+            "reason": event.reason,
+            "at": event.at,
+            "payload": dict(event.payload),
+        },
+    )
 
 
 def _outbox_row(event: DomainEvent) -> dict[str, Any]:
-    return {
-        "id": event.id,
-        "aggregatetype": event.entity_type,
-        "aggregateid": str(event.entity_id),
-        "type": event.name,
-        "payload": {
-            "version": event.version,
-            "from": event.from_state,
-            "to": event.to_state,
-            "actor": event.actor,
-            "reason": event.reason,
-            "at": event.at.isoformat(),
-            **event.payload,
+    return _with_trace(
+        event,
+        {
+            "id": event.id,
+            "aggregatetype": event.entity_type,
+            "aggregateid": str(event.entity_id),
+            "type": event.name,
+            "payload": {
+                "version": event.version,
+                "from": event.from_state,
+                "to": event.to_state,
+                "actor": event.actor,
+                "reason": event.reason,
+                "at": event.at.isoformat(),
+                **event.payload,
+            },
+            "recorded_at": event.at,
         },
-        "recorded_at": event.at,
-    }
+    )
+
+
+def _with_trace(event: DomainEvent, row: dict[str, Any]) -> dict[str, Any]:
+    """Name the column only where there is something for it: untraced rows are written as ever."""
+    return row if event.traceparent is None else {**row, "traceparent": event.traceparent}

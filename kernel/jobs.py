@@ -14,10 +14,11 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from kernel import tracing
 from kernel.errors import Refused
 from kernel.events import DomainEvent, next_version, record
 from kernel.ids import derive_id
@@ -63,6 +64,8 @@ class Job:
     attempts: int
     fence: int
     payload: Mapping[str, Any]
+    traceparent: str | None = None
+    """Where it was asked for, if that was traced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ async def enqueue(
             state=JobState.READY,
             run_after=run_after or scheduled_for,
             payload=dict(payload or {}),
+            traceparent=tracing.current_header(),
         )
         # Whichever unique index two who tick at once meet in first: the id follows from the slot.
         .on_conflict_do_nothing()
@@ -128,7 +132,7 @@ async def claim_due(
         lease_for=lease_for,
         limit=limit,
     )
-    return [Job(r.id, r.name, r.scheduled_for, r.attempts, r.fence, r.payload) for r in rows]
+    return [_to_job(row) for row in rows]
 
 
 async def claim_in_order(
@@ -157,9 +161,7 @@ async def claim_in_order(
         lease_for=lease_for,
         limit=1,
     )
-    return next(
-        (Job(r.id, r.name, r.scheduled_for, r.attempts, r.fence, r.payload) for r in rows), None
-    )
+    return next((_to_job(row) for row in rows), None)
 
 
 async def complete(conn: AsyncConnection, done: Job, *, now: datetime) -> None:
@@ -258,6 +260,18 @@ async def revive(
         payload={"name": name, "scheduled_for": scheduled_for.isoformat()},
     )
     await record(conn, [event])
+
+
+def _to_job(row: Row[Any]) -> Job:
+    return Job(
+        row.id,
+        row.name,
+        row.scheduled_for,
+        row.attempts,
+        row.fence,
+        row.payload,
+        row.traceparent,
+    )
 
 
 async def _finish(conn: AsyncConnection, item: Job, **values: object) -> None:

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from kernel.db import metadata
 from kernel.errors import StaleFence
 from kernel.tables import lease
 
@@ -115,3 +116,27 @@ async def give_back(conn: AsyncConnection, name: str, *, holder: str, fence: int
         .where(lease.c.name == name, lease.c.lease_holder == holder, lease.c.fence == fence)
         .values(lease_holder=None, lease_until=None)
     )
+
+
+def leased_tables() -> list[Table]:
+    """Return every table of this process whose rows are leased, in the order of their names."""
+    wanted = {"lease_holder", "lease_until"}
+    found = [table for table in metadata.tables.values() if wanted <= set(table.columns.keys())]
+    return sorted(found, key=lambda table: table.fullname)
+
+
+async def give_back_rows(conn: AsyncConnection, table: Table, *, mark: str, now: datetime) -> int:
+    """End every lease on rows of *table* whose holder's name ends with *mark*; return how many.
+
+    For a process that stops: the holder and the fence stay as they are, so whatever of it should still
+    write is kept out as soon as somebody else claims the row.
+    """
+    result = await conn.execute(
+        update(table)
+        .where(
+            table.c.lease_until > now,
+            table.c.lease_holder.endswith(mark, autoescape=True),
+        )
+        .values(lease_until=now)
+    )
+    return result.rowcount

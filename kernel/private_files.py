@@ -13,6 +13,7 @@ from typing import Final
 
 from kernel.envelope import KEY_BYTES
 from kernel.errors import Refused, SecretUnreadable
+from kernel.redaction import KNOWN
 
 FILE_MODE: Final = 0o600
 FILE_BYTES_MAX: Final = 16_384
@@ -47,6 +48,7 @@ def read_kek(path: Path) -> bytes:
         raise SecretUnreadable("a KEK file holds hexadecimal digits", where=str(path)) from None
     if len(key) != KEY_BYTES:
         raise SecretUnreadable(f"a KEK has {KEY_BYTES} bytes", where=str(path))
+    KNOWN.remember(key.hex())
     return key
 
 

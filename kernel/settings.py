@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from kernel.errors import BadInput
+from kernel.redaction import KNOWN
 
 PREFIX: Final = "CAUSEWAY_"
 PORT_MAX: Final = 65_535
+_MAY_HOLD_KEYS: Final = frozenset({"evm_url", "evm_ws_url"})
+"""Settings that are shown, but for what lets us in: with many services that is in the address."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -18,6 +21,9 @@ class Secret:
     """Text that is shown to nobody: neither printed, nor logged, nor put into an error."""
 
     value: str
+
+    def __post_init__(self) -> None:
+        KNOWN.remember(self.value)
 
     def reveal(self) -> str:
         """Return the text, for the one call that needs it."""
@@ -68,8 +74,18 @@ class Settings:
     bitcoin_quorum: int = _setting("how many of them must agree (0: more than half)", 0)
     evm_port: int = _setting("port of the local EVM chain (0: any free one)", 0)
     venue_port: int = _setting("port of the local venue simulator (0: any free one)", 0)
+    health_host: str = _setting(
+        "address at which `causeway up` answers about its health", "127.0.0.1"
+    )
+    health_port: int | None = _setting(
+        "port of /livez, /readyz, /startupz and /metrics of `causeway up` (0: any free one; unset: not"
+        " served)"
+    )
     log_level: str = _setting("debug, info, warning or error", "info")
     log_json: bool = _setting("log one JSON object a line", default=False)
+    otlp_url: Secret | None = _setting(
+        "collector of OpenTelemetry traces (OTLP over HTTP); unset: nothing is traced"
+    )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -84,6 +100,8 @@ class Settings:
             text = env.get(variable, "").strip()
             if text:
                 values[setting.name] = _parse(variable, str(setting.type), text)
+                if setting.name in _MAY_HOLD_KEYS:
+                    KNOWN.remember(text)
         return cls(**values)
 
 
@@ -105,7 +123,7 @@ def _parse(variable: str, kind: str, text: str) -> object:
         return Secret(text)
     if kind.startswith("Path"):
         return Path(text)
-    if kind == "int":
+    if kind.startswith("int"):
         if not (text.isascii() and text.isdigit()) or int(text) > PORT_MAX:
             raise BadInput(f"{variable} is {text!r}", remedy=f"Set a port from 0 to {PORT_MAX}")
         return int(text)

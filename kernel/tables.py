@@ -33,6 +33,8 @@ history = Table(
     Column("reason", Text, nullable=False),
     Column("at", Timestamp, nullable=False),
     Column("payload", JSONB, nullable=False),
+    # W3C Trace Context; null unless the process that wrote the row was traced, here and below.
+    Column("traceparent", Text),
     PrimaryKeyConstraint("entity_type", "entity_id", "version"),
     schema=SCHEMA,
 )
@@ -50,6 +52,7 @@ outbox = Table(
     Column("payload", JSONB, nullable=False),
     Column("recorded_at", Timestamp, nullable=False),
     Column("delivered_at", Timestamp),
+    Column("traceparent", Text),
     schema=SCHEMA,
 )
 Index("ix_outbox_undelivered", outbox.c.position, postgresql_where=outbox.c.delivered_at.is_(None))
@@ -67,6 +70,7 @@ job = Table(
     Column("last_error", Text),
     Column("finished_at", Timestamp),
     *lease_columns(),
+    Column("traceparent", Text),
     UniqueConstraint("name", "scheduled_for"),
     schema=SCHEMA,
 )

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from kernel import tracing
 from kernel.clock import Clock
 from venues.account_state import is_halted
 from venues.capabilities import Capabilities
@@ -176,7 +177,8 @@ async def place(
     gateway: VenueGateway, order: VenueOrder, after: Awaitable[None] | None = None
 ) -> Placement:
     """Send an order that is on record as sent; after a refusal for its time look at the clock."""
-    placement = await gateway.place(order, after=after)
+    with tracing.working("venue-order place", [order.id]):
+        placement = await gateway.place(order, after=after)
     if isinstance(placement, PlacementRefused) and placement.kind is RefusalKind.CLOCK:
         await _try_to_synchronise(gateway)
     return placement

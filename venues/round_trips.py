@@ -161,9 +161,12 @@ _ORDER_COLUMNS: Final = (
 )
 _HISTORY_COLUMNS: Final = (
     *("entity_type", "entity_id", "version", "name", "from_state", "to_state"),
-    *("actor", "reason", "at", "payload"),
+    *("actor", "reason", "at", "payload", "traceparent"),
 )
-_OUTBOX_COLUMNS: Final = ("id", "aggregatetype", "aggregateid", "type", "payload", "recorded_at")
+_OUTBOX_COLUMNS: Final = (
+    *("id", "aggregatetype", "aggregateid", "type", "payload", "recorded_at"),
+    "traceparent",
+)
 
 
 def _selected(table: str, columns: Sequence[str], parameter: int, where: str) -> str:

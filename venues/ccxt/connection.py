@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import ccxt.async_support as ccxt
 import structlog
 
+from kernel import tracing
 from kernel.clock import Clock, to_unix_ns
 from kernel.errors import BadInput
 from venues.capabilities import CallClass, Capabilities, RateLimits
@@ -190,7 +191,7 @@ class Connection:
         """
         wait = self._settings.turn_timeout if patience is None else patience
         async with self._gate.turn(call, patience=wait, priority=priority):
-            with watching(after) as seen:
+            with tracing.calling(f"venue {call}"), watching(after) as seen:
                 try:
                     answer = await request()
                 except FAILURES as error:

@@ -1,1 +1,0 @@
-"""Guards of GUARANTEES.md taken out, to see that something fails without them."""

@@ -1,0 +1,134 @@
+"""After the database was restored: nothing that it says of orders not being sent is believed.
+
+An order that stands as an intent may have been sent since, and one that is missing may be open at the
+venue. So accounts are halted, and every intent counts as sent without an answer: only evidence from
+the venue ends it (`venues.orders.resume`). Trades of orders that are missing come in by
+`venues.fills.collect`, whose cursor went back too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import select, union
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from kernel.clock import Clock
+from kernel.db import transact
+from venues.account_state import account_state, halt
+from venues.fills import collect
+from venues.model import AccountMode, OrderState, VenueStatus
+from venues.ports import VenueGateway
+from venues.store import advance, find_by_client_id, get_order, list_in_states
+from venues.tables import fill_cursor, venue_order
+
+ACTOR: Final = "system:restore"
+WHY: Final = "the database was restored"
+INTENTS_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VenueRead:
+    """What reading an account at a venue again has shown.
+
+    Attributes:
+        new: trades that were missing.
+        unsettled: client order ids of which nobody knows the end yet.
+        unread: trades that cannot be read.
+        strangers: orders that are open there and missing here; they were cancelled.
+    """
+
+    new: int
+    unsettled: tuple[str, ...]
+    unread: int
+    strangers: tuple[str, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing of the account is unknown any more."""
+        return not (self.unsettled or self.unread or self.strangers)
+
+
+async def list_places(conn: AsyncConnection) -> list[tuple[str, str]]:
+    """Return every (venue, account) at which something was ever ordered or traded."""
+    tables = (venue_order, fill_cursor)
+    found = await conn.execute(union(*(select(t.c.venue, t.c.account).distinct() for t in tables)))
+    return sorted((row.venue, row.account) for row in found)
+
+
+async def list_symbols(conn: AsyncConnection, venue: str, account: str) -> list[str]:
+    """Return the symbols of an account that were ever ordered or read."""
+    tables = (venue_order, fill_cursor)
+    found = await conn.execute(
+        union(
+            *(
+                select(t.c.symbol).where(t.c.venue == venue, t.c.account == account).distinct()
+                for t in tables
+            )
+        )
+    )
+    return sorted(row.symbol for row in found)
+
+
+async def doubt(conn: AsyncConnection, *, now: datetime) -> list[tuple[str, str]]:
+    """Halt every account, and take every intent for sent without an answer; return the accounts."""
+    places = await list_places(conn)
+    for venue, account in places:
+        await halt(conn, venue, account, reason=WHY, actor=ACTOR, now=now)
+        intents = await list_in_states(
+            conn, venue, account, frozenset({OrderState.INTENT}), limit=INTENTS_MAX
+        )
+        for item in intents:
+            order = await get_order(conn, item.id, lock=True)
+            if order.state is not OrderState.INTENT:
+                continue
+            # The venue may take it for as long after now as after any order: nobody knows when it was
+            # sent, but that it was before.
+            sent = (OrderState.SUBMITTING, OrderState.UNKNOWN)
+            await advance(conn, order, *sent, reason=WHY, actor=ACTOR, now=now, signed_at=now)
+    return places
+
+
+async def is_halted_by_restore(conn: AsyncConnection, venue: str, account: str) -> bool:
+    """Tell whether `doubt` has halted the account, and nobody else before."""
+    state = await account_state(conn, venue, account)
+    return state.mode is AccountMode.HALTED and state.by == ACTOR
+
+
+async def read_again(
+    engine: AsyncEngine, gateway: VenueGateway, *, since: datetime, clock: Clock
+) -> VenueRead:
+    """Read the trades and orders of an account since *since*; cancel open ones that are missing here.
+
+    Raises:
+        VenueUnavailable: the venue does not answer; what was read is kept.
+    """
+    venue, account = gateway.venue, gateway.account
+    symbols = await transact(engine, lambda conn: list_symbols(conn, venue, account))
+    new = unread = 0
+    unsettled: set[str] = set()
+    strangers: list[str] = []
+    for symbol in symbols:
+        for report in await gateway.list_orders(symbol, since):
+            async with engine.connect() as conn:
+                known = await find_by_client_id(conn, venue, account, report.client_order_id)
+            if known is None and report.status is VenueStatus.OPEN:
+                strangers.append(report.client_order_id)
+        if strangers:
+            await gateway.cancel_all(symbol)
+        read = await collect(engine, gateway, symbol, clock=clock)
+        new += read.new
+        unread += read.unread
+        unsettled |= {item.client_order_id for item in read.incomplete}
+    states = frozenset({OrderState.SUBMITTING, OrderState.UNKNOWN, OrderState.ESCALATED})
+    async with engine.connect() as conn:
+        left = await list_in_states(conn, venue, account, states, limit=INTENTS_MAX)
+    unsettled |= {item.client_order_id for item in left}
+    return VenueRead(
+        new=new,
+        unsettled=tuple(sorted(unsettled)),
+        unread=unread,
+        strangers=tuple(strangers),
+    )
