@@ -50,6 +50,8 @@ class ControlKind(StrEnum):
     """The nonce of a signed payout was spent by another transaction: it may get a new one."""
     SPEND_DEAD = "spend.dead"
     """The anchor of a signed spend was spent by another transaction: its payouts may get new ones."""
+    RESTORE_OPEN = "restore.open"
+    """A restored database knows again what was signed: it is signed for again."""
 
 
 VERBS: Final[Mapping[ControlKind, str]] = {
@@ -64,6 +66,7 @@ VERBS: Final[Mapping[ControlKind, str]] = {
     ControlKind.KEY_RETIRE: "key.retire",
     ControlKind.PAYOUT_DEAD: "payout.dead",
     ControlKind.SPEND_DEAD: "spend.dead",
+    ControlKind.RESTORE_OPEN: "restore.open",
 }
 """What stands as the verb in the signed bytes of each kind."""
 
@@ -262,6 +265,23 @@ class SpendDead(Body, frozen=True, kw_only=True):
     spent_by: str
 
 
+class RestoreOpened(Body, frozen=True, kw_only=True):
+    """The database that was restored has taken in what was signed meanwhile, and goes on.
+
+    Attributes:
+        id: of the restore.
+        mark, token: the newest mark that the restored database and the signer both know; 0 and an
+            empty token where there is none.
+        records: so many records of the signer's log were read; nothing was signed after them.
+    """
+
+    id: UUID
+    mark: Natural
+    token: str
+    records: Natural
+    reason: str
+
+
 BODIES: Final[Mapping[ControlKind, type[Body]]] = {
     ControlKind.OPERATORS: OperatorsInForce,
     ControlKind.LIMITS: LimitsInForce,
@@ -274,6 +294,7 @@ BODIES: Final[Mapping[ControlKind, type[Body]]] = {
     ControlKind.KEY_RETIRE: KeyRetired,
     ControlKind.PAYOUT_DEAD: PayoutDead,
     ControlKind.SPEND_DEAD: SpendDead,
+    ControlKind.RESTORE_OPEN: RestoreOpened,
 }
 
 BodyT = TypeVar("BodyT", bound=Body)

@@ -30,6 +30,8 @@ from custody.control_tables import freeze as freeze_table
 from custody.errors import NotPossible, UnknownRow
 from custody.freeze_model import FREEZE_STATES, FreezeState, freeze_bytes, thaw_bytes
 from custody.payout_tables import payout_policy
+from custody.restore_gate import BY as RESTORE
+from custody.restore_gate import find_gate
 from custody.signer_sync import queue_control
 from kernel.clock import iso
 from kernel.errors import BadInput, Refused
@@ -211,13 +213,15 @@ async def find_freeze(
         _in_force().where(or_(*scopes)).order_by(freeze_table.c.closed_at).limit(1)
     )
     row = rows.one_or_none()
-    return None if row is None else _to_freeze(row)
+    return await _find_restored(conn) if row is None else _to_freeze(row)
 
 
 async def load_freezes(conn: AsyncConnection) -> tuple[Freeze, ...]:
     """Return every freeze in force, for a door that many pass at once (`freeze_model.find_match`)."""
     rows = await conn.execute(_in_force().order_by(freeze_table.c.closed_at).limit(FREEZES_MAX))
-    return tuple(_to_freeze(row) for row in rows)
+    restored = await _find_restored(conn)
+    found = tuple(_to_freeze(row) for row in rows)
+    return found if restored is None else (restored, *found)
 
 
 async def require_open(
@@ -357,6 +361,22 @@ async def _tell_signer(conn: AsyncConnection, closed: Freeze, now: datetime) -> 
     body = Frozen(id=closed.id, scope=scope.kind, name=scope.name, reason=closed.closed_reason)
     signatures = {closed.signed_by: closed.closed_signature}
     await queue_control(conn, message_of(ControlKind.FREEZE, body, signatures), now=now)
+
+
+async def _find_restored(conn: AsyncConnection) -> Freeze | None:
+    """Return what the gate of a restore closes, as the global freeze that it is."""
+    gate = await find_gate(conn)
+    if gate is None:
+        return None
+    return Freeze(
+        id=gate.id,
+        scope=freeze_model.GLOBAL,
+        state=FreezeState.CLOSED,
+        closed_by=RESTORE,
+        closed_signature=None,
+        closed_reason=f"{gate.reason}. {gate.remedy}",
+        closed_at=gate.since,
+    )
 
 
 def _require_reason(reason: str) -> None:

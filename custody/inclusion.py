@@ -41,6 +41,7 @@ from custody.pending import pending_included, pending_orphaned
 from custody.plan import Plan
 from custody.policy import ConfirmationPolicy
 from custody.remainders import move_remainders
+from custody.restore_gate import require_facts_wanted
 from custody.reversals import reverse, shut_again
 from custody.unregistered import admit
 from custody.venues.arrivals import find_expected
@@ -69,7 +70,9 @@ async def apply_step(
 
     Raises:
         PostingRefused: the ledger refuses; the caller's transaction must not commit.
+        Frozen: the database was restored, and what it has sent is not known again.
     """
+    await require_facts_wanted(conn)
     contents = step.contents
     of_outputs = (await get_chain(conn, contents.block.chain)).kind == BITCOIN
     if isinstance(step, Included):

@@ -43,6 +43,7 @@ from custody.payout_sign import sign, waits_for_signature
 from custody.payout_steps import LOST, Bench, Lost, Result, Sent, Step, carry_out
 from custody.payout_tables import payout as payout_table
 from custody.ports import PayoutSigner
+from kernel import tracing
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import CausewayError, OutsideUnavailable, StaleFence
@@ -250,7 +251,11 @@ async def _work_on(bench: Bench, claimed: _Claimed, turns: _Turns, report: WorkR
 async def _step(
     step: Step, bench: Bench, claimed: _Claimed, due: Sequence[Payout], report: WorkReport
 ) -> None:
-    results = await carry_out(step, bench, due)
+    with tracing.working(f"payout {step.__name__}", [item.id for item in due]) as work:
+        results = await carry_out(step, bench, due)
+        for key, result in results.items():
+            if isinstance(result, Waiting):
+                work.say(key, "causeway.waiting_for", result.reason)
     claimed.take(results)
     for key, result in results.items():
         if isinstance(result, Payout):

@@ -36,6 +36,7 @@ from custody.banks.statement_ports import Payments
 from custody.banks.statements import gaps_at
 from custody.errors import NotPossible
 from custody.model import bank_account_path
+from custody.restore_gate import require_facts_wanted
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
@@ -121,11 +122,13 @@ async def import_file(
 
     Raises:
         BadInput: larger than any file of a bank: it is not kept.
+        Frozen: the database was restored, and what it has sent is not known again.
     """
     if len(raw) > BYTES_MAX:
         raise BadInput(f"{name} has {len(raw)} bytes, more than {BYTES_MAX}")
     if parsed is None:
         parsed = await asyncio.to_thread(parse_bank_file, raw)
+    await require_facts_wanted(conn)
     file = BankFile(
         id=derive_id(now, "bank-file", parsed.sha256),
         name=name[:NAME_LENGTH_MAX],

@@ -27,6 +27,7 @@ from custody.banks.payment_release import record_submission, release_file, take_
 from custody.compliance.address_list import NOBODY_LISTED
 from custody.compliance.ports import Screening
 from custody.compliance.screening import screen_payouts
+from kernel import tracing
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import CausewayError, OutsideUnavailable, StaleFence
@@ -150,7 +151,8 @@ async def _advance(bench: _Bench, file: PaymentFile) -> None:
     """Take one claimed file from step to step until it waits or is handed over; give it back."""
     reason: str | None = None
     try:
-        reason = await _steps(bench, file)
+        with tracing.working("bank-file hand over", [file.id]):
+            reason = await _steps(bench, file)
     except StaleFence:
         bench.report.waiting[file.message_id] = "taken over by another worker"
         return
@@ -201,6 +203,7 @@ async def _steps(bench: _Bench, file: PaymentFile) -> str | None:
 
 async def _hand_over(gateway: BankGateway, file: PaymentFile) -> Submission:
     try:
-        return await gateway.submit(file.name, file.content)
+        with tracing.calling("bank submit"):
+            return await gateway.submit(file.name, file.content)
     except OutsideUnavailable as error:
         return Submission(Outcome.UNKNOWN, error.render())

@@ -47,6 +47,7 @@ from custody.payout_model import AttemptKind, PayoutState
 from custody.payout_rules import Bump
 from custody.payout_worker import TEXT_LENGTH_MAX, WorkReport
 from custody.ports import PayoutSigner
+from kernel import tracing
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import CausewayError, OutcomeUnknown, OutsideUnavailable, StaleFence
@@ -181,8 +182,13 @@ async def _advance(turn: _Turn, spend: Spend) -> None:
 
 
 async def _steps(turn: _Turn, spend: Spend) -> Stopped:
+    seen = await _load(turn.bench, spend)
+    with tracing.working("payout spend", [item.id for item in seen.payouts]):
+        return await _take_further(turn, spend, seen)
+
+
+async def _take_further(turn: _Turn, spend: Spend, seen: Carried) -> Stopped:
     bench = turn.bench
-    seen = await _load(bench, spend)
     if seen.spend.state in SENT and not waits_for_signature(seen):
         await _bump_if_due(turn, spend, seen)
         seen = await _load(bench, spend)

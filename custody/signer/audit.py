@@ -36,6 +36,7 @@ CONTROL: Final = "control"
 SIGNED: Final = "signed"
 SPENT: Final = "spent"
 REFUSED: Final = "refused"
+MARKED: Final = "marked"
 
 _COLUMNS: Final = "seq, at, kind, subject, body, leaf"
 
@@ -47,8 +48,9 @@ class AuditRecord:
     Attributes:
         seq: its number, from 0 without gaps.
         at: when, in milliseconds since 1970 by the signer's clock; never before its predecessor.
-        kind: ``genesis``, ``control``, ``signed``, ``spent`` (a Bitcoin transaction) or ``refused``.
-        subject: payout id, spend id, or the hash of a control message.
+        kind: ``genesis``, ``control``, ``signed``, ``spent`` (a Bitcoin transaction),
+            ``marked`` (marks of the database that asks) or ``refused``.
+        subject: payout id, spend id, the hash of a control message, or the number of a mark.
         body: JSON text.
     """
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from custody.control_messages import ControlMessage
+from custody.restore_marks import Shown
 from custody.signer.errors import SignerPostponed, SignerRefused
 from custody.signer.frames import read_frame, write_frame
 from custody.signer.transport import Endpoint, dial
@@ -21,16 +22,19 @@ from custody.signer.wire import (
     AskCheckpoint,
     AskControl,
     AskHealth,
+    AskMark,
     AskPublicKey,
     AskSign,
     AskSignMany,
     AskSignSpend,
     AskState,
+    AskWitness,
     AskXpub,
     Audited,
     Checkpointed,
     Health,
     Intent,
+    MarkIs,
     No,
     PublicKeyIs,
     Question,
@@ -40,8 +44,10 @@ from custody.signer.wire import (
     SignRequest,
     SpendIntent,
     State,
+    Witnessed,
     Xpub,
 )
+from kernel import tracing
 from kernel.errors import BadInput, CausewayError, OutsideUnavailable
 
 TIMEOUT_S: Final = 10.0
@@ -83,36 +89,54 @@ class SignerClient:
         raise self._surprise(answer)
 
     async def sign(
-        self, intent: Intent, unsigned: bytes, approvals: Sequence[SignedApproval]
+        self,
+        intent: Intent,
+        unsigned: bytes,
+        approvals: Sequence[SignedApproval],
+        *,
+        shown: Shown | None = None,
     ) -> bytes:
         """Return the signed bytes of the transaction *unsigned*.
+
+        Args:
+            intent, unsigned, approvals: see `custody.ports.PayoutSigner`.
+            shown: the marks of the database that asks (`custody.restore.signing`).
 
         Raises:
             SignerRefused: this transaction was not signed.
             SignerPostponed: it was not signed now, and may be later.
             OutsideUnavailable: no answer; it may have been signed, ask the same again.
         """
-        answer = await self._ask(AskSign(intent, unsigned, list(approvals)))
+        answer = await self._ask(AskSign(intent, unsigned, list(approvals), shown))
         if isinstance(answer, Signed):
             return answer.raw
         raise self._surprise(answer)
 
     async def sign_many(
-        self, requests: Sequence[SignRequest], approvals: Sequence[SignedApproval]
+        self,
+        requests: Sequence[SignRequest],
+        approvals: Sequence[SignedApproval],
+        *,
+        shown: Shown | None = None,
     ) -> list[Signed | No]:
         """Return one answer for each request, in their order; see `custody.ports.PayoutSigner`."""
         if not 0 < len(requests) <= REQUESTS_MAX:
             raise BadInput(f"one question asks for 1 to {REQUESTS_MAX} signatures")
-        answer = await self._ask(AskSignMany(list(requests), list(approvals)))
+        answer = await self._ask(AskSignMany(list(requests), list(approvals), shown))
         if isinstance(answer, SignedMany) and len(answer.answers) == len(requests):
             return answer.answers
         raise self._surprise(answer)
 
     async def sign_spend(
-        self, intent: SpendIntent, psbt: bytes, approvals: Sequence[SignedApproval]
+        self,
+        intent: SpendIntent,
+        psbt: bytes,
+        approvals: Sequence[SignedApproval],
+        *,
+        shown: Shown | None = None,
     ) -> bytes:
         """Return the signed bytes of the Bitcoin transaction in *psbt*; see `sign`."""
-        answer = await self._ask(AskSignSpend(intent, psbt, list(approvals)))
+        answer = await self._ask(AskSignSpend(intent, psbt, list(approvals), shown))
         if isinstance(answer, Signed):
             return answer.raw
         raise self._surprise(answer)
@@ -122,6 +146,24 @@ class SignerClient:
         answer = await self._ask(AskControl(message))
         if isinstance(answer, Accepted | No):
             return answer
+        raise self._surprise(answer)
+
+    async def mark(self, number: int) -> str | None:
+        """Return the token of a mark as the signer was shown it; None: it does not have it."""
+        answer = await self._ask(AskMark(number))
+        if isinstance(answer, MarkIs):
+            return answer.token
+        raise self._surprise(answer)
+
+    async def witness(self, shown: Shown) -> int:
+        """Have the signer keep marks; return the number of the newest.
+
+        Raises:
+            SignerPostponed: the database or the signer's store is older than it should be.
+        """
+        answer = await self._ask(AskWitness(shown))
+        if isinstance(answer, Witnessed):
+            return answer.number
         raise self._surprise(answer)
 
     async def state(self) -> dict[str, Any]:
@@ -147,8 +189,9 @@ class SignerClient:
 
     async def _ask(self, question: Question) -> Answer:
         try:
-            async with asyncio.timeout(self.timeout_s):
-                return await self._converse(question)
+            with tracing.calling(f"signer {type(question).__name__}"):
+                async with asyncio.timeout(self.timeout_s):
+                    return await self._converse(question)
         except (OSError, asyncio.IncompleteReadError, TimeoutError, BadInput) as error:
             raise OutsideUnavailable(
                 "the signer does not answer", where=str(self.socket), remedy="Start the signer"

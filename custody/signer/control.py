@@ -54,6 +54,7 @@ COOLING_OFF_S_MAX: Final = 366 * 86_400
 FREEZES_MAX: Final = 1_000
 """Most closed switches of one scope: whoever uses one scope up leaves the others."""
 TEXT_LENGTH_MAX: Final = 500
+TOKEN_LENGTH: Final = 64
 MS: Final = 1_000
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _OUTPOINT: Final = re.compile(r"[0-9a-f]{64}:(?:0|[1-9]\d{0,9})")
@@ -306,6 +307,13 @@ def _check_spend_dead(_: InForce, body: Any) -> None:
         raise BadInput(f"{body.anchor} spent by {body.spent_by}: no coin, or no transaction")
 
 
+def _check_restore_open(_: InForce, body: Any) -> None:
+    if (body.mark == 0) is not (body.token == "") or len(body.token) > TOKEN_LENGTH:
+        raise SignerRefused("an opening names a mark by its number and its token")
+    if not 0 < len(body.reason) <= TEXT_LENGTH_MAX:
+        raise SignerRefused(f"an opening has a reason of at most {TEXT_LENGTH_MAX} letters")
+
+
 def _one_spelling(chain_id: int, address: str) -> str:
     for network in NETWORKS.values():
         if network.network_id == chain_id:
@@ -330,6 +338,7 @@ _CHECKS: Final[Mapping[ControlKind, Callable[[InForce, Any], None]]] = {
     ControlKind.KEY_RETIRE: _check_retire,
     ControlKind.PAYOUT_DEAD: _check_dead,
     ControlKind.SPEND_DEAD: _check_spend_dead,
+    ControlKind.RESTORE_OPEN: _check_restore_open,
 }
 
 _CHANGES: Final[Mapping[ControlKind, Callable[[InForce, Any, int], None]]] = {
@@ -343,4 +352,4 @@ _CHANGES: Final[Mapping[ControlKind, Callable[[InForce, Any, int], None]]] = {
     ControlKind.THAW: _thaw,
     ControlKind.KEY_RETIRE: _retire,
 }
-"""A dead payout or spend changes the memory of what was signed, not what is in force."""
+"""A dead payout or spend, and an opening, change what is remembered, not what is in force."""

@@ -74,7 +74,14 @@ CREATE TABLE coin (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: Final[Sequence[str]] = (FIRST, SECOND)
+# Marks of the database that asks: `token` names the line up to it.
+THIRD: Final = """
+CREATE TABLE mark (
+    number INTEGER PRIMARY KEY, token TEXT NOT NULL, seq INTEGER NOT NULL
+) STRICT;
+"""
+
+MIGRATIONS: Final[Sequence[str]] = (FIRST, SECOND, THIRD)
 """Step n + 1 is at place n. A released step never changes."""
 VERSION: Final = len(MIGRATIONS)
 

@@ -27,11 +27,13 @@ from custody.control_messages import (
     ControlMessage,
     DestinationAllowed,
     PayoutDead,
+    RestoreOpened,
     SpendDead,
     read_body,
 )
+from custody.restore_marks import Shown
 from custody.signer.approvals import Approvals
-from custody.signer.audit import CONTROL, REFUSED, SIGNED, SPENT
+from custody.signer.audit import CONTROL, MARKED, REFUSED, SIGNED, SPENT
 from custody.signer.backends.port import KeyBackend
 from custody.signer.checkpoints import Places
 from custody.signer.control import InForce, apply_control, check_control
@@ -58,16 +60,19 @@ from custody.signer.wire import (
     AskCheckpoint,
     AskControl,
     AskHealth,
+    AskMark,
     AskPublicKey,
     AskSign,
     AskSignMany,
     AskSignSpend,
     AskState,
+    AskWitness,
     AskXpub,
     Audited,
     Checkpointed,
     Health,
     Intent,
+    MarkIs,
     No,
     PublicKeyIs,
     Question,
@@ -76,6 +81,7 @@ from custody.signer.wire import (
     SignedMany,
     SignRequest,
     State,
+    Witnessed,
     Xpub,
 )
 from kernel.clock import Clock, to_unix_ms
@@ -169,20 +175,23 @@ class Signer:
 
     def _answer(self, question: Question) -> Answer:
         match question:
-            case AskSign(intent, unsigned, approvals):
+            case AskSign(intent, unsigned, approvals, shown):
                 if len(approvals) > APPROVALS_MAX:
                     return No(f"more than {APPROVALS_MAX} approvals")
-                return self._sign_all([SignRequest(intent, unsigned)], approvals, alone=True)[0]
-            case AskSignMany(requests, approvals):
+                request = SignRequest(intent, unsigned)
+                return self._sign_all([request], approvals, shown, alone=True)[0]
+            case AskSignMany(requests, approvals, shown):
                 if len(requests) > REQUESTS_MAX or len(approvals) > APPROVALS_MANY_MAX:
                     return No(
                         f"more than {REQUESTS_MAX} requests or {APPROVALS_MANY_MAX} approvals"
                     )
-                return SignedMany(self._sign_all(requests, approvals, alone=False))
+                return SignedMany(self._sign_all(requests, approvals, shown, alone=False))
             case AskSignSpend():
                 return self._sign_spend(question)
             case AskControl(message):
                 return self._control(message)
+            case AskWitness(shown):
+                return self._witness(shown)
             case _:
                 return self._inform(question)
 
@@ -201,16 +210,21 @@ class Signer:
                 return Checkpointed(self.places.key.note(audit), audit.consistency(since))
             case AskAudit(index, size):
                 return Audited(audit.read(index).to_bytes(), audit.inclusion(index, size))
+            case AskMark(number):
+                return MarkIs(self.memory.marks.token_of(number))
             case _:
                 raise AssertionError(question)
 
     def _health(self) -> Health:
+        mark, token = self.memory.marks.last()
         return Health(
             key_id=self.keys.key_id,
             signed=self.memory.count(),
             records=self.memory.log.size,
             verifier_key=self.places.key.verifier_key,
             frozen=bool(self.state.freezes),
+            mark=mark,
+            mark_token=token,
         )
 
     def _now_ms(self) -> int:
@@ -222,11 +236,39 @@ class Signer:
     # Signing.
 
     def _sign_all(
-        self, requests: Sequence[SignRequest], given: Sequence[SignedApproval], *, alone: bool
+        self,
+        requests: Sequence[SignRequest],
+        given: Sequence[SignedApproval],
+        shown: Shown | None,
+        *,
+        alone: bool,
     ) -> list[Signed | No]:
         approvals = Approvals(self.state, given, alone, to_unix_ms(self.clock.now()))
         now_ms = self._now_ms()
-        return self._written(lambda: [self._sign_one(item, approvals, now_ms) for item in requests])
+
+        def sign() -> list[Signed | No]:
+            no = self._take_marks(shown, now_ms)
+            if no is not None:
+                return [no for _ in requests]
+            return [self._sign_one(item, approvals, now_ms) for item in requests]
+
+        return self._written(sign)
+
+    def _witness(self, shown: Shown) -> Witnessed | No:
+        no = self._written(lambda: self._take_marks(shown, self._now_ms()))
+        return no or Witnessed(self.memory.marks.last()[0])
+
+    def _take_marks(self, shown: Shown | None, now_ms: int) -> No | None:
+        """Keep what is shown of the database that asks; return why nothing is signed for it."""
+        try:
+            self.memory.marks.take(shown, at_ms=now_ms)
+        except CausewayError as error:
+            no = refusal(error)
+            marks = [] if shown is None else [item.number for item in shown.marks]
+            told = {"marks": marks, "refusal": no}
+            self._record_refusal(MARKED, told, now_ms)
+            return no
+        return None
 
     def _written(self, work: Callable[[], Result]) -> Result:
         """Do *work* in one transaction, and write its checkpoint before anybody hears of it."""
@@ -291,7 +333,9 @@ class Signer:
         if len(question.approvals) > APPROVALS_MANY_MAX:
             return No(f"more than {APPROVALS_MANY_MAX} approvals")
         now_ms = self._now_ms()
-        return self._written(lambda: self._spend(question, now_ms))
+        return self._written(
+            lambda: self._take_marks(question.shown, now_ms) or self._spend(question, now_ms)
+        )
 
     def _spend(self, question: AskSignSpend, now_ms: int) -> Signed | No:
         intent, spends = question.intent, self.memory.spends
@@ -390,6 +434,8 @@ class Signer:
                 self.memory.check_dead(body)
             if isinstance(body, SpendDead):
                 self.memory.spends.check_dead(body)
+            if isinstance(body, RestoreOpened):
+                self.memory.marks.check_open(body)
         except SignerRefused as error:
             no = refusal(error)
             told = {"control": message.kind, "body": message.body, "refusal": no}
@@ -412,6 +458,8 @@ class Signer:
             self.memory.bury(body, record.seq)
         if isinstance(body, SpendDead):
             self.memory.spends.bury(body, record.seq)
+        if isinstance(body, RestoreOpened):
+            self.memory.marks.open(body)
         return record.seq
 
 

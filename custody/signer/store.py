@@ -28,6 +28,7 @@ from chain.evm.transactions import UnsignedTransaction, transaction_hash
 from custody.control_messages import PayoutDead
 from custody.signer.audit import GENESIS, SIGNED, AuditLog
 from custody.signer.errors import SignerRefused, StoreUnusable
+from custody.signer.mark_memory import MarkMemory
 from custody.signer.migrations import migrate, schema_version
 from custody.signer.rules import Rules
 from custody.signer.spend_memory import SpendMemory
@@ -152,6 +153,11 @@ class Memory:
     def spends(self) -> SpendMemory:
         """Return the part that is about Bitcoin."""
         return SpendMemory(self.database, self.log)
+
+    @property
+    def marks(self) -> MarkMemory:
+        """Return the part that is about the databases that asked."""
+        return MarkMemory(self.database, self.log)
 
     def count(self) -> int:
         """Return how many transactions were signed."""

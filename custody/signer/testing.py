@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from custody.control_messages import AssetRule, ControlMessage, WalletPinned
+from custody.restore_marks import Shown
 from custody.signer.backends.local import LocalKeys
 from custody.signer.checkpoints import Places, key_name, make_key, read_key
 from custody.signer.client import refusal_of
@@ -30,20 +31,24 @@ from custody.signer.wire import (
     AskCheckpoint,
     AskControl,
     AskHealth,
+    AskMark,
     AskSign,
     AskSignMany,
     AskSignSpend,
+    AskWitness,
     AskXpub,
     Audited,
     Checkpointed,
     Health,
     Intent,
+    MarkIs,
     No,
     Signed,
     SignedApproval,
     SignedMany,
     SignRequest,
     SpendIntent,
+    Witnessed,
     Xpub,
 )
 from kernel.clock import Clock, SystemClock, to_unix_ms
@@ -106,28 +111,42 @@ class LocalSigner:
     signer: Signer
 
     async def sign(
-        self, intent: Intent, unsigned: bytes, approvals: Sequence[SignedApproval]
+        self,
+        intent: Intent,
+        unsigned: bytes,
+        approvals: Sequence[SignedApproval],
+        *,
+        shown: Shown | None = None,
     ) -> bytes:
         """Return the signed bytes."""
-        answer = self.signer.answer(AskSign(intent, unsigned, list(approvals)))
+        answer = self.signer.answer(AskSign(intent, unsigned, list(approvals), shown))
         if isinstance(answer, Signed):
             return answer.raw
         assert isinstance(answer, No)
         raise refusal_of(answer)
 
     async def sign_many(
-        self, requests: Sequence[SignRequest], approvals: Sequence[SignedApproval]
+        self,
+        requests: Sequence[SignRequest],
+        approvals: Sequence[SignedApproval],
+        *,
+        shown: Shown | None = None,
     ) -> list[Signed | No]:
         """Return one answer for each request."""
-        answer = self.signer.answer(AskSignMany(list(requests), list(approvals)))
+        answer = self.signer.answer(AskSignMany(list(requests), list(approvals), shown))
         assert isinstance(answer, SignedMany)
         return answer.answers
 
     async def sign_spend(
-        self, intent: SpendIntent, psbt: bytes, approvals: Sequence[SignedApproval]
+        self,
+        intent: SpendIntent,
+        psbt: bytes,
+        approvals: Sequence[SignedApproval],
+        *,
+        shown: Shown | None = None,
     ) -> bytes:
         """Return the signed bytes of a Bitcoin transaction."""
-        answer = self.signer.answer(AskSignSpend(intent, psbt, list(approvals)))
+        answer = self.signer.answer(AskSignSpend(intent, psbt, list(approvals), shown))
         if isinstance(answer, Signed):
             return answer.raw
         assert isinstance(answer, No)
@@ -156,6 +175,20 @@ class LocalSigner:
         answer = self.signer.answer(AskCheckpoint(since))
         assert isinstance(answer, Checkpointed)
         return answer
+
+    async def mark(self, number: int) -> str | None:
+        """Return the token of a mark."""
+        answer = self.signer.answer(AskMark(number))
+        assert isinstance(answer, MarkIs)
+        return answer.token
+
+    async def witness(self, shown: Shown) -> int:
+        """Keep marks."""
+        answer = self.signer.answer(AskWitness(shown))
+        if isinstance(answer, Witnessed):
+            return answer.number
+        assert isinstance(answer, No)
+        raise refusal_of(answer)
 
     async def audit(self, index: int, *, size: int) -> Audited:
         """Return a record of the log, proved."""

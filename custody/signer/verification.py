@@ -19,9 +19,11 @@ from chain.bitcoin.psbt_finish import verify_witness
 from chain.bitcoin.scripts import witness_key_hash_script
 from chain.bitcoin.transactions import Output, Transaction, decode
 from chain.evm.transactions import decode_signed, decode_unsigned
-from custody.control_messages import ControlMessage, PayoutDead, SpendDead
-from custody.signer.audit import CONTROL, GENESIS, REFUSED, SIGNED, SPENT, AuditRecord
+from custody.control_messages import ControlMessage, PayoutDead, RestoreOpened, SpendDead
+from custody.restore_marks import Mark, require_line
+from custody.signer.audit import CONTROL, GENESIS, MARKED, REFUSED, SIGNED, SPENT, AuditRecord
 from custody.signer.control import InForce, apply_control, check_control
+from custody.signer.mark_memory import mark_rows, void_row
 from custody.signer.migrations import VERSION, migrate
 from custody.signer.rules import check_rules
 from custody.signer.spend_memory import SpendBody, bury_rows, index_spend
@@ -31,7 +33,7 @@ from kernel.errors import CausewayError
 from ledger.merkle import TILE_WIDTH, append, leaf_hash, pack, perfect_root
 
 SCHEMA: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
-INDEXES: Final = ("payment", "signed", "spend", "spend_payout", "spend_signed", "coin")
+INDEXES: Final = ("payment", "signed", "spend", "spend_payout", "spend_signed", "coin", "mark")
 
 
 def find_faults(memory: Memory) -> list[str]:
@@ -131,6 +133,8 @@ class Reading:
             self._signed(record)
         elif record.kind == SPENT:
             self._spent(record)
+        elif record.kind == MARKED:
+            self._marked(record)
         elif record.kind != REFUSED:
             self.faults.append(f"audit record {record.seq}: of no kind that there is")
 
@@ -153,6 +157,8 @@ class Reading:
         if isinstance(body, SpendDead):
             for statement, values in bury_rows(body, record.seq):
                 self.rebuilt.execute(statement, values)
+        if isinstance(body, RestoreOpened):
+            self.rebuilt.execute(*void_row(body))
 
     def _signed(self, record: AuditRecord) -> None:
         body = msgspec.json.decode(record.body, type=SignedBody)
@@ -165,6 +171,14 @@ class Reading:
                 f"audit record {record.seq}: its bytes are not what was to be signed"
             )
         for statement, values in index_rows(body, tx, record.seq):
+            self.rebuilt.execute(statement, values)
+
+    def _marked(self, record: AuditRecord) -> None:
+        marks = msgspec.json.decode(record.body, type=list[Mark])
+        require_line(marks)
+        if not marks or str(marks[-1].number) != record.subject:
+            self.faults.append(f"audit record {record.seq}: is not about its subject")
+        for statement, values in mark_rows(marks, record.seq):
             self.rebuilt.execute(statement, values)
 
     def _spent(self, record: AuditRecord) -> None:

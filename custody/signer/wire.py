@@ -12,6 +12,7 @@ import msgspec
 
 from custody.control_messages import ControlMessage, Natural
 from custody.payout_approvals import ApprovalLine
+from custody.restore_marks import Number, Shown
 from kernel.errors import BadInput
 
 APPROVALS_MAX: Final = 16
@@ -222,6 +223,7 @@ class AskSign(msgspec.Struct, frozen=True, tag="sign", forbid_unknown_fields=Tru
     intent: Intent
     unsigned: bytes
     approvals: list[SignedApproval]
+    shown: Shown | None = None
 
 
 class AskSignMany(msgspec.Struct, frozen=True, tag="sign_many", forbid_unknown_fields=True):
@@ -229,6 +231,7 @@ class AskSignMany(msgspec.Struct, frozen=True, tag="sign_many", forbid_unknown_f
 
     requests: list[SignRequest]
     approvals: list[SignedApproval]
+    shown: Shown | None = None
 
 
 class AskSignSpend(msgspec.Struct, frozen=True, tag="sign_spend", forbid_unknown_fields=True):
@@ -237,6 +240,7 @@ class AskSignSpend(msgspec.Struct, frozen=True, tag="sign_spend", forbid_unknown
     intent: SpendIntent
     psbt: bytes
     approvals: list[SignedApproval]
+    shown: Shown | None = None
 
 
 class AskControl(msgspec.Struct, frozen=True, tag="control", forbid_unknown_fields=True):
@@ -262,6 +266,18 @@ class AskAudit(msgspec.Struct, frozen=True, tag="audit", forbid_unknown_fields=T
     size: Natural
 
 
+class AskMark(msgspec.Struct, frozen=True, tag="mark", forbid_unknown_fields=True):
+    """The token of the mark *number*, as you were shown it."""
+
+    number: Number
+
+
+class AskWitness(msgspec.Struct, frozen=True, tag="witness", forbid_unknown_fields=True):
+    """Keep these marks: those that no question of a signature has brought."""
+
+    shown: Shown
+
+
 class Health(msgspec.Struct, frozen=True, tag="healthy"):
     """The signer works.
 
@@ -270,6 +286,7 @@ class Health(msgspec.Struct, frozen=True, tag="healthy"):
         records: size of its log.
         verifier_key: public half of the key that signs its checkpoints (C2SP signed-note); it is
             made with the store, so it tells one store from another.
+        mark, mark_token: the newest mark that it was shown; 0 and "" before the first.
     """
 
     key_id: str
@@ -277,6 +294,8 @@ class Health(msgspec.Struct, frozen=True, tag="healthy"):
     records: int = 0
     verifier_key: str = ""
     frozen: bool = False
+    mark: int = 0
+    mark_token: str = ""
 
 
 class Xpub(msgspec.Struct, frozen=True, tag="xpub"):
@@ -345,6 +364,18 @@ class Audited(msgspec.Struct, frozen=True, tag="audited"):
     proof: list[bytes]
 
 
+class MarkIs(msgspec.Struct, frozen=True, tag="mark_is"):
+    """The token of a mark; None: it was never shown, or is void since."""
+
+    token: str | None
+
+
+class Witnessed(msgspec.Struct, frozen=True, tag="witnessed"):
+    """The marks are kept; *number* is the newest."""
+
+    number: int
+
+
 Question = (
     AskHealth
     | AskXpub
@@ -356,6 +387,8 @@ Question = (
     | AskState
     | AskCheckpoint
     | AskAudit
+    | AskMark
+    | AskWitness
 )
 Answer = (
     Health
@@ -368,6 +401,8 @@ Answer = (
     | State
     | Checkpointed
     | Audited
+    | MarkIs
+    | Witnessed
 )
 
 

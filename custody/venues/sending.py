@@ -24,6 +24,7 @@ from custody.venues.withdrawals import (
     find_unapproved,
     find_unrouted,
 )
+from kernel import tracing
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import OutsideUnavailable, Refused, StaleFence
@@ -63,7 +64,8 @@ async def submit(
     )
     if begun is None or begun.state is not W.SUBMITTING:
         return await transact(engine, partial(store.get_withdrawal, withdrawal_id=withdrawal_id))
-    placement = await treasury.withdraw(begun.ticket)
+    with tracing.working("venue-withdrawal send", [begun.id]):
+        placement = await treasury.withdraw(begun.ticket)
     if isinstance(placement, WithdrawalRefused) and placement.kind is RefusalKind.CLOCK:
         with contextlib.suppress(OutsideUnavailable):
             await treasury.synchronise()

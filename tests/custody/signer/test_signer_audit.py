@@ -12,14 +12,25 @@ from uuid import UUID
 
 import pytest
 
+from chain.evm.transactions import encode_unsigned
 from custody.control_messages import ControlKind, PayoutDead, ScopeKind
+from custody.restore_marks import Mark, Shown
 from custody.signer.__main__ import main
 from custody.signer.audit import AuditRecord
 from custody.signer.errors import StoreUnusable
 from custody.signer.service import Signer
 from custody.signer.store import Memory
 from custody.signer.verification import find_faults
-from custody.signer.wire import AskAudit, AskCheckpoint, Audited, Checkpointed, No
+from custody.signer.wire import (
+    AskAudit,
+    AskCheckpoint,
+    AskSign,
+    AskWitness,
+    Audited,
+    Checkpointed,
+    No,
+    Witnessed,
+)
 from ledger.checkpoint import parse_verifier_key, verify
 from ledger.merkle import leaf_hash, tree_hash, verify_consistency, verify_inclusion
 from tests.custody.signer import purse
@@ -131,7 +142,13 @@ def busy(folder: Path) -> None:
             spent_by="0x" + "ab" * 32,
         )
         assert told(signer, control(ControlKind.PAYOUT_DEAD, dead, "ann", "bob")) == ""
-        assert isinstance(pay(signer, 900, "eve"), str)
+        mark = Mark(number=1, previous="", at=1)
+        assert isinstance(signer.answer(AskWitness(Shown(marks=[mark]))), Witnessed)
+        tx = native(nonce=900)
+        meant = intent(tx, payout_id=UUID(int=1_900))
+        shown = Shown(marks=[mark], seen=1)
+        question = AskSign(meant, encode_unsigned(tx), [approval(meant, "eve")], shown)
+        assert isinstance(signer.answer(question), No)
         assert find_faults(signer.memory) == []
 
 
@@ -144,7 +161,7 @@ def busy_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TABLES = (
     "schema_version", "audit", "head", "tile", "payment", "signed", "spend", "spend_payout",
-    "spend_signed", "coin",
+    "spend_signed", "coin", "mark",
 )  # fmt: skip
 COLUMNS = {
     "schema_version": ("version",),
@@ -164,6 +181,7 @@ COLUMNS = {
     "spend_payout": ("payout_id", "spend_id", "first_seq", "dead_seq"),
     "spend_signed": ("unsigned_hash", "spend_id", "chain_id", "anchor", "pays", "fee", "seq"),
     "coin": ("chain_id", "outpoint", "amount", "key_path", "first_seq"),
+    "mark": ("number", "token", "seq"),
 }  # fmt: skip
 
 

@@ -258,7 +258,7 @@ def test_a_store_that_is_newer_than_the_program_is_refused(tmp_path: Path) -> No
         database.execute("UPDATE schema_version SET version = version + 1")
     database.close()
 
-    with pytest.raises(StoreUnusable, match="at version 3 and this program knows 2"):
+    with pytest.raises(StoreUnusable, match="at version 4 and this program knows 3"):
         Memory.open(tmp_path / "signed")
 
 

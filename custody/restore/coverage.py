@@ -1,0 +1,172 @@
+"""Facts, read again to their end: chains, statements, accounts at venues; and what a person vouches for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chain.follow import get_cursor
+from chain.ports import ChainReader
+from custody.banks.statements import list_gaps, newest_statement_days
+from custody.errors import NotPossible
+from custody.restore import store
+from custody.restore.model import (
+    REASON_LENGTH_MAX,
+    SIGNER_LOG,
+    Restore,
+    Source,
+    SourceState,
+    Stage,
+    chain_of,
+    statements_of,
+    venue_of,
+    vouching_bytes,
+)
+from custody.restore.progress import note_sent
+from custody.restore_gate import BY
+from kernel.clock import Clock
+from kernel.db import transact
+from kernel.errors import BadInput
+from registry.authority import require_role, verify_signature
+from registry.model import Role
+from registry.queries import get_operator, list_bank_accounts
+from venues.ports import VenueGateway
+from venues.restored import VenueRead, read_again
+
+VOUCHERS = (Role.OPERATIONS, Role.TREASURER, Role.FINANCE, Role.APPROVER, Role.ADMIN)
+
+
+async def cover_chain(
+    engine: AsyncEngine, reader: ChainReader, chain: str, *, clock: Clock, by: str = BY
+) -> bool:
+    """Note that a chain is followed to its head again; tell whether it is.
+
+    The head is asked for first: a cursor that stands there has read everything before it.
+
+    Raises:
+        OutsideUnavailable: the node does not answer.
+    """
+    head = await reader.head()
+
+    async def work(conn: AsyncConnection) -> bool:
+        standing = await _require_sent(conn)
+        cursor = await get_cursor(conn, chain)
+        if cursor is None or cursor.height < head.height:
+            return False
+        detail = f"followed to block {cursor.height} {cursor.hash}"
+        return await _done(conn, standing, chain_of(chain), detail, by, clock.now())
+
+    return await transact(engine, work)
+
+
+async def cover_statements(conn: AsyncConnection, *, by: str = BY, now: datetime) -> list[str]:
+    """Note which accounts have statements, without a gap, up to the day on which it was found.
+
+    Returns:
+        The accounts that wait for one still.
+    """
+    standing = await _require_sent(conn)
+    newest = await newest_statement_days(conn)
+    day, waiting = standing.found_at.astimezone(UTC).date(), []
+    for account in await list_bank_accounts(conn):
+        last = newest.get(account.code)
+        if last is None or last < day or await list_gaps(conn, [account.code]):
+            waiting.append(account.code)
+            continue
+        detail = f"statements up to {last.isoformat()}"
+        await _done(conn, standing, statements_of(account.code), detail, by, now)
+    return waiting
+
+
+async def cover_venue(
+    engine: AsyncEngine, gateway: VenueGateway, *, clock: Clock, by: str = BY
+) -> VenueRead:
+    """Read the trades and orders of an account at a venue again, and note when nothing is unknown.
+
+    Orders whose end is not known are cleared up by whoever looks after the account
+    (`venues.orders.resume`); call this again then.
+
+    Raises:
+        VenueUnavailable: the venue does not answer.
+    """
+    async with engine.connect() as conn:
+        standing = await _require_sent(conn)
+    read = await read_again(engine, gateway, since=standing.since, clock=clock)
+
+    async def work(conn: AsyncConnection) -> None:
+        found = await store.require_standing(conn, lock=True)
+        source = venue_of(gateway.venue, gateway.account)
+        detail = f"{read.new} trades were missing"
+        await _done(conn, found, source, detail, by, clock.now())
+
+    if read.is_complete:
+        await transact(engine, work)
+    return read
+
+
+async def vouch(
+    conn: AsyncConnection,
+    source: str,
+    *,
+    by: str,
+    signature: bytes,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Let a person say that a place has nothing more that is missing here.
+
+    For what no process can know: that a bank was given no other file, that a venue is closed. The
+    signer's own log nobody vouches for.
+
+    Args:
+        signature: Ed25519 over `vouching_bytes` of the source.
+
+    Raises:
+        NotPossible: no restore stands, or the place is read already, or is the signer's log.
+        Refused: the operator may not, or did not sign exactly this.
+    """
+    if not 0 < len(reason) <= REASON_LENGTH_MAX:
+        raise BadInput(f"a reason has 1 to {REASON_LENGTH_MAX} characters")
+    standing = await store.require_standing(conn, lock=True)
+    item = await store.get_source(conn, standing.id, source)
+    if item.source == SIGNER_LOG:
+        raise NotPossible(
+            "what was signed is read, not vouched for", remedy="Run `causeway restore import`"
+        )
+    _require_waiting(item)
+    operator = await get_operator(conn, by)
+    require_role(operator, *VOUCHERS)
+    verify_signature(operator, vouching_bytes(item, reason), signature)
+    await store.move_source(
+        conn, item, SourceState.VOUCHED, detail=reason, by=by, now=now, signature=signature
+    )
+    if item.stage is Stage.SENT:
+        await note_sent(conn, standing.id, now=now)
+
+
+async def _require_sent(conn: AsyncConnection) -> Restore:
+    standing = await store.require_standing(conn, lock=True)
+    if standing.sent_known_at is None:
+        raise NotPossible(
+            "what was sent is not known again, so nothing that came of it is read",
+            remedy="Run `causeway restore import`; see `causeway restore status`",
+        )
+    return standing
+
+
+async def _done(
+    conn: AsyncConnection, standing: Restore, source: str, detail: str, by: str, now: datetime
+) -> bool:
+    known = {item.source for item in await store.list_sources(conn, standing.id)}
+    if source not in known:
+        return True
+    item = await store.get_source(conn, standing.id, source)
+    if item.state is SourceState.WAITING:
+        await store.move_source(conn, item, SourceState.DONE, detail=detail, by=by, now=now)
+    return True
+
+
+def _require_waiting(item: Source) -> None:
+    if item.state is not SourceState.WAITING:
+        raise NotPossible(f"{item.source} is {item.state} already: {item.detail}")

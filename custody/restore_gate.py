@@ -1,0 +1,94 @@
+"""The gate of a restore: what every door asks before it lets money out, and every reader of facts.
+
+It is shut while a restore stands, and for as long as nobody has compared this start of the server with
+the witnesses (`custody.restore.watching`): a database that is set back always comes with a new start.
+A house that never had itself watched has no gate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import func, literal, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from custody.errors import Frozen
+from custody.restore_tables import restore, restore_watch
+from kernel.clock import iso
+
+BY: Final = "system:restore"
+UNCOMPARED_ID: Final = UUID(int=0)
+"""Stands for a restore that nobody has looked for yet."""
+UNCOMPARED: Final = "the server was started and nobody has looked yet whether it was set back"
+LOOK: Final = "The house looks by itself; else run `causeway restore look`"
+STATUS: Final = "See `causeway restore status`; two people open what a restore has closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Why the doors are shut.
+
+    Attributes:
+        id: of the restore; `UNCOMPARED_ID` where nobody has looked yet.
+        facts_wait: whether blocks and statements wait, too: what was sent is not known again.
+    """
+
+    id: UUID
+    since: datetime
+    reason: str
+    facts_wait: bool
+
+    @property
+    def remedy(self) -> str:
+        """Return what to do."""
+        return LOOK if self.id == UNCOMPARED_ID else STATUS
+
+
+async def find_gate(conn: AsyncConnection) -> Gate | None:
+    """Return why every door is shut; None: the gate is open."""
+    here = func.pg_postmaster_start_time()
+    one = select(literal(1).label("one")).subquery()
+    found = await conn.execute(
+        select(
+            restore_watch.c.started,
+            func.custody.server_start().label("here"),
+            here.label("since"),
+            restore.c.id,
+            restore.c.found_at,
+            restore.c.evidence,
+            restore.c.sent_known_at,
+        ).select_from(
+            one.outerjoin(restore_watch, restore_watch.c.one == one.c.one).outerjoin(
+                restore, restore.c.state == "frozen"
+            )
+        )
+    )
+    row = found.one()
+    if row.id is not None:
+        return Gate(
+            row.id,
+            row.found_at,
+            f"the database was restored: {row.evidence}",
+            facts_wait=row.sent_known_at is None,
+        )
+    if row.started is not None and row.started != row.here:
+        return Gate(UNCOMPARED_ID, row.since, UNCOMPARED, facts_wait=True)
+    return None
+
+
+async def require_facts_wanted(conn: AsyncConnection) -> None:
+    """Refuse to take in what came of our acts while it is not known which acts there were.
+
+    Raises:
+        Frozen: says since when and why.
+    """
+    gate = await find_gate(conn)
+    if gate is not None and gate.facts_wait:
+        raise Frozen(
+            f"nothing is taken in since {iso(gate.since)}: {gate.reason}",
+            where="custody.restore_gate",
+            remedy=gate.remedy,
+        )

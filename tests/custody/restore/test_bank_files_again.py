@@ -1,0 +1,196 @@
+"""Payment files that a bank was given and a restored database does not know."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.local.databases import Database, Server
+from banks.safe_xml import parse_xml
+from custody.banks import payment_store
+from custody.banks.payment_model import FileState
+from custody.errors import Frozen
+from custody.payout_model import Payout, PayoutState
+from custody.payouts import every_payout
+from custody.restore import store
+from custody.restore.bank_files import bank_file_bytes, take_bank_file
+from custody.restore.finding import begin
+from custody.restore.model import Item, ItemState
+from kernel.db import APP_ROLE, create_engine
+from kernel.errors import BadInput, Refused
+from registry.testing import operator_keypair
+from tests.custody.banks.pay_world import BOOK, World, entry, make_world
+
+IDLE_MS = 60_000
+
+
+@dataclass
+class SetBack:
+    """A desk that pays through a bank, and copies of its database to come back to."""
+
+    world: World
+    server: Server
+    database: Database
+    copy: str = ""
+
+    async def back_up(self) -> None:
+        self.copy = f"causeway_backup_{secrets.token_hex(6)}"
+        await self.world.engine.dispose()
+        await self.server.execute(
+            f'CREATE DATABASE "{self.copy}" TEMPLATE "{self.database.name}" STRATEGY file_copy'
+        )
+
+    async def restore(self) -> None:
+        name = self.database.name
+        await self.world.engine.dispose()
+        await self.server.execute(
+            f'DROP DATABASE "{name}"',
+            f'CREATE DATABASE "{name}" TEMPLATE "{self.copy}" STRATEGY file_copy',
+        )
+        now = self.world.now
+        await self.world.run(lambda conn: begin(conn, "the disk was lost", now=now))
+
+    async def take(self, raw: bytes, *people: str) -> Item:
+        async def work(conn: AsyncConnection) -> Item:
+            payload = await bank_file_bytes(conn, raw)
+            named = people or ("ben", "cleo")
+            signed = {code: operator_keypair(code).sign(payload) for code in named}
+            return await take_bank_file(conn, raw, signatures=signed, now=self.world.now)
+
+        return await self.world.run(work)
+
+    async def unresolved(self) -> int:
+        standing = await self.world.run(store.require_standing)
+        return await self.world.run(lambda conn: store.count_unresolved(conn, standing.id))
+
+
+@pytest.fixture
+async def house(database_server: Server, database: Database) -> AsyncIterator[SetBack]:
+    engine = create_engine(
+        database.app_url,
+        role=APP_ROLE,
+        idle_in_transaction_timeout_ms=IDLE_MS,
+        injected_clock=True,
+    )
+    made = SetBack(await make_world(engine), database_server, database)
+    yield made
+    await engine.dispose()
+    await database_server.execute(f'DROP DATABASE IF EXISTS "{made.copy}"')
+
+
+async def paid_and_set_back(house: SetBack) -> tuple[bytes, dict[str, tuple[int, int, int]]]:
+    """Give the bank a file of a payout that the copy knows as approved, and of one that it lacks."""
+    world = house.world
+    await world.approved(client_ref="known")
+    await house.back_up()
+    await world.approved(client_ref="lost", amount=2_000)
+    file = await world.signed_file()
+    await world.advance()
+    assert len(world.door.copies) == 1
+    assert (await world.file(file.id)).line_count == 2
+    books = await world.books()
+    await house.restore()
+    return world.door.copies[0][1], books
+
+
+async def test_a_file_comes_back_with_its_payouts_and_postings_and_is_not_handed_over_again(
+    house: SetBack,
+) -> None:
+    raw, books = await paid_and_set_back(house)
+    world = house.world
+
+    item = await house.take(raw)
+    work = await world.advance()
+
+    assert item.state is ItemState.RESTORED
+    assert await world.books() == books
+    assert (work.drafted, work.released, len(world.door.copies)) == ([], [], 1)
+    assert (await house.take(raw)).state is ItemState.NOTED
+    assert await world.books() == books
+
+
+async def test_without_its_file_the_desk_pays_nothing_while_the_restore_stands(
+    house: SetBack,
+) -> None:
+    await paid_and_set_back(house)
+
+    work = await house.world.advance()
+
+    assert (work.drafted, len(house.world.door.copies)) == ([], 1)
+    with pytest.raises(Frozen, match="the database was restored"):
+        await house.world.request(client_ref="another")
+
+
+async def test_the_statement_ends_a_payment_that_came_back(house: SetBack) -> None:
+    raw, _ = await paid_and_set_back(house)
+    world = house.world
+    await house.take(raw)
+    found = {item.client_ref: item for item in await world.run(all_payouts)}
+    assert {item.state for item in found.values()} == {PayoutState.SIGNED}
+
+    taken = await world.book(*(entry(item, -item.amount) for item in found.values()))
+
+    assert len(taken) == 2
+    assert {(await world.get(item)).state for item in found.values()} == {PayoutState.CONFIRMED}
+    [file] = await world.run(payment_store.list_files)
+    assert file.state is FileState.CLOSED
+
+
+async def test_a_file_that_pays_nobody_whom_two_people_have_allowed_is_for_people(
+    house: SetBack,
+) -> None:
+    raw, _ = await paid_and_set_back(house)
+    books = await house.world.books()
+    name = parse_xml(raw).findtext(".//{*}MsgId")
+    assert name is not None
+    strange = raw.replace(b"lost", b"lust").replace(name.encode(), b"CW" + b"ab" * 16)
+    assert strange != raw
+
+    item = await house.take(strange)
+
+    assert item.state is ItemState.UNRESOLVED
+    assert await house.unresolved() == 1
+    assert await house.world.books() == books
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda raw: raw.replace(b"GB82WEST", b"GB83WEST"), id="payee"),
+        pytest.param(lambda raw: raw[: len(raw) // 2], id="half"),
+        pytest.param(lambda _: b"<Document/>", id="other"),
+    ],
+)
+async def test_what_is_no_payment_file_of_ours_is_refused(
+    house: SetBack, spoil: Callable[[bytes], bytes]
+) -> None:
+    raw, _ = await paid_and_set_back(house)
+
+    with pytest.raises(BadInput):
+        await house.take(spoil(raw))
+
+
+async def test_a_file_that_pays_something_else_is_for_people(house: SetBack) -> None:
+    raw, _ = await paid_and_set_back(house)
+    books = await house.world.books()
+
+    item = await house.take(raw.replace(b">100.50<", b">100.60<"))
+
+    assert item.state is ItemState.UNRESOLVED
+    assert "pays somebody else, or something else" in item.what
+    assert await house.world.books() == books
+
+
+async def test_one_person_alone_takes_in_no_file(house: SetBack) -> None:
+    raw, _ = await paid_and_set_back(house)
+
+    with pytest.raises(Refused, match="1 of 2 people say that the bank has file"):
+        await house.take(raw, "ben")
+
+
+async def all_payouts(conn: AsyncConnection) -> list[Payout]:
+    return [item async for item in every_payout(conn, book=BOOK, states={*PayoutState})]

@@ -1,0 +1,143 @@
+"""What the signer has signed and a restored database does not know: found, taken in, never made twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.local.databases import Database, Server
+from custody.errors import Frozen, NotPossible
+from custody.payout_model import PayoutState
+from custody.restore.model import ItemState, SourceState
+from custody.signer.verification import find_faults
+from tests.custody.payout_world import ETH, PAYEE, USDT
+from tests.custody.restore.world import SetBack, set_back_world
+
+BLOCKS = 4
+
+
+@pytest.fixture
+async def house(
+    database_server: Server, database: Database, tmp_path: Path
+) -> AsyncIterator[SetBack]:
+    async with set_back_world(database_server, database, tmp_path) as made:
+        yield made
+
+
+async def pay_and_set_back(house: SetBack) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """Pay before a copy of the database is made, and after it; put the copy back; return the books.
+
+    Known to the copy: *first*, paid; *second*, approved. Lost: that *second* was paid, and *third* (mined)
+    and *fourth* (signed, in no block) with all that they are.
+    """
+    world = house.world
+    await world.approved(client_ref="first", amount=ETH)
+    await world.advance()
+    await world.mine(BLOCKS)
+    await world.confirm()
+    await world.approved(client_ref="second", amount=ETH)
+    copy = await house.back_up()
+
+    await world.advance()
+    await world.approved(client_ref="third", amount=100 * USDT, asset="USDT")
+    await world.advance()
+    await world.mine(BLOCKS)
+    await world.confirm()
+    await world.approved(client_ref="fourth", amount=2 * ETH)
+    await world.advance()
+    books = await world.books()
+
+    await house.restore(copy)
+    return books
+
+
+async def test_the_first_question_finds_the_restore_and_nothing_is_signed(house: SetBack) -> None:
+    await pay_and_set_back(house)
+    signed = house.inside.signer.memory.count()
+    assert await house.standing() is None
+
+    report = await house.world.advance()
+
+    assert report.signed == []
+    assert house.inside.signer.memory.count() == signed == 4
+    standing = await house.standing()
+    assert standing is not None
+    assert "the signer was shown mark 4, which this database does not have" in standing.evidence
+
+
+async def test_every_door_is_shut_while_a_restore_stands(house: SetBack) -> None:
+    await pay_and_set_back(house)
+    await house.world.advance()
+
+    with pytest.raises(Frozen, match="the database was restored"):
+        await house.world.request(client_ref="another")
+    with pytest.raises(Frozen, match="nothing is taken in"):
+        await house.world.follow()
+    with pytest.raises(NotPossible, match="the doors stay shut"):
+        await house.open("ben", "cleo")
+
+
+async def test_what_was_signed_is_taken_in_and_the_books_are_as_they_were(house: SetBack) -> None:
+    books = await pay_and_set_back(house)
+    world = house.world
+    await world.advance()
+
+    items = await house.take_signed()
+    await house.vouch_for_the_rest()
+    await world.follow()
+    await world.confirm()
+
+    assert {item.state for item in items} == {ItemState.RESTORED}
+    assert len(items) == 3
+    assert await world.books() == books
+    await world.assert_rule_two()
+    assert await house.take_signed() == []
+
+
+async def test_a_reference_that_was_lost_is_still_that_of_its_payout(house: SetBack) -> None:
+    await pay_and_set_back(house)
+    world = house.world
+    await world.advance()
+    await house.take_signed()
+    await house.vouch_for_the_rest()
+    await world.follow()
+    assert await house.cover_chain()
+    await house.open("ben", "cleo")
+
+    again = await world.request(client_ref="third", amount=100 * USDT, asset="USDT")
+
+    assert again.state in {PayoutState.MINED, PayoutState.CONFIRMED}
+    assert again.destination == PAYEE
+
+
+async def test_two_people_open_and_the_house_goes_on_where_the_chain_is(house: SetBack) -> None:
+    books = await pay_and_set_back(house)
+    world = house.world
+    await world.advance()
+    await house.take_signed()
+    await house.vouch_for_the_rest()
+    await world.follow()
+    await world.confirm()
+    with pytest.raises(NotPossible, match="chain:evm is not read to its end"):
+        await house.open("ben", "cleo")
+    assert await house.cover_chain()
+    assert {item.state for item in (await house.sources()).values()} <= {
+        SourceState.DONE,
+        SourceState.VOUCHED,
+    }
+
+    await house.open("ben", "cleo")
+    await world.advance()
+    fifth = await world.approved(client_ref="fifth", amount=ETH)
+    await world.advance()
+    await world.mine(BLOCKS)
+    await world.confirm()
+
+    assert (await world.get(fifth)).state is PayoutState.CONFIRMED
+    assert house.inside.signer.memory.count() == 5
+    assert find_faults(house.inside.signer.memory) == []
+    before, after = books["client:acme", "ETH"][0], (await world.books())["client:acme", "ETH"][0]
+    assert before - after == ETH
+    await world.assert_rule_two()
