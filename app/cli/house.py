@@ -20,6 +20,7 @@ from app.cli.common import (
     show,
     show_one,
 )
+from app.cli.house_deep import verify_deep
 from app.cli.ledger_proofs import VerifierKey, read_checkpoint, verify_file
 from app.cli.progress import progress_bar
 from kernel.errors import BadInput, OutsideUnavailable
@@ -55,6 +56,18 @@ def verify(
             help="Begin where the last check ended, as this file says, and write there how far.",
         ),
     ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Ask every promise of the house, of every book.")
+    ] = False,
+    at_rest: Annotated[
+        bool, typer.Option("--at-rest", help="With --deep: no worker may have left anything to do.")
+    ] = False,
+    house: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --deep: ask the venues that this house file names."
+        ),
+    ] = None,
     book: Book = BOOK_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -62,11 +75,20 @@ def verify(
 
     With --since the records before the last check are not read again: that the journal still
     begins with them, everything newer, and every row that may change, is proven. With --journal FILE
-    --checkpoint FILE an exported journal is replayed and compared, without a database.
+    --checkpoint FILE an exported journal is replayed and compared, without a database. With --deep every
+    promise of the house is asked of its rows, and of whoever holds something for it: nodes by
+    CAUSEWAY_EVM_URL and CAUSEWAY_BITCOIN_URL, venues by the house file, banks by their statements.
     Ends with exit code 1 where a fault is found.
 
     Example: `causeway verify --json`
     """
+    if deep:
+        if journal is not None or since is not None or checkpoint is not None:
+            raise BadInput(
+                "a deep check is of the whole house", remedy="Leave --journal and --since away"
+            )
+        verify_deep(house=house, at_rest=at_rest, as_json=as_json)
+        return
     if journal is not None:
         if since is not None:
             raise BadInput("a journal file is verified whole", remedy="Leave --since away")
