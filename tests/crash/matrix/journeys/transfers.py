@@ -1,0 +1,40 @@
+"""Transfers to and from a venue: the lives of `tests.custody.venues.test_transfer_edges`, over the wire."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+from custody.venues.sending import LEASE
+from tests.crash.matrix.stage import Journey, Stage
+from tests.custody.payout_world import World
+from tests.custody.venues.test_transfer_edges import WAYS, Edge, Life, Way, rest_of, state
+from tests.custody.venues.transfer_world import TransferWorld, make_transfer_world
+
+
+async def play(edge: Edge, way: Way, stage: Stage) -> Any:
+    mortal = stage.mortal
+    async with make_transfer_world(mortal.engine, stage.folder) as world:
+        mortal.make_mortal(stage.patch, TransferWorld, "work", "settle_chain")
+        mortal.make_mortal(stage.patch, World, "advance", "follow", "confirm")
+        mortal.make_asking_mortal(stage.patch, World, "run")
+        clock = world.desk.clock
+        mortal.pass_lease = partial(clock.advance, LEASE + timedelta(seconds=1))
+        mortal.rename = partial(setattr, world, "holder")
+        before = await rest_of(world)
+        life = Life(world, "life")
+        clock.advance(timedelta(seconds=1))
+        await way.before(life)
+        await way.act(life)
+        await way.then(life)
+        assert await state(life, edge[0]) in way.ends
+        assert await rest_of(world) == before
+        sent = [ticket.withdrawal_id for ticket in world.treasury.requests]
+        assert len(sent) == len(set(sent))
+        await world.desk.assert_rule_two()
+
+
+JOURNEYS: Final = tuple(
+    Journey("own-transfer", " ".join(edge), partial(play, edge, way)) for edge, way in WAYS.items()
+)

@@ -1,0 +1,136 @@
+"""The crash matrix: people and workers die at the edges of every machine, and it ends as if nobody had.
+
+A usual run strikes at a few points of each family, the same ones every time: it tells whether a change
+broke them. ``CAUSEWAY_CRASH_SEED=7`` strikes at others; ``CAUSEWAY_CRASH=all``, which a soak asks for, at every
+point, each in a journey that a fresh seed chooses;
+``CAUSEWAY_CRASH='deposit: new to included @ custody.deposit new>included after-commit cut'`` strikes at
+one point of one journey, as a failure names it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+import pytest
+
+from app.faults.edges import Point, points_of
+from tests.crash.matrix import record
+from tests.crash.matrix.journeys.catalogue import FAMILIES, JOURNEYS
+from tests.crash.matrix.stage import Journey
+from tests.crash.matrix.telling import Databases, Told, tell
+
+ASKED: Final = os.environ.get("CAUSEWAY_CRASH", "")
+ALL: Final = "all"
+LEARN: Final = "learn"
+USUAL_SEED: Final = "1"
+SEED: Final = os.environ.get("CAUSEWAY_CRASH_SEED") or (
+    str(secrets.randbelow(10**9)) if ASKED == ALL else USUAL_SEED
+)
+STRIKES: Final = {
+    "posting": 2,
+    "deposit": 4,
+    "receipt": 2,
+    "statement": 2,
+    "pool": 2,
+    "payout-decision": 2,
+    "payout": 3,
+    "payout-bitcoin": 1,
+    "payout-bank": 4,
+    "payout-book": 3,
+    "own-transfer": 3,
+    "order": 4,
+    "hedge": 2,
+    "settlement": 4,
+    "cycle": 1,
+    "relay": 2,
+    "job": 2,
+}
+"""How many points of each family a usual run strikes at."""
+IN_PEACE: Final = 3
+"""How many journeys a usual run tells without any strike."""
+HOURS_S: Final = 12 * 3_600
+
+Strike = tuple[Journey, Point]
+
+
+def strikes_of(family: str) -> list[Strike]:
+    """Return every point of every journey of a family."""
+    return [
+        (journey, point)
+        for journey in JOURNEYS
+        if journey.family == family
+        for edge in sorted(record.record_of(journey).edges)
+        for point in points_of(edge)
+    ]
+
+
+def chosen(family: str) -> Sequence[Strike]:
+    """Return where this run strikes: at an edge first, so that a rare one is not rarely struck."""
+    every = strikes_of(family)
+    if ASKED == ALL:
+        # Every point once, in one of the journeys that come to it.
+        random = Random(f"{SEED} {family}")
+        points = sorted({point for _, point in every})
+        return [random.choice([item for item in every if item[1] == point]) for point in points]
+    if ASKED == LEARN:
+        return []
+    if ASKED:
+        return [item for item in every if f"{item[0]} @ {item[1]}" == ASKED]
+    random = Random(f"{SEED} {family}")
+    edges = sorted({point.edge for _, point in every})
+    picked = random.sample(edges, min(STRIKES[family], len(edges)))
+    return [random.choice([item for item in every if item[1].edge == edge]) for edge in picked]
+
+
+def test_a_point_that_is_asked_for_exists() -> None:
+    every = {f"{journey} @ {point}" for family in FAMILIES for journey, point in strikes_of(family)}
+
+    assert every
+    assert ASKED in {"", ALL, LEARN} | every
+
+
+@pytest.mark.timeout(HOURS_S if ASKED == ALL else 600)
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_whoever_dies_at_an_edge_it_ends_as_if_nobody_had(
+    family: str, databases: Databases, record_property: Callable[[str, object], None]
+) -> None:
+    peace: dict[str, Told] = {}
+    kinds = Counter[str]()
+    strikes = chosen(family)
+    for journey, point in strikes:
+        if journey.compared and str(journey) not in peace:
+            peace[str(journey)] = await tell(journey, databases)
+        told = await tell(journey, databases, point)
+        case = f"CAUSEWAY_CRASH='{journey} @ {point}'"
+        assert told.struck, f"never came to the point: {case}"
+        if journey.compared:
+            assert told.seen == peace[str(journey)].seen, case
+        assert told.found == record.record_of(journey).found, (case, told.findings)
+        kinds[str(point.kind)] += 1
+    there = len(strikes_of(family))
+    record_property(
+        "counts",
+        f"crash matrix, {family}: struck at {len(strikes)} of {there} points"
+        f" ({', '.join(f'{kind} {n}' for kind, n in sorted(kinds.items()))}), seed {SEED}",
+    )
+
+
+@pytest.mark.timeout(HOURS_S if ASKED in {ALL, LEARN} else 300)
+async def test_in_peace_a_journey_takes_the_edges_on_record(databases: Databases) -> None:
+    """Every journey where all is asked for, else a few."""
+    every = ASKED in {ALL, LEARN}
+    told = JOURNEYS if every else Random(SEED).sample(JOURNEYS, IN_PEACE)
+    found = {}
+    for journey in told:
+        one = await tell(journey, databases)
+        found[str(journey)] = record.recorded(one.edges, one.found)
+    if ASKED == LEARN:
+        record.write(found)
+    else:
+        assert found == {str(journey): record.record_of(journey) for journey in told}
+        assert not every or found == record.read()
