@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from app.workers.sections import require_number, require_text, values_of
 from kernel.errors import BadInput
+from kernel.redaction import KNOWN
 
 ALERTS: Final = "alerts"
 SECRET_BYTES_MAX: Final = 1_000
@@ -52,6 +53,7 @@ class AlertSection:
             raise BadInput(
                 f"a secret has 1 to {SECRET_BYTES_MAX} bytes", where=f"{ALERTS}: {self.secret}"
             )
+        KNOWN.remember(found.decode(errors="replace"))
         return found
 
 

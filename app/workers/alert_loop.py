@@ -21,7 +21,7 @@ from reporting.recon.runs import reconcile_daily
 
 @asynccontextmanager
 async def open_alerts(
-    engine: AsyncEngine, section: AlertSection, *, book: int, clock: Clock
+    engine: AsyncEngine, section: AlertSection, *, book: int, clock: Clock, holder: str
 ) -> AsyncIterator[Loop]:
     """Give the loop that looks at the house, and tells people.
 
@@ -42,6 +42,7 @@ async def open_alerts(
                 smtp=section.smtp,
                 sender=section.sender,
             ),
+            holder=holder,
         )
 
         async def look() -> Mapping[str, object]:

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from app.nodes import BITCOIN_VARIABLE, bitcoin_nodes
 from app.workers.bitcoin_watcher import BitcoinWatcher
 from app.workers.house_file import BitcoinSection
-from app.workers.house_parts import REBALANCE_PAUSE, USUAL, House, Rules, nonzero, told
+from app.workers.house_parts import REBALANCE_PAUSE, USUAL, House, Rules, holder, nonzero, told
 from app.workers.loops import Loop
 from app.workers.treasury import CoinTreasury
 from chain.bitcoin.ports import BitcoinReader
 from chain.model import FollowPolicy
 from custody.policy import Requirement
-from custody.signer.client import SignerClient
+from custody.ports import ControlledSigner
 from kernel.db import transact
 from kernel.errors import OutsideUnavailable
 from registry.queries import get_chain
 
 
 async def bitcoin_loops(
-    house: House, signer: SignerClient, rules: Rules, stack: contextlib.AsyncExitStack
+    house: House, signer: ControlledSigner, rules: Rules, stack: contextlib.AsyncExitStack
 ) -> list[Loop]:
     """Return the loops of the chain of Bitcoin, its nodes opened; none where the file names none.
 
@@ -68,7 +68,7 @@ async def bitcoin_loops(
 def _bitcoin_watcher(
     house: House,
     node: BitcoinReader,
-    signer: SignerClient,
+    signer: ControlledSigner,
     rules: Rules,
     section: BitcoinSection,
 ) -> BitcoinWatcher:
@@ -86,4 +86,5 @@ def _bitcoin_watcher(
         follow_policy=FollowPolicy(
             reorg_depth_max=section.reorg_depth_max, start_height=section.start_height
         ),
+        holder=holder(house, "bitcoin-watcher"),
     )

@@ -84,6 +84,7 @@ class DeskWorker:
         accounts: the venue accounts that this house looks after.
         markets: the feeds that it runs.
         draw: draws the PDFs of confirmations; None: they are drawn when somebody asks for one.
+        holder: who leases the orders that it places.
     """
 
     engine: AsyncEngine
@@ -95,6 +96,7 @@ class DeskWorker:
     accounts: Sequence[VenueDesk]
     markets: Sequence[MarketDesk]
     draw: Draw | None = field(default_factory=find_draw)
+    holder: str = HOLDER
     _rests: dict[tuple[str, str], _Rest] = field(default_factory=dict)
     _told: dict[tuple[str, str], str] = field(default_factory=dict)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -198,7 +200,7 @@ class DeskWorker:
                 (one.section.venue, one.section.account): one.section.taker for one in self.accounts
             },
             book=self.book,
-            holder=HOLDER,
+            holder=self.holder,
         )
 
     async def _gateways(self) -> dict[tuple[str, str], VenueGateway]:
@@ -280,6 +282,7 @@ async def desk_worker(
     accounts: Sequence[VenueDesk],
     markets: Sequence[MarketDesk],
     clock: Clock,
+    holder: str = HOLDER,
 ) -> DeskWorker:
     """Return the worker of a house's desk.
 
@@ -309,4 +312,5 @@ async def desk_worker(
         policies={(line.desk, line.asset): line.hedge_policy(assets[line.asset]) for line in lines},
         accounts=accounts,
         markets=markets,
+        holder=holder,
     )

@@ -16,19 +16,32 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.nodes import evm_providers, head_feed
+from app.vitals import Vitals, signer_check
 from app.workers.alert_loop import open_alerts
 from app.workers.bank_loops import bank_loops
 from app.workers.bitcoin_loops import bitcoin_loops
+from app.workers.books_proof import proof_loop, proof_schedule
 from app.workers.client_money import ClientMoneyWatch
 from app.workers.desk import DeskWorker, desk_worker
 from app.workers.house_file import HouseFile
-from app.workers.house_parts import REBALANCE_PAUSE, USUAL, House, Rules, holder, nonzero, told
+from app.workers.house_parts import (
+    REBALANCE_PAUSE,
+    USUAL,
+    House,
+    Rules,
+    holder,
+    mark,
+    nonzero,
+    told,
+)
 from app.workers.loops import Loop, run_loops
 from app.workers.market_data import MarketData, open_market_data
-from app.workers.relay import RelayWorker
+from app.workers.relay import relay_loop
+from app.workers.restore_loop import restore_loop
 from app.workers.scheduler import Ticker
 from app.workers.service import ServiceWorker
 from app.workers.settlement_loops import cycle_loop, job_loops, settlement_loop
+from app.workers.stopping import give_back_leases
 from app.workers.treasury import TreasuryWorker
 from app.workers.venue_desk import VenueDesk, open_desk
 from app.workers.watcher import Watcher
@@ -39,6 +52,8 @@ from chain.ports import ChainGateway
 from custody.compliance.address_list import NOBODY_LISTED, AddressList
 from custody.compliance.travel_rule import NO_TRAVEL_RULE, TravelRule
 from custody.policy import ConfirmationPolicy, Requirement
+from custody.ports import ControlledSigner
+from custody.restore.signing import WitnessedSigner
 from custody.signer.client import SignerClient
 from kernel.db import transact
 from kernel.errors import BadInput, OutsideUnavailable, Refused
@@ -72,8 +87,11 @@ async def run_house(
     chain, policy = await transact(house.engine, lambda conn: _configured(conn, house.file))
     screening = _screening(house.file)
     travel_rule = await transact(house.engine, lambda conn: _travel_rule(conn, house.file))
-    signer = SignerClient(house.file.signer_socket)
-    await _greet(signer)
+    client = SignerClient(house.file.signer_socket)
+    signer = WitnessedSigner(house.engine, client, house.clock)
+    await _greet(client)
+    vitals = house.vitals or Vitals(stop=stop)
+    vitals.checks["signer"] = signer_check(client)
     feed = head_feed(house.settings)
     rules = Rules(policy, screening, travel_rule)
     async with contextlib.AsyncExitStack() as stack:
@@ -89,6 +107,7 @@ async def run_house(
                     book=house.file.book,
                     clock=house.clock,
                     chance=house.chance,
+                    holder=holder(house, "venues"),
                 )
             )
             for section in house.file.venues
@@ -105,9 +124,16 @@ async def run_house(
         )
         desk = await _desk(house, desks, market)
         alerts = await stack.enter_async_context(
-            open_alerts(house.engine, house.file.alerts, book=house.file.book, clock=house.clock)
+            open_alerts(
+                house.engine,
+                house.file.alerts,
+                book=house.file.book,
+                clock=house.clock,
+                holder=holder(house, "alerts"),
+            )
         )
         loops = [
+            restore_loop(house, client, {chain.code: gateway}, desks),
             *_loops(house, watcher, feed),
             *await bitcoin_loops(house, signer, rules, stack),
             *_treasury_loops(house, gateway, chain),
@@ -115,6 +141,7 @@ async def run_house(
             *_venue_loops(house, desks, stop),
             *job_loops(house, desks),
             cycle_loop(house),
+            proof_loop(house, stop),
             *bank_loops(
                 house.engine,
                 house.file.banks,
@@ -141,19 +168,36 @@ async def run_house(
         )
         # What start-up has loaded is never garbage: the collector need not walk through it for ever.
         gc.freeze()
-        schedules = [window.schedule for window in house.file.windows]
-        async with Ticker(house.engine, house.clock, schedules), asyncio.TaskGroup() as group:
-            listening = group.create_task(feed.run())
-            await run_loops(loops, stop)
-            listening.cancel()
+        schedules = [
+            *(window.schedule for window in house.file.windows),
+            proof_schedule(house.file.book, house.clock),
+        ]
+        vitals.figures = market.figures()
+        try:
+            async with Ticker(house.engine, house.clock, schedules), asyncio.TaskGroup() as group:
+                listening = group.create_task(feed.run())
+                vitals.is_started = True
+                await run_loops(loops, stop, vitals.pulses)
+                listening.cancel()
+        finally:
+            # What a turn that was cut off has leased is free for the next house at once.
+            freed = await give_back_leases(house.engine, house.clock, mark=mark(house))
+            if freed:
+                log.info("leases given back", **freed)
     log.info("stopped")
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Set *stop* at SIGTERM and SIGINT."""
+def stop_on_signals(stop: asyncio.Event, begin: Callable[[], object] | None = None) -> None:
+    """Set *stop* at SIGTERM and SIGINT; *begin* is called first."""
+
+    def asked() -> None:
+        if begin is not None:
+            begin()
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in STOPS:
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, asked)
 
 
 async def is_founded(conn: AsyncConnection) -> bool:
@@ -208,7 +252,7 @@ async def _greet(signer: SignerClient) -> None:
 def _watcher(
     house: House,
     gateway: ChainGateway,
-    signer: SignerClient,
+    signer: ControlledSigner,
     rules: Rules,
 ) -> Watcher:
     file = house.file
@@ -226,19 +270,16 @@ def _watcher(
         follow_policy=FollowPolicy(
             reorg_depth_max=file.reorg_depth_max, start_height=file.start_height
         ),
+        holder=holder(house, "watcher"),
     )
 
 
 def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
     engine, clock, pause = house.engine, house.clock, house.file.pause
-    relay = RelayWorker(engine=engine, clock=clock, write=house.write)
     money = ClientMoneyWatch(engine=engine, clock=clock, book=house.file.book)
 
     async def watch() -> Mapping[str, object]:
         return told(await watcher.turn())
-
-    async def hand_on() -> Mapping[str, object]:
-        return nonzero({"events": await relay.turn()})
 
     async def watch_money() -> Mapping[str, object]:
         return nonzero({"changes": len(await money.turn())})
@@ -252,7 +293,7 @@ def _loops(house: House, watcher: Watcher, feed: HeadFeed) -> list[Loop]:
             doze=feed.wait,
         ),
         settlement_loop(house),
-        Loop(name="relay", turn=hand_on, pause=pause, usual=frozenset({"events"})),
+        relay_loop(house),
         # Each change is a warning of its own.
         Loop(name="client-money", turn=watch_money, pause=pause, usual=frozenset({"changes"})),
     ]
@@ -308,6 +349,7 @@ async def _desk(
         accounts=accounts,
         markets=market.desks,
         clock=house.clock,
+        holder=holder(house, "desk"),
     )
     market.counters_beside = worker.counters
     return worker

@@ -10,6 +10,7 @@
     payout_finalized = false               # or until the chain itself promises that it stays
     address_list = "addresses.json"        # optional: addresses that something speaks against
     travel_rule = "travel-rule.json"       # optional: from which amounts on names are needed
+    restore_witness = "restore.witness"    # optional: on another disk; shows that the database was set back
     start_height = 19000000                # the first block whose contents count; take a final one
     reorg_depth_max = 64                   # a deeper one halts the chain
     pause_ms = 1000                        # between two turns
@@ -163,12 +164,13 @@ _TEXTS: Final = (
     "confirmations",
     "address_list",
     "travel_rule",
+    "restore_witness",
     "founding",
     "service",
     "service_key",
 )
 _OPTIONAL_TEXTS: Final = frozenset(
-    {"address_list", "travel_rule", "founding", "service", "service_key"}
+    {"address_list", "travel_rule", "restore_witness", "founding", "service", "service_key"}
 )
 _NUMBERS: Final = {
     "book": (1, HEIGHT_MAX),
@@ -185,6 +187,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "reconcile_minutes": 60,
     "address_list": "",
     "travel_rule": "",
+    "restore_witness": "",
     "founding": "",
     "service": "",
     "service_key": "",
@@ -244,6 +247,7 @@ class HouseFile:
     founding: Path | None
     address_list: Path | None = None
     travel_rule: Path | None = None
+    restore_witness: Path | None = None
     service: str | None = None
     service_key: Path | None = None
     windows: tuple[Window, ...] = ()
@@ -318,6 +322,7 @@ def parse_house(document: dict[str, Any], path: Path) -> HouseFile:
         founding=folder / values["founding"] if values["founding"] else None,
         address_list=folder / values["address_list"] if values["address_list"] else None,
         travel_rule=folder / values["travel_rule"] if values["travel_rule"] else None,
+        restore_witness=folder / values["restore_witness"] if values["restore_witness"] else None,
         service=values["service"] or None,
         service_key=folder / values["service_key"] if values["service_key"] else None,
         windows=_parse_windows(document.get(WINDOWS, []), path),

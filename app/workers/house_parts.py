@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from random import SystemRandom
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.vitals import Vitals
 from app.workers.house_file import HouseFile
 from app.workers.service import Service
 from app.workers.watching import Turn as WatcherTurn
@@ -21,6 +22,8 @@ from kernel.settings import Settings
 
 USUAL: Final = frozenset({"included", "alarms"})
 """Figures of a watcher that are no news: each alarm is a warning of its own, once."""
+
+REPLICA_BITS: Final = 32
 
 REBALANCE_PAUSE: Final = timedelta(minutes=1)
 """Between two looks whether a new window has begun: the rules say how long one is."""
@@ -35,6 +38,8 @@ class House:
         write: takes one line of standard output: the ready line, then domain events.
         facts: what else the ready line says.
         chance: gives numbers in [0, 1) that spread reconnections.
+        replica: another text for each process: what it leases is known by it.
+        vitals: how this process is, for whoever asks; None: nobody does.
     """
 
     engine: AsyncEngine
@@ -46,6 +51,8 @@ class House:
     facts: Mapping[str, Any]
     service: Service | None = None
     chance: Callable[[], float] = SystemRandom().random
+    replica: str = field(default_factory=lambda: f"{SystemRandom().getrandbits(REPLICA_BITS):08x}")
+    vitals: Vitals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,12 @@ class Rules:
 
 def holder(house: House, what: str) -> str:
     """Return who leases: another name for each replica, for a lease is one worker's."""
-    return f"{what}-{house.chance():.17f}"
+    return f"{what}{mark(house)}"
+
+
+def mark(house: House) -> str:
+    """Return how the name of every holder of this process ends."""
+    return f"/{house.replica}"
 
 
 def told(turn: WatcherTurn) -> dict[str, object]:

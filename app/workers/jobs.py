@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from kernel import tracing
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import CausewayError, StaleFence
@@ -45,7 +46,8 @@ class JobWorker:
         report = JobTurn()
         for job in await transact(self.engine, self._claim):
             try:
-                await self.handlers[job.name](job)
+                with tracing.resuming(f"job {job.name}", job.traceparent, job.id):
+                    await self.handlers[job.name](job)
                 await transact(self.engine, partial(complete, done=job, now=self.clock.now()))
                 report.done.append(job)
             except StaleFence:

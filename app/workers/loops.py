@@ -8,7 +8,7 @@ error that nobody foresaw ends the process: a restart begins where the rows say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from kernel.db import is_exhausted
 from kernel.errors import CausewayError, OutsideUnavailable
 
 PAUSE_MAX: Final = timedelta(seconds=30)
@@ -44,10 +45,43 @@ class Loop:
     doze: Callable[[float], Awaitable[object]] = asyncio.sleep
 
 
-async def run_loops(loops: Sequence[Loop], stop: asyncio.Event) -> None:
-    """Take turns until *stop* is set, then let turns under way end, at most `GRACE` long."""
+@dataclass(slots=True)
+class Pulse:
+    """How a loop is doing.
+
+    Attributes:
+        turns: taken since the process began, failed ones included.
+        failures: failed turns in a row; 0 after one that did not fail.
+        changed_s: when the last turn began or ended, in seconds of the event loop's clock.
+        is_busy: a turn is under way.
+    """
+
+    turns: int = 0
+    failures: int = 0
+    changed_s: float = 0.0
+    is_busy: bool = False
+
+
+async def run_loops(
+    loops: Sequence[Loop],
+    stop: asyncio.Event,
+    pulses: MutableMapping[str, Pulse] | None = None,
+) -> None:
+    """Take turns until *stop* is set, then let turns under way end, at most `GRACE` long.
+
+    Args:
+        loops: each with a name of its own.
+        stop: no turn begins after it is set.
+        pulses: is told how each loop is doing, by name.
+    """
+    told = {} if pulses is None else pulses
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_repeat(loop, stop), name=loop.name) for loop in loops]
+        tasks = [
+            group.create_task(
+                _repeat(loop, stop, told.setdefault(loop.name, Pulse())), name=loop.name
+            )
+            for loop in loops
+        ]
         waiting = group.create_task(stop.wait())
         # A loop only ends by itself when it fails, and then the group ends the others.
         await waiting
@@ -62,24 +96,27 @@ def next_pause(pause: timedelta, failures: int) -> timedelta:
     return min(PAUSE_MAX, pause * 2 ** min(failures, 16)) if failures else pause
 
 
-async def _repeat(loop: Loop, stop: asyncio.Event) -> None:
-    failures = 0
+async def _repeat(loop: Loop, stop: asyncio.Event, pulse: Pulse) -> None:
+    time_s = asyncio.get_running_loop().time
     while not stop.is_set():
+        pulse.is_busy, pulse.changed_s = True, time_s()
         try:
             done = await _turn(loop)
         except CausewayError as error:
-            failures += 1
+            pulse.failures += 1
             # Foreseen: the sentence says all, a trace would hide it.
-            log.error("turn failed", loop=loop.name, failures=failures, error=str(error))  # noqa: TRY400  see above
+            log.error("turn failed", loop=loop.name, failures=pulse.failures, error=str(error))  # noqa: TRY400  see above
         else:
-            failures = 0
+            pulse.failures = 0
             if done.keys() - loop.usual:
                 log.info("turn", loop=loop.name, **done)
             elif done:
                 log.debug("turn", loop=loop.name, **done)
+        pulse.turns += 1
+        pulse.is_busy, pulse.changed_s = False, time_s()
         # After a failure announcements do not shorten the pause: it is there to leave somebody alone.
-        doze = asyncio.sleep if failures else loop.doze
-        await _wait(stop, next_pause(loop.pause, failures), doze)
+        doze = asyncio.sleep if pulse.failures else loop.doze
+        await _wait(stop, next_pause(loop.pause, pulse.failures), doze)
 
 
 async def _turn(loop: Loop) -> Mapping[str, object]:
@@ -90,6 +127,8 @@ async def _turn(loop: Loop) -> Mapping[str, object]:
             raise OutsideUnavailable(
                 f"the connection to PostgreSQL was lost: {error.orig}"
             ) from error
+        if is_exhausted(error):
+            raise OutsideUnavailable(f"PostgreSQL cannot go on: {error.orig}") from error
         raise
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.workers.house_parts import House, holder, nonzero
+from app.workers.loops import Loop
 from kernel.clock import Clock
 from kernel.events import Delivery, relay
 
@@ -46,6 +48,19 @@ class RelayWorker:
             self.write(line_of(item))
 
 
+def relay_loop(house: House) -> Loop:
+    """Return the loop that hands the events of a house on."""
+    # A name of its own: two relays of one name would both believe that it is their turn.
+    relay = RelayWorker(
+        engine=house.engine, clock=house.clock, write=house.write, holder=holder(house, "relay")
+    )
+
+    async def hand_on() -> Mapping[str, object]:
+        return nonzero({"events": await relay.turn()})
+
+    return Loop(name="relay", turn=hand_on, pause=house.file.pause, usual=frozenset({"events"}))
+
+
 def line_of(item: Delivery) -> str:
     """Return an event as one line of JSON; a consumer knows a duplicate by ``id``."""
     document = {
@@ -55,5 +70,6 @@ def line_of(item: Delivery) -> str:
         "entity_id": item.aggregate_id,
         "position": item.position,
         "payload": dict(item.payload),
+        **({} if item.traceparent is None else {"traceparent": item.traceparent}),
     }
     return orjson.dumps(document).decode()

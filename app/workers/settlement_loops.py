@@ -55,6 +55,7 @@ def job_loops(house: House, desks: Sequence[VenueDesk]) -> list[Loop]:
         engine=house.engine,
         clock=house.clock,
         handlers={**windows, **days, MOVE_BETWEEN_BOOKS: mover.move},
+        holder=holder(house, "jobs"),
     )
 
     async def work() -> Mapping[str, object]:

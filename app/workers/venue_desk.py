@@ -72,6 +72,7 @@ class VenueDesk:
         stream: None: the venue has no private stream that we read.
         treasury: None: funds are not moved there and back.
         chance: gives numbers in [0, 1) that spread reconnections.
+        holder: who leases its orders and transfers.
     """
 
     engine: AsyncEngine
@@ -82,6 +83,7 @@ class VenueDesk:
     stream: PrivateStream | None
     treasury: VenueTreasury | None
     chance: Callable[[], float]
+    holder: str = HOLDER
     resolve: ResolvePolicy = field(default_factory=ResolvePolicy)
     _measured_at: datetime | None = None
     _is_checked: bool = False
@@ -130,7 +132,7 @@ class VenueDesk:
         await self.begin()
         await self._keep_time()
         left = await resume(
-            self.engine, self.gateway, holder=HOLDER, clock=self.clock, policy=self.resolve
+            self.engine, self.gateway, holder=self.holder, clock=self.clock, policy=self.resolve
         )
         new = 0
         for symbol in await self._symbols():
@@ -166,7 +168,7 @@ class VenueDesk:
         if self.treasury is None:
             return {}
         report = await advance_venue_transfers(
-            self.engine, self.treasury, book=self.book, holder=HOLDER, clock=self.clock
+            self.engine, self.treasury, book=self.book, holder=self.holder, clock=self.clock
         )
         for alarm in report.alarms:
             log.warning(
@@ -268,6 +270,7 @@ async def open_desk(
     book: int,
     clock: Clock,
     chance: Callable[[], float],
+    holder: str = HOLDER,
 ) -> AsyncIterator[VenueDesk]:
     """Open the account's keys and make its connections; closes them at the end.
 
@@ -325,6 +328,7 @@ async def open_desk(
             else None,
             treasury=treasury,
             chance=chance,
+            holder=holder,
         )
         try:
             await desk.check()

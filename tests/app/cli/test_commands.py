@@ -95,6 +95,7 @@ def usable(keys: dict[str, Path], tmp_path: Path) -> Callable[[str], list[str]]:
         "isda.pdf": "",
         "mail.eml": "",
         "statement.xml": "",
+        "payments.xml": "",
         "acme.signed": {
             "statement_sha256": "0" * 64,
             "party": "acme",

@@ -155,6 +155,7 @@ def test_it_credits_a_deposit_pays_out_hands_events_on_and_stops_cleanly(
     ready = running.ready()
     assert (ready["ready"], ready["chain_id"]) == (True, causeway_chain.chain_id)
     assert ready["loops"] == [
+        "restore",
         "watcher",
         "settlement",
         "relay",
@@ -164,6 +165,7 @@ def test_it_credits_a_deposit_pays_out_hands_events_on_and_stops_cleanly(
         "tokens",
         "jobs",
         "cycles",
+        "proof",
         "alerts",
     ]
 
