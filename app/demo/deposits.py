@@ -30,14 +30,14 @@ async def clients_pay_in(stage: Stage) -> None:
 
     await out.send_ether(ACME_WALLET, acme, stage.units("2 ETH"))
     await stage.mine_and_follow(DEPTH)
-    await _credited(stage, ACME)
+    await until_credited(stage, ACME)
 
     sent = await out.send_token(BIRCH_WALLET, birch, stage.units("20000 USDT"))
     await stage.mine_and_follow()
-    seen = await _newest(stage, BIRCH)
+    seen = await newest_deposit(stage, BIRCH)
     stage.note(
         f"birch's {stage.money(seen.amount, seen.asset)} are included: incoming, not available",
-        f"block {seen.height}, {await _position_in_block(stage, sent.tx_hash)}",
+        f"block {seen.height}, {await position_in_block(stage, sent.tx_hash)}",
     )
     await out.reorganise(1)
     await stage.watcher.turn()
@@ -51,13 +51,13 @@ async def clients_pay_in(stage: Stage) -> None:
     await out.send_token(STRANGER, out.address(ISSUER), 1, tip_gwei=20)
     await out.call("eth_sendRawTransaction", sent.raw)
     await stage.mine_and_follow()
-    again = await _newest(stage, BIRCH)
+    again = await newest_deposit(stage, BIRCH)
     stage.note(
         f"it is mined again: the same deposit in its epoch {again.epoch}",
-        f"block {again.height}, {await _position_in_block(stage, sent.tx_hash)}",
+        f"block {again.height}, {await position_in_block(stage, sent.tx_hash)}",
     )
     await stage.mine_and_follow(DEPTH)
-    await _credited(stage, BIRCH)
+    await until_credited(stage, BIRCH)
     inclusions = await stage.do(lambda conn: list_inclusions(conn, again.id))
     stage.note(
         f"credited once, after {len(inclusions)} inclusions",
@@ -65,16 +65,19 @@ async def clients_pay_in(stage: Stage) -> None:
     )
 
 
-async def _newest(stage: Stage, party: str) -> Deposit:
+async def newest_deposit(stage: Stage, party: str) -> Deposit:
+    """Return a party's newest deposit."""
     return (await stage.do(lambda conn: list_deposits(conn, party=party)))[-1]
 
 
-async def _credited(stage: Stage, party: str) -> None:
+async def until_credited(stage: Stage, party: str) -> None:
+    """Follow the chain until a party's newest deposit is credited, and say so."""
+
     async def credited() -> bool:
-        return (await _newest(stage, party)).state is DepositState.CREDITED
+        return (await newest_deposit(stage, party)).state is DepositState.CREDITED
 
     await stage.until(credited, f"the credit of {party}'s deposit")
-    deposit = await _newest(stage, party)
+    deposit = await newest_deposit(stage, party)
     balance = await stage.balance(f"client:{party}", deposit.asset)
     stage.note(
         f"{party} is credited with {stage.money(deposit.amount, deposit.asset)}; "
@@ -83,6 +86,7 @@ async def _credited(stage: Stage, party: str) -> None:
     )
 
 
-async def _position_in_block(stage: Stage, tx_hash: str) -> str:
+async def position_in_block(stage: Stage, tx_hash: str) -> str:
+    """Say where in its block the transaction's first log stands."""
     receipt = await stage.world.outsiders.call("eth_getTransactionReceipt", tx_hash)
     return f"log index {int(receipt['logs'][0]['logIndex'], 16)}"

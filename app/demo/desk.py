@@ -106,7 +106,7 @@ async def trade_and_hedge(stage: Stage, room: Room) -> None:
     )
     held = " and ".join(stage.money(b.free, b.asset) for b in opened if b.free)
     stage.note(f"the venue account is opened in the books with {held}")
-    mid = await _mid(stage, room)
+    mid = await live_mid(stage, room)
     stage.note(
         f"mid {mid.record.price.format(2)} from the live book, recorded as evidence of the deals",
         f"price {mid.id}",
@@ -116,14 +116,20 @@ async def trade_and_hedge(stage: Stage, room: Room) -> None:
         ("deal-2", ACME, DealSide.DESK_BUYS, "4 ETH"),
         ("deal-3", BIRCH, DealSide.DESK_SELLS, "3 ETH"),
     ):
-        request = _request(stage, reference, party, side, amount, mid)
+        request = deal_request(stage, reference, party, side, amount, mid)
         deal = await stage.do(partial(book_deal, request=request, book=BOOK, now=stage.clock.now()))
-        stage.note(_describe(stage, deal), f"deal {deal.id}")
+        stage.note(describe_deal(stage, deal), f"deal {deal.id}")
     await _tell_position(stage, "position after the deals")
     await _hedge(stage, room)
 
 
-async def _mid(stage: Stage, room: Room) -> RecordedPrice:
+async def live_mid(stage: Stage, room: Room) -> RecordedPrice:
+    """Return the middle of the live book, recorded as evidence.
+
+    Raises:
+        OutsideUnavailable: no book arrives.
+        Refused: it is too old or too thin to say a price.
+    """
     view = await room.feed.wait_for_book(SYMBOL, BOOK_WAIT)
     if view is None:
         raise OutsideUnavailable(
@@ -136,9 +142,10 @@ async def _mid(stage: Stage, room: Room) -> RecordedPrice:
     return await stage.do(lambda conn: record_price(conn, record, now=now))
 
 
-def _request(
+def deal_request(
     stage: Stage, reference: str, party: str, side: DealSide, amount: str, mid: RecordedPrice
 ) -> DealRequest:
+    """Return a deal of the desk at its spread away from *mid*."""
     eth, usdt = stage.assets["ETH"], stage.assets["USDT"]
     away = SPREAD_PPM if side is DealSide.DESK_SELLS else -SPREAD_PPM
     middle = mid.record.price
@@ -159,7 +166,8 @@ def _request(
     )
 
 
-def _describe(stage: Stage, deal: Deal) -> str:
+def describe_deal(stage: Stage, deal: Deal) -> str:
+    """Say what a deal is in a sentence."""
     asked = deal.request
     verb = "sells to" if asked.side is DealSide.DESK_SELLS else "buys from"
     fee = f", fee {stage.money(asked.fee_units, asked.quote.code)}" if asked.fee_units else ""
@@ -169,7 +177,8 @@ def _describe(stage: Stage, deal: Deal) -> str:
     )
 
 
-async def _hedge(stage: Stage, room: Room) -> None:
+async def open_hedging(stage: Stage, room: Room, policy: HedgePolicy) -> Hedger:
+    """Say where the desk's ETH is hedged, and return who does it."""
     now = stage.clock.now()
     line = HedgeLine(desk=DESK, asset="ETH", places=(HedgePlace(VENUE, ACCOUNT, SYMBOL),))
     await stage.do(
@@ -177,15 +186,19 @@ async def _hedge(stage: Stage, room: Room) -> None:
             conn, line, by="dan", reason="the desk's ETH is hedged here", now=now
         )
     )
-    hedger = Hedger(
+    return Hedger(
         engine=stage.world.engine,
         gateways={(VENUE, ACCOUNT): room.gateway},
         feeds={VENUE: room.feed},
         clock=stage.clock,
-        policy=HedgePolicy(book_age_max=BOOK_AGE_MAX),
+        policy=policy,
         book=BOOK,
     )
-    await _lose_the_answer(stage)
+
+
+async def _hedge(stage: Stage, room: Room) -> None:
+    hedger = await open_hedging(stage, room, HedgePolicy(book_age_max=BOOK_AGE_MAX))
+    await lose_the_answer(stage)
     reports = await hedge_until_done(hedger, DESK, "ETH")
     await _tell_orders(stage)
     for fill in reversed(
@@ -206,7 +219,7 @@ async def _hedge(stage: Stage, room: Room) -> None:
     )
 
 
-async def _lose_the_answer(stage: Stage) -> None:
+async def lose_the_answer(stage: Stage) -> None:
     """Let the venue take the next order and cut the connection before it answers."""
     url = str(stage.world.venue["url"])
     fault = {"kind": "reset_after_accept", "path": "/api/v3/order", "method": "POST"}

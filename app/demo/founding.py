@@ -59,8 +59,8 @@ async def open_the_house(stage: Stage) -> SignerClient:
         ISSUER, name="Test Dollar", symbol="USDT", supply=TOKEN_SUPPLY
     )
     stage.note("an issuer outside deploys a token of 6 decimals", token)
-    seed = hashlib.sha512(f"causeway demo seed {world.seed}".encode()).digest()
-    signer = await world.start_signer(signer_rules(world.outsiders.chain_id, token), seed)
+    rules = signer_rules(world.outsiders.chain_id, token)
+    signer = await world.start_signer(rules, house_seed(world.seed))
     xpubs = [await signer.account_xpub(f"m/44'/60'/{index}'") for index in range(3)]
     founding = demo_founding(token=token, network_id=world.outsiders.chain_id, xpubs=xpubs)
     if world.bitcoin is not None:
@@ -111,6 +111,11 @@ async def pay_in_capital(stage: Stage) -> None:
     stage.note(
         "8 ETH of the house move to the client pool, as an own transfer", f"payout {true_up.id}"
     )
+
+
+def house_seed(seed: int) -> bytes:
+    """Return the seed of the house's keys: the same number gives the same keys."""
+    return hashlib.sha512(f"causeway demo seed {seed}".encode()).digest()
 
 
 def signer_rules(chain_id: int, token: str) -> Rules:

@@ -65,7 +65,7 @@ async def _run(settings: Settings, *, as_json: bool, keep: bool, seed: int) -> i
                 )
                 _show(result, as_json=as_json)
                 if keep:
-                    await _keep(world, Console(stderr=True))
+                    await keep_running(world, Console(stderr=True))
     return 0 if examination.held else FAILED
 
 
@@ -111,7 +111,7 @@ def _bitcoin_line(world: World) -> list[str]:
     )
 
 
-async def _keep(world: World, console: Console) -> None:
+async def keep_running(world: World, console: Console) -> None:
     """Say how to reach what is running, and wait until somebody ends it."""
     console.print("\nStill running; end it with Ctrl-C. In another shell:", style="bold")
     for line in (

@@ -171,9 +171,13 @@ class Stage:
             lambda conn: request_payout(conn, request, book=BOOK, now=self.clock.now())
         )
 
+    def sign(self, by: str, payload: bytes) -> bytes:
+        """Let an operator sign something with the key that only that person has."""
+        return operator_keypair(by).sign(payload)
+
     async def approve(self, payout: Payout, by: str) -> Payout:
         """Let an operator sign what the payout says, and record the approval."""
-        signature = operator_keypair(by).sign(approval_bytes([approval_line(payout)]))
+        signature = self.sign(by, approval_bytes([approval_line(payout)]))
         approver = await self.operator(by)
         return await self.do(
             lambda conn: approve_payout(

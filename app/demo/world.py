@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -51,6 +51,10 @@ BITCOIN_TIMEOUT_S: Final = 30.0
 
 SIGNER_INIT_TIMEOUT_S: Final = 30
 EVENTS_FILE: Final = "events.jsonl"
+SIGNER: Final = "signer"
+SIGNER_COPY: Final = "signer-copy"
+"""Of a copy of the house, where one is made to try what the house itself does not do."""
+EXPORTS: Final = "exports"
 
 
 @dataclass(slots=True)
@@ -61,7 +65,10 @@ class World:
         owner_url: of the demo's database, as the role that migrates.
         evm: ``anvil`` or ``simulator``.
         venue: the simulator's ready line: url, ws_url, api_key, secret, …
-        bitcoin: a Bitcoin node; None where Bitcoin's consensus code is not installed.
+        bitcoin: a Bitcoin node; None where it is not wanted, or its consensus code is not installed.
+        server: the embedded PostgreSQL; None where the settings name another one.
+        server_url: of the database from which that of the demo was made, as the same role.
+        bank: the simulated bank's ready line; None where no bank is wanted.
         notices: what an operator should know about this start, one sentence each.
     """
 
@@ -76,10 +83,13 @@ class World:
     bitcoin: SimulatedNode | None
     seed: int
     notices: list[str] = field(default_factory=list)
+    server: LocalPostgres | None = None
+    server_url: str = ""
+    bank: Mapping[str, Any] | None = None
 
-    async def start_signer(self, rules: object, seed: bytes) -> SignerClient:
-        """Make a keystore from *seed*, start the signer on it and return its client."""
-        home = self.folder / "signer"
+    async def start_signer(self, rules: object, seed: bytes, *, name: str = SIGNER) -> SignerClient:
+        """Make a keystore from *seed*, start a signer on it and return its client."""
+        home = self.folder / name
         home.mkdir(mode=0o700)
         keystore, kek, path = home / "keystore.json", home / "kek", home / "rules.json"
         _write_private(kek, secrets.token_hex(32).encode())
@@ -93,9 +103,9 @@ class World:
             check=True,
             timeout=SIGNER_INIT_TIMEOUT_S,
         )
-        listening = _socket_folder(self.folder) / "signer.sock"
+        listening = _socket_folder(self.folder) / f"{name}.sock"
         spec = python_module(
-            "signer",
+            name,
             "custody.signer",
             *("--socket", str(listening), "--keystore", str(keystore)),
             *("--kek", str(kek), "--rules", str(path), "--init"),
@@ -105,8 +115,17 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def open_world(settings: Settings, *, seed: int) -> AsyncIterator[World]:
+async def open_world(
+    settings: Settings, *, seed: int, bitcoin: bool = True, bank_accounts: Sequence[str] = ()
+) -> AsyncIterator[World]:
     """Start everything, and end it.
+
+    Args:
+        settings: where state is kept, and which components are not to be the embedded ones.
+        seed: of keys and prices.
+        bitcoin: whether a Bitcoin node is wanted.
+        bank_accounts: ``IBAN:CURRENCY:BALANCE`` (whole units) of each account at a simulated bank;
+            none: no bank is started.
 
     Raises:
         OutsideUnavailable, Refused: a component cannot be had; says which and what to do.
@@ -121,27 +140,31 @@ async def open_world(settings: Settings, *, seed: int) -> AsyncIterator[World]:
             # Both take a second or two, most of it waiting for others.
             database = starting.create_task(_database(settings, folder, stack))
             outside = starting.create_task(_start_outside(settings, processes, folder, seed))
-        url, found = database.result()
+        found = database.result()
         evm, evm_url, venue = outside.result()
-        bitcoin = await _start_bitcoin(processes, seed, stack)
-        if bitcoin is None:
+        node = await _start_bitcoin(processes, seed, stack) if bitcoin else None
+        if bitcoin and node is None:
             notices.append(f"Bitcoin is left out: its consensus code is missing. {INSTALL}")
-        notices += found
-        engine = create_engine(url, role=APP_ROLE)
+        notices += found.notices
+        bank = await _start_bank(processes, folder, bank_accounts)
+        engine = create_engine(found.url, role=APP_ROLE)
         stack.push_async_callback(engine.dispose)
         outsiders = await stack.enter_async_context(Outsiders(evm_url))
         yield World(
             folder=folder,
-            owner_url=url,
+            owner_url=found.url,
             engine=engine,
             outsiders=outsiders,
             processes=processes,
             evm=evm,
             evm_url=evm_url,
             venue=venue.ready,
-            bitcoin=bitcoin,
+            bitcoin=node,
             seed=seed,
             notices=notices,
+            server=found.server,
+            server_url=found.server_url,
+            bank=bank,
         )
 
 
@@ -168,10 +191,20 @@ async def _start_bitcoin(
     return SimulatedNode(str(child.ready["url"]), (user, password), cookie, session)
 
 
+async def _start_bank(
+    processes: Processes, folder: Path, accounts: Sequence[str]
+) -> Mapping[str, Any] | None:
+    if not accounts:
+        return None
+    options = ("--port", "0", "--data-dir", str(folder / "bank"), "--account", *accounts)
+    spec = python_module("bank", "banks.simulator", *options)
+    return (await asyncio.to_thread(processes.start, spec)).ready
+
+
 def _start_clean(folder: Path) -> list[str]:
     """Remove what an earlier run wrote for its venue and signer; the books are dropped apart."""
     removed = []
-    for name in ("venue", "signer"):
+    for name in ("venue", "bank", SIGNER, SIGNER_COPY, EXPORTS):
         if (folder / name).exists():
             shutil.rmtree(folder / name)
             removed.append(name)
@@ -181,10 +214,21 @@ def _start_clean(folder: Path) -> list[str]:
     return []
 
 
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """A fresh database: the owner's URL, its server where that is ours, how to reach the server."""
+
+    url: str
+    server: LocalPostgres | None
+    server_url: str
+    notices: list[str]
+
+
 async def _database(
     settings: Settings, folder: Path, stack: contextlib.AsyncExitStack
-) -> tuple[str, list[str]]:
-    """Return the owner's URL of a fresh database, and notices."""
+) -> _Database:
+    """Return a fresh database."""
+    server = None
     if settings.database_url is not None:
         url = make_url(settings.database_url.reveal()).set(drivername="postgresql+asyncpg")
         server_url = url.render_as_string(hide_password=False)
@@ -199,7 +243,7 @@ async def _database(
         notices.append("The last run's books were dropped: every run starts clean.")
     owner_url = make_url(server_url).set(database=DATABASE).render_as_string(hide_password=False)
     await migrate(owner_url)
-    return owner_url, notices
+    return _Database(owner_url, server, server_url, notices)
 
 
 async def _recreate(server_url: str) -> bool:
