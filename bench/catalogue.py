@@ -10,6 +10,7 @@ from bench import (
     bitcoin_scan,
     bitcoin_selection,
     book_updates,
+    day,
     desk_deals,
     desk_quote,
     desk_router,
@@ -78,9 +79,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "settlement_matching": settlement_matching.measure,
     "settlement_run": settlement_run.measure,
     "duckdb_day": duckdb_day.measure,
+    "day": day.measure,
 }
 
-LONG: Final = frozenset({"ledger_growth"})
+LONG: Final = frozenset({"day", "ledger_growth"})
 """Run by their full name only: they take longer than a group may."""
 
 

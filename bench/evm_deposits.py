@@ -15,6 +15,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -137,6 +138,11 @@ class Node:
         await self._send(calls, gas=CALL_GAS)
         await self._mine(len(calls))
 
+    async def give(self, payee: str, amount: int) -> None:
+        """Mine one block in which *payee* gets tokens of the owner."""
+        await self._send([(self.token, _transfer(payee, amount))])
+        await self._mine(1)
+
     async def _mine(self, count: int) -> None:
         await self.rpc.call("evm_mine")
         block = await self.rpc.call("eth_getBlockByNumber", "latest", False)
@@ -240,7 +246,7 @@ async def open_house(of: Books, binary: Path, watched: int) -> AsyncIterator[Hou
         engine = create_engine(of.server.url(name), role=APP_ROLE)
         stack.push_async_callback(engine.dispose)
         await _found(engine, address_from_node(node.token))
-        await _watch(of.server.url(name), watched)
+        await watch_addresses(of.server.url(name), watched)
         gateway = await stack.enter_async_context(
             EvmGateway(anvil.url, chain=EVM, network_id=31337, trace=False)
         )
@@ -250,22 +256,19 @@ async def open_house(of: Books, binary: Path, watched: int) -> AsyncIterator[Hou
 
 
 async def _found(engine: AsyncEngine, token: str) -> None:
-    plain, now = demo_founding(token=token), SystemClock().now()
-    clients = tuple(Party(_party(n), PartyKind.CLIENT, ENTITY.code) for n in range(DEPOSITS))
-    founding = Founding(
-        entities=plain.entities,
-        assets=plain.assets,
-        chains=plain.chains,
-        chain_assets=plain.chain_assets,
-        parties=(*plain.parties, *clients),
-        operators=plain.operators,
-        wallets=plain.wallets,
-    )
+    now = SystemClock().now()
+    founding = with_clients(demo_founding(token=token))
     await transact(engine, lambda conn: found(conn, founding, now=now))
     await transact(engine, lambda conn: open_book(conn, BOOK, entity=ENTITY.code, now=now))
 
 
-async def _watch(url: str, watched: int) -> None:
+def with_clients(plain: Founding) -> Founding:
+    """Return a founding with a client for each deposit of a block."""
+    clients = tuple(Party(party_of(n), PartyKind.CLIENT, ENTITY.code) for n in range(DEPOSITS))
+    return replace(plain, parties=(*plain.parties, *clients))
+
+
+async def watch_addresses(url: str, watched: int) -> None:
     """Write addresses as rows: nobody spends from them, so nobody needs their keys."""
     now = SystemClock().now() - timedelta(days=1)
     raw = await asyncpg.connect(url.replace("postgresql+asyncpg", "postgresql"))
@@ -276,7 +279,7 @@ async def _watch(url: str, watched: int) -> None:
             schema_name="custody",
             columns=[*columns, "assigned_at"],
             records=[
-                (EVM, address_at(n), WALLET, 0, n, "deposit", _party(n % DEPOSITS), "", now)
+                (EVM, address_at(n), WALLET, 0, n, "deposit", party_of(n % DEPOSITS), "", now)
                 for n in range(watched)
             ],
         )
@@ -290,7 +293,8 @@ async def _watch(url: str, watched: int) -> None:
         await raw.close()
 
 
-def _party(number: int) -> str:
+def party_of(number: int) -> str:
+    """Return the code of the client of that number, from 0."""
     return f"c{number:04}"
 
 

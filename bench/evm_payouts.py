@@ -56,7 +56,7 @@ from ledger.accounts import ensure_accounts
 from ledger.model import transfer
 from ledger.posting import open_book, post, require_applied
 from registry.changes import found
-from registry.testing import DEMO_OPERATORS, ENTITY, EVM, demo_founding
+from registry.testing import DEMO_OPERATORS, ENTITY, EVM, TOKEN, demo_founding
 
 ROUNDS: Final = 5
 AT_LEAST: Final = 0.3
@@ -301,9 +301,11 @@ async def _open(
 
 
 @contextmanager
-def signer_process(folder: Path) -> Iterator[tuple[SignerClient, subprocess.Popen[bytes]]]:
-    """Run a signer of its own for the length of a ``with`` block."""
-    founding = demo_founding()
+def signer_process(
+    folder: Path, token: str = TOKEN
+) -> Iterator[tuple[SignerClient, subprocess.Popen[bytes]]]:
+    """Run a signer of its own, which knows *token*, for the length of a ``with`` block."""
+    founding = demo_founding(token=token)
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
     files = write_signer_files(folder, rules, seed=SEED, random=secrets.token_bytes)
     socket = folder / "signer"
