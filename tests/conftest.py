@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import secrets
 import sys
@@ -15,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.local.databases import Database, Server, cloned
 from kernel.db import APP_ROLE, create_engine
-from tests import statements
+from kernel.telemetry import OfLibraries
+from tests import canaries, statements
 
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
 hypothesis.settings.register_profile(
@@ -37,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep or follow a record of the statements that tests send."""
     statements.plug_in(config)
+    config.pluginmanager.register(canaries, "causeway-canaries")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -136,8 +139,11 @@ def logging_as_it_was() -> Iterator[None]:
     A module's logger that was first used meanwhile keeps the set-up of that moment; it is made to
     forget it.
     """
-    before = structlog.get_config()
+    before, hook = structlog.get_config(), sys.excepthook
     yield
+    sys.excepthook = hook
+    root = logging.getLogger()
+    root.handlers = [item for item in root.handlers if not isinstance(item, OfLibraries)]
     if structlog.get_config() != before:
         structlog.configure(**before)
         kind = type(structlog.get_logger())

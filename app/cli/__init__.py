@@ -38,13 +38,15 @@ from app.cli import (
     registry,
     registry_calendars,
     report,
+    restore,
     settle,
     settle_defaults,
     simulate,
     up,
     venues,
 )
-from kernel.errors import CausewayError
+from kernel.errors import BadInput, CausewayError
+from kernel.redaction import redact_text, show_uncaught
 
 INTERRUPTED = 130
 
@@ -83,6 +85,7 @@ app.add_typer(registry.app, name="registry")
 app.add_typer(report.app, name="report")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(recon.app, name="recon")
+app.add_typer(restore.app, name="restore")
 
 
 @app.command()
@@ -90,12 +93,34 @@ def demo(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+    guided: Annotated[
+        bool, typer.Option("--guided", help="Provoke the house chapter by chapter, and prove each.")
+    ] = False,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="With --guided: ask nobody, pick at random by the seed.")
+    ] = False,
+    chapter: Annotated[
+        list[str] | None,
+        typer.Option("--chapter", help="With --guided: only this one, by its name; repeatable."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same keys and prices.")] = 1,
 ) -> None:
     """Carry real value through the whole bridge on this machine, and prove the books.
 
+    With --guided the house is provoked: a chain that lies, a silent venue, too little money, a crash at
+    a point of your choice, an insider; each chapter ends in proofs. It asks its viewer to go on, unless
+    --auto or --json is given.
+
     Example: `causeway demo --json | jq .proofs`
     """
+    if guided:
+        from app.demo.guided.run import run_guided
+
+        raise typer.Exit(
+            run_guided(as_json=as_json, keep=keep, auto=auto, seed=seed, only=chapter or ())
+        )
+    if auto or chapter:
+        raise BadInput("--auto and --chapter are of the guided demo", remedy="Add --guided")
     from app.demo.run import run_demo
 
     raise typer.Exit(run_demo(as_json=as_json, keep=keep, seed=seed))
@@ -112,10 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not __debug__:
         # Assertions guard against programmer errors near money: they are not optional.
         sys.exit("error: causeway refuses to run under python -O")
+    sys.excepthook = show_uncaught
     try:
         _command()(args=arguments)
     except CausewayError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {redact_text(str(error))}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -17,12 +17,15 @@ from kernel.money import SCALE_MAX, Asset
 from kernel.settings import Settings
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from chain.bitcoin.node_set import NodeSet
     from chain.evm.providers import ProviderSet
     from kernel.clock import Clock
+    from kernel.settings import Secret
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -123,10 +126,30 @@ async def chain_nodes(engine: AsyncEngine, chain: str) -> NodeSet:
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a command's coroutine."""
+    """Run a command's coroutine, traced where a collector is named."""
     import asyncio
 
-    return asyncio.run(work())
+    url = settings().otlp_url
+    if url is None:
+        return asyncio.run(work())
+    with exporting_to(url):
+        return asyncio.run(work())
+
+
+def exporting_to(url: Secret) -> AbstractContextManager[object]:
+    """Trace this process; see `kernel.tracing`.
+
+    Raises:
+        BadInput: the extra is not installed.
+    """
+    try:
+        from kernel.otlp import exporting
+    except ImportError as error:
+        raise BadInput(
+            "CAUSEWAY_OTLP_URL is set, and what sends traces is not installed",
+            remedy="Install causeway[telemetry], or unset it",
+        ) from error
+    return exporting(url.reveal(), service="causeway")
 
 
 def async_url(url: str) -> str:

@@ -66,3 +66,14 @@ def bank(context: typer.Context) -> None:
     from banks.simulator.__main__ import main
 
     raise typer.Exit(main(context.args))
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def wire(context: typer.Context) -> None:
+    """Run a TCP proxy before any server that delays, cuts, swallows or corrupts; PUT rules to /faults.
+
+    Example: `causeway simulate wire --to 127.0.0.1:8545 --port 8547 --seed 7`
+    """
+    from app.faults.wire_process import main
+
+    raise typer.Exit(main(context.args))

@@ -18,11 +18,13 @@ from kernel.errors import ungrouped
 from kernel.settings import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from app.cli.trial import Trial
+    from app.health import Endpoint as Answers
+    from app.vitals import Vitals
     from app.workers.house_file import HouseFile
     from app.workers.house_parts import House
     from app.workers.service import Service
@@ -43,7 +45,8 @@ def up(
     PostgreSQL is CAUSEWAY_DATABASE_URL, or an embedded one; the node is CAUSEWAY_EVM_URL. Without
     --house a house for trying out is made below CAUSEWAY_STATE_DIR, with keys, a signer and, where
     no node is named, chains of its own. Standard output is JSON: one line when it is ready, then
-    one for each event. The log is on standard error.
+    one for each event. The log is on standard error. With CAUSEWAY_HEALTH_PORT it answers /livez,
+    /readyz, /startupz and /metrics. After the signal it ends within 30 seconds.
 
     Example: `causeway up --house /etc/causeway/house.toml`
     """
@@ -60,13 +63,42 @@ def up(
 async def _run(found: Settings, file: HouseFile | None) -> None:
     import asyncio
 
+    from app.vitals import Vitals
+    from app.workers.house import stop_on_signals
+    from app.workers.stopping import deadline, until_stopped
+
+    stop = asyncio.Event()
+    vitals = Vitals(stop=stop)
+    with deadline() as end:
+        stop_on_signals(stop, end.begin)
+        async with _health(found, vitals) as answers:
+            await until_stopped(
+                _house(found, file, vitals, answers), stop, lambda: vitals.is_started
+            )
+
+
+@contextlib.asynccontextmanager
+async def _health(found: Settings, vitals: Vitals) -> AsyncIterator[Answers | None]:
+    """Serve the health endpoint while the context is open, if a port is named; gives it."""
+    from app.health import served
+
+    if found.health_port is None:
+        yield None
+        return
+    host, port = found.health_host, found.health_port
+    async with served(vitals, clock(), host=host, port=port) as answers:
+        yield answers
+
+
+async def _house(
+    found: Settings, file: HouseFile | None, vitals: Vitals, answers: Answers | None
+) -> None:
+    """Run the house until it was told to stop: PostgreSQL, migrations, workers."""
     from app.local.migrate import migrate
-    from app.workers.house import run_house, stop_on_signals
+    from app.workers.house import run_house
     from app.workers.house_parts import House
     from kernel.db import APP_ROLE, create_engine
 
-    stop = asyncio.Event()
-    stop_on_signals(stop)
     async with contextlib.AsyncExitStack() as stack:
         if file is None:
             trial, file = await _try_out(found, stack)
@@ -82,8 +114,12 @@ async def _run(found: Settings, file: HouseFile | None) -> None:
             found = replace(found, bitcoin_url=Secret(trial.bitcoin_url))
         await migrate(owner)
         app_url = found.app_database_url
-        engine = create_engine(async_url(app_url.reveal()) if app_url else owner, role=APP_ROLE)
+        url = async_url(app_url.reveal()) if app_url else owner
+        engine = create_engine(url, role=APP_ROLE)
         stack.push_async_callback(engine.dispose)
+        if answers is not None:
+            facts["health"] = answers.url
+            stack.push_async_callback(await _examined(answers, vitals, engine, url))
         house = House(
             engine=engine,
             settings=found,
@@ -93,9 +129,30 @@ async def _run(found: Settings, file: HouseFile | None) -> None:
             write=_write,
             facts={"pid": os.getpid(), **facts},
             service=_service(file),
+            vitals=vitals,
         )
         await _found(house, file)
-        await run_house(house, _ready, stop)
+        await run_house(house, _ready, vitals.stop)
+
+
+async def _examined(
+    answers: Answers, vitals: Vitals, engine: AsyncEngine, url: str
+) -> Callable[[], Awaitable[None]]:
+    """Let the health endpoint look at the database; return what closes its connections.
+
+    They are its own: what it says is also true, and said, while the workers hold all of theirs.
+    """
+    from app.service_levels import ServiceLevels
+    from app.vitals import CHECK_TIMEOUT_S, database_check, migration_check
+    from kernel.db import APP_ROLE, create_engine
+
+    own = create_engine(url, role=APP_ROLE, pool_size=2, command_timeout_s=CHECK_TIMEOUT_S)
+    vitals.engine = engine
+    vitals.postings.watch(engine)
+    vitals.checks["database"] = database_check(own, clock())
+    vitals.checks["schema"] = migration_check(own)
+    answers.levels = ServiceLevels(engine=own, clock=clock())
+    return own.dispose
 
 
 def _service(file: HouseFile) -> Service | None:

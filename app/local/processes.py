@@ -33,6 +33,7 @@ from typing import Any, Final, Self
 
 from app.local import locks, process_table
 from app.local.errors import LocalError, ProcessNotStarted
+from kernel.private_files import FILE_MODE
 
 READY_TIMEOUT_SECONDS: Final = 30.0
 #: How long a child may take to end after SIGTERM before it is killed.
@@ -249,7 +250,8 @@ class Processes:
                 remedy="Check that the program exists and may be executed",
             )
         leash = (sys.executable, "-I", "-S", str(LEASH)) if spec.leashed else ()
-        with output.open("wb") as out, errors.open("wb") as err:
+        # What a simulator says of itself when it is ready has keys in it: play money's, but keys.
+        with open(output, "wb", opener=_for_us_alone) as out, errors.open("wb") as err:
             try:
                 return subprocess.Popen(
                     [*leash, *spec.command],
@@ -314,6 +316,13 @@ async def opened(folder: Path) -> AsyncIterator[Processes]:
         yield processes
     finally:
         await asyncio.shield(asyncio.to_thread(processes.close))
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    handle = os.open(path, flags, FILE_MODE)
+    # It may be there already, from a time when others could read it.
+    os.fchmod(handle, FILE_MODE)
+    return handle
 
 
 def _wait_ready(child: Child) -> Mapping[str, Any]:

@@ -200,4 +200,15 @@ def test_the_help_names_every_target_for_people() -> None:
     ).stdout
 
     named = re.findall(r"^  make (\w+) ", said, re.MULTILINE)
-    assert named == ["help", "demo", "up", "test", "check", "bench", "soak", "clean"]
+    assert named == [
+        "help",
+        "demo",
+        "up",
+        "test",
+        "check",
+        "bench",
+        "soak",
+        "crash",
+        "guards",
+        "clean",
+    ]

@@ -5,7 +5,6 @@ Shared by the tests and by ``python -m tests.docs.rewrite``.
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 
@@ -14,25 +13,10 @@ from kernel.states import StateTable
 REPOSITORY = Path(__file__).resolve().parents[2]
 STATE_MACHINES = REPOSITORY / "docs" / "state-machines.md"
 
-NEW = "new"
 ARROW = re.compile(
     r"^\| (?P<letter>[a-z]{1,2}) \| (?P<edge>[^|]+→[^|]+) \| [^|]+ \| [^|]+ \|$", re.MULTILINE
 )
 TABLE = re.compile(r"<!-- table (?P<name>[a-z_.]+) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
-
-
-def find_machines() -> dict[str, StateTable]:
-    """Import each module that makes a `StateTable`, and return them all by ``schema.table``."""
-    packages = [path.parent for path in REPOSITORY.glob("*/__init__.py")]
-    files = [path for package in packages for path in sorted(package.rglob("*.py"))]
-    found: dict[str, StateTable] = {}
-    for path in files:
-        if " = StateTable(" in path.read_text():
-            name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
-            values = vars(importlib.import_module(name)).values()
-            machines = [value for value in values if isinstance(value, StateTable)]
-            found |= {f"{machine.schema}.{machine.table}": machine for machine in machines}
-    return dict(sorted(found.items()))
 
 
 def table_text(machine: StateTable) -> str:

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.docs.machines import STATE_MACHINES, TABLE, find_machines, table_text
+from app.faults.edges import find_machines
+from tests.docs.machines import STATE_MACHINES, TABLE, table_text
 from tests.docs.outcomes import (
     ACCOUNT_TABLE,
     OUTCOME_TABLE,

@@ -9,13 +9,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.faults.edges import NEW, find_machines
 from kernel.states import StateTable, trigger_name, trigger_statements
 from tests.docs.machines import (
-    NEW,
     STATE_MACHINES,
     documented_arrows,
     documented_tables,
-    find_machines,
     sections,
     table_text,
 )
