@@ -1,7 +1,7 @@
 """A desk's day in minutes: how much goes through one house, how long do people wait, and do the books hold?
 
 A thousand clients. In each of ten parts of the day tokens arrive at their addresses on a real anvil and
-are credited; they deal with the desk; what both owe is netted, affirmed, sealed and settled by book; and
+are credited; they deal with the desk; what both owe is netted, affirmed, sealed and settled by book, a run for each client; and
 they withdraw: every payout is approved, signed by the signer's process, broadcast, mined and confirmed. All of
 it in one house with one database. Meanwhile somebody posts a small transfer again and again, and is timed: that
 is what a person at the books would feel.
@@ -77,10 +77,11 @@ from marketdata.prices import record_price
 from registry.changes import found
 from registry.queries import get_operator
 from registry.testing import ENTITY, ETH, EVM, USDT, demo_founding
+from settlement.cycles import open_cycle, seal_cycle
 from settlement.netting.exact import BUILT_IN
 from settlement.netting.model import Method
-from settlement.queries import get_run
-from settlement.runs import open_run, pull_obligations, seal
+from settlement.queries import list_cycle_runs
+from settlement.runs import pull_obligations
 from settlement.testing import affirm_all
 from trading.deals import book_deals
 from trading.model import Deal, DealRequest, DealSide
@@ -270,13 +271,15 @@ class Day:
         began = perf_counter()
         day = CLOCK.now().date()
         ada = await self.do(lambda conn: get_operator(conn, "ada"))
-        run, _ = await self.do(
-            lambda conn: open_run(
-                conn, book=BOOK, value_date=day, window=window, by="ada", now=CLOCK.now()
+        cycle = await self.do(
+            lambda conn: open_cycle(
+                conn, book=BOOK, business_date=day, window=window, by="ada", now=CLOCK.now()
             )
         )
-        await self.do(lambda conn: affirm_all(conn, run.id, now=CLOCK.now()))
-        await self.do(lambda conn: seal(conn, run.id, by=ada, now=CLOCK.now()))
+        for run in await self.do(lambda conn: list_cycle_runs(conn, cycle.id)):
+            await self.do(partial(affirm_all, run_id=run.id, now=CLOCK.now()))
+        while await self.do(lambda conn: seal_cycle(conn, cycle.id, by=ada, now=CLOCK.now())):
+            pass
         release = CycleRelease(
             do=InTransactions(self.engine),
             clock=CLOCK,
@@ -285,7 +288,7 @@ class Day:
             method=Method.FIFO,
             solvers=lambda: BUILT_IN,
         )
-        done = await release.all([await self.do(lambda conn: get_run(conn, run.id))])
+        done = await release.all(await self.do(lambda conn: list_cycle_runs(conn, cycle.id)))
         if done.waits:
             raise Refused(f"a settlement of the day waits: {next(iter(done.waits.values()))}")
         self.figures.waited("settled", perf_counter() - began)
@@ -422,7 +425,7 @@ def _results(figures: Figures) -> list[Result]:
         for name in figures.seconds
     ]
     waits = [
-        Result(name=f"day.{name}_p99", value=percentile(seconds, 99) * 1_000, unit="ms")
+        Result(name=f"day.{name}.p99", value=percentile(seconds, 99) * 1_000, unit="ms")
         for name, seconds in figures.waits.items()
     ]
     return [Result(name="day", value=sum(figures.seconds.values()), unit="s"), *rates, *waits]

@@ -85,10 +85,13 @@ def verify(
     if deep:
         if journal is not None or since is not None or checkpoint is not None:
             raise BadInput(
-                "a deep check is of the whole house", remedy="Leave --journal and --since away"
+                "a deep check is of the whole house",
+                remedy="Leave --journal, --checkpoint and --since away",
             )
         verify_deep(house=house, at_rest=at_rest, as_json=as_json)
         return
+    if at_rest or house is not None:
+        raise BadInput("--at-rest and --house are of a deep check", remedy="Add --deep")
     if journal is not None:
         if since is not None:
             raise BadInput("a journal file is verified whole", remedy="Leave --since away")

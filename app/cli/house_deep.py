@@ -85,7 +85,7 @@ async def _outside(
     async with contextlib.AsyncExitStack() as stack:
         for chain in await transact(engine, list_chains):
             try:
-                chains += await _open_chain(stack, engine, chain)
+                chains.append(await _open_chain(stack, engine, chain))
             except CausewayError as error:
                 silent.append(f"{chain.code}: {error}")
         for section in venue_sections:
@@ -99,20 +99,21 @@ async def _outside(
         yield Outside(chains=chains, venues=venues, banks=[StatementView()]), silent
 
 
-async def _open_chain(stack: AsyncExitStack, engine: AsyncEngine, chain: Chain) -> list[ChainView]:
+async def _open_chain(stack: AsyncExitStack, engine: AsyncEngine, chain: Chain) -> ChainView:
     from app.oracles.outside import BitcoinView, EvmView
+    from kernel.errors import OutsideUnavailable
     from registry.model import BITCOIN
 
     here = settings()
     if chain.kind == BITCOIN:
         if here.bitcoin_url is None:
-            return []
+            raise OutsideUnavailable("no node is named", remedy="Set CAUSEWAY_BITCOIN_URL")
         node = await stack.enter_async_context(await chain_nodes(engine, chain.code))
-        return [BitcoinView(chain.code, node)]
+        return BitcoinView(chain.code, node)
     if here.evm_url is None:
-        return []
+        raise OutsideUnavailable("no node is named", remedy="Set CAUSEWAY_EVM_URL")
     providers = await chain_providers(engine, chain.code, here.evm_url)
-    return [EvmView(chain.code, await stack.enter_async_context(providers))]
+    return EvmView(chain.code, await stack.enter_async_context(providers))
 
 
 def _json(report: Report, silent: list[str]) -> dict[str, Any]:

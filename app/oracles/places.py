@@ -11,6 +11,7 @@ from app.oracles.model import Held, Position, beginning_with
 from app.oracles.outside import Outside
 from app.oracles.snapshots import snapshot
 from custody.reconciliation import held_in_custody
+from kernel.errors import CausewayError
 from ledger.queries import list_accounts
 
 CHAIN, VENUE, BANK, TRANSIT = "custody:", "venue:", "bank:", "transit:"
@@ -18,18 +19,19 @@ CHAIN, VENUE, BANK, TRANSIT = "custody:", "venue:", "bank:", "transit:"
 
 async def look_everywhere(
     engine: AsyncEngine, outside: Outside, *, books: Sequence[int]
-) -> list[Held]:
-    """Return every asset at every place, told by its own outside where there is one.
+) -> tuple[list[Held], list[CausewayError]]:
+    """Return every asset at every place, told by its own outside where there is one, and who failed.
 
-    Places that only the books know of have no outside figure; nor has what is in transit. What several
-    books have at one place counts together.
-
-    Raises:
-        CausewayError: somebody outside gave no answer that can be relied on.
+    Places that only the books know of have no outside figure; nor has what is in transit, nor what is
+    at a place that gave no answer that can be relied on. What several books have at one place counts
+    together.
     """
-    told = [
-        item for view in outside.places for book in books for item in await view.look(engine, book)
-    ]
+    told, failed = list[Held](), list[CausewayError]()
+    for view in outside.places:
+        try:
+            told += [item for book in books for item in await view.look(engine, book)]
+        except CausewayError as error:
+            failed.append(error)
     known = {(item.place, item.asset) for item in told}
 
     async def read(conn: AsyncConnection) -> list[Held]:
@@ -40,7 +42,7 @@ async def look_everywhere(
             if (path, asset) not in known
         ]
 
-    return _together([*told, *await snapshot(engine, read)])
+    return _together([*told, *await snapshot(engine, read)]), failed
 
 
 def _together(items: Iterable[Held]) -> list[Held]:
@@ -63,7 +65,10 @@ async def positions(
     Raises:
         CausewayError: somebody outside gave no answer that can be relied on.
     """
-    return positions_of(await look_everywhere(engine, outside or Outside(), books=[book]))
+    items, failed = await look_everywhere(engine, outside or Outside(), books=[book])
+    if failed:
+        raise failed[0]
+    return positions_of(items)
 
 
 def positions_of(items: Iterable[Held]) -> list[Position]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import TextClause, text
@@ -15,7 +15,6 @@ from app.oracles.on_chain import ask_chains
 from app.oracles.outside import Outside
 from app.oracles.places import TRANSIT, look_everywhere
 from app.oracles.snapshots import snapshot
-from kernel.errors import CausewayError
 from ledger.points import fill
 from ledger.verification import examine as examine_book
 
@@ -115,10 +114,7 @@ async def _places(house: _House, oracle: Oracle) -> Examined:
     """Ask what the checks ask, then compare each place with its own word."""
     asked = await _in_sql(house, oracle)
     books = await _list_books(house.engine)
-    try:
-        items = await look_everywhere(house.engine, house.outside, books=books)
-    except CausewayError as error:
-        return replace(asked, unknown=(str(error),))
+    items, failed = await look_everywhere(house.engine, house.outside, books=books)
     findings = [
         Finding(
             oracle.name,
@@ -129,7 +125,7 @@ async def _places(house: _House, oracle: Oracle) -> Examined:
         if item.difference
     ]
     silent = [
-        f"{item.place} {item.asset}: the books have {item.books}, and nobody there was asked"
+        f"{item.place} {item.asset}: the books have {item.books}, and nobody there has answered"
         for item in items
         if item.outside is None and item.books and not item.place.startswith(TRANSIT)
     ]
@@ -137,7 +133,7 @@ async def _places(house: _House, oracle: Oracle) -> Examined:
         oracle,
         asked.examined + len(items),
         (*asked.findings, *findings[:FINDINGS_MAX]),
-        tuple(silent[:FINDINGS_MAX]),
+        (*map(str, failed), *silent[:FINDINGS_MAX]),
     )
 
 

@@ -19,6 +19,7 @@ async def test_a_house_that_holds_ends_with_0_and_one_that_does_not_with_1(
 
     assert held.code == 0
     assert held.json["held"] is True
+    assert any(line.startswith("evm: no node is named") for line in held.json["silent"])
     assert [item["name"] for item in held.json["oracles"]] == [
         oracle.name for oracle in ORACLES if oracle.name != "at-rest"
     ]
@@ -58,3 +59,13 @@ def test_a_deep_check_takes_no_journal(environment: None, cli: Cli) -> None:
 
     assert answer.code == 2
     assert "a deep check is of the whole house" in answer.err
+
+
+@pytest.mark.parametrize("option", [("--at-rest",), ("--house", "house.toml")])
+def test_what_only_a_deep_check_asks_is_not_passed_over_without_one(
+    environment: None, cli: Cli, option: tuple[str, ...]
+) -> None:
+    answer = cli("verify", *option)
+
+    assert answer.code == 2
+    assert "Add --deep" in answer.err

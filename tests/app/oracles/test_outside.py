@@ -14,14 +14,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.oracles.catalogue import ON_CHAIN, PLACES
 from app.oracles.model import Finding, Held, Oracle, Position
-from app.oracles.outside import BankView, EvmView, Outside, StatementView, VenueView
+from app.oracles.on_chain import ask_chains
+from app.oracles.outside import BankView, BitcoinView, EvmView, Outside, StatementView, VenueView
 from app.oracles.places import positions, positions_of
 from app.oracles.run import examine
 from banks.simulator.bank import Bank
-from registry.testing import ETH
-from tests.app.oracles.house import BANK_OPENS_WITH, deposit
+from chain.testing import ScriptedGateway
+from custody.bitcoin.testing import CHAIN
+from custody.payout_model import PayoutState
+from custody.payouts import list_payouts
+from kernel.db import transact
+from kernel.errors import CausewayError
+from registry.testing import ETH, TOKEN
+from tests.app.oracles.house import BANK_OPENS_WITH, deposit, paid_in_coins, withdraw
+from tests.app.oracles.planting import copied, sow
 from tests.crash.test_settlement_killed import OURS, three_parties
-from tests.settlement.desk import Desk, open_desk
+from tests.custody.bitcoin.spend_world import BTC, PAYEES, make_spend_world
+from tests.settlement.desk import ACME_WALLET, BOOK, CONFIRMATIONS, Desk, open_desk
 from venues.model import VenueBalance
 from venues.testing import ScriptedVenue
 
@@ -105,6 +114,158 @@ async def test_a_credit_from_a_block_that_the_chain_no_longer_has_is_named(
 
     assert where.startswith("custody.deposit ")
     assert "1 arrivals are posted from block 0x" in what
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A payout of the desk that its chain has, and the transaction that paid it."""
+
+    id: UUID
+    tx_hash: str
+
+
+@pytest.fixture
+async def confirmed(desk: Desk) -> Confirmed:
+    await withdraw(desk, "w-1")
+    (payout,) = await desk.do(
+        lambda conn: list_payouts(conn, book=BOOK, states={PayoutState.PENDING_APPROVAL})
+    )
+    await desk.send(payout.id)
+    await desk.mine(CONFIRMATIONS)
+    done = await desk.payout(payout.id)
+    assert (done.state, done.tx_hash is None) == (PayoutState.CONFIRMED, False)
+    return Confirmed(done.id, done.tx_hash or "")
+
+
+async def planted(owner_engine: AsyncEngine, *statements: str) -> None:
+    await transact(owner_engine, lambda conn: sow(conn, statements))
+
+
+async def test_a_payout_that_the_chain_has_paid_twice_is_named_with_both_transactions(
+    desk: Desk, bank: Bank, confirmed: Confirmed, owner_engine: AsyncEngine
+) -> None:
+    assert await found_by(desk, bank, ON_CHAIN) == []
+    again = desk.transaction(ACME_WALLET, ETH.parse("1"), "ETH")
+    desk.gateway.mine(again)
+    await planted(
+        owner_engine,
+        # The rows call it superseded: only the chain knows that it was mined, too.
+        copied(
+            "custody.payout_attempt",
+            f"id = '{UUID(int=9)}'; number = 99; tx_hash = '{again.hash}'; state = 'superseded';"
+            " built_at = built_at + interval '1 second'",
+        ),
+    )
+
+    assert await found_by(desk, bank, ON_CHAIN) == [
+        (
+            f"custody.payout {confirmed.id}",
+            f"paid 2 times on evm: {again.hash}, {confirmed.tx_hash}",
+        )
+    ]
+
+
+async def test_a_confirmed_payout_that_the_chain_no_longer_has_is_named(
+    desk: Desk, bank: Bank, confirmed: Confirmed
+) -> None:
+    desk.gateway.reorg(CONFIRMATIONS, [[]] * (CONFIRMATIONS + 1))
+
+    assert await found_by(desk, bank, ON_CHAIN) == [
+        (
+            f"custody.payout {confirmed.id}",
+            "it is confirmed, and no transaction of it is in a block of evm",
+        )
+    ]
+
+
+async def test_what_a_node_has_not_read_or_was_not_asked_about_is_not_known(
+    desk: Desk, bank: Bank, confirmed: Confirmed
+) -> None:
+    assert confirmed.tx_hash
+    behind = Outside(chains=[EvmView("evm", ScriptedGateway(tokens={TOKEN}))])
+    (said,) = (await examine(desk.engine, oracles=[ON_CHAIN], outside=behind)).examined
+    assert said.held
+    (unknown,) = said.unknown
+    assert unknown.startswith("evm: the node has no block at height ")
+
+    said = await ask_chains(desk.engine, outside(desk, bank).chains, ON_CHAIN, most=1)
+    assert (said.held, said.examined) == (True, 2)
+    assert said.unknown == (
+        "evm: transactions before the newest 1 were not asked about",
+        "evm: blocks before the newest 1 were not asked about",
+    )
+
+
+async def test_coins_of_bitcoin_tie_out_and_one_that_nobody_booked_is_named(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    async with make_spend_world(engine, tmp_path) as world:
+        await paid_in_coins(world)
+        asked = Outside(chains=[BitcoinView(CHAIN, world.node)])
+
+        report = await examine(engine, oracles=[PLACES, ON_CHAIN], outside=asked)
+        report.require()
+        assert [one.unknown for one in report.examined] == [(), ()]
+        (row,) = [item for item in await positions(engine, asked) if item.asset == "BTC"]
+        assert (row.ledger, row.difference) == (row.chain, 0)
+        assert row.ledger
+
+        world.node.fund(world.acme, 5)
+        (found,) = (await examine(engine, oracles=[PLACES], outside=asked)).findings
+        assert found.where == "custody:btc-pool BTC"
+        assert found.what == f"the outside has {row.ledger + 5}, the books {row.ledger}"
+
+        world.node.mine(world.node.pay((world.acme, 7)))
+        behind = await examine(engine, oracles=[PLACES], outside=asked)
+        assert behind.held
+        assert "the node is at block" in behind.examined[0].unknown[0]
+
+
+async def test_a_payout_that_two_spends_have_paid_is_named_by_the_chain(
+    engine: AsyncEngine, owner_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    async with make_spend_world(engine, tmp_path) as world:
+        one, other = await paid_in_coins(world)
+        again = world.node.pay((PAYEES[0], BTC))
+        world.node.mine(again)
+        second = UUID(int=9)
+        await planted(
+            owner_engine,
+            copied("custody.spend", f"id = '{second}'; state = 'dropped'"),
+            copied(
+                "custody.spend_payout",
+                f"spend_id = '{second}'; live = false",
+                f"payout_id = '{one.id}'",
+            ),
+            copied(
+                "custody.spend_attempt",
+                f"id = '{second}'; spend_id = '{second}'; tx_id = '{again.tx_id}';"
+                " state = 'superseded'",
+            ),
+        )
+        asked = Outside(chains=[BitcoinView(CHAIN, world.node)])
+
+        (found,) = (await examine(engine, oracles=[ON_CHAIN], outside=asked)).findings
+
+        assert found.where == f"custody.payout {one.id}"
+        assert found.what.startswith("paid 2 times on bitcoin: ")
+        assert again.tx_id in found.what
+        assert str(other.id) not in str(found)
+
+
+async def test_a_node_that_gives_no_answer_hides_nothing_that_a_bank_says(
+    desk: Desk, bank: Bank
+) -> None:
+    bank.accounts[OURS.iban].balance -= 5
+    silent = EvmView("evm", ScriptedGateway(tokens={TOKEN}))
+    asked = Outside(chains=[silent], banks=outside(desk, bank).banks)
+
+    (places,) = (await examine(desk.engine, oracles=[PLACES], outside=asked)).examined
+
+    assert [item.where for item in places.findings] == ["bank:house-eur EUR"]
+    assert "custody:house-hot ETH: the books have" in "; ".join(places.unknown)
+    with pytest.raises(CausewayError):
+        await positions(desk.engine, asked)
 
 
 async def test_whoever_was_not_asked_is_unknown_and_no_difference(desk: Desk) -> None:
