@@ -120,20 +120,22 @@ class Endpoint:
         return web.json_response(body, status=503 if troubles else 200)
 
     async def _find_troubles(self) -> dict[str, str]:
-        # Whoever was told to stop is not ready from that moment on, whatever is kept.
-        stops = self.vitals.stop.is_set()
-        return await (self.vitals.troubles() if stops else self._troubles.get())
+        # Whoever was told to stop is not ready from that moment on, whatever is kept or was being asked.
+        found = {} if self.vitals.stop.is_set() else await self._troubles.get()
+        return await self.vitals.troubles() if self.vitals.stop.is_set() else found
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=await self.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
     async def exposition(self) -> bytes:
         """Return everything as Prometheus reads it."""
-        troubles = await self._find_troubles()
+        async with asyncio.TaskGroup() as group:
+            troubles = group.create_task(self._find_troubles())
+            levels = group.create_task(self._read.get())
         metrics = [
             *self.vitals.families(),
-            *_readiness(self.vitals.checks, troubles),
-            *await self._read.get(),
+            *_readiness(self.vitals.checks, troubles.result()),
+            *levels.result(),
         ]
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collected(metrics))

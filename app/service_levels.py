@@ -13,6 +13,7 @@ nothing but floating point: they are for looking at, and no posting ever reads t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,10 +27,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.clock import Clock
 from kernel.db import Timestamp, transact
-from kernel.errors import OutsideUnavailable
+from kernel.errors import CausewayError
 
 STATEMENT_TIMEOUT_MS: Final = 2_000
 """What a single level may cost the database."""
+READ_WITHIN_S: Final = 6.0
+"""What all of them may take: less than Prometheus waits for a scrape (10 s unless told otherwise), so that a
+server that says nothing hides the levels only."""
 ROWS_MAX: Final = 1_000
 """Label sets of one level; a house with more of them is not one."""
 RECENT_MAX: Final = 5_000
@@ -511,33 +515,41 @@ class ServiceLevels:
 
     Attributes:
         engine: with a connection of its own: levels are read also while the workers' are all busy.
+        within_s: all of them; what was not read by then could not be read.
     """
 
     engine: AsyncEngine
     clock: Clock
     levels: Sequence[Level] = LEVELS
+    within_s: float = READ_WITHIN_S
     _watch: Watch = field(default_factory=Watch)
 
     async def read(self) -> list[Metric]:
         """Return every level as Prometheus has it, and which could not be read."""
         found: list[Metric] = []
         readable = GaugeMetricFamily(READABLE, "1 where the level could be read", labels=("level",))
-        now = self.clock.now()
+        now, until_s = self.clock.now(), asyncio.get_running_loop().time() + self.within_s
         for level in self.levels:
-            rows = await self._rows(level, now)
+            rows = await self._rows(level.sql, now, until_s)
             readable.add_metric((level.name,), int(rows is not None))
             found += self._families(level, rows or (), now)
-        return [*found, await self._xmin(now), readable]
+        return [*found, await self._xmin(now, until_s), readable]
 
-    async def _rows(self, level: Level, now: datetime) -> Sequence[Sequence[Any]] | None:
+    async def _rows(
+        self, sql: str, now: datetime, until_s: float
+    ) -> Sequence[Sequence[Any]] | None:
+        if asyncio.get_running_loop().time() >= until_s:
+            return None
+
         async def work(conn: AsyncConnection) -> Sequence[Sequence[Any]]:
             await conn.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
-            result = await conn.execute(_statement(level.sql, now))
+            result = await conn.execute(_statement(sql, now))
             return result.fetchmany(ROWS_MAX)
 
         try:
-            return await transact(self.engine, work, attempts_max=1)
-        except (DBAPIError, OutsideUnavailable):
+            async with asyncio.timeout_at(until_s):
+                return await transact(self.engine, work, attempts_max=1)
+        except (DBAPIError, CausewayError, TimeoutError):
             return None
 
     def _families(
@@ -569,22 +581,15 @@ class ServiceLevels:
                 family.add_metric((desk, asset), 0.0)
         return family
 
-    async def _xmin(self, now: datetime) -> GaugeMetricFamily:
+    async def _xmin(self, now: datetime, until_s: float) -> GaugeMetricFamily:
         """Return for how long the oldest snapshot has not moved on.
 
         While nobody writes it does not move either, so it counts only beside
         ``causeway_xmin_age_transactions``. What holds it back, only a superuser is shown.
         """
         family = GaugeMetricFamily(XMIN_AGE, "Since the oldest snapshot has not moved on")
-
-        async def work(conn: AsyncConnection) -> int:
-            return int((await conn.exec_driver_sql(_XMIN_NOW)).scalar_one())
-
-        try:
-            xmin = await transact(self.engine, work, attempts_max=1)
-        except (DBAPIError, OutsideUnavailable):
-            return family
-        family.add_metric((), self._watch.age_s((XMIN_AGE,), xmin, now))
+        for (xmin,) in await self._rows(_XMIN_NOW, now, until_s) or ():
+            family.add_metric((), self._watch.age_s((XMIN_AGE,), xmin, now))
         return family
 
 

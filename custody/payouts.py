@@ -27,6 +27,7 @@ from custody.payout_moves import Move, move_payouts
 from custody.payout_policy import APPROVER_ROLES, groups_of, is_complete
 from custody.payout_postings import released
 from custody.policy_model import APPROVERS, SERVICES, ApprovalPolicy
+from custody.restore_gate import find_gate
 from kernel.clock import to_unix_ms
 from kernel.errors import Refused
 from kernel.events import record
@@ -186,7 +187,12 @@ async def cancel_payout(
 
 
 async def expire_payouts(conn: AsyncConnection, *, book: int, now: datetime) -> list[Payout]:
-    """Withdraw the payouts whose time is over and that have no nonce yet."""
+    """Withdraw the payouts whose time is over and that have no nonce yet.
+
+    None while it is not known whether the database was restored: they may have been paid.
+    """
+    if await find_gate(conn) is not None:
+        return []
     due = await list_payouts(conn, book=book, states=CANCELLABLE, expired_at=now)
     # All rows are locked before the ledger is: behind it nothing may wait.
     locked = (await store.lock_payouts(conn, {item.id for item in due})).values()

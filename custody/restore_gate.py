@@ -1,7 +1,8 @@
 """The gate of a restore: what every door asks before it lets money out, and every reader of facts.
 
 It is shut while a restore stands, and for as long as nobody has compared this start of the server with
-the witnesses (`custody.restore.watching`): a database that is set back always comes with a new start.
+the witnesses (`custody.restore.watching`): a database that is set back comes with a new start, or is
+another database of its cluster.
 A house that never had itself watched has no gate.
 """
 
@@ -12,7 +13,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody.errors import Frozen
@@ -24,6 +25,14 @@ UNCOMPARED_ID: Final = UUID(int=0)
 """Stands for a restore that nobody has looked for yet."""
 UNCOMPARED: Final = "the server was started and nobody has looked yet whether it was set back"
 LOOK: Final = "The house looks by itself; else run `causeway restore look`"
+DATABASE: Final = (
+    "(SELECT oid::text FROM pg_catalog.pg_database WHERE datname = current_database())"
+    " || '.' || 'custody.restore_watch'::regclass::oid::text"
+)
+"""SQL: what a database is in its cluster. A copy put in its place, and a dump loaded into it while the
+server runs, have other numbers; a restart, a backup of the cluster and a standby have the same."""
+STARTED: Final = f"custody.server_start() || '/' || {DATABASE}"
+"""SQL: the start of the server, and the database that was compared at it."""
 STATUS: Final = "See `causeway restore status`; two people open what a restore has closed"
 
 
@@ -54,7 +63,7 @@ async def find_gate(conn: AsyncConnection) -> Gate | None:
     found = await conn.execute(
         select(
             restore_watch.c.started,
-            func.custody.server_start().label("here"),
+            literal_column(STARTED).label("here"),
             here.label("since"),
             restore.c.id,
             restore.c.found_at,

@@ -8,10 +8,12 @@ retried, and never mistakes a lost connection during COMMIT for a failure.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from socket import gaierror
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -46,6 +48,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 COMMAND_TIMEOUT_S: Final = 300.0
 """After which a statement without an answer has lost its connection: a machine that has gone without a
 word is noticed by nothing else. Statements here take milliseconds; the longest of a report, seconds."""
+SILENT: Final = "no answer in time"
 INJECTED_CLOCK: Final = "causeway.injected_clock"
 """A setting of PostgreSQL that `create_engine` makes; the ledger's revision reads it."""
 
@@ -55,6 +58,13 @@ RETRYABLE_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 EXHAUSTED_CLASSES: Final = frozenset({"53", "58"})
 """Classes of SQLSTATE that say that the server's machine cannot go on: no space, no memory, a disk that
 fails (PostgreSQL documentation, appendix "Error Codes"). Nothing was committed."""
+
+AWAY_SQLSTATES: Final = frozenset({"57P01", "57P02", "57P03"})
+"""The server shuts down, begins anew after a crash, or takes no connections yet."""
+
+AWAY_ERRNOS: Final = frozenset(
+    {errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
+)
 
 metadata: Final = MetaData(
     naming_convention={
@@ -172,7 +182,8 @@ def _lose_silent_connection(context: ExceptionContext) -> DBAPIError | None:
     if not isinstance(context.original_exception, TimeoutError):
         return None
     context.is_disconnect = True
-    error = context.original_exception
+    # The driver's has no words, and people are told what it says.
+    error = TimeoutError(str(context.original_exception) or SILENT)
     return DBAPIError(context.statement, None, error, connection_invalidated=True)
 
 
@@ -186,6 +197,25 @@ def sqlstate(error: BaseException) -> str | None:
 def is_exhausted(error: BaseException) -> bool:
     """Tell whether PostgreSQL said that its machine is out of space, of memory, or of order."""
     return (sqlstate(error) or "")[:2] in EXHAUSTED_CLASSES
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether PostgreSQL cannot be reached, or every connection to it is in use.
+
+    `transact` says so by itself. Who opens a connection without it hears what the driver, the network or
+    the pool has to say.
+    """
+    if isinstance(error, DBAPIError):
+        code = sqlstate(error) or ""
+        return error.connection_invalidated or code in AWAY_SQLSTATES or code[:2] == "08"
+    if isinstance(error, ConnectionError | TimeoutError | gaierror | PoolTimeout):
+        return True
+    if not isinstance(error, OSError):
+        return False
+    # Of several addresses the event loop tells all errors in one, without a number. The socket of a
+    # server that has ended is a file that is missing; no file that somebody opened: that has a name.
+    is_socket = isinstance(error, FileNotFoundError) and error.filename is None
+    return is_socket or error.errno is None or error.errno in AWAY_ERRNOS
 
 
 def constraint_name(error: BaseException) -> str | None:

@@ -32,6 +32,8 @@ from kernel.tracing import TraceContext
 RELAY_LEASE: Final = timedelta(seconds=30)
 RELAY_BATCH_MAX: Final = 500
 REASON_LENGTH_MAX: Final = 500
+OWN_PAYLOAD: Final = "payload"
+"""In a row of the outbox: what an event calls by a word of the envelope."""
 
 _IDS: Final = bindparam("entity_ids", type_=ARRAY(Uuid))
 
@@ -300,18 +302,30 @@ def _outbox_row(event: DomainEvent) -> dict[str, Any]:
             "aggregatetype": event.entity_type,
             "aggregateid": str(event.entity_id),
             "type": event.name,
-            "payload": {
-                "version": event.version,
-                "from": event.from_state,
-                "to": event.to_state,
-                "actor": event.actor,
-                "reason": event.reason,
-                "at": event.at.isoformat(),
-                **event.payload,
-            },
+            "payload": _told(event),
             "recorded_at": event.at,
         },
     )
+
+
+def _told(event: DomainEvent) -> dict[str, Any]:
+    """Return the event's payload in its envelope.
+
+    The envelope's words are its own: by them a consumer orders an entity's events. What the payload calls
+    the same (a policy has a version, too) is told below ``payload``.
+    """
+    envelope = {
+        "version": event.version,
+        "from": event.from_state,
+        "to": event.to_state,
+        "actor": event.actor,
+        "reason": event.reason,
+        "at": event.at.isoformat(),
+    }
+    own = {
+        key: value for key, value in event.payload.items() if key in envelope or key == OWN_PAYLOAD
+    }
+    return {**event.payload, **envelope, **({OWN_PAYLOAD: own} if own else {})}
 
 
 def _with_trace(event: DomainEvent, row: dict[str, Any]) -> dict[str, Any]:

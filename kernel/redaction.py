@@ -30,7 +30,9 @@ _NAMES: Final = re.compile(
     re.IGNORECASE,
 )
 _IN_URLS: Final = re.compile(
-    r"(?P<before>[a-z][a-z0-9+.\-]*://[^\s/:@?#]*:)[^\s/@]+@", re.IGNORECASE
+    # A bounded scheme: of a long word without an end, each letter would else be read once for each.
+    r"(?P<before>[a-z][a-z0-9+.\-]{0,30}://[^\s/:@?#]*:)[^\s/@]+@",
+    re.IGNORECASE,
 )
 _LETTING_IN: Final = re.compile(r"\b(?P<kind>Bearer|Basic)\s+[A-Za-z0-9+/=._\-]{8,}")
 
@@ -56,11 +58,13 @@ class KnownSecrets:
         """Return *text* without any of them."""
         if not self.texts:
             return text
-        if self._pattern is None:
+        # Another thread may remember one meanwhile.
+        pattern = self._pattern
+        if pattern is None:
             # The longest first: one secret may be the beginning of another.
             longest = sorted(self.texts, key=len, reverse=True)
-            self._pattern = re.compile("|".join(re.escape(item) for item in longest))
-        return self._pattern.sub(HIDDEN, text)
+            pattern = self._pattern = re.compile("|".join(re.escape(item) for item in longest))
+        return pattern.sub(HIDDEN, text)
 
 
 KNOWN: Final = KnownSecrets()

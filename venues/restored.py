@@ -111,12 +111,13 @@ async def read_again(
     unsettled: set[str] = set()
     strangers: list[str] = []
     for symbol in symbols:
+        before = len(strangers)
         for report in await gateway.list_orders(symbol, since):
             async with engine.connect() as conn:
                 known = await find_by_client_id(conn, venue, account, report.client_order_id)
             if known is None and report.status is VenueStatus.OPEN:
                 strangers.append(report.client_order_id)
-        if strangers:
+        if len(strangers) > before:
             await gateway.cancel_all(symbol)
         read = await collect(engine, gateway, symbol, clock=clock)
         new += read.new

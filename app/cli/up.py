@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from app.workers.house_file import HouseFile
     from app.workers.house_parts import House
     from app.workers.service import Service
+    from app.workers.stopping import Deadline
     from kernel.settings import Settings
 
 
@@ -51,30 +52,29 @@ def up(
     Example: `causeway up --house /etc/causeway/house.toml`
     """
     from app.workers.house_file import read_house
+    from app.workers.stopping import deadline
     from kernel.telemetry import configure_logging
 
     found = settings()
     file = None if house is None else read_house(house)
     configure_logging(found.log_level, as_json=as_json or found.log_json)
-    with ungrouped():
-        run(lambda: _run(found, file))
+    # Around all of it: the event loop does not end before its threads, and one of them may hang.
+    with deadline() as end, ungrouped():
+        run(lambda: _run(found, file, end))
 
 
-async def _run(found: Settings, file: HouseFile | None) -> None:
+async def _run(found: Settings, file: HouseFile | None, end: Deadline) -> None:
     import asyncio
 
     from app.vitals import Vitals
     from app.workers.house import stop_on_signals
-    from app.workers.stopping import deadline, until_stopped
+    from app.workers.stopping import until_stopped
 
     stop = asyncio.Event()
     vitals = Vitals(stop=stop)
-    with deadline() as end:
-        stop_on_signals(stop, end.begin)
-        async with _health(found, vitals) as answers:
-            await until_stopped(
-                _house(found, file, vitals, answers), stop, lambda: vitals.is_started
-            )
+    stop_on_signals(stop, end.begin)
+    async with _health(found, vitals) as answers:
+        await until_stopped(_house(found, file, vitals, answers), stop, lambda: vitals.is_started)
 
 
 @contextlib.asynccontextmanager
@@ -146,7 +146,7 @@ async def _examined(
     from app.vitals import CHECK_TIMEOUT_S, database_check, migration_check
     from kernel.db import APP_ROLE, create_engine
 
-    own = create_engine(url, role=APP_ROLE, pool_size=2, command_timeout_s=CHECK_TIMEOUT_S)
+    own = create_engine(url, role=APP_ROLE, pool_size=3, command_timeout_s=CHECK_TIMEOUT_S)
     vitals.engine = engine
     vitals.postings.watch(engine)
     vitals.checks["database"] = database_check(own, clock())

@@ -15,8 +15,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import asyncpg
 import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.workers.house_parts import House, holder, nonzero
@@ -25,7 +27,7 @@ from app.workers.loops import Loop
 from app.workers.scheduler import Schedule
 from kernel.clock import Clock
 from kernel.db import APP_ROLE, create_engine, transact
-from kernel.errors import BadInput, OutsideUnavailable, Refused
+from kernel.errors import BadInput, OutsideUnavailable, Refused, ungrouped
 from kernel.jobs import Job
 from ledger.verification import Verified, examine
 
@@ -36,6 +38,15 @@ PAUSE: Final = timedelta(seconds=10)
 BACK: Final = timedelta(hours=1)
 """Slots of the proof are made up for no further back: one proof proves everything."""
 FAULTS_TOLD_MAX: Final = 20
+LOST: Final = (
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    DBAPIError,
+    OSError,
+)
+"""What the driver says of a server that is away, or goes away; of statements that are wrong it says others."""
 OPENED_AT: Final = "SELECT opened_at FROM ledger.head WHERE book = :book"
 
 log = structlog.get_logger("books")
@@ -71,13 +82,20 @@ class BooksProof:
         Raises:
             BooksDoNotHold: names table, row and fault of what does not fit.
             BadInput: the folder cannot be written, or holds something else.
-            OutsideUnavailable: the house stops.
+            OutsideUnavailable: the house stops, or PostgreSQL goes away.
         """
         opened_at = await transact(self.engine, self._opened_at)
         state = self.folder / f"book-{self.book}-{opened_at.timestamp():.6f}.state"
         url = self.engine.url.render_as_string(hide_password=False)
         # A thread and connections of its own: recomputing holds nobody's turn up.
-        found = await asyncio.to_thread(lambda: asyncio.run(self._examine(url, state)))
+        with ungrouped():
+            try:
+                found = await asyncio.to_thread(lambda: asyncio.run(self._examine(url, state)))
+            except* LOST as lost:
+                raise OutsideUnavailable(
+                    f"PostgreSQL went away during the proof: {lost.exceptions[0]}",
+                    remedy="The next attempt goes on from there",
+                ) from lost
         for fault in found.faults[:FAULTS_TOLD_MAX]:
             log.error("the books do not hold", table=fault.table, row=fault.key, what=fault.what)
         if found.faults:

@@ -15,8 +15,9 @@ from typing import Final
 
 import structlog
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from kernel.db import is_exhausted
+from kernel.db import is_away, is_exhausted
 from kernel.errors import CausewayError, OutsideUnavailable
 
 PAUSE_MAX: Final = timedelta(seconds=30)
@@ -122,13 +123,12 @@ async def _repeat(loop: Loop, stop: asyncio.Event, pulse: Pulse) -> None:
 async def _turn(loop: Loop) -> Mapping[str, object]:
     try:
         return await loop.turn()
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise OutsideUnavailable(
-                f"the connection to PostgreSQL was lost: {error.orig}"
-            ) from error
+    except (DBAPIError, PoolTimeout, OSError) as error:
+        said = getattr(error, "orig", error)
+        if is_away(error):
+            raise OutsideUnavailable(f"PostgreSQL cannot be reached: {said}") from error
         if is_exhausted(error):
-            raise OutsideUnavailable(f"PostgreSQL cannot go on: {error.orig}") from error
+            raise OutsideUnavailable(f"PostgreSQL cannot go on: {said}") from error
         raise
 
 

@@ -39,6 +39,7 @@ from custody.errors import NotPossible
 from custody.payout_gates import find_unsendable
 from custody.payout_model import Payout, PayoutState
 from custody.payout_postings import signed
+from custody.restore_gate import find_gate
 from kernel.errors import Refused, StaleFence
 from kernel.events import REASON_LENGTH_MAX, record
 from ledger.posting import post, require_applied
@@ -75,7 +76,9 @@ async def release_file(
     lines = await store.list_lines(conn, file.id)
     locked = await payout_rows.lock_many(conn, [item.payout_id for item in lines])
     payouts = [locked[item.payout_id] for item in lines]
-    if any(item.expires_at is not None and item.expires_at <= now for item in payouts):
+    is_over = any(item.expires_at is not None and item.expires_at <= now for item in payouts)
+    # While it is not known whether the database was restored, the bank may have it.
+    if is_over and await find_gate(conn) is None:
         return await discard(conn, file, by=WORKER, reason="a payment's time is over", now=now)
     await _require_releasable(conn, file, payouts, now=now)
     batch = [transfer for item in payouts for transfer in signed(item)]

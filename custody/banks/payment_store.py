@@ -176,6 +176,16 @@ async def update_file(
     require_one(await conn.execute(statement.values(**values)), f"payment file {file_id}")
 
 
+async def doubt_copies(conn: AsyncConnection) -> None:
+    """Count a copy more of every file that has not ended: one may have left that was not counted."""
+    ended = [str(FileState.CLOSED), str(FileState.DISCARDED)]
+    await conn.execute(
+        update(payment_file)
+        .where(payment_file.c.state.not_in(ended))
+        .values(submissions=payment_file.c.submissions + 1)
+    )
+
+
 async def list_lines(conn: AsyncConnection, file_id: UUID) -> list[PaymentLine]:
     """Return the lines of a file, in their order."""
     query = select(*_LINE).where(payment_line.c.file_id == file_id).order_by(payment_line.c.number)

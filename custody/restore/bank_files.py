@@ -8,7 +8,7 @@ statement which books them finds them; nothing is handed over again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from hashlib import sha256
@@ -27,6 +27,8 @@ from custody.banks import payment_store
 from custody.banks.payment_files import approval_bytes, require_approvers
 from custody.banks.payment_model import (
     APPROVALS_MIN,
+    OUT,
+    UNRELEASED,
     FileApproval,
     FileState,
     LineState,
@@ -90,25 +92,29 @@ async def bank_file_bytes(conn: AsyncConnection, raw: bytes) -> bytes:
 async def take_bank_file(
     conn: AsyncConnection, raw: bytes, *, signatures: Mapping[str, bytes], now: datetime
 ) -> Item:
-    """Take in a payment file that a bank has; one that is known changes nothing.
+    """Take in a payment file that a bank has; one that is known to be out changes nothing.
 
-    What of it cannot be taken in is an item that two people settle, and nothing of the file is written.
+    One that stands here as never released is released as it was. What of it cannot be taken in is an item that two people settle, and nothing of the file is written.
 
     Args:
         signatures: Ed25519 over `bank_file_bytes`, by operator code: a file is out only if two people
             have approved it, and what they signed then is lost.
 
     Raises:
-        NotPossible: no restore stands.
+        NotPossible: no restore stands, or two people have dealt with the file by hand.
         BadInput: it is no payment file of ours.
         Refused: not two different approvers, or a signature is not theirs or not of this file.
     """
     standing = await store.require_standing(conn, lock=True)
     file = await read_payment_file(conn, raw)
     source = bank_files_of(file.account.code)
-    known = await payment_store.find_file(conn, file.message_id)
-    if known is not None and known.state not in {FileState.DRAFTED, FileState.APPROVED}:
+    known = await payment_store.find_file(conn, file.message_id, lock=True)
+    if known is not None and known.state in OUT:
         return _item(standing, source, file, ItemState.NOTED, "is known", now)
+    if await store.is_settled(conn, standing.id, source, file.message_id):
+        raise NotPossible(
+            f"two people have dealt with file {file.message_id} by hand: it is not taken in, too"
+        )
     item = _item(standing, source, file, ItemState.RESTORED, "is taken in", now)
     try:
         async with conn.begin_nested():
@@ -167,7 +173,8 @@ async def _write(
     now: datetime,
 ) -> None:
     if known is not None:
-        raise NotPossible(f"file {file.message_id} stands as {known.state} here")
+        await _release_known(conn, known, raw, signatures, now=now)
+        return
     books = {item.code: item.book for item in await list_entities(conn)}
     book, account = books[file.account.entity], file.account
     locked = await payout_rows.lock_many(conn, [item.payout_id for item in file.payments])
@@ -197,32 +204,75 @@ async def _write(
         for number, (payment, payout) in enumerate(zip(file.payments, payouts, strict=True), 1)
     ]
     written = _written(file, raw, book=book, now=now)
+    approvals = await _require_signed(conn, written, signatures, now=now)
+    await payment_store.insert_file(conn, written, lines)
+    await record(conn, [_drafted(written)])
+    await _release(conn, written, lines, payouts, approvals, lost=lost, now=now)
+
+
+async def _release_known(
+    conn: AsyncConnection,
+    known: PaymentFile,
+    raw: bytes,
+    signatures: Mapping[str, bytes],
+    *,
+    now: datetime,
+) -> None:
+    """Release a file that stands here as drafted or approved, for the bank was given it."""
+    lines = await payment_store.list_lines(conn, known.id)
+    locked = await payout_rows.lock_many(conn, [item.payout_id for item in lines])
+    payouts = [locked[item.payout_id] for item in lines]
+    if known.state not in UNRELEASED or known.content != raw:
+        raise NotPossible(f"file {known.message_id} stands as {known.state} here")
+    if any(item.state is not PayoutState.ALLOCATED for item in payouts):
+        raise NotPossible(f"a payment of file {known.message_id} is not allocated to it here")
+    approvals = await _require_signed(conn, known, signatures, now=now)
+    await _release(conn, known, lines, payouts, approvals, lost=[], now=now)
+
+
+async def _require_signed(
+    conn: AsyncConnection, file: PaymentFile, signatures: Mapping[str, bytes], *, now: datetime
+) -> list[FileApproval]:
     approvals = [
         FileApproval(file_id=file.id, operator=code, signature=signature, at=now)
         for code, signature in sorted(signatures.items())
     ]
-    people = await require_approvers(conn, written, approvals)
+    people = await require_approvers(conn, file, approvals)
     if people < APPROVALS_MIN:
         raise Refused(
             f"{people} of {APPROVALS_MIN} people say that the bank has file {file.message_id}",
             remedy="Have another approver sign the same",
         )
-    await payment_store.insert_file(conn, written, lines)
-    await record(conn, [_drafted(written)])
+    return approvals
+
+
+async def _release(
+    conn: AsyncConnection,
+    file: PaymentFile,
+    lines: Sequence[PaymentLine],
+    payouts: Sequence[Payout],
+    approvals: Sequence[FileApproval],
+    *,
+    lost: Sequence[Payout],
+    now: datetime,
+) -> None:
+    """Post what the file's payouts have posted, and move everything to where the bank has it."""
     for approval in approvals:
         await payment_store.insert_approval(conn, approval)
     await rebuilding.open_accounts(conn, payouts, now)
     batch: list[Transfer] = await rebuilding.reserve_lost(conn, lost, now) if lost else []
     batch += [transfer for item in payouts for transfer in signed(item)]
-    require_applied(await post(conn, book, batch, now=now))
+    require_applied(await post(conn, file.book, batch, now=now))
     for payout in payouts:
-        moved = await rebuilding.walk(conn, payout, PayoutState.ALLOCATED, now=now)
+        moved = payout
+        if payout.state is not PayoutState.ALLOCATED:
+            moved = await rebuilding.walk(conn, payout, PayoutState.ALLOCATED, now=now)
         await rebuilding.walk(conn, moved, PayoutState.SIGNED, now=now)
     await move_lines(conn, lines, LineState.RELEASED)
-    for state in WALK:
+    for state in WALK[WALK.index(file.state) + 1 :] if file.state in WALK else WALK:
         more: dict[str, Any] = {"released_at": now} if state is FileState.RELEASED else {}
-        written, event = await move_file(
-            conn, written, state, by=BY, now=now, reason=rebuilding.WHY, **more
+        file, event = await move_file(
+            conn, file, state, by=BY, now=now, reason=rebuilding.WHY, **more
         )
         await record(conn, [event])
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from custody.banks import payment_store
 from custody.freezes import CLOSERS
 from custody.restore import store
 from custody.restore.model import (
@@ -25,12 +26,13 @@ from custody.restore.model import (
     venue_of,
 )
 from custody.restore_gate import BY
+from custody.venues.sending import doubt_withdrawals
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
 from registry.authority import require_role, verify_signature
 from registry.queries import get_operator, list_bank_accounts, list_chains
-from venues.restored import doubt
+from venues.restored import WHY, doubt
 
 ENTITY: Final = "restore"
 NOT_READ: Final = "not read yet"
@@ -65,6 +67,8 @@ async def begin(
     if not await store.insert_restore(conn, item):
         return await store.require_standing(conn)
     places = await doubt(conn, now=now)
+    await doubt_withdrawals(conn, reason=WHY, actor=BY, now=now)
+    await payment_store.doubt_copies(conn)
     accounts = [item.code for item in await list_bank_accounts(conn)]
     sent = [SIGNER_LOG] if (chains := await list_chains(conn)) else []
     sent += [bank_files_of(code) for code in accounts]

@@ -76,10 +76,10 @@ async def take_signed(
     """
     async with engine.connect() as conn:
         standing = await store.require_standing(conn)
-    found = await read_log(signer, since=standing.since)
     health = await signer.health()
+    mark, token = await find_common(engine, signer, health.mark)
+    found = await read_log(signer, since=standing.since, common=mark)
     async with engine.connect() as conn:
-        mark, token = await find_common(conn, signer)
         contradicted = await list_contradicted(conn, found)
     for payout_id in contradicted:
         await transact(engine, partial(give_back, payout_id=payout_id, now=clock.now()))
@@ -101,6 +101,8 @@ async def take_signed(
             "token": token,
             "signer_mark": health.mark,
             "signer_token": health.mark_token,
+            # Who said since when may have been wrong; what the signer was shown is not.
+            "since": min(standing.since, found.common_at or standing.since),
         }
         await store.update_restore(conn, standing.id, **known)
         source = await store.get_source(conn, standing.id, SIGNER_LOG)
@@ -135,8 +137,16 @@ async def _take_payout(
     missing = [(index, item) for index, item in payments if item.raw not in known]
     about = found.about.get(payout_id)
     return [
-        await _take_payment(engine, standing, index, item, about, clock) for index, item in missing
+        await _take_payment(engine, standing, index, item, about, clock)
+        for index, item in missing
+        if not await _is_settled(engine, standing, f"payment-{index}")
     ]
+
+
+async def _is_settled(engine: AsyncEngine, standing: Restore, key: str) -> bool:
+    """Tell whether two people have dealt with an item by hand: what they did is not done again."""
+    async with engine.connect() as conn:
+        return await store.is_settled(conn, standing.id, SIGNER_LOG, key)
 
 
 async def _take_payment(

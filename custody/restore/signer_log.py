@@ -12,6 +12,7 @@ import msgspec
 
 from custody.control_messages import ControlMessage
 from custody.ports import ControlledSigner
+from custody.restore.store import moment
 from custody.restore_marks import About, Mark
 from custody.signer.errors import StoreUnusable
 from custody.signer.wire import Intent, SpendIntent
@@ -56,6 +57,7 @@ class SignedSince:
         spends: signed transactions of Bitcoin, with their records' numbers.
         about: what the house said of payouts before it had them signed.
         messages: control messages that it took.
+        common_at: when the newest mark that both know was shown; None: the database lacks none.
     """
 
     store: str
@@ -64,10 +66,19 @@ class SignedSince:
     spends: list[tuple[int, SpentRecord]] = field(default_factory=list)
     about: dict[UUID, About] = field(default_factory=dict)
     messages: list[tuple[int, ControlMessage]] = field(default_factory=list)
+    common_at: datetime | None = None
 
 
-async def read_log(signer: ControlledSigner, *, since: datetime) -> SignedSince:
+async def read_log(
+    signer: ControlledSigner, *, since: datetime, common: int | None = None
+) -> SignedSince:
     """Return what was signed from `MARGIN` before *since* on; the log is read from its end.
+
+    Args:
+        signer: the signer.
+        since: from when on acts may be missing, as the database or a person says.
+        common: the newest mark that the database and the signer both know. Where the signer knows a
+            later one, the log is read back to `MARGIN` before it was shown, whatever *since* is.
 
     Raises:
         OutsideUnavailable: the signer does not answer.
@@ -77,8 +88,10 @@ async def read_log(signer: ControlledSigner, *, since: datetime) -> SignedSince:
     health = await signer.health()
     _, newest = await check_continued(signer, None)
     found = SignedSince(store=health.verifier_key, records=newest.size)
-    until_ms = to_unix_ms(since) - MARGIN // timedelta(milliseconds=1)
+    margin_ms = MARGIN // timedelta(milliseconds=1)
+    until_ms = to_unix_ms(since) - margin_ms
     read: list[tuple[int, str, str]] = []
+    lacks = common is not None and health.mark > common
     for index in range(newest.size - 1, -1, -1):
         shown = await signer.audit(index, size=newest.size)
         leaf = leaf_hash(shown.record)
@@ -87,8 +100,11 @@ async def read_log(signer: ControlledSigner, *, since: datetime) -> SignedSince:
         seq, at, kind, _, body = msgspec.json.decode(shown.record)
         if seq != index:
             raise StoreUnusable(f"record {index} calls itself {seq}")
-        if at < until_ms:
+        if at < until_ms and not lacks:
             break
+        if lacks and kind == MARKED and _first_of(body) <= max(common or 0, 1):
+            lacks, found.common_at = False, moment(at)
+            until_ms = min(until_ms, at - margin_ms)
         read.append((index, kind, body))
         if len(read) > RECORDS_MAX:
             raise BadInput(f"the signer has more than {RECORDS_MAX} records since")
@@ -111,6 +127,10 @@ def _take(found: SignedSince, index: int, kind: str, body: str) -> None:
             found.messages.append((index, msgspec.json.decode(body, type=ControlMessage)))
         case _:
             pass
+
+
+def _first_of(body: str) -> int:
+    return min((mark.number for mark in msgspec.json.decode(body, type=list[Mark])), default=0)
 
 
 def _about(mark: Mark) -> Mapping[UUID, Any]:

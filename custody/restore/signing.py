@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -23,7 +24,7 @@ from custody.restore.finding import begin
 from custody.restore.model import RestoreState
 from custody.restore.ports import MarkedSigner
 from custody.restore_gate import STATUS, find_gate
-from custody.restore_marks import FIRST_TOKEN, MARKS_MAX, About, Shown
+from custody.restore_marks import FIRST_TOKEN, MARKS_MAX, About, Mark, Shown
 from custody.signer.errors import SignerPostponed, StoreUnusable
 from custody.signer.wire import (
     Accepted,
@@ -41,6 +42,8 @@ from kernel.clock import Clock
 from kernel.db import transact
 
 SIGNER: Final = "signer:"
+SHOWN_BYTES_MAX: Final = 262_144
+"""Most bytes of marks in a question: a quarter of the largest frame, the rest is for what is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,24 @@ class WitnessedSigner:
         shown = await transact(self.engine, prepare)
         if isinstance(shown, str):
             raise SignerPostponed(shown, remedy=STATUS)
-        while len(shown.marks) == MARKS_MAX:
+        while len(fitting := fit(shown.marks)) < len(shown.marks) or len(fitting) == MARKS_MAX:
             # More than one question may carry: those of a long time in which no answer came.
-            known = await self.signer.witness(shown)
+            known = await self.signer.witness(Shown(marks=fitting, seen=shown.seen))
             async with self.engine.connect() as conn:
                 marks = await store.list_marks(conn, known, MARKS_MAX)
             shown = Shown(marks=marks or shown.marks[-1:], seen=known)
         return shown
+
+
+def fit(marks: Sequence[Mark]) -> list[Mark]:
+    """Return as many of the first marks as a question has room for, at least one. Pure."""
+    total, taken = 0, 0
+    for item in marks:
+        total += len(msgspec.json.encode(item))
+        if taken and total > SHOWN_BYTES_MAX:
+            break
+        taken += 1
+    return list(marks[:taken])
 
 
 async def compare(conn: AsyncConnection, health: Health) -> str:
@@ -150,13 +164,27 @@ async def _was_opened_at(conn: AsyncConnection, mark: int) -> bool:
     )
 
 
-async def find_common(conn: AsyncConnection, signer: MarkedSigner) -> tuple[int, str]:
-    """Return the newest mark that this database and the signer both know; (0, "") if none."""
-    number, token, _ = await store.last_mark(conn)
-    while number and await signer.mark(number) != token:
-        number -= 1
-        token = await store.token_of(conn, number) or FIRST_TOKEN
-    return number, token
+async def find_common(engine: AsyncEngine, signer: MarkedSigner, newest: int) -> tuple[int, str]:
+    """Return the newest mark that this database and the signer both know; (0, "") if none.
+
+    Args:
+        engine: the database; no connection is held while the signer is asked.
+        signer: the signer.
+        newest: the newest mark that it has.
+    """
+    async with engine.connect() as conn:
+        last, _, _ = await store.last_mark(conn)
+    # Two lines are one up to where they part, and never again: what is asked for is halved.
+    low, high, common = 0, min(last, newest), FIRST_TOKEN
+    while low < high:
+        middle = (low + high + 1) // 2
+        async with engine.connect() as conn:
+            token = await store.token_of(conn, middle)
+        if token is not None and await signer.mark(middle) == token:
+            low, common = middle, token
+        else:
+            high = middle - 1
+    return low, common
 
 
 async def _prepare(

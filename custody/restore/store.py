@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import Row, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +24,7 @@ from custody.restore.model import (
     SourceState,
     Stage,
 )
+from custody.restore_gate import DATABASE, STARTED
 from custody.restore_marks import FIRST_TOKEN, About, Mark
 from custody.restore_tables import (
     restore,
@@ -40,12 +41,16 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LINE: Final = "marks"
 """The row that whoever makes a mark locks."""
 # A slip in time of one server is no other server: the system's number, the time line, the place in it.
-HERE: Final = text(
-    "SELECT custody.server_start() AS started,"
-    " (SELECT system_identifier::text FROM pg_control_system()) AS system,"
-    " ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint"
-    " AS timeline,"
-    " (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS place"
+HERE: Final = select(
+    literal_column(STARTED).label("started"),
+    literal_column(f"(pg_control_system()).system_identifier::text || '/' || {DATABASE}").label(
+        "system"
+    ),
+    literal_column(
+        "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint"
+    ).label("timeline"),
+    # What is on its disk: what was only in memory may be gone after a crash, and is no restore.
+    literal_column("(pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint").label("place"),
 )
 
 
@@ -53,10 +58,10 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     """A server at a moment.
 
     Attributes:
-        started: when it was started, as text.
-        system: PostgreSQL's number of the cluster.
+        started: when it was started, and the database's numbers, as text.
+        system: PostgreSQL's number of the cluster, and the database's numbers in it.
         timeline: its time line: every restore to a moment, and every promotion, begins another.
-        place: where in its log of changes it stands, in bytes.
+        place: how much of its log of changes is on its disk, in bytes.
     """
 
     started: str
@@ -317,6 +322,16 @@ async def count_unresolved(conn: AsyncConnection, restore_id: UUID, source: str 
     if source:
         query = query.where(restore_item.c.source == source)
     return int(await conn.scalar(query) or 0)
+
+
+async def is_settled(conn: AsyncConnection, restore_id: UUID, source: str, key: str) -> bool:
+    """Tell whether two people have dealt with an item by hand."""
+    query = select(restore_item.c.state).where(
+        restore_item.c.restore_id == restore_id,
+        restore_item.c.source == source,
+        restore_item.c.key == key,
+    )
+    return bool(await conn.scalar(query) == ItemState.SETTLED)
 
 
 async def get_item(conn: AsyncConnection, restore_id: UUID, source: str, key: str) -> Item:

@@ -77,7 +77,7 @@ async def look(
         signer: asked where it answers; where it does not, it asks itself before it signs.
 
     Raises:
-        Refused: the witness is lost or unreadable; the doors stay shut.
+        Refused: the witness is lost, or cannot be read or written; doors that are shut stay so.
         StoreUnusable: it is the signer's store that is older.
     """
     told = None if witness is None else await asyncio.to_thread(_read, witness)
@@ -88,7 +88,11 @@ async def look(
 
     seen, after = await transact(engine, work)
     if witness is not None and after is not None and after != told:
-        await asyncio.to_thread(replace_file, witness, msgspec.json.encode(after))
+        await asyncio.to_thread(_write, witness, after)
+        if told is None:
+            # Only a witness that was there can be lost.
+            now, mark = clock.now(), after.mark
+            await transact(engine, lambda conn: store.save_witnessed(conn, FILE, mark, now))
     return seen
 
 
@@ -162,7 +166,7 @@ async def _look(
     if words and standing is None:
         await begin(conn, words, now=now)
     await store.save_watch(conn, here, now)
-    if has_file:
+    if told is not None:
         await store.save_witnessed(conn, FILE, number, now)
     return Look(compared=not compared, evidence=words), after
 
@@ -180,7 +184,18 @@ def _read(path: Path) -> Witness | None:
         raise Refused(
             f"this is no witness: {error}",
             where=str(path),
-            remedy="Bring the file back; if it is gone for good: causeway restore begin",
+            remedy="Bring the file back; else remove what is left of it, then: causeway restore begin",
+        ) from error
+
+
+def _write(path: Path, after: Witness) -> None:
+    try:
+        replace_file(path, msgspec.json.encode(after))
+    except OSError as error:
+        raise Refused(
+            f"the witness cannot be written: {error.strerror}",
+            where=str(path),
+            remedy="Make its folder writable; until then a copy that is put back may go unseen",
         ) from error
 
 

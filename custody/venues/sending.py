@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -39,6 +39,8 @@ from venues.treasury_ports import VenueTreasury
 
 LEASE: Final = timedelta(seconds=60)
 RETRY_AFTER: Final = timedelta(seconds=30)
+DOUBT_PAUSE: Final = timedelta(minutes=5)
+"""Longer than any venue still takes in what was sent just before the database was lost."""
 W = WithdrawalState
 
 
@@ -127,6 +129,31 @@ async def _find_stop(
         or await find_unrouted(conn, item)
         or await find_frozen(conn, item)
     )
+
+
+async def doubt_withdrawals(
+    conn: AsyncConnection, *, reason: str, actor: str, now: datetime
+) -> None:
+    """Take every withdrawal that waits to be sent for sent without an answer: only evidence ends it.
+
+    After the database was restored nobody knows when it was sent, but that it was not before it was
+    asked for; so the venue's list is read from then on, and `DOUBT_PAUSE` later at the earliest.
+    """
+    while found := await store.list_ids_in(conn, W.APPROVED):
+        for withdrawal_id in found:
+            item = await store.get_withdrawal(conn, withdrawal_id, lock=True)
+            if item.state is not W.APPROVED:
+                continue
+            asked = item.requested_at
+            told: dict[str, Any] = {"reason": reason, "actor": actor, "now": now}
+            item = await move_withdrawal(
+                conn,
+                item,
+                W.SUBMITTING,
+                signed_at=asked.replace(microsecond=asked.microsecond // 1000 * 1000),
+                **told,
+            )
+            await move_withdrawal(conn, item, W.UNKNOWN, run_after=now + DOUBT_PAUSE, **told)
 
 
 async def record_placement(

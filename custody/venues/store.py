@@ -312,6 +312,13 @@ async def list_withdrawals(
     return [_withdrawal(row) for row in rows]
 
 
+async def list_ids_in(conn: AsyncConnection, state: WithdrawalState) -> list[UUID]:
+    """Return a page of the withdrawals of every book that are in a state, oldest first."""
+    table = venue_withdrawal
+    query = select(table.c.id).where(table.c.state == str(state)).order_by(table.c.id)
+    return list((await conn.execute(query.limit(PAGE_MAX))).scalars())
+
+
 async def claim_withdrawal(
     conn: AsyncConnection,
     withdrawal_id: UUID,

@@ -32,6 +32,7 @@ from custody.payout_policy import (
     is_complete,
 )
 from custody.policy_model import VENUE, Action, ApprovalPolicy, Decision, RequestFacts
+from custody.restore_gate import find_gate
 from custody.store import list_addresses
 from custody.velocity import count_reserved
 from custody.venues import store
@@ -200,7 +201,12 @@ async def cancel_withdrawal(
 async def expire_withdrawals(
     conn: AsyncConnection, place: Place, *, book: int, now: datetime
 ) -> list[VenueWithdrawal]:
-    """Withdraw those whose time is over and that were never sent."""
+    """Withdraw those whose time is over and that were never sent.
+
+    None while it is not known whether the database was restored: they may have been sent.
+    """
+    if await find_gate(conn) is not None:
+        return []
     found = await store.list_withdrawals(conn, book=book, place=place, states=CANCELLABLE)
     due = [item.id for item in found if item.expires_at <= now]
     locked = [await store.get_withdrawal(conn, key, lock=True) for key in due]

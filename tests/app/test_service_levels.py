@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.service_levels import LEVELS, READABLE, Level, ServiceLevels, Watch, metric_names
 from app.workers.relay import RelayWorker
 from kernel.clock import ManualClock
+from kernel.db import create_engine
 from kernel.ids import stable_id
 from tests.custody.payout_world import make_world
 
@@ -135,6 +137,27 @@ async def test_a_level_that_cannot_be_read_or_takes_too_long_hides_no_other(
     assert (told[READABLE, "broken"], told[READABLE, "slow"], told[READABLE, "outbox"]) == (0, 0, 1)
     assert told["causeway_outbox_undelivered",] == 0
     assert ("causeway_broken",) not in told
+
+
+async def test_a_server_that_says_nothing_keeps_no_scrape_waiting() -> None:
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        silent.append(writer)
+
+    silent: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()[:2]
+    away = create_engine(f"postgresql+asyncpg://nobody@{host}:{port}/none")
+    levels = ServiceLevels(engine=away, clock=ManualClock(), within_s=0.5)
+
+    # A connection alone is waited for ten seconds, and there are thirty levels.
+    async with asyncio.timeout(60):
+        told = await read(levels)
+
+    assert told == {(READABLE, level.name): 0 for level in LEVELS}
+    for writer in silent:
+        writer.close()
+    server.close()
+    await away.dispose()
 
 
 def test_since_when_something_is_as_it_is_is_remembered_from_question_to_question() -> None:

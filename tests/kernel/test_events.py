@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -123,6 +124,28 @@ async def test_a_relay_delivers_each_event_once_in_order_and_marks_it(engine: As
         "amount": "5",
     }
     assert await undelivered(engine) == 0
+
+
+async def test_what_an_event_calls_like_its_envelope_is_told_beside_it(engine: AsyncEngine) -> None:
+    """The envelope says which event it is; a policy's own number, and whither money goes, are not lost."""
+    own = {"version": 7, "from": "0xa", "to": "0xb", "payload": "p", "amount": "5"}
+    await write(engine, replace(event(1), payload=own))
+    consumer = Consumer()
+
+    await relay(engine, consumer, holder="a", now=NOW)
+
+    assert consumer.got[0].payload == {
+        "version": 1,
+        "from": "screened",
+        "to": "credited",
+        "actor": "ada",
+        "reason": "because",
+        "at": "2026-01-05T09:00:01+00:00",
+        "amount": "5",
+        "payload": {"version": 7, "from": "0xa", "to": "0xb", "payload": "p"},
+    }
+    (told,) = await transact(engine, lambda c: list_history(c, "deposit", ENTITY))
+    assert told.payload == own
 
 
 async def test_a_transaction_that_commits_late_is_delivered_all_the_same(

@@ -67,6 +67,13 @@ def test_what_looks_like_a_secret_is_not_shown(text: str, shown: str) -> None:
     assert redact_text(text) == shown
 
 
+def test_a_long_word_beside_an_address_is_read_once() -> None:
+    """Were each of its letters read once for each, a block's worth of digits would stop the house."""
+    word = "0a" * 100_000
+
+    assert redact_text(f"http://u:pw@node/ sent {word}") == f"http://u:…@node/ sent {word}"
+
+
 def test_every_secret_is_known_by_its_text_wherever_it_turns_up() -> None:
     Secret(f"{CANARY}-made")
 

@@ -10,7 +10,7 @@ from ledger.points import fill
 _HISTORY: Final = "SELECT count(*) FROM kernel.history"
 _OUTBOX: Final = "SELECT count(*) FROM kernel.outbox"
 
-# A payload may have a version of its own: which event a row of the outbox tells is known by the order of
+# Nothing that a row of the outbox says of itself is believed: which event it tells is known by the order of
 # positions, which within one entity is the order of commits.
 _TOLD: Final = Check(
     counted=_HISTORY,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from app.workers import loops
-from app.workers.loops import PAUSE_MAX, Loop, next_pause, run_loops
+from app.workers.loops import PAUSE_MAX, Loop, Pulse, next_pause, run_loops
+from kernel.db import create_engine
 from kernel.errors import OutsideUnavailable
 
 SOON = timedelta(milliseconds=1)
@@ -48,6 +52,65 @@ async def test_a_loop_that_fails_is_taken_again_and_the_other_goes_on() -> None:
 
     assert turns["broken"] > 1
     assert turns["sound"] > turns["broken"]
+
+
+STARTING: Final = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+"""The fields of an ErrorResponse (PostgreSQL documentation, "Message Formats")."""
+SSL_REQUEST_BYTES: Final = 8
+
+
+@asynccontextmanager
+async def nobody_there() -> AsyncIterator[str]:
+    yield "127.0.0.1:9"
+
+
+@asynccontextmanager
+async def a_server_that_recovers() -> AsyncIterator[str]:
+    """Somebody who says what PostgreSQL says while it reads its log again after a crash."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(await reader.read(1_000)) == SSL_REQUEST_BYTES:
+            writer.write(b"N")
+            await reader.read(1_000)
+        writer.write(b"E" + (len(STARTING) + 4).to_bytes(4, "big") + STARTING)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()[:2]
+    yield f"{host}:{port}"
+    server.close()
+
+
+@pytest.mark.parametrize("there", [nobody_there, a_server_that_recovers])
+async def test_a_database_that_is_away_ends_a_turn_and_not_the_house(
+    there: Callable[[], AbstractAsyncContextManager[str]],
+) -> None:
+    """Much is read outside of `transact`, over a connection that is opened for it."""
+    stop, pulses = asyncio.Event(), dict[str, Pulse]()
+    async with there() as address:
+        engine = create_engine(f"postgresql+asyncpg://nobody@{address}/none")
+
+        async def turn() -> Mapping[str, object]:
+            if pulses["reads"].failures == 2:
+                stop.set()
+                return {}
+            async with engine.connect():
+                raise AssertionError("it is not there")
+
+        await run_loops([Loop(name="reads", turn=turn, pause=SOON)], stop, pulses)
+        await engine.dispose()
+
+    assert pulses["reads"].turns == 3
+
+
+async def test_a_file_that_is_missing_is_no_database_that_is_away(tmp_path: Path) -> None:
+    async def turn() -> Mapping[str, object]:
+        return {"text": (tmp_path / "none").read_text()}
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await run_loops([Loop(name="reads", turn=turn, pause=SOON)], asyncio.Event())
+
+    assert raised.group_contains(FileNotFoundError)
 
 
 async def test_an_error_that_nobody_foresaw_ends_everything() -> None:

@@ -33,25 +33,25 @@ SEED: Final = os.environ.get("CAUSEWAY_CRASH_SEED") or (
 )
 STRIKES: Final = {
     "posting": 2,
-    "deposit": 4,
-    "receipt": 2,
-    "statement": 2,
-    "pool": 2,
-    "payout-decision": 2,
-    "payout": 3,
+    "deposit": 2,
+    "receipt": 1,
+    "statement": 1,
+    "pool": 1,
+    "payout-decision": 1,
+    "payout": 2,
     "payout-bitcoin": 1,
-    "payout-bank": 4,
-    "payout-book": 3,
-    "own-transfer": 3,
-    "order": 4,
-    "hedge": 2,
-    "settlement": 4,
+    "payout-bank": 2,
+    "payout-book": 1,
+    "own-transfer": 2,
+    "order": 2,
+    "hedge": 1,
+    "settlement": 2,
     "cycle": 1,
     "relay": 2,
-    "job": 2,
+    "job": 1,
 }
 """How many points of each family a usual run strikes at."""
-IN_PEACE: Final = 3
+IN_PEACE: Final = 2
 """How many journeys a usual run tells without any strike."""
 HOURS_S: Final = 12 * 3_600
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.local.databases import Database, Server
 from banks.safe_xml import parse_xml
+from banks.submission import Outcome, Submission
 from custody.banks import payment_store
+from custody.banks.payment_files import discard_file
 from custody.banks.payment_model import FileState
 from custody.errors import Frozen
 from custody.payout_model import Payout, PayoutState
@@ -22,6 +25,7 @@ from custody.restore.finding import begin
 from custody.restore.model import Item, ItemState
 from kernel.db import APP_ROLE, create_engine
 from kernel.errors import BadInput, Refused
+from registry.queries import get_operator
 from registry.testing import operator_keypair
 from tests.custody.banks.pay_world import BOOK, World, entry, make_world
 
@@ -111,6 +115,82 @@ async def test_a_file_comes_back_with_its_payouts_and_postings_and_is_not_handed
     assert (work.drafted, work.released, len(world.door.copies)) == ([], [], 1)
     assert (await house.take(raw)).state is ItemState.NOTED
     assert await world.books() == books
+
+
+@pytest.mark.parametrize(
+    ("before", "state"),
+    [
+        pytest.param((), FileState.DRAFTED, id="drafted"),
+        pytest.param(("ben", "cleo"), FileState.APPROVED, id="approved"),
+    ],
+)
+async def test_a_file_that_stands_here_as_never_released_is_released_as_the_bank_has_it(
+    house: SetBack, before: tuple[str, ...], state: FileState
+) -> None:
+    world = house.world
+    payout = await world.approved(client_ref="known")
+    file = await world.drafted()
+    for code in before:
+        await world.sign_file(file.id, code)
+    await house.back_up()
+    for code in {"ben", "cleo"} - {*before}:
+        await world.sign_file(file.id, code)
+    await world.advance()
+    books, raw = await world.books(), world.door.copies[0][1]
+    await house.restore()
+    # Its time is over meanwhile, and nobody takes back what may have been paid.
+    world.clock.advance(timedelta(days=90))
+    await world.advance()
+    assert (await world.file(file.id)).state is state
+
+    item = await house.take(raw)
+    await world.advance()
+
+    assert item.state is ItemState.RESTORED
+    assert await world.books() == books
+    assert (await world.get(payout)).state is PayoutState.SIGNED
+    found = await world.file(file.id)
+    assert (found.state, found.submissions) == (FileState.SUBMITTED, 1)
+    assert len(world.door.copies) == 1
+    assert (await house.take(raw)).state is ItemState.NOTED
+
+
+async def test_a_file_that_was_discarded_here_and_given_to_the_bank_is_for_people(
+    house: SetBack,
+) -> None:
+    world = house.world
+    await world.approved(client_ref="known")
+    file = await world.drafted()
+    await house.back_up()
+    await world.sign_file(file.id, "ben")
+    await world.sign_file(file.id, "cleo")
+    await world.advance()
+    raw = world.door.copies[0][1]
+    await house.restore()
+
+    async def end(conn: AsyncConnection) -> None:
+        person = await get_operator(conn, "ben")
+        await discard_file(conn, file.id, by=person, reason="not wanted", now=world.now)
+
+    await world.run(end)
+
+    item = await house.take(raw)
+
+    assert item.state is ItemState.UNRESOLVED
+    assert "stands as discarded here" in item.what
+    assert await house.unresolved() == 1
+
+
+async def test_a_file_that_is_out_has_a_copy_in_doubt_from_then_on(house: SetBack) -> None:
+    world = house.world
+    world.door.answers.append(Submission(Outcome.UNKNOWN, "no answer"))
+    _, file = await world.submitted(client_ref="known")
+    assert (file.state, file.submissions) == (FileState.UNKNOWN, 1)
+    await house.back_up()
+
+    await house.restore()
+
+    assert (await world.file(file.id)).submissions == 2
 
 
 async def test_without_its_file_the_desk_pays_nothing_while_the_restore_stands(

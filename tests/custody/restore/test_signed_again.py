@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
+import msgspec
 import pytest
 
 from app.local.databases import Database, Server
 from custody.errors import Frozen, NotPossible
 from custody.payout_model import PayoutState
+from custody.payouts import expire_payouts
+from custody.restore.finding import begin
 from custody.restore.model import ItemState, SourceState
+from custody.restore.signing import SHOWN_BYTES_MAX, fit
+from custody.restore.watching import look
+from custody.restore_marks import About, Mark
 from custody.signer.verification import find_faults
-from tests.custody.payout_world import ETH, PAYEE, USDT
+from tests.custody.payout_world import BOOK, ETH, PAYEE, USDT
 from tests.custody.restore.world import SetBack, set_back_world
 
 BLOCKS = 4
@@ -65,6 +73,77 @@ async def test_the_first_question_finds_the_restore_and_nothing_is_signed(house:
     standing = await house.standing()
     assert standing is not None
     assert "the signer was shown mark 4, which this database does not have" in standing.evidence
+
+
+async def test_a_copy_in_the_database_s_place_is_found_though_the_server_went_on(
+    house: SetBack,
+) -> None:
+    world = house.world
+    assert (await look(world.engine, clock=world.clock)).evidence == ""
+    await house.restore(await house.back_up())
+
+    with pytest.raises(Frozen, match="nobody has looked yet"):
+        await world.request(client_ref="another")
+    seen = await look(world.engine, clock=world.clock)
+
+    assert "has become cluster" in seen.evidence
+    assert await house.standing() is not None
+
+
+async def test_the_log_is_read_back_to_what_both_know_whoever_errs_about_the_moment(
+    house: SetBack,
+) -> None:
+    await pay_and_set_back(house)
+    world = house.world
+    world.clock.advance(timedelta(days=3))
+    now = world.clock.now()
+    await world.run(lambda conn: begin(conn, "the disk was lost", since=now, now=now))
+
+    items = await house.take_signed()
+
+    assert {item.state for item in items} == {ItemState.RESTORED}
+    assert len(items) == 3
+    standing = await house.standing()
+    assert standing is not None
+    assert standing.since < now - timedelta(days=2)
+
+
+async def test_nothing_runs_out_that_may_have_been_paid(house: SetBack) -> None:
+    await pay_and_set_back(house)
+    world = house.world
+    await world.advance()
+    world.clock.advance(timedelta(days=90))
+    now = world.clock.now()
+
+    assert await world.run(lambda conn: expire_payouts(conn, book=BOOK, now=now)) == []
+
+    assert {item.state for item in await house.take_signed()} == {ItemState.RESTORED}
+
+
+def test_a_question_carries_as_many_marks_as_it_has_room_for() -> None:
+    about = [
+        About(
+            payout_id=UUID(int=number),
+            book=1,
+            claim="client:acme",
+            client_ref=f"payment-{number}",
+            rail="evm",
+            asset="ETH",
+            amount="1",
+            native_asset="ETH",
+            reason="r" * 500,
+        )
+        for number in range(100)
+    ]
+    marks = [Mark(number=number, previous="", at=0, about=about) for number in range(1, 20)]
+
+    carried = fit(marks)
+
+    assert 1 < len(carried) < len(marks)
+    assert carried == marks[: len(carried)]
+    assert len(msgspec.json.encode(carried)) <= SHOWN_BYTES_MAX + len(carried) + 1
+    assert fit([]) == []
+    assert fit([Mark(number=1, previous="", at=0, about=about * 6)]) != []
 
 
 async def test_every_door_is_shut_while_a_restore_stands(house: SetBack) -> None:

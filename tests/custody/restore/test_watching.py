@@ -141,6 +141,34 @@ async def test_a_witness_that_is_lost_keeps_the_doors_shut(
     assert not await house.is_open()
 
 
+async def test_a_witness_that_was_never_written_is_not_lost(
+    house: House, owner_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    house.witness = tmp_path / "unmounted" / "witness"
+    with pytest.raises(Refused, match="the witness cannot be written"):
+        await house.look()
+    house.witness.parent.mkdir()
+    await house.start_again(owner_engine)
+
+    assert await house.look() == Look(compared=True)
+
+    assert await house.is_open()
+    assert house.witness.exists()
+
+
+async def test_a_server_that_lost_what_was_not_on_its_disk_was_not_set_back(
+    house: House, owner_engine: AsyncEngine
+) -> None:
+    async with owner_engine.connect() as conn:
+        # A transaction that is not committed has written, and nothing of it is on the disk.
+        await conn.execute(text("SET LOCAL synchronous_commit = off"))
+        await conn.execute(text("CREATE TABLE passing AS SELECT generate_series(1, 100000)"))
+        here = await transact(house.engine, store.read_server)
+        flushed = await conn.scalar(text("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn"))
+
+        assert here.place <= int(flushed)
+
+
 async def test_what_is_no_witness_is_not_believed(house: House) -> None:
     house.witness.write_text("{}")
 

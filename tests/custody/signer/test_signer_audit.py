@@ -287,7 +287,7 @@ def test_the_command_proves_a_store_and_names_what_is_wrong(
 
     assert main(command) == 0
     good = json.loads(capsys.readouterr().out)
-    assert (good["faults"], good["records"]) == ([], 310)
+    assert (good["faults"], good["records"]) == ([], 311)
     with sqlite3.connect(tmp_path / "signed") as database:
         database.execute("UPDATE signed SET max_fee = '1' WHERE nonce = 3")
     database.close()

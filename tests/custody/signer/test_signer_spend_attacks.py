@@ -17,6 +17,7 @@ from chain.bitcoin.psbt import encode_psbt
 from chain.evm.transactions import UnsignedTransaction
 from custody.control_messages import ControlKind, PayoutDead, WalletPinned
 from custody.payout_approvals import approval_bytes
+from custody.restore_marks import Mark, Shown
 from custody.signer.approvals import line_of
 from custody.signer.service import Signer
 from custody.signer.spend_decision import payment_of
@@ -24,12 +25,14 @@ from custody.signer.verification import INDEXES, find_faults
 from custody.signer.wire import (
     Accepted,
     AskSignSpend,
+    AskWitness,
     Intent,
     Line,
     No,
     SignedApproval,
     SpendChange,
     SpendIntent,
+    Witnessed,
 )
 from kernel.clock import to_unix_ms
 from tests.custody.signer import vault
@@ -294,6 +297,8 @@ def everything(opened: Signer) -> None:
     assert isinstance(tell(opened, control(ControlKind.PAYOUT_DEAD, spent, "ann", "bob")), Accepted)
     assert isinstance(tell(opened, dead(spend())), Accepted)
     assert isinstance(ask(opened, again()), bytes)
+    mark = Mark(number=1, previous="", at=1)
+    assert isinstance(opened.answer(AskWitness(Shown(marks=[mark]))), Witnessed)
 
 
 BESIDE_INDEXES = {"audit", "head", "tile", "schema_version"}

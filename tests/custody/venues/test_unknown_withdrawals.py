@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from custody.errors import NotPossible
+from custody.restore.finding import begin
 from custody.venues.decisions import decide_escalated, decision_bytes
 from custody.venues.model import VenueWithdrawal, WithdrawalState
-from custody.venues.sending import LEASE, submit
+from custody.venues.sending import DOUBT_PAUSE, LEASE, submit
 from custody.venues.withdrawals import cancel_withdrawal
 from kernel.errors import Refused
 from registry.errors import NotAuthorised
@@ -29,7 +30,8 @@ from tests.custody.venues.transfer_world import (
     TransferWorld,
     make_transfer_world,
 )
-from venues.treasury_testing import BY_LIST, Answer
+from venues.treasury_model import TreasuryCapabilities
+from venues.treasury_testing import BY_ID, BY_LIST, Answer
 
 W = WithdrawalState
 ELSEWHERE = "0x0000000000000000000000000000000000001234"
@@ -167,6 +169,28 @@ async def test_one_unknown_withdrawal_at_a_venue_without_our_ids_is_found_by_wha
 
     assert (await world.get(item)).state is W.DEBITED
     assert (await world.get(item)).venue_ref != (await world.get(known)).venue_ref
+
+
+@pytest.mark.parametrize("capabilities", [BY_ID, BY_LIST], ids=["by-our-id", "by-what-it-is"])
+async def test_after_a_restore_what_waits_to_be_sent_may_have_been_sent(
+    world: TransferWorld, capabilities: TreasuryCapabilities
+) -> None:
+    world.treasury.capabilities = capabilities
+    item = await world.approved()
+    # The house that was lost has sent it; the database that came back has never heard of that.
+    world.desk.clock.advance(timedelta(hours=1))
+    lost = replace(item, signed_at=world.desk.clock.now())
+    await world.treasury.withdraw(lost.ticket)
+    world.desk.clock.advance(timedelta(hours=1))
+    now = world.desk.clock.now()
+    await world.desk.run(lambda conn: begin(conn, "the disk was lost", now=now))
+
+    await world.work()
+    assert (await world.get(item)).state is W.UNKNOWN
+    await world.work(DOUBT_PAUSE.total_seconds())
+
+    assert (await world.get(item)).state is W.DEBITED
+    assert len(world.treasury.requests) == 1
 
 
 async def test_one_person_does_not_decide_alone(world: TransferWorld) -> None:
