@@ -208,9 +208,10 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         code = sqlstate(error) or ""
         return error.connection_invalidated or code in AWAY_SQLSTATES or code[:2] == "08"
-    if isinstance(error, ConnectionError | TimeoutError | gaierror | PoolTimeout):
+    if isinstance(error, ConnectionError | gaierror | PoolTimeout):
         return True
-    if not isinstance(error, OSError):
+    # Of a connection's time-out `create_engine` makes a `DBAPIError`: any other is somebody else's.
+    if not isinstance(error, OSError) or isinstance(error, TimeoutError):
         return False
     # Of several addresses the event loop tells all errors in one, without a number. The socket of a
     # server that has ended is a file that is missing; no file that somebody opened: that has a name.

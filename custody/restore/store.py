@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Row, func, literal_column, select, update
+from sqlalchemy import Row, Select, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -41,7 +41,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LINE: Final = "marks"
 """The row that whoever makes a mark locks."""
 # A slip in time of one server is no other server: the system's number, the time line, the place in it.
-HERE: Final = select(
+HERE: Final[Select[Any]] = select(
     literal_column(STARTED).label("started"),
     literal_column(f"(pg_control_system()).system_identifier::text || '/' || {DATABASE}").label(
         "system"
