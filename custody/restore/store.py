@@ -41,7 +41,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LINE: Final = "marks"
 """The row that whoever makes a mark locks."""
 # A slip in time of one server is no other server: the system's number, the time line, the place in it.
-HERE: Final[Select[Any]] = select(
+HERE: Final[Select[*tuple[Any, ...]]] = select(
     literal_column(STARTED).label("started"),
     literal_column(f"(pg_control_system()).system_identifier::text || '/' || {DATABASE}").label(
         "system"
