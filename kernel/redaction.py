@@ -19,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 HIDDEN: Final = "…"
 LENGTH_MIN: Final = 6
 """Shorter texts are not looked for: they are in half of all words."""
+WORD_MAX: Final = 12
+"""A text of letters alone is a word of the language, unless it is longer: it would hide that word everywhere."""
 KNOWN_MAX: Final = 2_000
 """Secrets that are looked for; beyond it the oldest is forgotten."""
 DEPTH_MAX: Final = 8
@@ -48,7 +50,7 @@ class KnownSecrets:
         """Keep *text* out of everything from now on; of a URL, and of several, its password as well."""
         for part in text.split() if "://" in text else [text]:
             for secret in _secrets_in(part):
-                if len(secret) >= LENGTH_MIN and secret not in self.texts:
+                if _can_be_looked_for(secret) and secret not in self.texts:
                     self.texts[secret] = None
                     self._pattern = None
         while len(self.texts) > KNOWN_MAX:
@@ -106,6 +108,10 @@ def show_uncaught(
 ) -> None:
     """Write what is said of an uncaught error to standard error, without secrets: an exception hook."""
     sys.stderr.write(redact_text("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _can_be_looked_for(secret: str) -> bool:
+    return len(secret) >= LENGTH_MIN and (len(secret) > WORD_MAX or not secret.isalpha())
 
 
 def _secrets_in(text: str) -> list[str]:

@@ -43,6 +43,8 @@ MOVERS: dict[Function, str] = {
 NOT_PAST = {
     # Only a nonce is spent, by nothing to ourselves.
     ("custody.payout_store", "insert_payout"),
+    # After a restore: it was paid before, behind all doors of then, and is put back into the books.
+    ("custody.restore.rebuilding", "reserve_lost"),
 }
 
 

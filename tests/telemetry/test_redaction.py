@@ -81,6 +81,17 @@ def test_every_secret_is_known_by_its_text_wherever_it_turns_up() -> None:
     assert redact("note", [("a", f"{CANARY}-made".encode())]) == [["a", f"b'{HIDDEN}'"]]
 
 
+@pytest.mark.parametrize(
+    ("secret", "is_hidden"),
+    [("causeway", False), ("horsebatterystaple", True), ("horse1", True), ("a1", False)],
+)
+def test_a_password_that_is_a_word_does_not_hide_that_word(secret: str, is_hidden: bool) -> None:  # noqa: FBT001  a column of the table
+    known = KnownSecrets()
+    known.remember(secret)
+
+    assert (known.hide(f"Run `{secret} migrate` first") == "Run `… migrate` first") is is_hidden
+
+
 def test_the_password_in_a_secret_url_is_known_by_itself_also_as_it_is_written_there() -> None:
     Secret(f"http://u:{CANARY}%2Fx@one:1 http://u:other-{CANARY}@two:2")
 
