@@ -119,6 +119,7 @@ class Mortal:
             done = await self.act(
                 lambda: transact(self.over_wire, noted),
                 again=lambda: not self.is_decided or self._is_again,
+                is_turn=False,
             )
         except (Killed, *FORESEEN) as error:
             if before or not self.struck or not said:
@@ -130,9 +131,16 @@ class Mortal:
         return said[0] if self.struck and not before and self.is_decided else done
 
     async def act(
-        self, work: Callable[[], Awaitable[T]], *, again: Callable[[], bool] = lambda: True
+        self,
+        work: Callable[[], Awaitable[T]],
+        *,
+        again: Callable[[], bool] = lambda: True,
+        is_turn: bool = True,
     ) -> T:
         """Do something that may be struck; then another does it anew, if *again* says so.
+
+        A turn of a worker is followed by the next one also when it has ended well: it may have noted
+        that something is unknown, and left it.
 
         Raises:
             Killed: it was struck, and nobody does it again.
@@ -148,7 +156,10 @@ class Mortal:
                 if before or not self.struck or not again():
                     raise
             else:
-                if before or not self.struck or not self._is_again:
+                if before or not self.struck:
+                    return done
+                if not self._is_again and not (is_turn and self._may_be_unknown):
+                    await self.revive()
                     return done
             self._go_on()
             await self.revive()
@@ -165,6 +176,12 @@ class Mortal:
         """Tell whether another life follows although the first one has ended well."""
         assert self.doom is not None
         return self.doom.point.kind in {Kind.DELIVERED_TWICE, Kind.SECOND_WORKER}
+
+    @property
+    def _may_be_unknown(self) -> bool:
+        """Tell whether who lives on may not know what became of it."""
+        assert self.doom is not None
+        return self.doom.point.kind in {Kind.CUT, Kind.SERVER_KILLED}
 
     def _go_on(self) -> None:
         self.lives += 1
