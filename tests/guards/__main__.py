@@ -75,18 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _copy(to: Path) -> Path:
-    """Copy what git knows, or would know, of the working tree."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        check=True,
-        capture_output=True,
-    ).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        source, target = REPOSITORY / name, to / name
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+    """Copy the working tree without what is made in it."""
+    made = [line.rstrip("/") for line in (REPOSITORY / ".gitignore").read_text().split()]
+    shutil.copytree(REPOSITORY, to, ignore=shutil.ignore_patterns(".git", *made))
     for tools in (".cache", ".venv"):
         if (REPOSITORY / tools).exists():
             (to / tools).symlink_to(REPOSITORY / tools)
