@@ -10,16 +10,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from struct import Struct
+from typing import Final
 from uuid import UUID
 
 from kernel.clock import to_unix_ms
 from kernel.errors import BadInput
 
+_LENGTH: Final = Struct(">I").pack
+_TIME: Final = 2**48 - 1
+_REST: Final = 2**62 - 1
+_VERSION_AND_VARIANT: Final = 0x8 << 76 | 0b10 << 62
+
 
 def canonical(parts: Iterable[object]) -> bytes:
     """Return *parts* as unambiguous bytes: each one with its length, so no two lists collide."""
-    encoded = [_encode(part) for part in parts]
-    return b"".join([len(piece).to_bytes(4, "big") + piece for piece in encoded])
+    pieces = []
+    for part in parts:
+        # The commonest at once: ids are derived for every row and event.
+        piece = b"s" + part.encode() if type(part) is str else _encode(part)
+        pieces.append(_LENGTH(len(piece)))
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def derive_id(at: datetime, *parts: object) -> UUID:
@@ -30,20 +42,19 @@ def derive_id(at: datetime, *parts: object) -> UUID:
         parts: the verb, the row, the epoch, the attempt; str, int, bytes, UUID or None.
     """
     digest = int.from_bytes(hashlib.sha256(canonical(parts)).digest()[:10], "big")
-    value = (to_unix_ms(at) & (2**48 - 1)) << 80
-    value |= 0x8 << 76
-    value |= ((digest >> 62) & 0xFFF) << 64
-    value |= 0b10 << 62
-    value |= digest & (2**62 - 1)
-    return UUID(int=value)
+    return UUID(
+        int=(to_unix_ms(at) & _TIME) << 80
+        | ((digest >> 62) & 0xFFF) << 64
+        | digest & _REST
+        | _VERSION_AND_VARIANT
+    )
 
 
 def _encode(part: object) -> bytes:
-    # The commonest first: ids are derived for every row and event.
-    if isinstance(part, str):
-        return b"s" + part.encode()
     if isinstance(part, UUID):
         return b"u" + part.bytes
+    if isinstance(part, str):
+        return b"s" + part.encode()
     if isinstance(part, int):
         return b"i%d" % part
     if part is None:

@@ -6,8 +6,10 @@ The parts that the verbs of `venues.orders` are made of.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -113,9 +115,9 @@ async def insert_once(
 
 
 async def write_and_place(
-    gateway: VenueGateway, order: VenueOrder, write: Awaitable[bool]
+    gateway: VenueGateway, order: VenueOrder, written: asyncio.Future[bool]
 ) -> Placement | None:
-    """Write an order down and send it; None: nothing was written, so nothing was sent.
+    """Send an order that is being written down; None: it was not written, so it was not sent.
 
     The request is made and signed while the statement is under way. It goes out once the order is
     known to be committed.
@@ -123,23 +125,35 @@ async def write_and_place(
     Args:
         gateway: to send it through.
         order: as it is on record then.
-        write: commits it; tells whether it did.
+        written: tells whether it was committed.
 
     Raises:
         CommitUnknown: the order may be on record, and was not sent.
     """
-    committed = asyncio.get_running_loop().create_future()
     try:
-        async with asyncio.TaskGroup() as group:
-            placing = group.create_task(place(gateway, order, after=committed))
-            written = await write
-            if written:
-                committed.set_result(None)
-            else:
-                placing.cancel()
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return placing.result() if written else None
+        await asyncio.sleep(0)  # lets the statement begin
+        placement = await place(gateway, order, after=_Committed(written))
+        return placement if await written else None
+    except _NotWritten:
+        return None
+    finally:
+        written.cancel()  # whoever goes away before it begins leaves nothing behind
+
+
+class _NotWritten(Exception):
+    """An order is not to be sent after all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """What a request waits for before it goes out; whoever waits for it goes on only if it is true."""
+
+    written: asyncio.Future[bool]
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Wait for the answer."""
+        if not (yield from self.written):
+            raise _NotWritten
 
 
 async def record_sent(

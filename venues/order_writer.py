@@ -1,8 +1,8 @@
 """One writer for all tasks of a process that send orders: what is handed in meanwhile goes together.
 
 A statement takes whatever waits when it begins, and commits it at once: many orders share its round trip
-and its write to the disk. Whoever finds nobody writing writes himself, so an order alone waits for
-nobody, and no task has to be woken for it. The next one in the line takes over from him.
+and its write to the disk. Whoever finds nobody writing has it begin, so an order alone waits for nobody.
+Senders hold a future of their own each: one that goes away harms no other of his group.
 
 What nobody waits for lingers a little, for company: half a dozen rows cost PostgreSQL little more than one.
 
@@ -73,11 +73,11 @@ class OrderWriter:
                 remedy=f"Make it larger than {HELD_MAX}",
             )
         self.engine = engine
-        self._intents = _Lane(engine, INSERT_SENT)
-        self._sendings = _Lane(engine, SEND_INTENDED)
-        self._outcomes = _Lane(engine, ADVANCE)
         self._tasks = asyncio.TaskGroup()
-        self._later = _Later(_Lane(engine, ADVANCE), self._tasks)
+        self._intents = _Lane(engine, INSERT_SENT, self._tasks)
+        self._sendings = _Lane(engine, SEND_INTENDED, self._tasks)
+        self._outcomes = _Lane(engine, ADVANCE, self._tasks)
+        self._later = _Later(_Lane(engine, ADVANCE, self._tasks), self._tasks)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -97,24 +97,25 @@ class OrderWriter:
             for lane in (self._intents, self._sendings, self._outcomes, self._later.lane):
                 await lane.close()
 
-    async def insert_sent(
+    def insert_sent(
         self, order: VenueOrder, *, holder: str, lease_until: datetime, actor: str
-    ) -> bool:
-        """Write down, and commit, an order that is about to be sent; False: nothing was written.
+    ) -> asyncio.Future[bool]:
+        """Have an order written down, and committed, that is about to be sent.
 
-        Raises:
-            CommitUnknown: the connection was lost; the order may be on record, and was not sent.
+        Returns:
+            Whether it was; it ends with `CommitUnknown` if the connection was lost: the order may be on
+            record, and was not sent. Cancelled before its turn has come, it leaves nothing behind.
         """
         rows = rows_of_intent(order, holder=holder, lease_until=lease_until, actor=actor)
-        return await self._intents.write(rows)
+        return self._intents.hand_in(rows)
 
-    async def write_sending(self, rows: OrderRows) -> bool:
-        """Write down, and commit, that an intent on record is about to be sent; False: nothing was.
+    def write_sending(self, rows: OrderRows) -> asyncio.Future[bool]:
+        """Have written down, and committed, that an intent on record is about to be sent.
 
-        Raises:
-            CommitUnknown: the connection was lost; it may be on record as sent, and was not sent.
+        Returns:
+            As `insert_sent` does.
         """
-        return await self._sendings.write(rows)
+        return self._sendings.hand_in(rows)
 
     async def write_outcome(self, rows: OrderRows) -> bool:
         """Write what came of sending an order, as it was when it was sent; False: nothing was written.
@@ -125,7 +126,7 @@ class OrderWriter:
         Raises:
             CommitUnknown: the connection was lost; what came of it may be on record.
         """
-        return await self._outcomes.write(rows)
+        return await self._outcomes.hand_in(rows)
 
     def writes_later(
         self, rows: OrderRows, *, otherwise: Callable[[], Awaitable[object]], about: str
@@ -233,118 +234,91 @@ class _Later:
         self._waiters = left
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class _Handed:
-    """What somebody wants written.
-
-    Attributes:
-        turn: what he waits for, if he does: whether it was written, or None: he writes next.
-    """
+    """What somebody wants written, and what tells him whether it was."""
 
     rows: OrderRows
-    turn: asyncio.Future[bool | None] | None = None
+    told: asyncio.Future[bool]
 
-    @property
-    def is_given_up(self) -> bool:
-        return self.turn is not None and self.turn.cancelled()
-
-    def answer(self, *, written: bool | None) -> None:
-        if self.turn is not None and not self.turn.done():
-            self.turn.set_result(written)
+    def answer(self, *, written: bool) -> None:
+        if not self.told.done():
+            self.told.set_result(written)
 
     def fail(self) -> None:
-        if self.turn is not None and not self.turn.done():
-            self.turn.set_exception(_lost())
+        if not self.told.done():
+            self.told.set_exception(_lost())
+            self.told.exception()  # it is no fault of the program if nobody waits for it any more
 
 
 class _Lane:
-    """One statement, run by one task at a time for all that waits."""
+    """One statement, run by one task at a time for all that was handed in."""
 
-    def __init__(self, engine: AsyncEngine, statement: str) -> None:
+    def __init__(self, engine: AsyncEngine, statement: str, tasks: asyncio.TaskGroup) -> None:
         self._engine = engine
         self._statement = statement
+        self._tasks = tasks
         self._held: AsyncConnection | None = None
         self._raw: asyncpg.Connection | None = None
         self._waiting: dict[UUID, _Handed] = {}
-        self._is_led = False
-        self._is_busy = False  # the last group had company: there will be company for the next one
+        self._is_writing = False
 
     async def close(self) -> None:
         """Give the connection back; one that is in use is given up."""
-        if self._held is not None and self._is_led:
+        if self._held is not None and self._is_writing:
             await self._drop()
         elif self._held is not None:
             await self._held.close()
             self._held = self._raw = None
 
-    async def write(self, rows: OrderRows) -> bool:
-        """Tell whether the rows of an order were written; False: none of them, take the plain way."""
+    def hand_in(self, rows: OrderRows) -> asyncio.Future[bool]:
+        """Have the rows of an order written; False: none of them was, take the plain way.
+
+        Whoever cancels what is returned before his group begins has nothing written.
+        """
+        told = asyncio.get_running_loop().create_future()
         if rows.order_id in self._waiting or len(self._waiting) >= WAITING_MAX:
-            return False
-        mine = _Handed(rows)
-        self._waiting[rows.order_id] = mine
-        if self._is_led:
-            written = await self._queue(mine)
-            if written is not None:
-                return written
-        self._is_led = True
-        if self._is_busy:
-            await self._gather(mine)
-        return await self._lead(mine)
+            told.set_result(False)
+            return told
+        self._waiting[rows.order_id] = _Handed(rows, told)
+        if not self._is_writing:
+            self._is_writing = True
+            self._tasks.create_task(self._write())
+        return told
 
-    async def _queue(self, mine: _Handed) -> bool | None:
-        mine.turn = asyncio.get_running_loop().create_future()
+    async def _write(self) -> None:
+        """Write what waits, group by group, until nothing does."""
         try:
-            return await mine.turn
-        except asyncio.CancelledError:
-            # Whoever goes away before his group begins leaves nothing behind.
-            if self._waiting.get(mine.rows.order_id) is mine:
-                del self._waiting[mine.rows.order_id]
-                if mine.turn.done() and not mine.turn.cancelled():
-                    self._hand_over()  # he was to lead
-            raise
+            while group := self._next_group():
+                await self._write_group(group)
+        finally:
+            self._is_writing = False
+            while left := self._next_group():  # only if this task was ended
+                for item in left:
+                    item.fail()
 
-    async def _gather(self, mine: _Handed) -> None:
-        """Let whoever has come as far in this turn of the loop hand in, too, before *mine* leads."""
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            self._waiting.pop(mine.rows.order_id, None)
-            self._hand_over()
-            raise
-
-    async def _lead(self, mine: _Handed) -> bool:
-        """Write what waits, *mine* among it, and answer; then the next one in the line leads."""
-        group = self._next_group()
-        self._is_busy = len(group) > 1
+    async def _write_group(self, group: Sequence[_Handed]) -> None:
         try:
             written = await self.run(item.rows for item in group)
-        except BaseException:
+        except CommitUnknown:
             # Nobody knows of any of them. It is the row that tells, and each has one of his own.
             for item in group:
                 item.fail()
+        except BaseException:
+            for item in group:
+                item.fail()
             raise
-        finally:
-            self._hand_over()
-        for item in group:
-            item.answer(written=item.rows.order_id in written)
-        return mine.rows.order_id in written
+        else:
+            for item in group:
+                item.answer(written=item.rows.order_id in written)
 
     def _next_group(self) -> list[_Handed]:
         group: list[_Handed] = []
         while self._waiting and len(group) < GROUP_MAX:
-            order_id = next(iter(self._waiting))
-            item = self._waiting.pop(order_id)
-            if not item.is_given_up:
+            item = self._waiting.pop(next(iter(self._waiting)))
+            if not item.told.cancelled():
                 group.append(item)
         return group
-
-    def _hand_over(self) -> None:
-        for item in self._waiting.values():
-            if not item.is_given_up:
-                item.answer(written=None)
-                return
-        self._is_led = False
 
     async def run(self, group: Iterable[OrderRows]) -> frozenset[UUID]:
         """Run the statement, which commits by itself; return the ids of the orders it has written.

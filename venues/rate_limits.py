@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, unique
@@ -129,7 +129,7 @@ def admit(
         counted[rule.name] = Bucket(bucket.level + cost * unit, bucket.at)
     if waits:
         return NotYet(max(waits))
-    return Admitted(replace(gauge, buckets=counted))
+    return Admitted(Gauge(counted, gauge.quiet_until, gauge.no_orders_until))
 
 
 def told(limits: RateLimits, gauge: Gauge, headers: Mapping[str, str], now: datetime) -> Gauge:
@@ -137,6 +137,8 @@ def told(limits: RateLimits, gauge: Gauge, headers: Mapping[str, str], now: date
 
     Others may use the same key or address. Less is not believed: requests under way are not in it.
     """
+    if not limits.buckets:
+        return gauge
     said = {name.lower(): text for name, text in headers.items()}
     buckets = dict(gauge.buckets)
     for rule in limits.buckets:
@@ -145,7 +147,7 @@ def told(limits: RateLimits, gauge: Gauge, headers: Mapping[str, str], now: date
             bucket = _drained(rule, buckets[rule.name], now)
             level = int(text) * (rule.period // _MICROSECOND)
             buckets[rule.name] = Bucket(max(bucket.level, level), bucket.at)
-    return replace(gauge, buckets=buckets)
+    return Gauge(buckets, gauge.quiet_until, gauge.no_orders_until)
 
 
 def refused(
@@ -210,6 +212,22 @@ class _Waiting:
     admitted: asyncio.Future[None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One turn of a gate; a class, since every call takes one."""
+
+    gate: RateGate
+    call: CallClass
+    priority: Priority
+    patience: timedelta | None
+
+    async def __aenter__(self) -> None:
+        await self.gate.enter(self.call, self.priority, self.patience)
+
+    async def __aexit__(self, *error: object) -> None:
+        self.gate.leave()
+
+
 class RateGate:
     """In front of all calls of one key: each waits for its turn, by priority, then by arrival.
 
@@ -245,14 +263,13 @@ class RateGate:
         """Return how many calls wait."""
         return len(self._waiting)
 
-    @asynccontextmanager
-    async def turn(
+    def turn(
         self,
         call: CallClass,
         *,
         patience: timedelta | None = None,
         priority: Priority | None = None,
-    ) -> AsyncIterator[None]:
+    ) -> AbstractAsyncContextManager[None]:
         """Wait until *call* may be made, at most *patience*, and count it.
 
         A *priority* other than the call's own is for a list that an order or a cancel hangs on.
@@ -260,13 +277,7 @@ class RateGate:
         Raises:
             VenueBusy: too many calls wait, or the turn did not come in time.
         """
-        place = priority_of(call) if priority is None else priority
-        await self._take_turn(call, place, patience)
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            self._let_in()
+        return _Turn(self, call, priority_of(call) if priority is None else priority, patience)
 
     def heard(self, headers: Mapping[str, str]) -> None:
         """Take over the venue's own count from the headers of an answer."""
@@ -283,9 +294,13 @@ class RateGate:
             self._timer.cancel()
             self._timer = None
 
-    async def _take_turn(
-        self, call: CallClass, priority: Priority, patience: timedelta | None
-    ) -> None:
+    def leave(self) -> None:
+        """End a turn."""
+        self._in_flight -= 1
+        self._let_in()
+
+    async def enter(self, call: CallClass, priority: Priority, patience: timedelta | None) -> None:
+        """Begin a turn; see `turn`."""
         if self._passes_at_once(call, priority):
             return
         if len(self._waiting) >= self._waiting_max and not self._is_urgent(priority):

@@ -180,10 +180,12 @@ class Connection:
         patience: timedelta | None = None,
         priority: Priority | None = None,
         after: Awaitable[object] | None = None,
+        is_raw: bool = False,
     ) -> T:
         """Make a call in its turn and learn from the answer how much more may be asked.
 
-        With *after* the request is made and signed, and waits for it before it goes out.
+        With *after* the request is made and signed, and waits for it before it goes out. With *is_raw* an
+        order in the answer is left as the venue wrote it, under ``info``.
 
         Raises:
             Failed: there is no answer, or it is an error.
@@ -191,7 +193,7 @@ class Connection:
         """
         wait = self._settings.turn_timeout if patience is None else patience
         async with self._gate.turn(call, patience=wait, priority=priority):
-            with tracing.calling(f"venue {call}"), watching(after) as seen:
+            with tracing.calling(f"venue {call}"), watching(after, is_raw=is_raw) as seen:
                 try:
                     answer = await request()
                 except FAILURES as error:

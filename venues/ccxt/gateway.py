@@ -33,6 +33,7 @@ from venues.ccxt.reading import Reading
 from venues.ccxt.requests import TYPES, placement, unsupported
 from venues.ccxt.texts import mapping, rows, text_of
 from venues.errors import VenueBusy, VenueUnavailable
+from venues.lifecycle import listed_from
 from venues.model import (
     Accepted,
     FillPage,
@@ -218,6 +219,7 @@ class CcxtGateway:
                 ),
                 patience=order.recv_window,
                 after=after,
+                is_raw=self._reading.reads_raw_orders,
             )
         except VenueBusy as error:
             return PlacementRefused(f"not sent: {error}", RefusalKind.BACK_OFF)
@@ -438,7 +440,7 @@ class CcxtGateway:
         reports = await self._list_open(market, {"clientOrderId": wanted}, place)
         found = next((r for r in reports if r.client_order_id == wanted), None)
         if found is None:
-            since = (order.signed_at or order.created_at) - LISTED_BEFORE
+            since = listed_from(order, self.venue_time(order.created_at)) - LISTED_BEFORE
             ended = await self._list_ended(market, since, wanted, place)
             found = next((r for r in ended if r.client_order_id == wanted), None)
         if found is None:

@@ -7,7 +7,7 @@ with decimal texts, and what it hands out is text. A float in an answer is refus
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from kernel.errors import BadInput
 from kernel.money import Asset
@@ -60,6 +60,8 @@ MAKER: Final = {"maker": True, "taker": False}
 
 class GenericReading:
     """See `venues.ccxt.reading.Reading`."""
+
+    reads_raw_orders: ClassVar = False
 
     def placed(self, answer: Mapping[str, Any], order: VenueOrder, base: Asset) -> OrderReport:
         """Read the answer to a placement; it may say no more than the venue's id of the order.

@@ -6,6 +6,8 @@
 - Every answer is seen as it came (`on_rest_response`), so that an error is judged by the venue's
   words, and whether a request was made at all is known (`sign`).
 - What has been signed may be held back until something else has happened (`fetch`).
+- Where the answer to an order is read from the venue's own row, ccxt's reading of it is left out
+  (`parse_order`).
 - Nonces come from the key's one source, and where they must rise on arrival, its requests take turns.
 - The certificates trusted are read once for all instances (`ssl_context`): ccxt would read them for
   each, and hold up everything else for that long.
@@ -46,9 +48,11 @@ class Exchange:
 
     Attributes:
         after: what has to be done before a request goes out.
+        is_raw: whether an order is wanted as the venue wrote it: ccxt's reading would go unread.
     """
 
     after: Awaitable[object] | None = None
+    is_raw: bool = False
     signed: bool = False
     status: int | None = None
     body: str = ""
@@ -59,9 +63,9 @@ _current: ContextVar[Exchange | None] = ContextVar("venue_exchange", default=Non
 
 
 @contextmanager
-def watching(after: Awaitable[object] | None = None) -> Iterator[Exchange]:
+def watching(after: Awaitable[object] | None = None, *, is_raw: bool = False) -> Iterator[Exchange]:
     """Record what the calls made inside exchange with the venue; nothing goes out before *after*."""
-    seen = Exchange(after)
+    seen = Exchange(after, is_raw)
     token = _current.set(seen)
     try:
         yield seen
@@ -165,6 +169,7 @@ def _trusting(cafile: str) -> ssl.SSLContext:
 
 def _watch(exchange: Any) -> None:
     sign, send, pass_on = exchange.sign, exchange.fetch, exchange.on_rest_response
+    read = exchange.parse_order
 
     def signing(*arguments: Any, **named: Any) -> Any:
         seen = _current.get()
@@ -203,9 +208,16 @@ def _watch(exchange: Any) -> None:
             request_body,
         )
 
+    def parse_order(order: Any, market: Any = None) -> Any:
+        seen = _current.get()
+        if seen is None or not seen.is_raw or not isinstance(order, dict):
+            return read(order, market)
+        return {"info": order, "symbol": order.get("symbol")}
+
     exchange.sign = signing
     exchange.fetch = fetch
     exchange.on_rest_response = answered
+    exchange.parse_order = parse_order
 
 
 def _share_nonce(

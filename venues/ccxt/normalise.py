@@ -7,7 +7,7 @@ Reads the raw rows (ccxt's ``info``). Formats: Binance, Spot API, "Account trade
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from kernel.errors import BadInput
 from kernel.money import Asset
@@ -159,6 +159,8 @@ def _filter(filters: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 class BinanceReading:
     """See `venues.ccxt.reading.Reading`."""
+
+    reads_raw_orders: ClassVar = True
 
     def placed(self, answer: Mapping[str, Any], order: VenueOrder, base: Asset) -> OrderReport:
         """Read the answer to a placement, which must speak of this order."""

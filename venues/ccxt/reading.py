@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, localcontext
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from kernel.errors import BadInput
 from kernel.money import Asset, Rounding, divide
@@ -33,7 +33,12 @@ class Reading(Protocol):
     """A pure reader of one dialect; every verb raises `BadInput` for what cannot be read.
 
     An *answer* is what ccxt returned: unified, with the venue's own row under ``info``.
+
+    Attributes:
+        reads_raw_orders: `placed` reads nothing of an answer but the venue's own row.
     """
+
+    reads_raw_orders: ClassVar[bool]
 
     def placed(self, answer: Mapping[str, Any], order: VenueOrder, base: Asset) -> OrderReport:
         """Read the answer to the placement of *order*."""

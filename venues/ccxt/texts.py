@@ -21,6 +21,8 @@ _NUMBER: Final = re.compile(
     r"(?P<sign>[+-]?)(?P<whole>\d{1,78})(?:\.(?P<fraction>\d{1,78}))?(?:[eE](?P<power>[+-]?\d{1,3}))?",
     re.ASCII,
 )
+_PLAIN: Final = re.compile(r"-?\d{1,78}(?:\.\d{1,78})?", re.ASCII)
+"""What most are: without an exponent, so that it is returned as it is."""
 _RFC3339: Final = re.compile(
     r"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,12}))?Z", re.ASCII
 )
@@ -32,6 +34,8 @@ def plain(text: str) -> str:
     Raises:
         BadInput: it is none.
     """
+    if _PLAIN.fullmatch(text):
+        return text
     match = _NUMBER.fullmatch(text)
     if match is None:
         raise BadInput(f"{text!r} is not a decimal")
