@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import aiohttp
 from eth_account import Account
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.local.migrate import migrate
@@ -298,13 +299,16 @@ class Day:
         wanted = self.size // PARTS
         for start in range(0, wanted, CLAIM_MAX):
             await self._claim(min(CLAIM_MAX, wanted - start))
-        await self.house.node.rpc.call("evm_mine")
-        await self.house.take()
+            # A block for each claim: what is mined late is sent again, and takes the next one's place.
+            await self.house.node.rpc.call("evm_mine")
+            await self.house.take()
         confirmed = 0
         while done := await self.do(self._confirm):
             confirmed += done
         if confirmed != wanted:
-            raise Refused(f"{confirmed} payouts were confirmed of {wanted}")
+            states = await self.do(_count_states)
+            pool = await self.house.node.rpc.call("txpool_status")
+            raise Refused(f"{confirmed} payouts were confirmed of {wanted}: {states}, pool {pool}")
         return wanted
 
     async def _claim(self, count: int) -> None:
@@ -384,6 +388,11 @@ class Day:
         if not report.held:
             raise Refused(f"the books do not hold at the end of the day: {report.findings[:3]}")
         return perf_counter() - began
+
+
+async def _count_states(conn: AsyncConnection) -> dict[str, int]:
+    rows = await conn.execute(text("SELECT state, count(*) FROM custody.payout GROUP BY state"))
+    return {state: int(count) for state, count in rows}
 
 
 def measure(shared: Shared) -> Measured:

@@ -21,10 +21,15 @@ from app.local.postgres import LocalPostgres
 from kernel.db import transact
 from ledger.model import PostResult, Transfer, hold, post_hold
 from ledger.outcome import Outcome
-from ledger.posting import post
+from ledger.posting import open_book, post
 from ledger.verification import verify
+from registry.changes import found
+from registry.testing import ENTITY, demo_founding
 from tests.crash.ledger.workload import answers, expected, item_id, prepare_book, send
 from tests.faults.servers import FAULTS_ARE_THERE, faults_folder, preloaded_server, runtime_engine
+from tests.trading.quotes.conftest import Desk
+from tests.trading.quotes.market import asked, shown
+from trading.quotes.model import Verdict
 
 pytestmark = [pytest.mark.database, FAULTS_ARE_THERE]
 
@@ -114,6 +119,28 @@ async def a_hold_that_fell_due_in_an_hour_that_was_none_stays_expired(
 
 async def posted(engine: AsyncEngine, item: Transfer) -> list[PostResult]:
     return await transact(engine, lambda conn: post(conn, 1, [item]))
+
+
+async def test_an_offer_is_taken_by_a_clock_that_neither_passed_it_nor_went_back_behind_it(
+    production: AsyncEngine, clock: JumpingClock
+) -> None:
+    began = await server_time(production)
+
+    async def house(conn: AsyncConnection) -> None:
+        await found(conn, demo_founding(), now=began)
+        await open_book(conn, 1, entity=ENTITY.code)
+
+    await transact(production, house)
+    desk, told = Desk(production), []
+    for number, hours in enumerate((0, 1, -1)):
+        clock.set(timedelta(0))
+        at = await server_time(production)
+        desk.books = [shown(at=at)]
+        made = await desk.quote(asked(f"quote-{number}"), at=at)
+        clock.set(HOUR * hours)
+        told.append((await desk.accept(made, ref=f"taken-{number}", at=at)).verdict)
+
+    assert told == [Verdict.WON, Verdict.EXPIRED, Verdict.EXPIRED]
 
 
 TAKE: Final = """

@@ -43,8 +43,11 @@ class Look:
 
 
 def is_over(offer: Offer, at: datetime) -> bool:
-    """Tell whether the time of an offer is over; at `valid_until` itself it is."""
-    return at >= offer.valid_until
+    """Tell whether the time of an offer is over; at `valid_until` itself it is.
+
+    It is over, too, before it was made: the clock went back since, and nobody knows how long ago that was.
+    """
+    return at >= offer.valid_until or at < offer.made_at
 
 
 def rule(quote: Quote, offer: Offer, at: datetime) -> Ruling:
@@ -52,7 +55,10 @@ def rule(quote: Quote, offer: Offer, at: datetime) -> Ruling:
     if quote.state in _OVER:
         return Ruling(*_OVER[quote.state])
     if is_over(offer, at):
-        return Ruling(Verdict.EXPIRED, f"the quote had expired at {offer.valid_until.isoformat()}")
+        why = f"the quote had expired at {offer.valid_until.isoformat()}"
+        if at < offer.made_at:
+            why = f"the clock went back behind {offer.made_at.isoformat()}, when the quote was made"
+        return Ruling(Verdict.EXPIRED, why)
     return Ruling(Verdict.WON)
 
 

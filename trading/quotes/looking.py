@@ -47,7 +47,7 @@ async def look(
     if item.state is not QuoteState.ACCEPTED or offer is None or taken is None:
         return item
     at = await store.server_time(conn, now)
-    if taken.look_until is None or at >= taken.look_until:
+    if taken.look_until is None or not taken.at <= at < taken.look_until:
         return await decline(conn, item, DeclineReason.NOT_LOOKED_AT, OVER, now=at)
     return await _look(conn, item, offer, taken, market, at)
 

@@ -153,11 +153,20 @@ async def lock_open(conn: AsyncConnection, *, desk: str | None, limit: int) -> l
 async def lock_overdue(
     conn: AsyncConnection, book: int, *, now: datetime, limit: int
 ) -> list[Quote]:
-    """Lock quotes whose time is over, as far as nobody else is at them."""
+    """Lock quotes whose time is over, as far as nobody else is at them.
+
+    That of an offer is over, too, where it was made in a time to come: the clock went back.
+    """
     waits = (
         ((quote.c.state == str(QuoteState.REQUESTED)) & (quote.c.answer_until <= now))
-        | ((quote.c.state == str(QuoteState.QUOTED)) & (quote.c.valid_until <= now))
-        | ((quote.c.state == str(QuoteState.ACCEPTED)) & (quote.c.look_until <= now))
+        | (
+            (quote.c.state == str(QuoteState.QUOTED))
+            & ((quote.c.valid_until <= now) | (quote.c.made_at > now))
+        )
+        | (
+            (quote.c.state == str(QuoteState.ACCEPTED))
+            & ((quote.c.look_until <= now) | (quote.c.taken_at > now))
+        )
     )
     rows = await conn.execute(
         select(quote)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.local.databases import Database
 from kernel.db import APP_ROLE, create_engine, transact
@@ -104,6 +105,29 @@ async def test_at_the_very_moment_that_a_quote_is_valid_until_it_is_over(
     assert (await desk.get(made)).state is state
 
 
+async def test_a_clock_that_went_back_behind_the_offer_keeps_it_from_being_taken(
+    desk: Desk,
+) -> None:
+    """Else an offer of ten seconds could be taken for an hour, at the price of an hour ago."""
+    made = await desk.quote()
+
+    done = await desk.accept(made, at=later(-1))
+
+    assert done.verdict is Verdict.EXPIRED
+    assert "clock" in done.detail
+    assert (await desk.get(made)).state is QuoteState.EXPIRED
+
+
+async def test_an_offer_that_nobody_takes_ends_also_where_the_clock_went_back_behind_it(
+    desk: Desk,
+) -> None:
+    made = await desk.quote()
+
+    assert await desk.expire(later(0)) == 0
+    assert await desk.expire(later(-1)) == 1
+    assert (await desk.get(made)).state is QuoteState.EXPIRED
+
+
 async def test_the_last_microsecond_is_in_time(desk: Desk) -> None:
     made = await desk.quote()
     assert made.offer is not None
@@ -131,17 +155,26 @@ async def test_time_is_postgresql_s_and_is_read_after_the_row_was_waited_for(
     try:
         # With the injected clock the quote was made in the past: by PostgreSQL's it is long over.
         made = await desk.quote()
-        late = await transact(
-            real,
-            lambda c: accept_quote(
-                c, made.id, DealSide.DESK_SELLS, accept_ref="a", by="dora", now=NOW
-            ),
-        )
+        async with asyncio.TaskGroup() as group, desk.engine.begin() as other:
+            await other.execute(
+                text("SELECT 1 FROM trading.quote WHERE id = :id FOR UPDATE"), {"id": made.id}
+            )
+            accepting = group.create_task(
+                transact(
+                    real,
+                    lambda c: accept_quote(
+                        c, made.id, DealSide.DESK_SELLS, accept_ref="a", by="dora", now=NOW
+                    ),
+                )
+            )
+            await waits_for_a_lock(real)
+            let_go = await other.scalar(text("SELECT clock_timestamp()"))
     finally:
         await real.dispose()
 
+    late = accepting.result()
     assert late.verdict is Verdict.EXPIRED
-    assert late.at > NOW + timedelta(days=1)
+    assert late.at > let_go > NOW + timedelta(days=1)
 
 
 async def test_the_same_reference_again_is_the_same_attempt(desk: Desk) -> None:
@@ -351,6 +384,18 @@ async def test_outcomes_are_errors_for_those_who_want_them_so(desk: Desk) -> Non
     await _control(desk, ControlState.HALTED)
     with pytest.raises(QuoteDeclined, match="halted"):
         require_won(await desk.accept(fourth, ref="acc-5"))
+
+
+async def waits_for_a_lock(engine: AsyncEngine) -> None:
+    """Return once some session waits for a lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database()"
+    )
+    async with asyncio.timeout(10), engine.connect() as conn:
+        while not await conn.scalar(waiting):
+            await conn.rollback()
+            await asyncio.sleep(0.005)
 
 
 async def _control(desk: Desk, state: ControlState) -> None:

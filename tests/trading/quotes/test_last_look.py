@@ -162,6 +162,16 @@ async def test_a_window_that_is_over_without_a_look_declines_by_itself(looking: 
     assert (await looking.story(item))[-1] == "QuoteDeclined"
 
 
+async def test_a_clock_that_went_back_behind_the_acceptance_leaves_nothing_to_look_at(
+    looking: Desk,
+) -> None:
+    item = await taken(looking)
+
+    done = await looking.look(item, at=later(-1))
+
+    assert (done.state, done.why_not) == (QuoteState.DECLINED, DeclineReason.NOT_LOOKED_AT)
+
+
 async def test_the_acceptance_is_asked_for_again_until_it_is_decided(looking: Desk) -> None:
     made = await looking.quote()
     first = await looking.accept(made)
