@@ -233,23 +233,26 @@ GROUP BY kind.name""",
                 "causeway_books_proof_age_seconds",
                 "Since the books were last proven, or opened where they never were",
             ),
-            ("causeway_books_proof_failures", "Failed attempts at the proof that is due"),
+            (
+                "causeway_books_proof_failures",
+                "Failed attempts at proofs that are due since the last that succeeded",
+            ),
         ),
         sql="""
 SELECT head.book, head.sequence,
-       extract(epoch FROM :now - coalesce((
-           SELECT max(finished_at) FROM (
-               SELECT finished_at, state FROM kernel.job
-               WHERE job.name = 'books.proof/' || head.book
-               ORDER BY scheduled_for DESC LIMIT 100) AS newest
-           WHERE state = 'done'), head.opened_at)),
+       extract(epoch FROM :now - coalesce(last.finished_at, head.opened_at)),
        coalesce((
            SELECT max(attempts) FROM (
-               SELECT attempts, state FROM kernel.job
+               SELECT attempts, state, scheduled_for FROM kernel.job
                WHERE job.name = 'books.proof/' || head.book
                ORDER BY scheduled_for DESC LIMIT 100) AS newest
-           WHERE state <> 'done'), 0)
-FROM ledger.head""",
+           WHERE state <> 'done' AND scheduled_for > coalesce(last.scheduled_for, '-infinity')), 0)
+FROM ledger.head CROSS JOIN LATERAL (
+    SELECT max(finished_at) AS finished_at, max(scheduled_for) AS scheduled_for FROM (
+        SELECT finished_at, scheduled_for, state FROM kernel.job
+        WHERE job.name = 'books.proof/' || head.book
+        ORDER BY scheduled_for DESC LIMIT 100) AS newest
+    WHERE state = 'done') AS last""",
     ),
     Level(
         name="reserves",

@@ -8,15 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.service_levels import LEVELS, READABLE, Level, ServiceLevels, Watch, metric_names
 from app.workers.relay import RelayWorker
 from kernel.clock import ManualClock
-from kernel.db import create_engine
+from kernel.db import create_engine, transact
 from kernel.ids import stable_id
+from kernel.jobs import JOB_ATTEMPTS_MAX, claim_due, complete, enqueue, retry_later
 from tests.custody.payout_world import make_world
 
+HOUR = timedelta(hours=1)
 BROKEN = Level(name="broken", labels=(), gauges=(("causeway_broken", "x"),), sql="SELECT 1 FROM x")
 SLOW = Level(name="slow", labels=(), gauges=(("causeway_slow", "x"),), sql="SELECT pg_sleep(60)")
 
@@ -124,6 +126,37 @@ async def test_what_is_missing_outside_is_told_in_whole_units_of_its_asset(
         assert told["causeway_reserve_gap", "1", "ETH"] == -0.5
         assert told["causeway_reserve_gap", "1", "USDT"] == 0
         assert told["causeway_recon_breaks", "1", "chain"] == 1
+
+
+async def test_a_proof_that_failed_for_good_is_forgotten_once_a_later_one_succeeds(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    async with make_world(engine, tmp_path) as world:
+        levels = ServiceLevels(engine=engine, clock=world.clock)
+
+        async def prove(*, succeeds: bool) -> None:
+            now = world.clock.now()
+
+            async def attempt(conn: AsyncConnection) -> None:
+                await enqueue(conn, "books.proof/1", now)
+                (item,) = await claim_due(
+                    conn, ["books.proof/1"], holder="t", now=world.clock.now(), lease_for=HOUR
+                )
+                if succeeds:
+                    await complete(conn, item, now=world.clock.now())
+                else:
+                    await retry_later(conn, item, now=world.clock.now(), error="it does not hold")
+
+            for _ in range(1 if succeeds else JOB_ATTEMPTS_MAX):
+                await transact(engine, attempt)
+                world.clock.advance(HOUR)
+
+        told = []
+        for succeeds in (False, True, False):
+            await prove(succeeds=succeeds)
+            told.append((await read(levels))["causeway_books_proof_failures", "1"])
+
+        assert told == [JOB_ATTEMPTS_MAX, 0, JOB_ATTEMPTS_MAX]
 
 
 async def test_a_level_that_cannot_be_read_or_takes_too_long_hides_no_other(
