@@ -47,6 +47,7 @@ from ledger.posting import post, require_applied
 from registry.queries import get_operator
 from registry.testing import operator_keypair
 from tests.custody.payout_world import BOOK, ETH, PAYEE, USDT, World, make_world
+from tests.custody.waits import waits_for_a_lock
 
 DAY = 86_400
 REORG = "receivable:acme:reorg"
@@ -271,8 +272,7 @@ async def test_a_lane_is_held_until_what_was_counted_is_committed(world: World) 
     async with world.engine.connect() as other, asyncio.TaskGroup() as group:
         await control_store.lock_lanes(other, BOOK, {"ETH"})
         asking = group.create_task(world.request())
-        _, waits = await asyncio.wait([asking], timeout=0.3)
-        assert waits
+        await waits_for_a_lock(world.engine)
         await other.commit()
     assert asking.result().state is PayoutState.PENDING_APPROVAL
 

@@ -67,6 +67,7 @@ from tests.custody.payout_world import (
     World,
     make_world,
 )
+from tests.custody.waits import waits_for_a_lock
 
 FEE = 21_000 * (10**9 + 10**8)
 
@@ -660,11 +661,12 @@ async def test_cover_that_is_spent_meanwhile_is_not_spent_again(world: World) ->
     async with world.engine.connect() as other, asyncio.TaskGroup() as group:
         require_applied(await post(other, BOOK, [loss], now=world.clock.now()))
         deciding = group.create_task(carry_out(allocate, bench, [payout]))
-        _, waits = await asyncio.wait([deciding], timeout=0.3)
-        assert waits
+        await waits_for_a_lock(world.engine)
         await other.commit()
 
-    assert isinstance(deciding.result()[payout.id], Waiting)
+    waits = deciding.result()[payout.id]
+    assert isinstance(waits, Waiting)
+    assert "clients' ETH would not be covered" in waits.reason
     assert (await world.get(payout)).nonce is None
 
 

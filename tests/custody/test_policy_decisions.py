@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from custody.payout_model import ControlState, DestinationKind, Quorum
@@ -285,6 +285,9 @@ def test_nobody_counts_for_two_groups() -> None:
             assert is_complete(required, both)
 
 
+@example([("a", 1), ("b", 1)], {"p": frozenset("ab")})
+@example([("a", 2)], {"p": frozenset("a"), "q": frozenset("b")})
+@example([("a", 1), ("b", 1)], {"p": frozenset("ab"), "q": frozenset("a")})
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 2)), max_size=3),
     st.dictionaries(st.sampled_from("pqrst"), st.frozensets(st.sampled_from("abc")), max_size=5),

@@ -764,11 +764,15 @@ async def test_a_line_that_is_written_while_a_month_is_being_locked_does_not_get
         "INSERT INTO marketdata.price_snapshot_line VALUES (:id, 'BTC', 'USDT', :price)"
     )
     price_id = lines[0].price_id
+    inserted, stands = asyncio.Event(), asyncio.Event()
 
     async def write(snapshot_id: UUID) -> str:
         try:
             async with house.begin() as conn:
                 await conn.execute(stranger, {"id": snapshot_id, "price": price_id})
+                inserted.set()
+                # Its foreign key is looked at when it commits: by then there is such a month.
+                await stands.wait()
         except DBAPIError as error:
             return str(error.orig)
         return "written"
@@ -779,9 +783,10 @@ async def test_a_line_that_is_written_while_a_month_is_being_locked_does_not_get
         )
         writing = group.create_task(write(found.id))
         async with asyncio.timeout(10):
-            while not writing.done() and not await waits(other):  # noqa: ASYNC110  a server's lock
+            while not inserted.is_set() and not await waits(other):  # noqa: ASYNC110  a server's lock
                 await asyncio.sleep(0.01)
         await locker.commit()
+        stands.set()
         said = await writing
 
     assert "is locked" in said

@@ -169,12 +169,12 @@ async def test_turning_waits_for_whoever_plans_and_whoever_plans_after_sees_it(
         await _race(house, desk)
 
 
-async def _race(house: AsyncEngine, desk: str) -> None:
+async def _race(house: AsyncEngine, desk: str, *, planning: str = DESK) -> None:
     holding, seen = asyncio.Event(), asyncio.Event()
     order: list[str] = []
 
     async def plan(conn: AsyncConnection) -> None:
-        assert (await control_of(conn, DESK, lock=True)).state is A
+        assert (await control_of(conn, planning, lock=True)).state is A
         holding.set()
         await waits_for_a_lock(house)
         order.append("planned")
@@ -226,6 +226,9 @@ async def test_a_desk_without_a_row_cannot_slip_past_the_houses_switch(house: As
         group.create_task(later())
 
     assert saw == [H]
+    await resumed(house, EVERY)
+    # The house has its row by now, so whoever halts it has nothing to wait for but the share.
+    await _race(house, EVERY, planning="newer")
 
 
 async def test_the_database_keeps_the_edges_too(owner_engine: AsyncEngine) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.clock import SystemClock
@@ -58,6 +60,18 @@ def request(client_ref: str = "deal-1", **changes: Any) -> DealRequest:
 
 async def booked(engine: AsyncEngine, asked: DealRequest, now: datetime = NOW) -> Deal:
     return await transact(engine, lambda conn: book_deal(conn, asked, book=BOOK, now=now))
+
+
+async def wait_or_are_done(engine: AsyncEngine, *work: asyncio.Task[Any]) -> None:
+    """Return once as many sessions of the database wait for a lock as of *work* are not done."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(30), engine.connect() as conn:
+        while await conn.scalar(waiting) < sum(not task.done() for task in work):
+            await conn.rollback()
+            await asyncio.sleep(0.005)
 
 
 async def balances(engine: AsyncEngine) -> dict[str, str]:

@@ -28,7 +28,7 @@ from matching.model import Side, TimeInForce
 from registry.errors import NotAuthorised
 from registry.queries import get_operator
 from registry.testing import operator_keypair
-from tests.trading.conftest import BOOK, DESK
+from tests.trading.conftest import BOOK, DESK, wait_or_are_done
 from tests.venues.conftest import ASSETS, QUICK, gateway_settings, intended, ticket
 from tests.venues.in_thread import SimulatorThread
 from trading.errors import BreakNotStanding, NoVenueBreak
@@ -566,8 +566,11 @@ async def test_a_list_that_is_late_for_a_moment_is_no_break(
 
 async def test_two_runs_at_once_agree_on_what_they_find(world: World) -> None:
     world.sim.control("POST", "fund", {"asset": "USDT", "amount": "7"})
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group, world.owner.begin() as conn:
+        # Until both are about to write, neither can.
+        await conn.execute(text("LOCK TABLE trading.venue_reconciliation IN SHARE MODE"))
         both = [group.create_task(world.reconcile()) for _ in range(2)]
+        await wait_or_are_done(world.engine, *both)
     (found,) = await world.breaks()
 
     assert {task.result().outcome for task in both} == {Outcome.BROKEN}

@@ -465,6 +465,31 @@ async def test_what_cannot_be_believed_is_kept_and_posts_nothing(
     assert (await house.take_in(good)).booked == 1
 
 
+async def test_a_statement_that_does_not_add_up_is_kept_and_posts_nothing(
+    house: BankHouse,
+) -> None:
+    day = date(2026, 1, 5)
+    came = Movement(bank_ref="B-1", amount=100, booking_date=day, value_date=day)
+    end = DayEnd(
+        iban=IBAN,
+        currency="EUR",
+        owner="Desk",
+        sequence=1,
+        day=day,
+        opening=0,
+        closing=150,
+        movements=(came,),
+    )
+    raw = statement_bytes(end, FileFormat.CAMT_053_08)
+    report = await house.take_in(raw)
+
+    assert report.file.state is BankFileState.QUARANTINED
+    assert "does not add up" in report.file.reason
+    _, kept = await house.do(lambda conn: get_bank_file(conn, report.file.id))
+    assert kept == raw
+    assert await house.balances() == {}
+
+
 async def test_a_file_of_an_unknown_account_is_read_again_once_that_is_registered(
     house: BankHouse,
 ) -> None:

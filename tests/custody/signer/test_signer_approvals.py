@@ -82,11 +82,13 @@ def test_a_payment_goes_on_when_the_signer_is_told_of_its_approver(signer: Signe
     tx = native()
     meant = intent(tx)
     approved = approval(meant, "eve")
-    assert isinstance(ask(signer, tx, meant, approved), str)
+    waits = ask_fully(signer, tx, meant, approved)
     people = dict(PUBLIC)
     message = control(ControlKind.OPERATORS, operators(operators=people), "ann", "bob")
     assert isinstance(tell(signer, message), Accepted)
 
+    assert isinstance(waits, No)
+    assert waits.later
     assert isinstance(ask(signer, tx, meant, approved), bytes)
 
 

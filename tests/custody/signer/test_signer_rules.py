@@ -325,11 +325,13 @@ def test_a_second_payment_on_a_nonce_is_refused(signer: Signer) -> None:
     tx = native()
     meant = intent(tx)
     assert isinstance(ask(signer, tx, meant, approval(meant, "ann")), bytes)
-    other = msgspec.structs.replace(meant, payout_id=UUID(int=8))
+    dearer = native(value=1, max_fee_per_gas=9 * GWEI, max_priority_fee_per_gas=2 * GWEI)
+    for second in (dearer, tx):
+        other = intent(second, payout_id=UUID(int=8))
 
-    assert ask(signer, tx, other, approval(other, "ann")) == (
-        f"nonce 3 of {SENDER} is signed for another payment"
-    )
+        assert ask(signer, second, other, approval(other, "ann")) == (
+            f"nonce 3 of {SENDER} is signed for another payment"
+        )
 
 
 def test_a_payout_is_signed_at_one_nonce_only(signer: Signer) -> None:

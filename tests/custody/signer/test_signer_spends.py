@@ -265,7 +265,7 @@ def test_two_half_true_stories_about_the_amounts_never_make_one_expensive_transa
     assert isinstance(ask(signer, honest_first), bytes)
     poor_first = coin(1, 1, COIN)
     rich_second = coin(2, 399_999, SECOND)
-    said = ask(signer, spend(inputs=[poor_first, rich_second]))
+    said = ask(signer, bumped(2_000, inputs=[poor_first, rich_second]))
     assert "holds 250000 satoshi by what was signed before, and not 1" in str(said)
 
     later_spend = spend(

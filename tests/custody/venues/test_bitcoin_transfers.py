@@ -13,7 +13,8 @@ from chain.bitcoin.testing import ScriptedBitcoin
 from custody.allow_list import destination_bytes, get_destination
 from custody.bitcoin.testing import CHAIN, HOT, POOL, with_bitcoin
 from custody.errors import NotPossible
-from custody.payout_model import PayoutState
+from custody.model import client_account, custody_account
+from custody.payout_model import Payout, PayoutState
 from custody.signer.testing import local_signer, rules_for
 from custody.venues import store
 from custody.venues.addresses import address_bytes, approve_address, draft_address, propose_address
@@ -33,6 +34,7 @@ from kernel.ids import derive_id
 from ledger.accounts import ensure_accounts
 from ledger.model import transfer
 from ledger.posting import post, require_applied
+from registry.model import CLIENT
 from registry.testing import DEMO_OPERATORS, demo_founding, operator_keypair
 from tests.custody.bitcoin.spend_world import BOOK, BTC, PAYEES, START, SpendWorld, found_desk
 from venues.treasury_testing import ScriptedTreasury
@@ -145,7 +147,7 @@ async def world(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[CoinWorld]
         yield made
 
 
-async def send(world: CoinWorld, source: str = HOT) -> tuple[PayoutState, str]:
+async def ask(world: CoinWorld, source: str = HOT) -> Payout:
     payout, _ = await send_to_venue(
         world.engine,
         world.treasury,
@@ -157,6 +159,11 @@ async def send(world: CoinWorld, source: str = HOT) -> tuple[PayoutState, str]:
         book=BOOK,
         clock=world.clock,
     )
+    return payout
+
+
+async def send(world: CoinWorld) -> tuple[PayoutState, str]:
+    payout = await ask(world)
     await world.approve(payout)
     report = await world.advance()
     assert report.waiting == {}
@@ -230,11 +237,21 @@ async def test_two_equal_withdrawals_paid_by_one_transaction_are_two_arrivals_an
     assert await world.balance(PLACE.path) == HELD - BTC == world.treasury.balances["BTC"]
 
 
+async def have_clients_coins(conn: AsyncConnection, world: CoinWorld) -> None:
+    """Book coins of acme's in the pool, enough for what is asked of it."""
+    now, keys = world.clock.now(), (custody_account(POOL), client_account("acme"))
+    owners = {keys[0]: CLIENT}
+    await ensure_accounts(conn, BOOK, {(key, "BTC") for key in keys}, owners=owners, now=now)
+    came = transfer(derive_id(now, "pool"), *keys, 2 * BTC, "BTC", code="test")
+    require_applied(await post(conn, BOOK, [came], now=now))
+
+
 async def test_clients_coins_go_to_no_venue_and_none_comes_to_their_wallets(
     world: CoinWorld,
 ) -> None:
+    await world.run(lambda conn: have_clients_coins(conn, world))
     with pytest.raises(NotPossible, match="owned by client"):
-        await send(world, source=POOL)
+        await ask(world, source=POOL)
     request = WithdrawalRequest(
         client_ref="f-9",
         place=PLACE,

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from custody.control_messages import ScopeKind
 from custody.errors import NotOurs, NotPossible
 from custody.freezes import Scope, close_automatically
-from custody.payout_model import DestinationKind, PayoutState
+from custody.payout_model import OWN_PARTY, DestinationKind, PayoutState
 from custody.policy_model import VENUE, Action, PolicyRule
-from custody.testing import set_policy
+from custody.testing import allow, set_policy
 from custody.venues import store
 from custody.venues.addresses import revoke_address, verify_address
 from custody.venues.model import AddressState, VenueDepositState, WithdrawalState
@@ -126,7 +126,10 @@ async def test_a_revoked_address_is_not_paid(world: TransferWorld) -> None:
 async def test_coins_for_a_venue_go_nowhere_but_to_its_registered_address(
     world: TransferWorld,
 ) -> None:
-    for elsewhere in (PAYEE, OTHER_ADDRESS):
+    # A vault of ours, say: two people have allowed it, and not as the venue's.
+    now = world.desk.clock.now()
+    await world.desk.run(lambda conn: allow(conn, OWN_PARTY, OTHER_ADDRESS, now=now))
+    for elsewhere in (OTHER_ADDRESS, PAYEE):
         with pytest.raises(NotPossible, match="is not where sim/main takes ETH"):
             await world.desk.request(
                 claim=PLACE.claim, source_wallet="house-hot", destination=elsewhere

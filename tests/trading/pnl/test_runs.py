@@ -233,6 +233,7 @@ async def test_a_day_of_losses_is_known_by_totals(story: Story) -> None:
 
 
 async def test_a_cancelled_deal_leaves_its_hedge_to_the_next(story: Story) -> None:
+    await story.cancel(await story.deal("0", SELLS, ONE, "3010", mid=None))
     deal = await story.deal("a", SELLS, ONE, "3010", mid="3000", fee=usdt("3"))
     await story.fill("x", Side.BUY, ONE, "3002")
     await story.cancel(deal)
@@ -243,6 +244,7 @@ async def test_a_cancelled_deal_leaves_its_hedge_to_the_next(story: Story) -> No
     found = await story.result()
 
     assert alone.result.by_component == {Component.INVENTORY: 0}
+    assert alone.result.without_mid == ()
     assert found.result.by_component == {
         Component.CLIENT_SPREAD: usdt("16"),
         Component.HEDGE_SLIPPAGE: usdt("2"),

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.local.databases import Database
 from kernel.db import APP_ROLE, create_engine, transact
@@ -21,7 +20,7 @@ from registry.testing import ETH, USDT
 from risk.controls import set_control
 from risk.model import ControlState
 from tests.risk.conftest import eth_at, limit_party
-from tests.trading.conftest import BOOK, balances, booked, request
+from tests.trading.conftest import BOOK, balances, booked, request, wait_or_are_done
 from tests.trading.quotes.conftest import Desk, later
 from tests.trading.quotes.market import NOW, asked, moved
 from trading.model import DealOrigin, DealSide
@@ -167,7 +166,7 @@ async def test_time_is_postgresql_s_and_is_read_after_the_row_was_waited_for(
                     ),
                 )
             )
-            await waits_for_a_lock(real)
+            await wait_or_are_done(real, accepting)
             let_go = await other.scalar(text("SELECT clock_timestamp()"))
     finally:
         await real.dispose()
@@ -384,18 +383,6 @@ async def test_outcomes_are_errors_for_those_who_want_them_so(desk: Desk) -> Non
     await _control(desk, ControlState.HALTED)
     with pytest.raises(QuoteDeclined, match="halted"):
         require_won(await desk.accept(fourth, ref="acc-5"))
-
-
-async def waits_for_a_lock(engine: AsyncEngine) -> None:
-    """Return once some session waits for a lock."""
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        " AND datname = current_database()"
-    )
-    async with asyncio.timeout(10), engine.connect() as conn:
-        while not await conn.scalar(waiting):
-            await conn.rollback()
-            await asyncio.sleep(0.005)
 
 
 async def _control(desk: Desk, state: ControlState) -> None:

@@ -14,6 +14,9 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.local.databases import Database
+from kernel.clock import SystemClock
+from kernel.db import APP_ROLE, create_engine
 from kernel.errors import BadInput, Refused
 from marketdata.model import Quality
 from marketdata.price_model import PriceKind
@@ -25,6 +28,7 @@ from risk.model import ControlState
 from tests.trading.conftest import BOOK
 from tests.trading.quotes.conftest import Desk, later
 from tests.trading.quotes.market import NOW, asked, shown, silent
+from trading.quotes import store
 from trading.quotes.ending import expire_quotes, withdraw_all, withdraw_quote
 from trading.quotes.errors import NoQuote, QuoteConflict, QuotesTooMany
 from trading.quotes.model import (
@@ -202,6 +206,30 @@ async def test_expiring_goes_by_batches_and_leaves_alone_what_somebody_is_at(des
     states = {(await desk.get(item)).state for item in quotes}
     assert states == {QuoteState.EXPIRED}
     assert (await desk.story(quotes[0]))[-1] == "QuoteExpired"
+
+
+async def test_an_offer_made_while_overdue_ones_are_looked_for_is_of_no_time_to_come(
+    desk: Desk, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that runs: the look at it comes before the look at the quotes."""
+    real = create_engine(database.app_url, role=APP_ROLE)
+    fresh, made, lock_overdue = Desk(real), [], store.lock_overdue
+
+    async def a_little_later(*arguments: Any, **named: Any) -> list[Quote]:
+        at = SystemClock().now()
+        fresh.books = [shown(at=at)]
+        made.append(await fresh.quote(at=at))
+        return await lock_overdue(*arguments, **named)
+
+    monkeypatch.setattr(store, "lock_overdue", a_little_later)
+    try:
+        overdue = await desk.quote(asked("long-over"))
+        ended = await fresh.expire(NOW)
+        states = [(await fresh.get(item)).state for item in (overdue, *made)]
+    finally:
+        await real.dispose()
+
+    assert (ended, states) == (1, [QuoteState.EXPIRED, QuoteState.QUOTED])
 
 
 async def test_a_request_that_nobody_answers_ends_as_refused(desk: Desk) -> None:

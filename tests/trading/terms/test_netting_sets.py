@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.db import transact
 from kernel.errors import CausewayError
-from tests.trading.conftest import NOW
+from tests.trading.conftest import NOW, wait_or_are_done
 from trading.terms.agreements import (
     agreement_version,
     find_agreement,
@@ -137,6 +138,21 @@ async def test_of_two_agreements_that_would_cover_the_same_the_second_is_refused
         await agreed(house, everything)
     assert await agreed(house, rest) == 1
     assert await agreed(house, replace(everything, party="birch")) == 1
+
+
+async def test_of_two_at_once_that_would_cover_the_same_one_is_agreed(house: AsyncEngine) -> None:
+    async def one(name: str) -> str:
+        try:
+            return str(await agreed(house, replace(SPOT, name=name)))
+        except CausewayError as error:
+            return type(error).__name__
+
+    async with asyncio.TaskGroup() as group, house.begin() as conn:
+        await agree_netting(conn, replace(SPOT, name="one"), now=NOW)
+        second = group.create_task(one("two"))
+        await wait_or_are_done(house, second)
+
+    assert second.result() == "Refused"
 
 
 async def test_an_agreement_is_ended_and_another_one_may_follow(house: AsyncEngine) -> None:

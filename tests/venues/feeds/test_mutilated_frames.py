@@ -35,6 +35,8 @@ from venues.ccxt.unified import (
 from venues.kraken.feed import KrakenMachine
 
 HEARD = frozenset((RawKind.FRAME, RawKind.SNAPSHOT, RawKind.CHECK))
+HEAD = 40
+"""By so many bytes a frame tells of what kind it is."""
 VALUES = re.compile(rb'"[^"]*"|[-0-9.]+|true|false|null')
 PIECES = st.sampled_from(
     [
@@ -121,6 +123,25 @@ def test_no_machine_raises_for_what_a_venue_sent(name: str, data: st.DataObject)
     for item in mutilated(items(), data):
         for one in machine.take(item):
             assert isinstance(one, MarketEvent | Request)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_no_machine_raises_for_bytes_that_are_no_text_or_endlessly_nested_in_any_place(
+    name: str,
+) -> None:
+    make, items = MACHINES[name]
+    machine = make()
+    connected, *rest = items()
+    kinds = {one.data[:HEAD]: one for one in rest if one.kind is RawKind.FRAME}
+    for number, item in enumerate(kinds.values()):
+        for found in VALUES.finditer(item.data):
+            for piece in (b'"\xff"', b"[" * 5_000):
+                # A machine that has given its connection up hears no more of it.
+                machine.take(msgspec.structs.replace(connected, connection=number + 1))
+                body = item.data[: found.start()] + piece + item.data[found.end() :]
+                bad = msgspec.structs.replace(item, connection=number + 1, data=body)
+                for one in machine.take(bad):
+                    assert isinstance(one, MarketEvent | Request)
 
 
 BROKEN = [b'{"bids":"\xff"}', b'{"bids":' + b"[" * 100_000, b"\xff", b'{"lastUpdateId":"\xff"}']

@@ -6,7 +6,7 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from marketdata.events import Channel, GapSeen, TradeSeen
@@ -66,6 +66,7 @@ def act(rig: Rig, step: tuple[object, ...]) -> None:
 # A quarter of the usual number: each example is a venue of its own.
 @settings(max_examples=settings.default.max_examples // 4)  # type: ignore[union-attr]
 @given(plan=st.lists(steps, min_size=1, max_size=12), seed=st.integers(1, 3))
+@example(plan=[("step",), ("fault", FaultKind.WS_DROP, "book", 0), ("step",), ("step",)], seed=1)
 def test_whatever_goes_wrong_no_wrong_book_is_shown_and_all_heals(
     plan: list[tuple[object, ...]], seed: int
 ) -> None:
