@@ -16,7 +16,7 @@ from chain.errors import IncompleteAnswer, NodeUnavailable, WrongChain
 from chain.model import Block, BroadcastOutcome, WatchList
 from chain.simulators.bitcoind import Bitcoind
 from tests.chain.bitcoin.liar import Liar, lying, truth
-from tests.chain.bitcoin.yard import CLIENT, OURS, STRANGER, Yard, sign, split
+from tests.chain.bitcoin.yard import CLIENT, FEE, OURS, STRANGER, Yard, sign, split
 
 WATCH = WatchList(frozenset({OURS.address}), frozenset())
 
@@ -62,6 +62,14 @@ def dropping(method: str, params: list[Any], answer: Any) -> Any:
     if method == "getblock" and params[1:] == [3]:
         return answer | {"tx": answer["tx"][:-1], "nTx": answer["nTx"] - 1}
     return answer
+
+
+def other_root(method: str, params: list[Any], answer: Any) -> Any:
+    """Leave all but the new coins out, and say the merkle root that fits what is left: their id."""
+    if method != "getblock" or params[1:] != [3]:
+        return answer
+    alone = answer["tx"][:1]
+    return answer | {"tx": alone, "nTx": 1, "merkleroot": alone[0]["txid"]}
 
 
 def doubling(method: str, params: list[Any], answer: Any) -> Any:
@@ -128,7 +136,7 @@ async def test_what_one_node_says_of_outputs_in_words_is_not_believed_but_its_by
 
 @pytest.mark.parametrize(
     "lie",
-    [dropping, doubling, other_header, hiding_inputs, poorer, without_undo],
+    [dropping, other_root, doubling, other_header, hiding_inputs, poorer, without_undo],
     ids=lambda lie: lie.__name__,
 )
 async def test_a_lone_node_cannot_show_another_block_under_the_same_hash(
@@ -137,6 +145,21 @@ async def test_a_lone_node_cannot_show_another_block_under_the_same_hash(
     block, _ = await pay_us(yard)
     three[0].lie = lie
     async with three[0].gateway() as gateway:
+        with pytest.raises(IncompleteAnswer):
+            await gateway.contents(block, WATCH)
+
+
+@pytest.mark.parametrize("lie", [hiding_inputs, without_undo], ids=lambda lie: lie.__name__)
+async def test_a_lone_node_that_leaves_out_what_is_spent_hides_no_coin_of_ours(
+    yard: Yard, three: list[Liar], lie: Any
+) -> None:
+    [coin] = await yard.fund(OURS)
+    await yard.mine_exactly(sign([coin], [(STRANGER.address, coin.amount - FEE)]))
+    async with three[0].gateway() as gateway:
+        block = await gateway.head()
+        (spend,) = (await gateway.contents(block, WATCH)).spends
+        assert spend.amount == coin.amount
+        three[0].lie = lie
         with pytest.raises(IncompleteAnswer):
             await gateway.contents(block, WATCH)
 

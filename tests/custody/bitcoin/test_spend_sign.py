@@ -179,9 +179,9 @@ async def test_bytes_that_are_something_else_are_never_stored(world: SpendWorld)
 
     report = await world.advance()
 
-    assert "signed something else" in report.waiting[payout.id]
     assert (await world.only()).signed == ()
     assert world.node.pool == frozenset()
+    assert "signed something else" in report.waiting[payout.id]
 
 
 async def test_a_forged_witness_is_found_by_consensus_code_before_anything_is_sent(
@@ -193,10 +193,10 @@ async def test_a_forged_witness_is_found_by_consensus_code_before_anything_is_se
 
     report = await world.advance()
 
-    assert "does not satisfy the script" in report.waiting[payout.id]
     assert (await world.only()).signed == ()
     assert (await world.get(payout)).state is P.ALLOCATED
     assert world.node.pool == frozenset()
+    assert "does not satisfy the script" in report.waiting[payout.id]
     # The real bytes are asked for again, and pass.
     moody.forges = False
     await world.advance()
@@ -351,6 +351,28 @@ async def test_a_replacement_whose_signature_was_lost_is_given_up_only_with_its_
     with pytest.raises(NotPossible, match=r"attempt 1 of .* could still be mined"):
         await abandoned_by_two(world, one.spend.id, reason)
     await steal(world)
+    await world.mine(FINAL_DEPTH)
+    await abandoned_by_two(world, one.spend.id, reason)
+
+    assert (await world.get(payout)).state is P.FAILED_ON_CHAIN
+    await world.assert_exact()
+
+
+async def test_a_spend_whose_only_signature_was_lost_is_given_up_only_with_its_coins(
+    world: SpendWorld,
+) -> None:
+    payout = await world.approved()
+    world.signer = moody = Moody(world.signer, loses=True)
+    await world.advance()
+    moody.loses = False
+    await steal(world)
+    one = await world.only()
+    assert (one.spend.state, one.signed) == (SpendState.SECURITY_HOLD, ())
+    reason = "a stranger has a key"
+
+    # Should the theft's block vanish, the bytes that the signer gave to nobody could still pay.
+    with pytest.raises(NotPossible, match=r"attempt 1 of .* could still be mined"):
+        await abandoned_by_two(world, one.spend.id, reason)
     await world.mine(FINAL_DEPTH)
     await abandoned_by_two(world, one.spend.id, reason)
 
