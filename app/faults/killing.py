@@ -17,11 +17,13 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from app.faults.edges import Kind, Moment, Point
 from app.faults.postgres_wire import Step, Wire, wired
+from kernel.errors import OutsideUnavailable
 
 KillWorker = Callable[[int], None]
 """Ends the worker whose process id it is told."""
@@ -36,8 +38,27 @@ def kill_process(pid: int) -> None:
 
 
 async def kill_backend(pid: int) -> None:
-    """Send SIGKILL to one process of the server: it ends all others and recovers by itself."""
+    """Send SIGKILL to one process of the server: it ends all others and recovers by itself.
+
+    Returns once the server knows of it. On a busy machine it would let others in for a moment still,
+    whom it ends then.
+
+    Raises:
+        OutsideUnavailable: it does not look after its processes.
+    """
     os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        for _ in range(_LOOKS):
+            os.kill(pid, 0)
+            await asyncio.sleep(_LOOK_EVERY_S)
+        raise OutsideUnavailable(
+            f"PostgreSQL has not noticed that its process {pid} is dead",
+            remedy="Look whether the server itself stands still",
+        )
+
+
+_LOOK_EVERY_S: Final = 0.01
+_LOOKS: Final = 3_000
 
 
 @dataclass(slots=True)

@@ -81,83 +81,20 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 }
 """Machines that move no money by themselves, and why a crash in them needs no matrix."""
 
-_HOLD: Final = (
-    "a stranger spends our nonce or coin: told once for a payout, elsewhere one by one in"
-    " tests/custody/test_payout_adversity.py and tests/custody/bitcoin/test_spend_adversity.py"
-)
-_DEEP: Final = (
-    "blocks deeper than policy go away: tests/custody/test_payout_replace.py and"
-    " tests/custody/bitcoin/test_spend_orphans.py"
-)
-_WITHIN: Final = "no transaction ends there: a request goes on within its own"
-_RARE: Final = (
-    "an answer of a node is lost or comes late: tests/custody/test_payout_broadcast.py and"
-    " tests/custody/bitcoin/test_spend_adversity.py"
-)
-_LATE_WORD: Final = "the bank's word comes late or twice: tests/custody/banks/test_pay_outcomes.py"
-_NO_STORY: Final = "no journey tells it yet"
-
 _MISSING: Final[Mapping[str, Mapping[str, str]]] = {
-    "chain.block": {_NO_STORY: "orphaned>canonical"},
-    "chain.following": {
-        "a chain halts, and two people let it go on: tests/chain/test_follow.py": (
-            "running>halted halted>running"
-        )
+    "custody.coin": {
+        "a restored house learns of its own spend: tests/custody/restore": "new>orphaned"
     },
-    "custody.coin": {_DEEP: "new>spent orphaned>spent spent>orphaned"},
-    "custody.compliance_case": {_NO_STORY: "cleared>held new>held released>held"},
     "custody.deposit": {
         "a venue names its transaction late: tests/crash/test_deposits.py": "unattributed>arrived"
     },
-    "custody.payment_file": {
-        _LATE_WORD: "held>submitted released>closed submitted>held unknown>closed"
-    },
     "custody.payout": {
-        _WITHIN: (
+        "no transaction ends there: a request goes on within its own": (
             "requested>cancelled requested>expired reserved>cancelled reserved>expired"
             " reserved>rejected"
-        ),
-        _HOLD: (
-            "allocated>security_hold cancelled>security_hold cancelling>security_hold"
-            " failed_on_chain>security_hold security_hold>allocated security_hold>cancelling security_hold>failed_on_chain"
-            " security_hold>mined"
-        ),
-        _DEEP: "cancelling>signed confirmed>cancelling mined>cancelling",
-        "its approvals lapse before the signer is asked: tests/custody/test_payout_guards.py": (
-            "allocated>expired"
-        ),
-    },
-    "custody.payout_attempt": {
-        _RARE: (
-            "ambiguous>superseded broadcast>ambiguous signed>mined signed>superseded"
-            " superseded>mined"
-        )
-    },
-    "custody.pending_arrival": {_NO_STORY: "replaced>included replaced>seen"},
-    "custody.receipt": {
-        "a token moves less than it logs: tests/custody/test_receipts.py": (
-            "included>not_received not_received>orphaned"
-        ),
-        _NO_STORY: "final>reversed matched>final",
-    },
-    "custody.spend": {
-        _HOLD: (
-            "allocated>security_hold cancelling>security_hold final>security_hold"
-            " security_hold>allocated security_hold>cancelling security_hold>dropped"
-            " security_hold>mined security_hold>signed signed>security_hold"
-        ),
-        _DEEP: "cancelling>signed final>cancelling final>signed mined>cancelling",
-    },
-    "custody.spend_attempt": {
-        _RARE: (
-            "ambiguous>mined ambiguous>superseded broadcast>ambiguous final>ambiguous"
-            " signed>ambiguous signed>mined signed>superseded superseded>mined"
         )
     },
     "custody.venue_deposit": {"begins with its payout, in one transaction": "new>open"},
-    "settlement.instruction": {_NO_STORY: "released>rescheduled rescheduled>funded"},
-    "settlement.obligation": {_NO_STORY: "calculated>open open>withdrawn"},
-    "settlement.run": {_NO_STORY: "affirmed>empty calculated>lapsed"},
     "trading.deal": {"a person's one transaction": "booked>amended"},
     "venues.venue_order": {
         "intent and sending in one: tests/crash/test_orders_killed.py": "new>submitting"

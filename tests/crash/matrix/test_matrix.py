@@ -1,8 +1,8 @@
 """The crash matrix: people and workers die at the edges of every machine, and it ends as if nobody had.
 
-A usual run strikes at a few points of each family, the same ones every time: it tells whether a change
-broke them. ``CAUSEWAY_CRASH_SEED=7`` strikes at others; ``CAUSEWAY_CRASH=all``, which a soak asks for, at every
-point, each in a journey that a fresh seed chooses;
+A usual run strikes at a few points of each family, the same ones every time: it says whether a change
+broke them. ``CAUSEWAY_CRASH_SEED=7`` chooses others; a soak draws a fresh seed for each round and prints it. ``CAUSEWAY_CRASH=all``, which a soak
+asks for, strikes at every point, each in a journey that the seed chooses;
 ``CAUSEWAY_CRASH='deposit: new to included @ custody.deposit new>included after-commit cut'`` strikes at
 one point of one journey, as a failure names it.
 """
@@ -10,7 +10,6 @@ one point of one journey, as a failure names it.
 from __future__ import annotations
 
 import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
@@ -27,16 +26,16 @@ from tests.crash.matrix.telling import Databases, Told, tell
 ASKED: Final = os.environ.get("CAUSEWAY_CRASH", "")
 ALL: Final = "all"
 LEARN: Final = "learn"
-USUAL_SEED: Final = "3"
-SEED: Final = os.environ.get("CAUSEWAY_CRASH_SEED") or (
-    str(secrets.randbelow(10**9)) if ASKED == ALL else USUAL_SEED
-)
+USUAL_SEED: Final = "4"
+SEED: Final = os.environ.get("CAUSEWAY_CRASH_SEED") or USUAL_SEED
 STRIKES: Final = {
     "posting": 2,
     "deposit": 2,
     "receipt": 1,
     "statement": 1,
+    "chain": 1,
     "pool": 1,
+    "compliance": 1,
     "payout-decision": 1,
     "payout": 2,
     "payout-bitcoin": 1,
@@ -54,6 +53,8 @@ STRIKES: Final = {
 IN_PEACE: Final = 2
 """How many journeys a usual run tells without any strike."""
 HOURS_S: Final = 12 * 3_600
+FAILURES_MAX: Final = 50
+"""How many points of a family may fail before a run of all gives up."""
 
 Strike = tuple[Journey, Point]
 
@@ -101,16 +102,16 @@ async def test_whoever_dies_at_an_edge_it_ends_as_if_nobody_had(
 ) -> None:
     peace: dict[str, Told] = {}
     kinds = Counter[str]()
+    failed: list[Exception] = []
     strikes = chosen(family)
     for journey, point in strikes:
-        if journey.compared and str(journey) not in peace:
-            peace[str(journey)] = await tell(journey, databases)
-        told = await tell(journey, databases, point)
-        case = f"CAUSEWAY_CRASH='{journey} @ {point}'"
-        assert told.struck, f"never came to the point: {case}"
-        if journey.compared:
-            assert told.seen == peace[str(journey)].seen, case
-        assert told.found == record.record_of(journey).found, (case, told.findings)
+        try:
+            await end_as_if_nobody_had(journey, point, databases, peace)
+        except Exception as error:
+            # A run of hours says of all points how they ended.
+            if ASKED != ALL or len(failed) == FAILURES_MAX:
+                raise
+            failed.append(error)
         kinds[str(point.kind)] += 1
     there = len(strikes_of(family))
     record_property(
@@ -118,6 +119,22 @@ async def test_whoever_dies_at_an_edge_it_ends_as_if_nobody_had(
         f"crash matrix, {family}: struck at {len(strikes)} of {there} points"
         f" ({', '.join(f'{kind} {n}' for kind, n in sorted(kinds.items()))}), seed {SEED}",
     )
+    if failed:
+        raise ExceptionGroup(f"{len(failed)} of {len(strikes)} points of {family}", failed)
+
+
+async def end_as_if_nobody_had(
+    journey: Journey, point: Point, databases: Databases, peace: dict[str, Told]
+) -> None:
+    """Tell a journey with a point that strikes, and compare it with one in which nobody dies."""
+    case = f"CAUSEWAY_CRASH='{journey} @ {point}'"
+    if journey.compared and str(journey) not in peace:
+        peace[str(journey)] = await tell(journey, databases)
+    told = await tell(journey, databases, point)
+    assert told.struck, f"never came to the point: {case}"
+    if journey.compared:
+        assert told.seen == peace[str(journey)].seen, case
+    assert told.found == record.record_of(journey).found, (case, told.findings)
 
 
 @pytest.mark.timeout(HOURS_S if ASKED in {ALL, LEARN} else 300)

@@ -8,9 +8,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chain.halts import resume, resume_request
+from chain.model import FollowState
 from chain.testing import ScriptedTransaction
+from custody.deposit_model import ReceiptState
 from custody.pending import DROPPED_AFTER
 from ledger.verification import verify
+from registry.testing import TOKEN, operator_keypair
 from tests.crash.matrix.journeys.told_by_tests import Test, stories_of
 from tests.crash.matrix.stage import Journey, Stage
 from tests.custody import test_deposit_ways as ways
@@ -19,6 +25,9 @@ from tests.custody.banks import test_statement_import
 from tests.custody.banks.bank_house import BankHouse
 from tests.custody.house import BOOK, ETHER, OTHER, House
 
+CONFIRMED_AFTER: Final = 3
+LOST: Final = 3
+"""What the token keeps of each transfer."""
 RECEIPTS: Final = {
     "test_a_receipt_is_held_then_final_in_suspense",
     "test_a_receipt_that_is_reorganised_away_is_never_final",
@@ -38,10 +47,11 @@ STATEMENTS: Final = {
 }
 
 
-async def opened(stage: Stage) -> House:
-    """Open a house on a chain whose pool can be seen."""
+async def opened(stage: Stage, *, lying: bool = True) -> House:
+    """Open a house on a chain whose pool can be seen, or whose token moves less than it logs."""
     mortal = stage.mortal
-    house = House(mortal.engine, gateway=ways.LyingGateway())
+    gateway = ways.LyingGateway() if lying else test_receipts.Lossy()
+    house = House(mortal.engine, gateway=gateway, proves=not lying)
     mortal.make_mortal(stage.patch, House, "follow", "advance")
     mortal.make_asking_mortal(stage.patch, House, "do")
     mortal.pass_lease = partial(house.clock.advance, timedelta(seconds=1))
@@ -51,6 +61,29 @@ async def opened(stage: Stage) -> House:
 async def receipts(test: Test, stage: Stage) -> Any:
     await test(await opened(stage))
     assert await verify(stage.mortal.direct, BOOK) == []
+
+
+async def of_nothing(stage: Stage) -> Any:
+    """A token moves less than it logs; then the block vanishes."""
+    house = await opened(stage, lying=False)
+    stage.patch.setattr(test_receipts.Lossy, "losses", {(house.settlement, TOKEN): LOST})
+    house.mine(house.pay_token((house.settlement, LOST)), empty_after=2)
+    await house.catch_up()
+    assert [item.state for item in await house.receipts()] == [ReceiptState.NOT_RECEIVED]
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+    assert [item.state for item in await house.receipts()] == [ReceiptState.ORPHANED]
+    assert await house.balances() == {}
+    assert await verify(stage.mortal.direct, BOOK) == []
+
+
+async def of_a_block_that_vanishes(house: House) -> None:
+    """It is final by policy and matched to nothing yet."""
+    await test_receipts.final(house)
+    house.gateway.reorg(3, [[], [], [], []])
+    await house.catch_up()
+    assert [item.state for item in await house.receipts()] == [ReceiptState.REVERSED]
+    assert await house.balances() == {}
 
 
 async def statements(test: Test, stage: Stage) -> Any:
@@ -111,6 +144,57 @@ async def is_replaced(pool: Pool) -> None:
     await pool.replaced()
 
 
+async def is_replaced_and_comes_back(pool: Pool) -> None:
+    await pool.replaced()
+    pool.house.gateway.reorg(1, [[], []])
+    await pool.house.follow()
+    ways.lying(pool.house).wait(pool.waiting)
+    await pool.look()
+
+
+async def is_replaced_and_included(pool: Pool) -> None:
+    await pool.replaced()
+    pool.house.gateway.reorg(1, [[pool.waiting], []])
+    await pool.house.follow()
+
+
+async def comes_back(house: House) -> None:
+    """A branch wins, and loses again: its first block is one that the books had already."""
+    house.mine(house.pay(house.acme, ETHER))
+    await house.catch_up()
+    kept = house.gateway._branch.copy()
+    house.gateway.reorg(1, [[], []])
+    await house.catch_up()
+    house.gateway._branch = kept
+    for _ in range(CONFIRMED_AFTER):
+        house.gateway.mine()
+    await house.catch_up()
+    assert await house.states() == ["credited"]
+    assert (await house.balances())["client:acme ETH"] == (ETHER, 0)
+
+
+async def halts(house: House) -> None:
+    """A branch loses more blocks than policy foresees, and two people let the chain go on."""
+    paid = house.pay(house.acme, ETHER)
+    house.mine(paid, empty_after=CONFIRMED_AFTER - 1)
+    await house.catch_up()
+    house.gateway.reorg(CONFIRMED_AFTER, [[], [paid], [], []])
+    report = await house.follow(reorg_depth_max=1)
+    assert report.state is FollowState.HALTED
+    await house.do(partial(_resumed, house))
+    await house.follow(reorg_depth_max=1)
+    await house.advance()
+    assert await house.states() == ["credited"]
+    assert (await house.balances())["client:acme ETH"] == (ETHER, 0)
+
+
+async def _resumed(house: House, conn: AsyncConnection) -> None:
+    reason, depth = "fork seen", CONFIRMED_AFTER
+    request = await resume_request(conn, "evm", reason=reason, depth=depth)
+    people = {code: operator_keypair(code).sign(request.payload()) for code in ("ada", "ben")}
+    await resume(conn, "evm", signatures=people, reason=reason, depth=depth, now=house.now)
+
+
 Tale = Callable[[Pool], Awaitable[None]]
 
 
@@ -131,15 +215,21 @@ POOLS: Final[dict[str, tuple[Tale, str]]] = {
     "forgotten and included": (is_forgotten_and_included, "included"),
     "forgotten and back": (is_forgotten_and_comes_back, "seen"),
     "replaced": (is_replaced, "replaced"),
+    "replaced and back": (is_replaced_and_comes_back, "seen"),
+    "replaced and included": (is_replaced_and_included, "included"),
 }
 JOURNEYS: Final = (
     *(
         Journey("receipt", name, partial(receipts, test))
         for name, _, test in stories_of(test_receipts, "house", only=RECEIPTS)
     ),
+    Journey("receipt", "nothing of it arrives", of_nothing),
+    Journey("receipt", "its block vanishes", partial(receipts, of_a_block_that_vanishes)),
     *(
         Journey("statement", name, partial(statements, test))
         for name, _, test in stories_of(test_statement_import, "house", only=STATEMENTS)
     ),
+    Journey("chain", "a block comes back", partial(receipts, comes_back)),
+    Journey("chain", "it halts and goes on", partial(receipts, halts)),
     *(Journey("pool", name, partial(waits, tale, ends)) for name, (tale, ends) in POOLS.items()),
 )

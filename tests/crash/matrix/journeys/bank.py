@@ -122,6 +122,50 @@ async def held_by_a_person(world: World) -> None:
         await world.run(hold)
 
 
+async def refused_in_one_copy_only(world: World) -> None:
+    """The bank accepts one copy and refuses another: people look, and then it is booked after all."""
+    world.door.answers = [UNKNOWN]
+    payout, file = await handed_over(world)
+    await world.advance()
+    await world.report(status_report(file, "", (payout.id.hex, "ACSP", "G000")))
+    await world.report(status_report(file, "PART", (payout.id.hex, "RJCT", "AM04")))
+    assert (await world.file(file.id)).state is FileState.HELD
+    await booked_after_all(world, payout, file)
+
+
+async def refused_at_the_door_and_accepted(world: World) -> None:
+    """The door did not take it, and the bank speaks of it all the same: it has it."""
+    world.door.answers = [REFUSED]
+    payout, file = await handed_over(world)
+    await world.report(status_report(file, "", (payout.id.hex, "ACSP", "G000")))
+    assert (await world.file(file.id)).state is FileState.SUBMITTED
+    await booked_after_all(world, payout, file)
+
+
+async def booked_without_an_answer(world: World) -> None:
+    world.door.answers = [UNKNOWN]
+    payout, file = await handed_over(world)
+    await booked_after_all(world, payout, file)
+
+
+async def booked_before_it_is_said_again(world: World) -> None:
+    """Two people say it again; before the worker does, the first copy is booked."""
+    world.door.answers = [REFUSED]
+    payout, file = await handed_over(world)
+    if (await world.file(file.id)).state is FileState.HELD:
+        await _decide(world, file, AGAIN_VERB, "ben", "cleo")
+    await booked_after_all(world, payout, file)
+
+
+async def booked_after_all(world: World, payout: Payout, file: PaymentFile) -> None:
+    before = len(world.door.copies)
+    await world.book(entry(payout, -AMOUNT))
+    assert (await world.get(payout)).state is PayoutState.CONFIRMED
+    assert (await world.file(file.id)).state is FileState.CLOSED
+    await world.advance()
+    assert len(world.door.copies) == before
+
+
 async def discarded(world: World, *, approved: bool) -> None:
     payout = await world.approved()
     file = await (signed(world) if approved else drafted(world))
@@ -171,6 +215,10 @@ STORIES: Final[dict[str, Play]] = {
     "rejected": rejected,
     "refused and said again": refused_and_said_again,
     "refused and never paid": refused_and_never_paid,
+    "refused in one copy only": refused_in_one_copy_only,
+    "refused at the door, accepted by the bank": refused_at_the_door_and_accepted,
+    "booked without an answer": booked_without_an_answer,
+    "booked before it is said again": booked_before_it_is_said_again,
     "held by a person": held_by_a_person,
     "discarded as a draft": partial(discarded, approved=False),
     "discarded with its approvals": partial(discarded, approved=True),

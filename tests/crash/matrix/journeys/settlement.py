@@ -10,13 +10,14 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
+from custody.payout_worker import LEASE
 from ledger.verification import verify
 from tests.crash.matrix.journeys.told_by_tests import Test, stories_of
 from tests.crash.matrix.stage import Journey, Stage
 from tests.settlement import (
     test_book_rail,
+    test_cycles,
     test_fails,
-    test_holding,
     test_matching,
     test_release,
     test_reopening,
@@ -43,11 +44,12 @@ STORIES: Final = {
         "test_a_disputed_deal_is_withdrawn_and_cancelled_in_trading",
         "test_a_withdrawn_deal_that_stays_booked_is_pulled_again",
     },
-    test_holding: {"test_what_is_let_go_is_free_and_can_be_planned_anew"},
     test_reopening: {"test_a_final_run_is_opened_again_and_closes_again"},
     test_fails: {"test_a_short_payment_leaves_the_rest_late_and_people_say_why"},
     test_matching: {"test_receipts_are_matched_one_a_transaction_the_oldest_first"},
+    test_cycles: {"test_what_is_disputed_stays_so_when_the_rest_lapses"},
     test_returns: {
+        "test_a_receipt_on_a_chain_is_taken_apart_and_matched_by_hand",
         "test_what_a_bank_takes_back_before_its_run_is_final_is_awaited_again",
         "test_what_a_bank_takes_back_after_its_run_is_final_is_owed_anew",
     },
@@ -60,7 +62,7 @@ async def play(test: Test, needs: str, stage: Stage) -> Any:
     async with open_desk(mortal.engine, stage.folder) as desk:
         mortal.make_mortal(stage.patch, Desk, "follow", "send")
         mortal.make_asking_mortal(stage.patch, Desk, "do")
-        mortal.pass_lease = partial(desk.clock.advance, timedelta(seconds=1))
+        mortal.pass_lease = partial(desk.clock.advance, LEASE + timedelta(seconds=1))
         await test(desk if needs == "desk" else await BankDay(desk).open())
         assert not await verify(mortal.direct, BOOK)
 
