@@ -12,12 +12,12 @@ Each kind of write has a connection of its own, held between orders.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
 import asyncpg
@@ -52,11 +52,20 @@ HELD_MAX: Final = 4
 LINGER: Final = timedelta(milliseconds=20)
 """How long what nobody waits for is kept for company, at most."""
 
+LOST: Final = (
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, OSError),
+    asyncpg.InternalClientError,  # it breaks while the driver asks it about the statement
+)
+"""How a statement ends that fails, and how it ends when its connection does."""
+
+NOT_ON_RECORD: Final = "what came of an order is not on record"
+
 
 class OrderWriter:
     """Writes for many senders of one process; use it as an async context manager around them.
 
-    Up to `HELD_MAX` connections of *engine* stay with it, each from its first use on.
+    Up to `HELD_MAX` connections of *engine* stay with it, each from its first use on. Whoever still sends
+    when it is closed is told that nothing is written here, and goes the plain way.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -159,21 +168,23 @@ class _Later:
         self.lane = lane
         self._tasks = tasks
         self._kept: list[_Kept] = []
+        self._group: list[_Kept] = []
         self._taken = self._done = 0
-        self._is_draining = False
+        self._draining: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def take(self, item: _Kept) -> bool:
-        """Keep an item; False: there are too many already."""
+        """Keep an item; False: there are too many already, or nobody is left who would write it."""
         if len(self._kept) >= WAITING_MAX:
             return False
+        if not _is_under_way(self._draining):
+            self._draining = _begun(self._tasks, self._drain(), self._ended)
+            if self._draining is None:
+                return False
         self._kept.append(item)
         self._taken += 1
-        if not self._is_draining:
-            self._is_draining = True
-            self._tasks.create_task(self._drain())
-        elif len(self._kept) >= GROUP_MAX:
+        if len(self._kept) >= GROUP_MAX:
             self._hurry.set()
         return True
 
@@ -192,17 +203,23 @@ class _Later:
 
     async def _drain(self) -> None:
         """Write until nothing is kept any more."""
-        try:
-            while self._kept:
-                await self._linger()
-                group, self._kept = self._kept[:GROUP_MAX], self._kept[GROUP_MAX:]
-                await self._write(group)
-                self._done += len(group)
-                self._answer()
-        finally:
-            self._is_draining = False
-            for _, waiter in self._waiters:
-                waiter.cancel()  # there is nobody left only if this task was ended
+        while self._kept:
+            await self._linger()
+            self._group, self._kept = self._kept[:GROUP_MAX], self._kept[GROUP_MAX:]
+            await self._write(self._group)
+            self._done += len(self._group)
+            self._group = []
+            self._answer()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let nobody wait for a task that was ended; it may never have begun."""
+        if task is not self._draining:
+            return
+        left, self._group, self._kept = [*self._group, *self._kept], [], []
+        for item in left:
+            log.warning(NOT_ON_RECORD, order=item.about, error="the writer was ended")
+        self._done += len(left)
+        self._answer()
 
     async def _linger(self) -> None:
         with suppress(TimeoutError):
@@ -261,15 +278,13 @@ class _Lane:
         self._held: AsyncConnection | None = None
         self._raw: asyncpg.Connection | None = None
         self._waiting: dict[UUID, _Handed] = {}
-        self._is_writing = False
+        self._writing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Give the connection back; one that is in use is given up."""
-        if self._held is not None and self._is_writing:
-            await self._drop()
-        elif self._held is not None:
-            await self._held.close()
-            self._held = self._raw = None
+        """Give the connection back, which nobody uses any more."""
+        held, self._held, self._raw = self._held, None, None
+        if held is not None:
+            await held.close()
 
     def hand_in(self, rows: OrderRows) -> asyncio.Future[bool]:
         """Have the rows of an order written; False: none of them was, take the plain way.
@@ -280,22 +295,24 @@ class _Lane:
         if rows.order_id in self._waiting or len(self._waiting) >= WAITING_MAX:
             told.set_result(False)
             return told
+        if not _is_under_way(self._writing):
+            self._writing = _begun(self._tasks, self._write(), self._ended)
+            if self._writing is None:
+                told.set_result(False)
+                return told
         self._waiting[rows.order_id] = _Handed(rows, told)
-        if not self._is_writing:
-            self._is_writing = True
-            self._tasks.create_task(self._write())
         return told
 
     async def _write(self) -> None:
         """Write what waits, group by group, until nothing does."""
-        try:
-            while group := self._next_group():
-                await self._write_group(group)
-        finally:
-            self._is_writing = False
-            while left := self._next_group():  # only if this task was ended
-                for item in left:
-                    item.fail()
+        while group := self._next_group():
+            await self._write_group(group)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let nobody wait for a task that was ended; it may never have begun."""
+        while task is self._writing and (left := self._next_group()):
+            for item in left:
+                item.answer(written=False)
 
     async def _write_group(self, group: Sequence[_Handed]) -> None:
         try:
@@ -333,11 +350,15 @@ class _Lane:
             return frozenset()  # the plain way says what is wrong
         # In one order everywhere, so that two groups never wait for each other.
         rows = sorted(group, key=lambda item: item.order_id)
+        try:
+            values = parameters(rows)
+        except UnicodeEncodeError:
+            return frozenset()  # one of them says what no text can hold; the plain way finds it
         is_whole = False
         try:
-            written = await raw.fetchval(self._statement, *parameters(rows))
+            written = await raw.fetchval(self._statement, *values)
             is_whole = True
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except LOST as error:
             if raw.is_closed() or not isinstance(error, asyncpg.PostgresError):
                 raise _lost() from error
             is_whole = True
@@ -367,12 +388,31 @@ class _Lane:
             await held.close()
 
 
+def _is_under_way(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done()
+
+
+def _begun(
+    tasks: asyncio.TaskGroup,
+    work: Coroutine[Any, Any, None],
+    ended: Callable[[asyncio.Task[None]], None],
+) -> asyncio.Task[None] | None:
+    """Begin *work*, and call *ended* when it has ended; None: the group has ended, or is ending."""
+    try:
+        task = tasks.create_task(work)
+    except RuntimeError:
+        work.close()
+        return None
+    task.add_done_callback(ended)
+    return task
+
+
 async def _logged(record: Callable[[], Awaitable[object]], about: str) -> bool:
     """Tell whether it is on record."""
     try:
         await record()
     except (CausewayError, DBAPIError, OSError) as error:
-        log.warning("what came of an order is not on record", order=about, error=str(error))
+        log.warning(NOT_ON_RECORD, order=about, error=str(error))
         return False
     return True
 

@@ -173,7 +173,7 @@ async def test_an_intent_that_was_touched_goes_the_plain_way(
     async with OrderWriter(engine) as writer:
         (result,) = await sent(writer, desk, [before])
 
-    assert (result.state, result.fence) == (S.ACKED, 1)
+    assert (result.state, result.fence, result.version) == (S.ACKED, 1, 3)
     assert await desk.events(order) == ["OrderIntended", "OrderSubmitted", "OrderAcked"]
     assert desk.venue.placements == 1
 

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.local.databases import Database
@@ -21,12 +22,19 @@ from venues import order_writer
 from venues.account_state import halt
 from venues.claims import LEASE
 from venues.errors import AccountHalted, OrderConflict
-from venues.model import AccountMode, OrderState, OrderTicket, Placement, VenueOrder
+from venues.model import (
+    AccountMode,
+    OrderState,
+    OrderTicket,
+    Placement,
+    PlacementUnknown,
+    VenueOrder,
+)
 from venues.order_writer import HELD_MAX, OrderWriter
 from venues.orders import list_orders, resume, send
 from venues.round_trips import OrderRows
 
-Sent = VenueOrder | CausewayError | None
+Sent = VenueOrder | CausewayError | DBAPIError | None
 
 
 class Dying:
@@ -61,6 +69,22 @@ class Answering:
         return said
 
 
+class Garbling:
+    """A venue whose answer to the first order cannot be written down."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._venue = desk.venue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._venue, name)
+
+    async def place(self, order: VenueOrder, *, after: Any = None) -> Placement:
+        said: Placement = await self._venue.place(order, after=after)
+        if order.intent == "want-0":
+            return PlacementUnknown("\ud800")
+        return said
+
+
 async def sent(
     writer: OrderWriter, desk: Desk, ticket: OrderTicket, gateway: Any = None, **more: Any
 ) -> Sent:
@@ -76,7 +100,7 @@ async def sent(
             clock=desk.venue,
             **more,
         )
-    except CausewayError as error:
+    except (CausewayError, DBAPIError) as error:
         return error
     except asyncio.CancelledError:
         return None
@@ -350,3 +374,68 @@ async def test_what_is_recorded_later_waits_for_company_and_no_longer_than_anybo
     async with engine.connect() as conn:
         query = "SELECT count(DISTINCT xmin::text) FROM kernel.history WHERE version = 2"
         assert await conn.scalar(text(query)) == 1
+
+
+async def test_whoever_sends_when_the_writer_is_closed_goes_the_plain_way(
+    engine: AsyncEngine,
+) -> None:
+    desk = desk_at(engine, conduct=lambda _: RESTS)
+    async with OrderWriter(engine) as writer:
+        pass
+    async with asyncio.timeout(30):
+        results = [
+            await sent(writer, desk, item, is_recorded_later=True) for item in tickets(desk, 3)
+        ]
+        await writer.settled()
+
+    assert {item.state for item in results if isinstance(item, VenueOrder)} == {OrderState.ACKED}
+    assert len(await on_record(desk)) == len(results) == desk.venue.placements == 3
+
+
+async def test_nobody_waits_for_writing_that_was_ended_before_it_began(
+    engine: AsyncEngine,
+) -> None:
+    """Whoever closes the writer is cancelled in the very turn in which somebody hands something in."""
+    desk = desk_at(engine, conduct=lambda _: RESTS)
+    order = await desk.intend(desk.ticket())
+    nothing = OrderRows(order.id, [], [], [])
+    writer, begun = OrderWriter(engine), list[asyncio.Future[bool]]()
+
+    async def never() -> None:
+        raise AssertionError(order.client_order_id)
+
+    async def closing() -> None:
+        async with writer:
+            begun.append(
+                writer.insert_sent(
+                    order, holder="t", lease_until=order.created_at, actor="system:t"
+                )
+            )
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        ended = group.create_task(closing())
+        await asyncio.sleep(0)
+        ended.cancel()
+        told = writer.write_sending(nothing)
+        assert writer.writes_later(nothing, otherwise=never, about=order.client_order_id)
+        with pytest.raises(asyncio.CancelledError):
+            await ended
+        assert await told is False
+        assert isinstance(begun[0].exception(), CommitUnknown)
+        await writer.settled()
+        assert await writer.write_outcome(nothing) is False
+
+
+async def test_an_answer_that_no_text_can_hold_harms_no_other_order_of_its_group(
+    engine: AsyncEngine,
+) -> None:
+    """JSON can say half of a pair of surrogates, which is no character."""
+    desk = desk_at(engine, conduct=lambda _: RESTS)
+    async with OrderWriter(engine) as writer:
+        results = await sent_at_once(writer, desk, tickets(desk, 4), Garbling(desk))
+        assert isinstance(await sent(writer, desk, desk.ticket("next")), VenueOrder)
+
+    assert [type(item) for item in results] == [DBAPIError, VenueOrder, VenueOrder, VenueOrder]
+    states = {order.intent: order.state for order in await on_record(desk)}
+    assert states.pop("want-0") is OrderState.SUBMITTING
+    assert set(states.values()) == {OrderState.ACKED}

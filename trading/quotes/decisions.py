@@ -50,6 +50,22 @@ def is_over(offer: Offer, at: datetime) -> bool:
     return at >= offer.valid_until or at < offer.made_at
 
 
+def is_overdue(quote: Quote, at: datetime) -> bool:
+    """Tell whether the time is over in which somebody had to answer, take or look at a quote."""
+    match quote.state:
+        case QuoteState.REQUESTED:
+            return at >= quote.answer_until
+        case QuoteState.QUOTED:
+            return quote.offer is not None and is_over(quote.offer, at)
+        case QuoteState.ACCEPTED:
+            taken = quote.taken
+            return taken is not None and not (
+                taken.look_until is not None and taken.at <= at < taken.look_until
+            )
+        case _:
+            return False
+
+
 def rule(quote: Quote, offer: Offer, at: datetime) -> Ruling:
     """Return whether *quote* can be taken at a moment, as far as the quote itself is concerned."""
     if quote.state in _OVER:

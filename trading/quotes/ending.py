@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import Refused
 from trading.quotes import store
-from trading.quotes.decisions import is_over
+from trading.quotes.decisions import is_over, is_overdue
 from trading.quotes.looking import OVER
 from trading.quotes.making import LATE, MAKER
 from trading.quotes.model import DeclineReason, Quote, QuoteState, RefusalReason
@@ -27,9 +27,11 @@ async def expire_quotes(
 
     Whoever is at a quote right now judges its time himself; those are passed over.
     """
-    at = await store.server_time(conn, now)
-    overdue = await store.lock_overdue(conn, book, now=at, limit=min(limit, BATCH_MAX))
-    ends = [(item, _expired(item)) for item in overdue]
+    seen = await store.server_time(conn, now)
+    locked = await store.lock_overdue(conn, book, now=seen, limit=min(limit, BATCH_MAX))
+    # What was made or taken between the look at the clock and the look at the quotes is of no time to come.
+    at = await store.server_time(conn, now) if locked else seen
+    ends = [(item, _expired(item)) for item in locked if is_overdue(item, at)]
     if ends:
         await store.end(conn, ends, by=MAKER, now=at)
     return len(ends)

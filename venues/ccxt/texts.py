@@ -74,7 +74,10 @@ def text_of(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadInput(f"the venue's answer has no {key!r} that can be read")
-    return str(value)
+    text = str(value)
+    if not text.isprintable():  # what is on record is UTF-8, and has no zero bytes
+        raise BadInput(f"the venue's answer has a {key!r} that is no text")
+    return text
 
 
 def decimal_of(row: Mapping[str, Any], key: str) -> str:

@@ -144,6 +144,15 @@ def test_an_unreadable_order_report_is_refused(info: object) -> None:
         normalise.order_report(info, ETH)
 
 
+@pytest.mark.parametrize("order_id", ["\ud800", "7\x00"], ids=ascii)
+def test_an_order_whose_name_no_database_can_hold_is_refused(order_id: str) -> None:
+    info = {"clientOrderId": "cw1", "orderId": "7", "status": "NEW", "executedQty": "0"}
+
+    assert normalise.order_report(info, ETH).venue_order_id == "7"
+    with pytest.raises(BadInput, match="no text"):
+        normalise.order_report({**info, "orderId": order_id}, ETH)
+
+
 def test_a_quantity_in_scientific_notation_is_read_digit_for_digit() -> None:
     fill = normalise.trade({**TRADE, "qty": "1.5e-3", "commission": "1E-8"}, GRID, ASSETS, "desk")
 
