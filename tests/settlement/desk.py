@@ -38,7 +38,7 @@ from ledger.model import transfer
 from ledger.posting import open_book, post, require_applied
 from ledger.queries import trial_balance
 from registry.changes import found
-from registry.model import Operator
+from registry.model import Founding, Operator
 from registry.queries import get_operator
 from registry.testing import (
     DEMO_OPERATORS,
@@ -369,22 +369,24 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(engine: AsyncEngine, folder: Path) -> AsyncIterator[Desk]:
-    founding = demo_founding()
+async def open_desk(
+    engine: AsyncEngine, folder: Path, founding: Founding | None = None
+) -> AsyncIterator[Desk]:
+    founding = founding or demo_founding()
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
     clock = ManualClock(START)
     with local_signer(folder, rules, clock=clock) as signer:
         desk = Desk(engine, ScriptedGateway(tokens={TOKEN}), signer, clock)
-        await desk.do(lambda conn: _found(conn, desk))
+        await desk.do(lambda conn: _found(conn, desk, founding))
         desk.gateway.fund(ELSEWHERE, 10**24)
         desk.gateway.fund(ELSEWHERE, 10**18, TOKEN)
         await desk.follow()
         yield desk
 
 
-async def _found(conn: AsyncConnection, desk: Desk) -> None:
+async def _found(conn: AsyncConnection, desk: Desk, founding: Founding) -> None:
     now = desk.now
-    await found(conn, demo_founding(), now=now)
+    await found(conn, founding, now=now)
     await open_book(conn, BOOK, entity=ENTITY.code, now=now)
     for wallet in ("client-pool", "house-hot"):
         given = await assign_address(conn, wallet, purpose=AddressPurpose.HOT, now=now)

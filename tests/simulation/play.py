@@ -15,21 +15,28 @@ from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chain.scripted import ScriptedChain
+from custody.bitcoin.testing import CHAIN as COIN_CHAIN
 from custody.payout_model import PayoutState
 from custody.testing import approve
-from kernel.db import APP_ROLE, create_engine
 from ledger.queries import head
 from settlement.model import RunState
 from tests.settlement.desk import BOOK
-from tests.simulation.fates import IDLE_MS, Life, Moment, flat, one_connection
+from tests.simulation.catalogue import STEPS
+from tests.simulation.fates import Life, Moment, flat, one_connection
 from tests.simulation.promises import any_time, at_rest, unfinished
-from tests.simulation.steps import STEPS, judged, pay, payouts, receivables, runs_of, settle_dispute
-from tests.simulation.world import Stall, Workers, World, calm, open_world
+from tests.simulation.stalling import Stall
+from tests.simulation.stepping import judged, payouts, runs_of
+from tests.simulation.steps import chase, pay, receivables, settle_dispute
+from tests.simulation.steps_bank import look_after_bank
+from tests.simulation.steps_compliance import look_after_cases
+from tests.simulation.steps_venue import look_after_venue
+from tests.simulation.world import SATURDAY, Workers, World, calm, open_world
 
 CHECK_EVERY: Final = 20
 """Steps between two looks at what must hold at any moment."""
@@ -40,12 +47,24 @@ PAUSE_SHARE: Final = 0.06
 """Turns in which a process is paused, and again as many in which one goes on."""
 SERVER_SHARE: Final = 0.05
 """Of these, where the database may be killed."""
+FOLLOWED_SHARE: Final = 0.8
+"""Steps after which the worker that they wait for has its turn at once."""
 COMMITS_MAX: Final = 12
 WORK_SHARE: Final = 0.45
 """Steps that are a turn of a worker."""
 CALM_ROUNDS: Final = 80
 """Rounds of all workers within which everything comes to rest: days pass in them."""
 CALM_PAUSE: Final = timedelta(minutes=45)
+CALM_PAUSE_MAX: Final = timedelta(hours=3)
+BURIED: Final = 8
+"""Blocks on top of one, after which nobody waits for another one; the venue is the most patient."""
+ON_A_CHAIN: Final = (
+    PayoutState.APPROVED,
+    PayoutState.ALLOCATED,
+    PayoutState.SIGNED,
+    PayoutState.CANCELLING,
+    PayoutState.MINED,
+)
 DAWN: Final = time(9, 30)
 DUSK: Final = time(19)
 LAST_ROUNDS: Final = 2
@@ -139,6 +158,8 @@ class Player:
             else:
                 (step,) = self.random.choices(STEPS, weights=[step.weight for step in STEPS])
                 self.day.note(f"{step.name}: {await step.do(self.world, self.random)}")
+                if step.then and self.random.random() < FOLLOWED_SHARE:
+                    await self.work(self.random.randrange(REPLICAS), step.then)
             self.day.counts["steps"] += 1
             if number % CHECK_EVERY == CHECK_EVERY - 1:
                 self.require(await any_time(self.world, self.checker, self.told))
@@ -231,21 +252,24 @@ class Player:
             await settle_dispute(self.world, self.random)
         self.mend()
         self.day.note("calm")
-        rounds, left = 0, [""]
+        rounds, left, pause = 0, [""], CALM_PAUSE
         while left:
             if rounds == CALM_ROUNDS:
                 raise Broken(f"not at rest after {rounds} rounds: {left}")
-            await self.round(rounds, [turn for turn in TURNS if turn not in ASIDE])
+            await self.round(rounds, [turn for turn in TURNS if turn not in ASIDE], pause)
             rounds += 1
             async with self.checker.connect() as conn:
-                left = await unfinished(self.world, conn)
+                before, left = left, await unfinished(self.world, conn)
+            # Where nothing moves, it is a cut-off or a day that is waited for.
+            pause = CALM_PAUSE if left != before else min(2 * pause, CALM_PAUSE_MAX)
         self.day.counts["rounds to rest"] += rounds
         for _ in range(LAST_ROUNDS):
             await self.round(0, TURNS)
         self.require(await at_rest(self.world, self.checker, self.told))
 
-    async def round(self, number: int, turns: Sequence[str]) -> None:
-        """Let people do their part, then workers."""
+    async def round(self, number: int, turns: Sequence[str], pause: timedelta = CALM_PAUSE) -> None:
+        """Let time pass and people do their part, then workers."""
+        self.day.note(f"{pass_time(self.world, pause):%a %H:%M}")
         await self.act()
         for turn in turns:
             await self.work(number % REPLICAS, turn, faults=False)
@@ -257,17 +281,23 @@ class Player:
         gateway.faults.clear()
         gateway.lag = gateway.lose_broadcasts = gateway.refuse_broadcasts = 0
         world.signer.down = False
+        world.coins.mend()
+        world.screener.is_away = False
+        world.screener.learn(set(), set())
+        world.vault.down = False
+        world.vault.answers.clear()
         world.door.answers.clear()
         world.bank.execute({"verb": "clear-faults"})
         world.bank.execute({"verb": "deliver"})
         calm(world.venue)
 
     async def act(self) -> None:
-        """Let time pass, blocks be mined, people sign and parties pay."""
+        """Let blocks be mined, people sign and parties pay."""
         world = self.world
-        self.day.note(f"{pass_time(world):%a %H:%M}")
-        for _ in range(4):
-            world.desk.gateway.mine_pool()
+        for chain, node in (("evm", world.desk.gateway), (COIN_CHAIN, world.coins.node)):
+            if await is_lively(world, chain, node):
+                for _ in range(4):
+                    node.mine_pool()
         waiting = await payouts(world, PayoutState.PENDING_APPROVAL)
         if waiting:
             await judged(
@@ -277,7 +307,11 @@ class Player:
             await judged(lambda run=run: world.desk.affirm_all(run.id))  # type: ignore[misc]
         for item in await receivables(world):
             pay(world, item, item.amount - world.paid.get(item.id, 0))
+        await chase(world)
         await world.sign_files()
+        await look_after_cases(world)
+        await look_after_bank(world)
+        await look_after_venue(world)
         while world.bank.today < world.now.date():
             world.bank.execute({"verb": "end-of-day"})
 
@@ -291,13 +325,22 @@ class Player:
             raise Broken("\n".join(faults))
 
 
-def pass_time(world: World) -> datetime:
-    """Let some of a day pass, or the night."""
-    now = world.clock.advance(CALM_PAUSE)
-    if now.time() < DUSK:
+async def is_lively(world: World, chain: str, node: ScriptedChain[Any]) -> bool:
+    """Tell whether anything waits for blocks of a chain."""
+    if node.pool or any(node.transactions[-BURIED:]):
+        return True
+    return bool(await payouts(world, *ON_A_CHAIN, chain=chain))
+
+
+def pass_time(world: World, pause: timedelta) -> datetime:
+    """Let some of a day pass, or the night, or the days on which nobody works."""
+    now = world.clock.advance(pause)
+    if now.time() < DUSK and now.weekday() < SATURDAY:
         return now
-    tomorrow = datetime.combine(now.date() + timedelta(days=1), DAWN, now.tzinfo)
-    return world.clock.advance(tomorrow - now)
+    day = now.date() + timedelta(days=1)
+    while day.weekday() >= SATURDAY:
+        day += timedelta(days=1)
+    return world.clock.advance(datetime.combine(day, DAWN, now.tzinfo) - now)
 
 
 async def turn_of(workers: Workers, turn: str) -> object:
@@ -306,7 +349,11 @@ async def turn_of(workers: Workers, turn: str) -> object:
 
 
 TURN: Final[dict[str, Callable[[Workers], Awaitable[object]]]] = {
+    # First, for a payout to a venue wants the venue's word of the last minutes.
+    "transfers": lambda workers: workers.transfers(),
     "watch": lambda workers: workers.watcher.turn(),
+    "watch coins": lambda workers: workers.coins.turn(),
+    "quotes": lambda workers: workers.quotes(),
     "cycles": lambda workers: workers.cycles.turn(),
     "settle": lambda workers: workers.settlement.turn(),
     "bank payments": lambda workers: workers.payer.turn(),
@@ -318,15 +365,17 @@ TURN: Final[dict[str, Callable[[Workers], Awaitable[object]]]] = {
 TURNS: Final = (*TURN,)
 ASIDE: Final = frozenset({"relay", "client money"})
 """Those that nobody waits for."""
-CALLING: Final = ("watch", "bank payments", "hedge")
+CALLING: Final = ("watch", "watch coins", "bank payments", "hedge", "transfers")
 """Those that act on the outside."""
 OFTEN: Final = {
     "watch": 6,
+    "watch coins": 4,
     "cycles": 3,
     "settle": 2,
     "bank payments": 2,
     "statements": 2,
     "hedge": 4,
+    "transfers": 3,
 }
 """How often a worker has its turn in a day, beside the others."""
 
@@ -347,9 +396,7 @@ async def play(
     random = Random(seed)
     day = Day(seed, steps)
     people = one_connection(url)
-    checker = create_engine(
-        url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS, injected_clock=True
-    )
+    checker = one_connection(url)
     try:
         await _play(Player(day, people, url, random, checker, server), folder, steps)
         day.note(f"journal {await journal(checker)}")

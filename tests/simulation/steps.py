@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from random import Random
@@ -14,59 +12,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chain.errors import NodeUnavailable
 from custody.payout_model import Payout, PayoutRequest, PayoutState
 from custody.payout_replace import cancel_by_conflict, cancel_bytes, prepare_bump
-from custody.payouts import cancel_payout, list_payouts, reject_payout, request_payout
+from custody.payouts import cancel_payout, reject_payout
 from custody.testing import approve
-from kernel.errors import CausewayError
 from kernel.money import Price
-from registry.testing import ETH, USDT, operator_keypair
+from registry.testing import ETH, EUR, USDT, operator_keypair
 from settlement.disputes import dispute, resolve_dispute
 from settlement.matching.references import reference_of
-from settlement.model import Direction, Instruction, InstructionState, Run, RunState
+from settlement.model import Direction, Instruction, InstructionState, RunState
 from settlement.queries import get_calculation, list_run_instructions, list_runs
 from tests.settlement.desk import BOOK
-from tests.simulation.world import BIRCH_IBAN, CLIENTS, EUR, OURS, WALLETS, World
+from tests.simulation.stepping import DONE, Step, ask, judged, payouts, runs_of
+from tests.simulation.world import BIRCH_IBAN, CLIENTS, OURS, WALLETS, World
 from trading.deals import amend_deal, book_deal, cancel_deal, list_deals
 from trading.model import DealRequest, DealSide, DealState
 from trading.terms.model import Rail
-from venues.testing import AT_ONCE, Call, Conduct, Trouble
 
-PLACE_TROUBLES: Final = (
-    *[Trouble.NONE] * 4,
-    *[Trouble.LOST_ANSWER] * 3,
-    *[Trouble.LOST_REQUEST] * 2,
-    Trouble.LATE_REQUEST,
-    Trouble.REFUSED,
-    Trouble.BACK_OFF,
-)
-ASK_TROUBLES: Final = (*[Trouble.NONE] * 8, Trouble.LOST_ANSWER, Trouble.STALE)
-CONDUCTS: Final = (
-    Conduct(),
-    Conduct(trades=((AT_ONCE, 40),), ends_after=timedelta(milliseconds=1)),
-    Conduct(trades=(), ends_after=timedelta(milliseconds=1)),
-    Conduct(trades=((AT_ONCE, 30), (timedelta(seconds=2), 70))),
-    Conduct(trades=((timedelta(seconds=1), 50),), ends_after=timedelta(seconds=2)),
-)
 CHAIN: Final = "evm"
-DONE: Final = "done"
 DEPTHS: Final = (1, 1, 1, 2, 2, 3, 6)
 """Of reorganisations; what is so deep was credited and paid out against."""
 WAITS: Final = (5, 60, 300, 900, 1_800, 3_600, 7_200)
 """Seconds that pass at once."""
-STATEMENT_FAULTS: Final = ("gap", "duplicate_statement")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Something that may happen.
-
-    Attributes:
-        weight: how often, beside the others.
-        do: does it, and says in a few words what came of it.
-    """
-
-    name: str
-    weight: int
-    do: Callable[[World, Random], Awaitable[str]]
 
 
 # Time and the chain.
@@ -112,9 +77,9 @@ async def reorg(world: World, random: Random) -> str:
 
 
 async def drop(world: World, random: Random) -> str:
-    """A transaction vanishes from the pool; who sent it may send it again."""
-    gateway = world.desk.gateway
-    ours = [tx for tx in sorted(gateway.pool) if tx not in world.deposits]
+    """A transaction of ours vanishes from the pool; it may be sent again."""
+    gateway, others = world.desk.gateway, world.sent | world.vault.paid
+    ours = sorted(gateway.pool - others)
     if not ours:
         return "nothing waits"
     chosen = random.choice(ours)
@@ -181,9 +146,7 @@ async def withdraw(world: World, random: Random) -> str:
         destination=WALLETS[party],
         requested_by="dan",
     )
-    asked = partial(request_payout, request=request, book=BOOK, now=world.now)
-    times = 1 + (random.random() < 0.2)
-    said = [await judged(lambda: world.do(asked)) for _ in range(times)]
+    said = [await judged(ask(world, request)) for _ in range(1 + (random.random() < 0.2))]
     return f"{request.client_ref} {party} {request.amount} {asset}: {' '.join(said)}"
 
 
@@ -220,11 +183,10 @@ async def cancel_late(world: World, random: Random) -> str:
 
 async def hurry(world: World, random: Random) -> str:
     """An operator offers more for a payout that waits for a block."""
-    waiting = await payouts(world, PayoutState.SIGNED, PayoutState.CANCELLING)
-    chosen = [item for item in waiting if item.chain == CHAIN]
-    if not chosen:
+    waiting = await payouts(world, PayoutState.SIGNED, PayoutState.CANCELLING, chain=CHAIN)
+    if not waiting:
         return "nothing waits for a block"
-    item = random.choice(chosen)
+    item = random.choice(waiting)
     by = world.desk.operators["ada"]
 
     async def bump() -> None:
@@ -238,8 +200,8 @@ async def hurry(world: World, random: Random) -> str:
 
 async def stop_on_chain(world: World, random: Random) -> str:
     """Two people want a payout back that was sent: a spend of its nonce competes with it."""
-    waiting = await payouts(world, PayoutState.SIGNED)
-    chosen = [item for item in waiting if item.chain == CHAIN and item.claim.startswith("client:")]
+    waiting = await payouts(world, PayoutState.SIGNED, chain=CHAIN)
+    chosen = [item for item in waiting if item.claim.startswith("client:")]
     if not chosen:
         return "nothing waits for a block"
     item, reason = random.choice(chosen), "changed their mind"
@@ -269,8 +231,7 @@ async def move_own(world: World, random: Random) -> str:
         destination=world.desk.hot["client-pool"],
         requested_by="dan",
     )
-    asked = partial(request_payout, request=request, book=BOOK, now=world.now)
-    return f"{request.client_ref} {request.amount} {asset}: {await judged(lambda: world.do(asked))}"
+    return f"{request.client_ref} {request.amount} {asset}: {await judged(ask(world, request))}"
 
 
 # The desk and its counterparties.
@@ -396,52 +357,6 @@ def pay(world: World, item: Instruction, amount: int) -> None:
         world.send(world.desk.settlement[item.party], amount, item.asset)
 
 
-# The bank and the venue.
-
-
-async def sign_files(world: World, random: Random) -> str:
-    """Two people sign the payment files that wait."""
-    del random
-    return f"{await world.sign_files()} files"
-
-
-async def end_bank_day(world: World, random: Random) -> str:
-    """The bank ends its day where the calendar's has ended: payments leave, statements come."""
-    del random
-    if world.bank.today >= world.now.date():
-        return "not yet"
-    return f"{len(world.bank.execute({'verb': 'end-of-day'}))} statements"
-
-
-async def trouble_bank(world: World, random: Random) -> str:
-    """The bank does not answer, or a statement of it is missing or comes twice."""
-    if random.random() < 0.6:
-        arrives = random.random() < 0.5
-        world.door.answers.append((arrives, False))
-        return "answer lost" if arrives else "file lost"
-    kind = random.choice(STATEMENT_FAULTS)
-    world.bank.execute({"verb": "fault", "kind": kind})
-    return kind
-
-
-async def deliver_late(world: World, random: Random) -> str:
-    """What the bank kept back comes."""
-    del random
-    return f"{len(world.bank.execute({'verb': 'deliver'}))} files"
-
-
-async def trouble_venue(world: World, random: Random) -> str:
-    """The venue loses requests and answers for a while, or behaves."""
-    if random.random() < 0.5:
-        world.venue.trouble = lambda call: random.choice(
-            PLACE_TROUBLES if call is Call.PLACE else ASK_TROUBLES
-        )
-        world.venue.conduct = lambda _: random.choice(CONDUCTS)
-        return "faults"
-    world.venue.trouble, world.venue.conduct = lambda _: Trouble.NONE, lambda _: Conduct()
-    return "well"
-
-
 STEPS: Final = (
     Step("wait", 10, wait),
     Step("mine", 14, mine),
@@ -463,38 +378,39 @@ STEPS: Final = (
     Step("dispute", 1, dispute_one),
     Step("dispute over", 1, settle_dispute),
     Step("party pays", 5, party_pays),
-    Step("sign files", 3, sign_files),
-    Step("bank day", 3, end_bank_day),
-    Step("bank trouble", 2, trouble_bank),
-    Step("bank late", 1, deliver_late),
-    Step("venue trouble", 2, trouble_venue),
 )
 
 
 # What steps look at.
 
 
-async def judged(act: Callable[[], Awaitable[object]]) -> str:
-    """Return whether the house took it."""
-    try:
-        await act()
-    except CausewayError as no:
-        return type(no).__name__
-    return DONE
-
-
-async def payouts(world: World, *states: PayoutState) -> list[Payout]:
-    """Return the payouts in some states, oldest first."""
-    return await world.do(partial(list_payouts, book=BOOK, states=states))
-
-
-async def runs_of(world: World, *states: RunState) -> list[Run]:
-    """Return the runs in some states."""
-    return await world.do(partial(list_runs, book=BOOK, states=states))
-
-
 async def receivables(world: World) -> list[Instruction]:
     """Return what parties are to pay from outside and have not paid in full."""
+    return [
+        item
+        for item in await _awaited(world)
+        if item.rail is not Rail.BOOK and world.paid.get(item.id, 0) < item.amount
+    ]
+
+
+async def chase(world: World) -> None:
+    """Let parties pay again through the bank what they have paid and never arrived.
+
+    That is so where nothing moves between two looks, and the bank has nothing more to tell.
+    """
+    left = {item.id: item.remaining for item in await _awaited(world) if item.rail is Rail.BANK}
+    is_told = world.taken_in >= world.bank.files.keys() and not any(
+        account.later for account in world.bank.accounts.values()
+    )
+    if is_told:
+        for item in await _awaited(world):
+            if item.rail is Rail.BANK and world.short.get(item.id) == item.remaining:
+                pay(world, item, item.remaining)
+    world.short = left if is_told else {}
+
+
+async def _awaited(world: World) -> list[Instruction]:
+    """Return what parties are to pay now."""
 
     async def read(conn: AsyncConnection) -> list[Instruction]:
         found: list[Instruction] = []
@@ -505,8 +421,5 @@ async def receivables(world: World) -> list[Instruction]:
     return [
         item
         for item in await world.do(read)
-        if item.direction is Direction.RECEIVE
-        and item.rail is not Rail.BOOK
-        and item.state is InstructionState.RELEASED
-        and world.paid.get(item.id, 0) < item.amount
+        if item.direction is Direction.RECEIVE and item.state is InstructionState.RELEASED
     ]

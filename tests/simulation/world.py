@@ -6,8 +6,7 @@ bank, one venue, a signer; none of them has a socket. The verbs and the workers 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
@@ -20,6 +19,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.workers.bank_payments import BankPayer
+from app.workers.bitcoin_watcher import BitcoinWatcher
 from app.workers.client_money import ClientMoneyWatch
 from app.workers.cycle_release import InTransactions
 from app.workers.cycles import CycleWorker
@@ -35,8 +35,10 @@ from custody.banks.importing import import_file
 from custody.banks.payment_files import approval_bytes, approve_file
 from custody.banks.payment_model import FileState
 from custody.banks.payments import BankPayments
+from custody.bitcoin.testing import CHAIN as COIN_CHAIN
+from custody.bitcoin.testing import with_bitcoin
 from custody.control_messages import ControlMessage
-from custody.model import AddressPurpose
+from custody.model import AddressPurpose, bank_account_path
 from custody.payout_worker import WorkReport, advance_payouts
 from custody.policy import ConfirmationPolicy, Requirement
 from custody.ports import ControlledSigner
@@ -53,6 +55,7 @@ from custody.signer.wire import (
     SpendIntent,
 )
 from custody.testing import allow
+from custody.venues.worker import advance_venue_transfers
 from kernel.clock import ManualClock
 from kernel.db import transact
 from kernel.errors import OutsideUnavailable
@@ -61,38 +64,53 @@ from kernel.money import Asset
 from ledger.accounts import ensure_accounts
 from ledger.model import transfer
 from ledger.posting import post, require_applied
+from marketdata.consolidated import VenueBook
+from marketdata.fees import VenueFee
 from marketdata.model import BookView, Instrument
 from marketdata.testing import StillFeed, book_view
 from matching.model import Side
 from registry.calendars import Calendar
-from registry.model import BANK, BankAccount, Party, PartyKind
-from registry.testing import ENTITY, ETH, TOKEN, change, operator_keypair
+from registry.model import BANK, Party, PartyKind
+from registry.testing import (
+    BANK_ACCOUNTS,
+    ENTITY,
+    ETH,
+    TOKEN,
+    change,
+    demo_founding,
+    operator_keypair,
+    with_banks,
+)
 from settlement.model import ReleaseMethod, Window
 from settlement.netting.exact import BUILT_IN
 from settlement.windows import set_window, window_bytes
 from tests.settlement.desk import ACME_WALLET, ASSETS, BOOK, CONFIRMATIONS, DAY, Desk, open_desk
+from tests.simulation.coins import Coins, open_coins
 from tests.simulation.fates import Life
+from tests.simulation.screening import Screener
+from tests.simulation.stalling import Stall
+from tests.simulation.treasury import PLACE, Vault, open_vault
 from trading.hedges.hedger import Hedger, hedge_once
 from trading.hedges.lines import open_line
 from trading.hedges.model import HedgeLine, HedgePlace, HedgePolicy
-from trading.terms.model import Rail
-from trading.terms.testing import set_standing_instruction
+from trading.quotes.maker import serve_quotes
+from trading.quotes.model import QuotePolicy
+from trading.terms.model import LastLook, Rail
+from trading.terms.testing import give_terms, set_standing_instruction
 from venues.lifecycle import ResolvePolicy
 from venues.model import Placement, VenueBalance, VenueFill, VenueOrder
 from venues.testing import GRID, Conduct, Placed, ScriptedVenue, Trouble
 
 T = TypeVar("T")
 
-EUR: Final = Asset("EUR", 2)
-OURS: Final = BankAccount(
-    *("house-eur", "Example Bank", "DE89370400440532013000", "COBADEFFXXX"),
-    *("EUR", "house", ENTITY.code),
-)
+CLIENTS_EUR, OURS = BANK_ACCOUNTS
 BIRCH_IBAN: Final = "NL91ABNA0417164300"
 BIRCH: Final = f"{BIRCH_IBAN}|ABNANL2A|Birch Trading BV"
+CEDAR_BANK: Final = "GB82WEST12345698765432|WESTGB22|Cedar Ltd"
 CEDAR_WALLET: Final = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
 BIRCH_WALLET: Final = "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65"
 HOUSE_EUR: Final = 10**10
+CEDAR_EUR: Final = 10**8
 CLIENTS: Final = ("acme", "cedar")
 WALLETS: Final = {"acme": ACME_WALLET, "birch": BIRCH_WALLET, "cedar": CEDAR_WALLET}
 CUT_OFFS: Final = {"morning": time(10), "noon": time(13), "late": time(16)}
@@ -111,6 +129,11 @@ CAPITAL: Final = (
     ("custody:client-pool", "client:cedar", "1000", "ETH"),
     ("custody:client-pool", "client:cedar", "3000000", "USDT"),
 )
+MONEY: Final = (
+    (OURS, "equity:capital", HOUSE_EUR),
+    (CLIENTS_EUR, "client:cedar", CEDAR_EUR),
+)
+"""What is at the bank in the morning, and whose it is."""
 LINE: Final = ("otc", "ETH")
 HEDGING: Final = HedgePolicy(
     order_units_max=4 * 10**18,
@@ -125,35 +148,13 @@ HEDGING: Final = HedgePolicy(
 )
 
 
-@dataclass
-class Stall:
-    """Where a process may be paused for long: at a call to the outside, holding nothing in the database.
-
-    Attributes:
-        armed: whether the next call that passes is paused after it was carried out.
-        paused: whether one has been.
-        reached: set then, or when whoever was to be paused has ended without such a call.
-        released: lets it go on.
-    """
-
-    armed: bool = False
-    paused: bool = False
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
-    released: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def after(self) -> None:
-        """Come back from a call, perhaps long after it was carried out."""
-        if self.armed:
-            self.armed, self.paused = False, True
-            self.reached.set()
-            await self.released.wait()
-
-
 @dataclass(slots=True)
 class Purse(ScriptedVenue):
     """A scripted venue with money, which takes every other fee in kind."""
 
     stalls: Callable[[], Stall] = Stall
+    moved: Callable[[], Mapping[str, int]] = dict
+    """What was brought to the account, less what was taken out, by asset."""
 
     async def place(
         self, order: VenueOrder, *, after: Awaitable[object] | None = None
@@ -164,8 +165,10 @@ class Purse(ScriptedVenue):
         return placed
 
     async def balances(self) -> list[VenueBalance]:
-        """Return what was paid in and what the trades have made of it."""
+        """Return what was brought there and what the trades have made of it."""
         held = {asset: ASSETS[asset].parse(amount) for asset, amount in AT_THE_VENUE.items()}
+        for asset, moved in self.moved().items():
+            held[asset] += moved
         for item in self.trades:
             sign = 1 if item.side is Side.BUY else -1
             held[item.base] += sign * item.base_units
@@ -213,6 +216,22 @@ class YoungFeed(StillFeed):
         return book_view(*sides, at=self._clock.now(), instrument=grid(self._clock.venue))
 
 
+@dataclass
+class Shown:
+    """The books that the maker of prices looks at: one venue's, young, around where the market is."""
+
+    world: World
+
+    def books(self, base: Asset, quote: Asset) -> list[VenueBook]:
+        """See `trading.ports.BookSource`."""
+        world, shown = self.world, grid(self.world.venue)
+        if (shown.base, shown.quote) != (base, quote):
+            return []
+        sides = [(f"{world.mid - 1}.00", "50")], [(f"{world.mid + 1}.00", "50")]
+        view = book_view(*sides, at=world.now, instrument=shown)
+        return [VenueBook(shown, view, VenueFee(1_000))]
+
+
 def grid(venue: Purse) -> Instrument:
     """Return the one market of the venue."""
     return replace(GRID, venue=venue.venue)
@@ -249,7 +268,9 @@ class FickleSigner:
         self, intent: SpendIntent, psbt: bytes, approvals: Sequence[SignedApproval]
     ) -> bytes:
         """See `custody.ports.PayoutSigner`."""
-        return await self._up().sign_spend(intent, psbt, approvals)
+        signed = await self._up().sign_spend(intent, psbt, approvals)
+        await self.stalls().after()
+        return signed
 
     async def account_xpub(self, path: str) -> str:
         """See `custody.ports.PayoutSigner`."""
@@ -272,28 +293,39 @@ class FickleSigner:
         return await self._up().audit(index, size=size)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Whether a file arrives at the bank, and what is heard of that."""
+
+    arrives: bool = True
+    heard: Outcome = Outcome.TAKEN
+
+    def __str__(self) -> str:
+        """Return it in words, for the trace."""
+        return f"{'taken' if self.arrives else 'lost'}, said to be {self.heard}"
+
+
 @dataclass
 class Door:
     """The bank's door: the next answers, then it takes what comes.
 
     Attributes:
-        answers: whether the file arrives, and whether that is heard.
         copies: every copy that arrived, as (name, bytes).
     """
 
     bank: Bank
     stalls: Callable[[], Stall] = Stall
-    answers: list[tuple[bool, bool]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     copies: list[tuple[str, bytes]] = field(default_factory=list)
 
     async def submit(self, name: str, content: bytes) -> Submission:
         """See `banks.submission.BankGateway`."""
-        arrives, heard = self.answers.pop(0) if self.answers else (True, True)
-        if arrives:
+        answer = self.answers.pop(0) if self.answers else Answer()
+        if answer.arrives:
             self.copies.append((name, content))
             self.bank.execute({"verb": "order", "content": content.hex()})
         await self.stalls().after()
-        return Submission(Outcome.TAKEN if arrives and heard else Outcome.UNKNOWN)
+        return Submission(answer.heard)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +343,8 @@ class OneByOneWatcher(Watcher):
             clock=self.clock,
             bump=self.bump,
             rail=self.rail,
+            screening=self.screening,
+            travel_rule=self.travel_rule,
         )
 
 
@@ -333,6 +367,19 @@ class Workers:
             book=BOOK,
             policy=ConfirmationPolicy.uniform(CONFIRMATIONS),
             payout_requirement=Requirement(CONFIRMATIONS),
+            screening=self.world.screener,
+            holder=name,
+        )
+        self.coins = BitcoinWatcher(
+            engine=engine,
+            node=self.world.coins.node,
+            signer=self.world.signer,
+            clock=desk.clock,
+            chain=COIN_CHAIN,
+            book=BOOK,
+            policy=ConfirmationPolicy.uniform(CONFIRMATIONS),
+            payout_requirement=Requirement(CONFIRMATIONS),
+            screening=self.world.screener,
             holder=name,
         )
         self.cycles = CycleWorker(
@@ -348,7 +395,8 @@ class Workers:
             clock=desk.clock,
             book=BOOK,
             holder=name,
-            gateways={OURS.code: self.world.door},
+            screening=self.world.screener,
+            gateways={account.code: self.world.door for account in BANK_ACCOUNTS},
         )
         self.relay = RelayWorker(engine=engine, clock=desk.clock, write=self.told, holder=name)
         self.money = ClientMoneyWatch(engine=engine, clock=desk.clock, book=BOOK)
@@ -361,6 +409,21 @@ class Workers:
             policy=HEDGING,
             book=BOOK,
             holder=name,
+        )
+
+    async def quotes(self) -> object:
+        """Price what is asked, look at what is taken, end the rest."""
+        clock = self.world.clock
+        return await serve_quotes(self.life.engine, Shown(self.world), clock, QuotePolicy(), BOOK)
+
+    async def transfers(self) -> object:
+        """Take transfers to and from the venue as far as they go."""
+        return await advance_venue_transfers(
+            self.life.engine,
+            self.world.vault,
+            book=BOOK,
+            holder=self.life.name,
+            clock=self.world.clock,
         )
 
     async def hedge(self) -> object:
@@ -393,6 +456,10 @@ class World:
         paid: what a party has paid for an instruction, all in all.
         taken_in: files of the bank that a process has taken in.
         disputed: (run, obligation) of what somebody disputes.
+        sent: hashes of what strangers and parties have sent.
+        dealt: deals that parties were told of when they took a price.
+        mid: where the market is.
+        short: what was left of each instruction when people last looked.
     """
 
     desk: Desk
@@ -401,12 +468,19 @@ class World:
     bank: Bank
     door: Door
     signer: FickleSigner
+    coins: Coins = field(default_factory=Coins)
+    vault: Vault = field(init=False)
+    screener: Screener = field(default_factory=Screener)
     stall: Stall = field(default_factory=Stall)
     addresses: dict[str, str] = field(default_factory=dict)
     deposits: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     paid: dict[UUID, int] = field(default_factory=dict)
     taken_in: set[str] = field(default_factory=set)
     disputed: list[tuple[UUID, UUID]] = field(default_factory=list)
+    short: dict[UUID, int] = field(default_factory=dict)
+    sent: set[str] = field(default_factory=set)
+    dealt: set[UUID] = field(default_factory=set)
+    mid: int = 3_000
     numbers: int = 0
 
     def __post_init__(self) -> None:
@@ -458,6 +532,7 @@ class World:
         if contract is not None:
             gateway.fund(sender, amount, contract)
         gateway.announce(made)
+        self.sent.add(made.hash)
         return made
 
     async def sign_files(self) -> int:
@@ -485,18 +560,19 @@ SATURDAY: Final = 5
 @asynccontextmanager
 async def open_world(engine: AsyncEngine, folder: Path, random: Random) -> AsyncIterator[World]:
     """Found the house; whatever is drawn, is drawn from *random*."""
-    async with open_desk(engine, folder) as desk:
+    async with open_desk(engine, folder, with_banks(with_bitcoin(demo_founding()))) as desk:
         venue = Purse(
-            venue="north",
-            account="main",
+            venue=PLACE.venue,
+            account=PLACE.account,
             late_by=timedelta(seconds=random.choice([1, 2.9, 3.5, 20])),
             settling=timedelta(milliseconds=random.choice([0, 300, 900])),
         )
         clock = WorldClock(at=desk.clock.at, venue=venue)
         desk.clock = clock
         bank = Bank(DAY)
-        account = {"iban": OURS.iban, "currency": "EUR", "balance": HOUSE_EUR}
-        bank.execute({"verb": "account", **account})
+        for account, _, units in MONEY:
+            opened = {"iban": account.iban, "currency": account.asset, "balance": units}
+            bank.execute({"verb": "account", **opened})
         signer = FickleSigner(desk.signer)
         world = World(desk, clock, venue, bank, Door(bank), signer)
         await furnish(world)
@@ -507,6 +583,9 @@ async def furnish(world: World) -> None:
     """Set everybody's terms, and pay the capital in."""
     desk = world.desk
     await world.do(partial(_registry, world))
+    world.coins = await open_coins(desk)
+    world.vault = await open_vault(desk, lambda: world.stall)
+    world.venue.moved = lambda: world.vault.balances
     for party in ("acme", "birch"):
         await desk.agree(party)
     await desk.agree("cedar", prefunded=True)
@@ -514,6 +593,13 @@ async def furnish(world: World) -> None:
         for asset in ("ETH", "USDT"):
             await desk.instruct(party, asset, WALLETS[party])
     await desk.capital(*CAPITAL)
+    look = LastLook(window_ms=5_000, tolerance_ppm=1_000)
+    await world.do(
+        partial(give_terms, party="acme", quote_seconds=300, last_look=look, now=world.now)
+    )
+    await world.do(
+        partial(give_terms, party="cedar", quote_seconds=60, tenor_days=1, now=world.now)
+    )
     place = HedgePlace(world.venue.venue, world.venue.account, "ETHUSDT")
     line = HedgeLine(desk=LINE[0], asset=LINE[1], places=(place,))
     await world.do(lambda conn: open_line(conn, line, by="dan", reason="", now=world.now))
@@ -521,8 +607,8 @@ async def furnish(world: World) -> None:
 
 async def _registry(world: World, conn: AsyncConnection) -> None:
     desk, now = world.desk, world.now
-    for record in (EUR, OURS, Party("cedar", PartyKind.CLIENT, ENTITY.code)):
-        await change(conn, record, now=now)
+    await change(conn, Party("cedar", PartyKind.CLIENT, ENTITY.code), now=now)
+    await allow(conn, "cedar", CEDAR_BANK, now=now, chain=BANK)
     await allow(conn, "birch", BIRCH, now=now, chain=BANK)
     await allow(conn, "birch", BIRCH_WALLET, now=now)
     await allow(conn, "cedar", CEDAR_WALLET, now=now)
@@ -539,13 +625,18 @@ async def _registry(world: World, conn: AsyncConnection) -> None:
             conn, "client-pool", purpose=AddressPurpose.DEPOSIT, party=party, now=now
         )
         world.addresses[party] = given.address
-    keys = {("bank:house-eur", "EUR"), ("equity:capital", "EUR")}
-    await ensure_accounts(conn, BOOK, keys, now=now)
-    opening = derive_id(now, "simulation", "opening")
-    line = transfer(
-        opening, "bank:house-eur", "equity:capital", HOUSE_EUR, "EUR", code="test.opening"
-    )
-    require_applied(await post(conn, BOOK, [line], now=now))
+    paths = {account: bank_account_path(account.code) for account, _, _ in MONEY}
+    keys = {(path, "EUR") for account, whose, _ in MONEY for path in (paths[account], whose)}
+    owners = {path: account.owner for account, path in paths.items()}
+    await ensure_accounts(conn, BOOK, keys, owners=owners, now=now)
+    lines = [
+        transfer(
+            *(derive_id(now, "simulation", account.code), paths[account], whose, units, "EUR"),
+            code="test.opening",
+        )
+        for account, whose, units in MONEY
+    ]
+    require_applied(await post(conn, BOOK, lines, now=now))
 
 
 def window_of(name: str) -> Window:
