@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 from chain.evm.transactions import UnsignedTransaction, erc20_transfer_data
@@ -77,9 +78,10 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why the payout cannot be sent now."""
+    """Why the payout cannot be sent now; *look_again*: when it is tried again, None: soon."""
 
     reason: str
+    look_again: timedelta | None = None
 
 
 def plan_allocation(payout: Payout, seen: ChainView, books: BooksView) -> Allocation | Waiting:

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody.compliance.cases import find_uncleared
 from custody.freeze_model import find_match
 from custody.freezes import load_freezes, refusal
-from custody.payout_model import ClaimKind, ControlState, Payout
+from custody.payout_model import ClaimKind, ControlState, Payout, PayoutState
 from custody.payout_tables import allowed_destination
+from custody.restore_gate import list_found_outside
 from custody.signing_stops import find_signing_stop
 from custody.venues.gates import find_unverified
 
@@ -59,7 +60,18 @@ async def find_unsendable(
     found = await _find_disallowed(conn, payouts, now)
     found |= await find_unverified(conn, payouts, now=now)
     found |= await find_uncleared(conn, payouts)
+    found |= await _find_sent(conn, payouts)
     return found | await find_frozen(conn, payouts)
+
+
+async def _find_sent(conn: AsyncConnection, payouts: Sequence[Payout]) -> dict[UUID, str]:
+    """Return the payouts that are not sent here, and that a restore has found to be sent."""
+    unsent = {PayoutState.APPROVED, PayoutState.ALLOCATED}
+    found = await list_found_outside(conn, [item.id for item in payouts if item.state in unsent])
+    return dict.fromkeys(
+        sorted(found),
+        "it was sent before the database was restored, as `causeway restore` has found: cancel it",
+    )
 
 
 async def _find_disallowed(

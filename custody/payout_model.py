@@ -408,7 +408,7 @@ class Quorum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payout:
-    """A payout as it stands.
+    """A payout as it stands; what is not said is as it is of one that was just requested.
 
     Attributes:
         amount: in the asset's unit (what the ledger counts); *chain_amount* in the token's.
@@ -449,22 +449,22 @@ class Payout:
     requested_by: str
     reason: str
     policy_version: int
-    approvals_required: int
-    state: PayoutState
-    hold_epoch: int
-    attempt: int
-    nonce: int | None
-    fee_cap: int
-    fee_paid: int | None
-    succeeded: bool | None
-    tx_hash: str | None
-    mined_height: int | None
-    mined_block: str | None
-    waiting_for: str
+    approvals_required: int = 1
+    state: PayoutState = PayoutState.REQUESTED
+    hold_epoch: int = 0
+    attempt: int = 0
+    nonce: int | None = None
+    fee_cap: int = 0
+    fee_paid: int | None = None
+    succeeded: bool | None = None
+    tx_hash: str | None = None
+    mined_height: int | None = None
+    mined_block: str | None = None
+    waiting_for: str = ""
     run_after: datetime
     created_at: datetime
-    expires_at: datetime | None
-    fence: int
+    expires_at: datetime | None = None
+    fence: int = 0
     claim_returned: bool = False
     rule: int = 0
     required: tuple[Quorum, ...] = ()

@@ -80,3 +80,16 @@ class BumpPolicy:
         if self.cancel_after is not None and whole >= self.cancel_after and is_payment:
             return Bump.CANCEL
         return Bump.PEOPLE if whole >= self.deadline else Bump.NOW
+
+
+ASKED_AGAIN_MIN: Final = timedelta(seconds=1)
+ASKED_AGAIN_MAX: Final = timedelta(minutes=1)
+
+
+def ask_again_after(built_at: datetime, now: datetime) -> timedelta:
+    """Return when the signer is asked again that would not sign yet what was built at *built_at*.
+
+    A tenth of how long it waits already: every question is a row here and a record there, for ever, and
+    a full window or an address that cools off lasts for hours.
+    """
+    return min(max((now - built_at) / 10, ASKED_AGAIN_MIN), ASKED_AGAIN_MAX)

@@ -27,6 +27,7 @@ from custody.payout_model import (
 )
 from custody.payout_moves import AttemptMove, Move, move_attempts, move_payouts
 from custody.payout_postings import released, signed
+from custody.payout_rules import ask_again_after
 from custody.payout_steps import Bench, Lost, Result, Results, lock_mine
 from custody.signer.wire import (
     APPROVALS_MANY_MAX,
@@ -198,7 +199,8 @@ async def _own_paths(conn: AsyncConnection, payouts: Collection[Payout]) -> dict
 
 async def _refused(bench: Bench, item: _Work, refusal: No) -> Result:
     if refusal.later:
-        return Waiting(f"the signer will not sign it yet: {refusal.what}")
+        pause = ask_again_after(item.attempt.built_at, bench.clock.now())
+        return Waiting(f"the signer will not sign it yet: {refusal.what}", pause)
     try:
         return await transact(bench.engine, lambda conn: _store_refusal(bench, conn, item, refusal))
     except CausewayError as error:

@@ -293,7 +293,7 @@ async def _give_back(bench: Bench, claimed: _Claimed, report: WorkReport) -> Non
                 report.waiting[key] = f"payout {key} was {LOST}"
                 continue
             case Waiting():
-                reason = result.reason
+                pause, reason = result.look_again or RETRY_AFTER, result.reason
             case Sent():
                 pause, reason = result.look_again, result.detail
             case _:

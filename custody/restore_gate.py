@@ -8,6 +8,7 @@ A house that never had itself watched has no gate.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -17,7 +18,7 @@ from sqlalchemy import func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody.errors import Frozen
-from custody.restore_tables import restore, restore_watch
+from custody.restore_tables import restore, restore_item, restore_watch
 from kernel.clock import iso
 
 BY: Final = "system:restore"
@@ -86,6 +87,22 @@ async def find_gate(conn: AsyncConnection) -> Gate | None:
     if row.started is not None and row.started != row.here:
         return Gate(UNCOMPARED_ID, row.since, UNCOMPARED, facts_wait=True)
     return None
+
+
+async def list_found_outside(conn: AsyncConnection, payouts: Collection[UUID]) -> set[UUID]:
+    """Return which of these payouts were sent, as a restore has found, and could not be taken in."""
+    if not payouts:
+        return set()
+    item = restore_item.c
+    query = select(item.payout_id).where(item.payout_id.in_(payouts), item.state != "restored")
+    return set((await conn.execute(query)).scalars())
+
+
+async def is_found_outside(conn: AsyncConnection, key: str) -> bool:
+    """Tell whether a restore has found this to have been done, and it is not here again."""
+    lost = restore_item.c.state.in_(["unresolved", "settled"])
+    query = select(literal(1)).where(restore_item.c.key == key, lost).limit(1)
+    return await conn.scalar(query) is not None
 
 
 async def require_facts_wanted(conn: AsyncConnection) -> None:

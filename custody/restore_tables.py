@@ -104,6 +104,8 @@ restore_source = Table(
     Column("stage", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("detail", Text, nullable=False),
+    # Of a chain: the height that it is to be followed to.
+    Column("target", BigInteger),
     Column("done_by", Text),
     Column("signature", LargeBinary),
     Column("done_at", Timestamp),

@@ -116,6 +116,19 @@ def weigh_silence(
     return Silence.COUNTS if venue_now > shut_at else Silence.MAY_STILL_COME
 
 
+def listed_from(order: VenueOrder, made_at: datetime) -> datetime:
+    """Return from when on a venue's list is read to find *order*, by the venue's clock.
+
+    An order is sent after it was made. When it was sent is not always known as well: of one that was
+    doubted after a restore it is only known until when it was.
+
+    Args:
+        order: as it is on record.
+        made_at: what the venue's clock showed when it was made.
+    """
+    return made_at if order.signed_at is None else min(made_at, order.signed_at)
+
+
 def sought_since(
     order: VenueOrder, watched_at: datetime | None, now: datetime, policy: ResolvePolicy
 ) -> datetime:

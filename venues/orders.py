@@ -40,6 +40,7 @@ from venues.lifecycle import (
     ResolvePolicy,
     Silence,
     is_due,
+    listed_from,
     weigh_silence,
     why_not_again,
 )
@@ -75,7 +76,7 @@ from venues.store import (
 
 ORDERS_MAX: Final = 200
 LISTING_MARGIN: Final = timedelta(seconds=5)
-"""Orders are listed from a little before they were signed: clocks differ."""
+"""Orders are listed from a little before they were made: clocks differ."""
 
 
 async def intend(
@@ -447,7 +448,7 @@ async def _look_for(gateway: VenueGateway, order: VenueOrder) -> OrderReport | N
     report = await gateway.find_order(order)
     if report is not None:
         return report
-    since = (order.signed_at or order.created_at) - LISTING_MARGIN
+    since = listed_from(order, gateway.venue_time(order.created_at)) - LISTING_MARGIN
     listed = await gateway.list_orders(order.symbol, since)
     return next((r for r in listed if r.client_order_id == order.client_order_id), None)
 

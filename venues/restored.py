@@ -8,8 +8,9 @@ the venue ends it (`venues.orders.resume`). Trades of orders that are missing co
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import select, union
@@ -17,16 +18,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.clock import Clock
 from kernel.db import transact
-from venues.account_state import account_state, halt
+from venues.account_state import halt
 from venues.fills import collect
-from venues.model import AccountMode, OrderState, VenueStatus
+from venues.model import FINAL_STATES, AccountMode, OrderState, VenueStatus
 from venues.ports import VenueGateway
 from venues.store import advance, find_by_client_id, get_order, list_in_states
-from venues.tables import fill_cursor, venue_order
+from venues.tables import fill_cursor, venue_account_state, venue_order
 
 ACTOR: Final = "system:restore"
 WHY: Final = "the database was restored"
 INTENTS_MAX: Final = 10_000
+DOUBT_FOR: Final = timedelta(minutes=2)
+"""How long after a restore a venue may take in what was sent just before, by whatever clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ class VenueRead:
         new: trades that were missing.
         unsettled: client order ids of which nobody knows the end yet.
         unread: trades that cannot be read.
-        strangers: orders that are open there and missing here; they were cancelled.
+        strangers: orders that are open there, and missing or over here; they were cancelled.
     """
 
     new: int
@@ -76,49 +79,66 @@ async def doubt(conn: AsyncConnection, *, now: datetime) -> list[tuple[str, str]
     """Halt every account, and take every intent for sent without an answer; return the accounts."""
     places = await list_places(conn)
     for venue, account in places:
-        await halt(conn, venue, account, reason=WHY, actor=ACTOR, now=now)
-        intents = await list_in_states(
-            conn, venue, account, frozenset({OrderState.INTENT}), limit=INTENTS_MAX
-        )
-        for item in intents:
-            order = await get_order(conn, item.id, lock=True)
-            if order.state is not OrderState.INTENT:
-                continue
-            # The venue may take it for as long after now as after any order: nobody knows when it was
-            # sent, but that it was before.
-            sent = (OrderState.SUBMITTING, OrderState.UNKNOWN)
-            await advance(conn, order, *sent, reason=WHY, actor=ACTOR, now=now, signed_at=now)
+        await doubt_account(conn, venue, account, now=now)
     return places
 
 
-async def is_halted_by_restore(conn: AsyncConnection, venue: str, account: str) -> bool:
-    """Tell whether `doubt` has halted the account, and nobody else before."""
-    state = await account_state(conn, venue, account)
-    return state.mode is AccountMode.HALTED and state.by == ACTOR
+async def doubt_account(conn: AsyncConnection, venue: str, account: str, *, now: datetime) -> None:
+    """Halt an account, and take its intents for sent without an answer."""
+    await halt(conn, venue, account, reason=WHY, actor=ACTOR, now=now)
+    intents = await list_in_states(
+        conn, venue, account, frozenset({OrderState.INTENT}), limit=INTENTS_MAX
+    )
+    for item in intents:
+        order = await get_order(conn, item.id, lock=True)
+        if order.state is not OrderState.INTENT:
+            continue
+        # Nobody knows when it was sent, but that it was before; so until then a venue may take it in.
+        sent = (OrderState.SUBMITTING, OrderState.UNKNOWN)
+        last = now + DOUBT_FOR
+        await advance(conn, order, *sent, reason=WHY, actor=ACTOR, now=now, signed_at=last)
+
+
+async def list_halted(conn: AsyncConnection) -> list[tuple[str, str]]:
+    """Return the accounts that a restore has halted, and nobody else before."""
+    found = await conn.execute(
+        select(venue_account_state.c.venue, venue_account_state.c.account).where(
+            venue_account_state.c.state == AccountMode.HALTED, venue_account_state.c.by == ACTOR
+        )
+    )
+    return sorted((row.venue, row.account) for row in found)
 
 
 async def read_again(
-    engine: AsyncEngine, gateway: VenueGateway, *, since: datetime, clock: Clock
+    engine: AsyncEngine,
+    gateway: VenueGateway,
+    symbols: Collection[str],
+    *,
+    since: datetime,
+    clock: Clock,
 ) -> VenueRead:
     """Read the trades and orders of an account since *since*; cancel open ones that are missing here.
+
+    Args:
+        engine: the database.
+        gateway: the account.
+        symbols: read besides those on record: it may first have traded them after the moment.
+        since: from when on acts may be missing.
+        clock: the time.
 
     Raises:
         VenueUnavailable: the venue does not answer; what was read is kept.
     """
     venue, account = gateway.venue, gateway.account
-    symbols = await transact(engine, lambda conn: list_symbols(conn, venue, account))
+    known = await transact(engine, lambda conn: list_symbols(conn, venue, account))
     new = unread = 0
     unsettled: set[str] = set()
     strangers: list[str] = []
-    for symbol in symbols:
-        before = len(strangers)
-        for report in await gateway.list_orders(symbol, since):
-            async with engine.connect() as conn:
-                known = await find_by_client_id(conn, venue, account, report.client_order_id)
-            if known is None and report.status is VenueStatus.OPEN:
-                strangers.append(report.client_order_id)
-        if len(strangers) > before:
+    for symbol in sorted({*known, *symbols}):
+        strange = await _find_strangers(engine, gateway, symbol, since)
+        if strange:
             await gateway.cancel_all(symbol)
+        strangers += strange
         read = await collect(engine, gateway, symbol, clock=clock)
         new += read.new
         unread += read.unread
@@ -133,3 +153,18 @@ async def read_again(
         unread=unread,
         strangers=tuple(strangers),
     )
+
+
+async def _find_strangers(
+    engine: AsyncEngine, gateway: VenueGateway, symbol: str, since: datetime
+) -> list[str]:
+    """Return the orders that are open at the venue and that are missing here, or are over here."""
+    listed = await gateway.list_orders(symbol, since)
+    # Some venues list an open order among all of them, too.
+    strange = []
+    for name in sorted({i.client_order_id for i in listed if i.status is VenueStatus.OPEN}):
+        async with engine.connect() as conn:
+            known = await find_by_client_id(conn, gateway.venue, gateway.account, name)
+        if known is None or known.state in FINAL_STATES:
+            strange.append(name)
+    return strange

@@ -23,6 +23,7 @@ from marketdata.model import Instrument
 from matching.model import TimeInForce
 from venues.capabilities import Capabilities, Expiry
 from venues.errors import VenueUnavailable
+from venues.lifecycle import listed_from
 from venues.model import (
     Accepted,
     FillPage,
@@ -236,10 +237,15 @@ class ScriptedVenue:
         return len(found)
 
     async def find_order(self, order: VenueOrder) -> OrderReport | None:
-        """Return the newest order of this client id that shows."""
+        """Return the newest order of this client id that shows, as far back as lists are read."""
+        if not self.capabilities.finds_by_client_id:
+            since = listed_from(order, self.venue_time(order.created_at))
+            listed = await self.list_orders(order.symbol, since)
+            found = [item for item in listed if item.client_order_id == order.client_order_id]
+            return found[-1] if found else None
         trouble = await self._asked(Call.FIND)
-        found = self._shown(order.client_order_id)
-        return self._report(found[-1], stale=trouble is Trouble.STALE) if found else None
+        shown = self._shown(order.client_order_id)
+        return self._report(shown[-1], stale=trouble is Trouble.STALE) if shown else None
 
     async def list_orders(self, symbol: str, since: datetime) -> list[OrderReport]:
         """Return the orders that show."""

@@ -24,7 +24,16 @@ from app.cli.common import (
     show_one,
     write,
 )
-from app.cli.operators import Approver, ApproverKey, As, Credentials, Key, credentials
+from app.cli.operators import (
+    Approver,
+    ApproverKey,
+    As,
+    Credentials,
+    Key,
+    credentials,
+    people_of,
+    signatures_of,
+)
 from kernel.clock import iso
 from kernel.errors import BadInput, Refused
 
@@ -408,13 +417,13 @@ def _decide(
         from custody.banks.payment_release import decide_held, decision_bytes
         from custody.banks.payment_views import get_file
 
-        people = [await item.person(conn) for item in two]
+        people = await people_of(conn, two)
         payload = decision_bytes(verb, await get_file(conn, file_id), evidence, reason)
         file = await decide_held(
             conn,
             file_id,
             verb=verb,
-            signatures={item.code: item.sign(payload) for item in people},
+            signatures=signatures_of(people, payload),
             evidence=evidence,
             reason=reason,
             now=clock().now(),

@@ -24,7 +24,15 @@ from app.cli.common import (
 )
 from app.cli.custody_explain import payout_facts
 from app.cli.custody_rescue import providers_of, spend_of
-from app.cli.operators import Approver, ApproverKey, As, Key, Person, credentials
+from app.cli.operators import (
+    Approver,
+    ApproverKey,
+    As,
+    Key,
+    Person,
+    credentials,
+    signatures_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -169,7 +177,7 @@ async def _resume_sender(
         conn,
         chain,
         sender,
-        signatures=_signed(people, resume_bytes(chain, sender, reason)),
+        signatures=signatures_of(people, resume_bytes(chain, sender, reason)),
         reason=reason,
         now=clock().now(),
     )
@@ -180,7 +188,7 @@ async def _resume_spend(
 ) -> list[dict[str, str]]:
     from custody.bitcoin.spend_rescue import resume_spend, spend_resume_bytes
 
-    signatures = _signed(people, spend_resume_bytes(spend.id, reason))
+    signatures = signatures_of(people, spend_resume_bytes(spend.id, reason))
     await resume_spend(conn, spend.id, signatures=signatures, reason=reason, now=clock().now())
     return await _spend_facts(conn, spend)
 
@@ -193,7 +201,7 @@ async def _abandon_spend(
     await abandon_spend(
         conn,
         spend.id,
-        signatures=_signed(people, spend_abandon_bytes(spend.id, reason)),
+        signatures=signatures_of(people, spend_abandon_bytes(spend.id, reason)),
         reason=reason,
         finalized=final,
         now=clock().now(),
@@ -209,16 +217,12 @@ async def _abandon_payout(
     done = await abandon_payout(
         conn,
         payout_id,
-        signatures=_signed(people, abandon_bytes(payout_id, reason)),
+        signatures=signatures_of(people, abandon_bytes(payout_id, reason)),
         reason=reason,
         finalized=final,
         now=clock().now(),
     )
     return await _facts(conn, [done])
-
-
-def _signed(people: Sequence[Person], payload: bytes) -> dict[str, bytes]:
-    return {person.code: person.sign(payload) for person in people}
 
 
 async def _change(

@@ -17,6 +17,8 @@ import typer
 from kernel.errors import BadInput, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -83,6 +85,20 @@ class Credentials:
         if roles:
             require_role(operator, *roles)
         return Person(operator, self.key)
+
+
+async def people_of(conn: AsyncConnection, both: Sequence[Credentials]) -> list[Person]:
+    """Return the operators behind credentials.
+
+    Raises:
+        Refused: one is unknown, inactive, or has another key.
+    """
+    return [await item.person(conn) for item in both]
+
+
+def signatures_of(people: Sequence[Person], payload: bytes) -> dict[str, bytes]:
+    """Return what each of these people signs of one payload, by operator code."""
+    return {person.code: person.sign(payload) for person in people}
 
 
 def credentials(code: str, key: Path) -> Credentials:

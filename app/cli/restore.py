@@ -25,7 +25,15 @@ from app.cli.common import (
     write,
 )
 from app.cli.custody_signer import Endpoint, Tls, signer_client
-from app.cli.operators import Approver, ApproverKey, As, Key, credentials
+from app.cli.operators import (
+    Approver,
+    ApproverKey,
+    As,
+    Key,
+    credentials,
+    people_of,
+    signatures_of,
+)
 from kernel.clock import iso
 from kernel.errors import BadInput
 
@@ -164,17 +172,17 @@ def import_file(
     Example: `causeway restore import-file payments.xml --as ada --key ada.key --approver ben
     --approver-key ben.key`
     """
-    first, second = credentials(as_, key), credentials(approver, approver_key)
+    both = credentials(as_, key), credentials(approver, approver_key)
     contents = [_read(path) for path in files]
 
     async def work(conn: AsyncConnection) -> list[Item]:
         from custody.restore.bank_files import bank_file_bytes, take_bank_file
 
-        people = [await who.person(conn) for who in (first, second)]
+        people = await people_of(conn, both)
         found = []
         for raw in contents:
             payload = await bank_file_bytes(conn, raw)
-            signatures = {who.code: who.sign(payload) for who in people}
+            signatures = signatures_of(people, payload)
             now = clock().now()
             found.append(await take_bank_file(conn, raw, signatures=signatures, now=now))
         return found
@@ -251,16 +259,16 @@ def settle(
     Example: `causeway restore settle signer spend-17 --reason "journal 4 posted" --as ada --key ada.key
     --approver ben --approver-key ben.key`
     """
-    first, second = credentials(as_, key), credentials(approver, approver_key)
+    both = credentials(as_, key), credentials(approver, approver_key)
 
     async def work(conn: AsyncConnection) -> Item:
         from custody.restore.model import settling_bytes
         from custody.restore.opening import settle as do_settle
         from custody.restore.status import get_item
 
-        people = [await who.person(conn) for who in (first, second)]
+        people = await people_of(conn, both)
         payload = settling_bytes(await get_item(conn, source, item), reason)
-        signatures = {who.code: who.sign(payload) for who in people}
+        signatures = signatures_of(people, payload)
         now = clock().now()
         return await do_settle(conn, source, item, signatures=signatures, reason=reason, now=now)
 
@@ -283,16 +291,16 @@ def open_(
     Example: `causeway restore open --reason "all is known again" --as ada --key ada.key --approver ben
     --approver-key ben.key`
     """
-    first, second = credentials(as_, key), credentials(approver, approver_key)
+    both = credentials(as_, key), credentials(approver, approver_key)
 
     async def work(conn: AsyncConnection) -> Restore:
         from custody.restore.model import opening_bytes
         from custody.restore.opening import open_restore
         from custody.restore.status import get_standing
 
-        people = [await who.person(conn) for who in (first, second)]
+        people = await people_of(conn, both)
         payload = opening_bytes(await get_standing(conn), reason)
-        signatures = {who.code: who.sign(payload) for who in people}
+        signatures = signatures_of(people, payload)
         return await open_restore(conn, signatures=signatures, reason=reason, now=clock().now())
 
     show_one("Restore", _facts(write(work, dry_run=dry_run)), as_json=as_json, dry_run=dry_run)

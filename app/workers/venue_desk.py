@@ -135,7 +135,7 @@ class VenueDesk:
             self.engine, self.gateway, holder=self.holder, clock=self.clock, policy=self.resolve
         )
         new = 0
-        for symbol in await self._symbols():
+        for symbol in await self.symbols():
             found = await collect(self.engine, self.gateway, symbol, clock=self.clock)
             new += found.new
         return {"open": len(left), "trades": new, "posted": await self._post()}
@@ -150,7 +150,7 @@ class VenueDesk:
             engine=self.engine,
             stream=self.stream,
             gateway=self.gateway,
-            symbols=set(await self._symbols()),
+            symbols=set(await self.symbols()),
             clock=self.clock,
             chance=self.chance,
             resolve=self.resolve,
@@ -236,7 +236,8 @@ class VenueDesk:
         else:
             self._measured_at = now
 
-    async def _symbols(self) -> list[str]:
+    async def symbols(self) -> list[str]:
+        """Return what the account trades, by the house file and by what is on record."""
         known = await transact(
             self.engine, lambda conn: symbols_of(conn, self.section.venue, self.section.account)
         )

@@ -36,7 +36,8 @@ class CoinState(StrEnum):
 COIN_STATES: Final = StateTable(
     schema=SCHEMA,
     table="coin",
-    initial=frozenset({CoinState.UNSPENT, CoinState.SPENT}),
+    # A restored database knows one by the signature that spends it, before it reads the block.
+    initial=frozenset({CoinState.UNSPENT, CoinState.SPENT, CoinState.ORPHANED}),
     edges=frozenset(
         {
             (CoinState.UNSPENT, CoinState.SPENT),

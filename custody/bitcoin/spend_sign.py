@@ -31,7 +31,8 @@ from custody.payout_events import WORKER
 from custody.payout_gates import find_stopped
 from custody.payout_model import AttemptKind, AttemptState, Payout, PayoutState
 from custody.payout_postings import released, signed, unallocated
-from custody.signer.errors import SignerRefused
+from custody.payout_rules import ask_again_after
+from custody.signer.errors import SignerPostponed, SignerRefused
 from custody.signer.wire import (
     Line,
     SignedApproval,
@@ -77,6 +78,9 @@ async def sign(bench: SpendBench, spend: Spend) -> Stopped:
     psbt = encode_psbt(make_psbt(seen))
     try:
         raw = await bench.signer.sign_spend(intent, psbt, approvals)
+    except SignerPostponed as error:
+        pause = ask_again_after(seen.current.built_at, bench.clock.now())
+        return Stopped(error.render(), look_again=pause)
     except SignerRefused as error:
         refusal = error
     else:
@@ -336,13 +340,29 @@ async def _refused(
 
 
 async def _drop(bench: SpendBench, conn: AsyncConnection, spend: Spend, reason: str) -> None:
-    """End a spend of which no signature exists: its payouts are approved again, its coins free."""
     now = bench.clock.now()
-    mine = await load_carried(conn, spend.id, lock=True)
+    await drop_unsigned(conn, spend.id, reason=reason, now=now, fence=spend.fence)
+
+
+async def drop_unsigned(
+    conn: AsyncConnection,
+    spend_id: UUID,
+    *,
+    reason: str,
+    now: datetime,
+    fence: int | None = None,
+    actor: str = WORKER,
+) -> None:
+    """End a spend of which no signature exists: its payouts are approved again, its coins free.
+
+    Raises:
+        StaleFence: another worker has claimed it.
+    """
+    mine = await load_carried(conn, spend_id, lock=True)
     if mine.spend.state is not SpendState.ALLOCATED or mine.signed:
         return
     _, told = await move_attempt(
-        conn, mine.current, AttemptState.SUPERSEDED, now=now, reason=reason
+        conn, mine.current, AttemptState.SUPERSEDED, now=now, reason=reason, actor=actor
     )
     await _free(conn, mine)
     move = SpendMove(
@@ -359,7 +379,8 @@ async def _drop(bench: SpendBench, conn: AsyncConnection, spend: Spend, reason: 
             "waiting_for": "",
         },
         reason=reason,
-        fence=spend.fence,
+        fence=fence,
+        actor=actor,
     )
     _, events = await move_spend(conn, move, now=now)
     batch = [transfer for item in mine.payouts for transfer in unallocated(item)]

@@ -40,8 +40,10 @@ from custody.errors import NotPossible, UnknownRow
 from custody.payout_model import BANK_NETWORK_ID, Payout, PayoutState
 from custody.payout_postings import signed
 from custody.restore import rebuilding, store
-from custody.restore.model import Item, ItemState, Restore, bank_files_of
+from custody.restore.model import WHAT_LENGTH_MAX, Item, ItemState, Restore, bank_files_of
+from custody.restore.taking import note_sent_together
 from custody.restore_gate import BY
+from custody.restore_marks import About
 from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, record
 from ledger.model import Transfer
@@ -123,6 +125,7 @@ async def take_bank_file(
     except (NotPossible, UnknownRow) as error:
         item = _item(standing, source, file, ItemState.UNRESOLVED, error.what, now)
         await store.save_item(conn, item)
+        await note_sent_together(conn, item, [paid.payout_id for paid in file.payments])
     return item
 
 
@@ -320,7 +323,7 @@ async def _find_lost(
             if rebuilding.is_id_of(
                 payment.payout_id, book=book, claim=claim, client_ref=payment.remittance
             ):
-                return _payout(payment, account, destination, party, claim, book=book)
+                return _payout(payment, account, destination, claim, book=book)
     raise UnknownRow(
         f"nobody who may be paid at {payment.payee.iban} has asked for payout {payment.payout_id}"
         f" as {payment.remittance!r}"
@@ -331,49 +334,35 @@ def _payout(
     payment: ReadPayment,
     account: BankAccount,
     destination: str,
-    party: str,
     claim: str,
     *,
     book: int,
 ) -> Payout:
-    born = rebuilding.born_at(payment.payout_id)
-    return Payout(
-        id=payment.payout_id,
+    about = About(
+        payout_id=payment.payout_id,
         book=book,
-        client_ref=payment.remittance,
         claim=claim,
+        client_ref=payment.remittance,
         rail=BANK,
+        asset=account.asset,
+        amount=str(payment.amount),
+        native_asset=account.asset,
+        reason=rebuilding.WHY,
+    )
+    return rebuilding.lost_payout(
+        payment.payout_id,
+        about,
         chain=BANK,
         chain_id=BANK_NETWORK_ID,
         source_wallet=account.code,
         sender=account.iban,
         sender_path="",
-        asset=account.asset,
-        amount=payment.amount,
         contract=None,
         chain_amount=payment.amount,
-        native_asset=account.asset,
         destination=destination,
         requested_by=BY,
-        reason=rebuilding.WHY,
         policy_version=0,
-        approvals_required=1,
-        state=PayoutState.REQUESTED,
-        hold_epoch=0,
-        attempt=0,
-        nonce=None,
-        fee_cap=0,
-        fee_paid=None,
-        succeeded=None,
-        tx_hash=None,
-        mined_height=None,
-        mined_block=None,
-        waiting_for="",
-        run_after=born,
-        created_at=born,
-        expires_at=None,
-        fence=0,
-        party=party,
+        rule=0,
     )
 
 
@@ -387,7 +376,7 @@ def _item(
         source=source,
         key=file.message_id,
         state=state,
-        what=what[:1_000],
+        what=what[:WHAT_LENGTH_MAX],
         found_at=now,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -14,6 +15,9 @@ from custody.restore import store
 from custody.restore.model import (
     REASON_LENGTH_MAX,
     SIGNER_LOG,
+    WHAT_LENGTH_MAX,
+    Item,
+    ItemState,
     Restore,
     Source,
     SourceState,
@@ -22,9 +26,14 @@ from custody.restore.model import (
     statements_of,
     venue_of,
     vouching_bytes,
+    withdrawals_of,
 )
 from custody.restore.progress import note_sent
+from custody.restore.signer_log import MARGIN
 from custody.restore_gate import BY
+from custody.venues.following import list_strange, reopen
+from custody.venues.model import GIVEN_UP, UNSETTLED, Place, WithdrawalState
+from custody.venues.store import list_withdrawals
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import BadInput
@@ -33,6 +42,8 @@ from registry.model import Role
 from registry.queries import get_operator, list_bank_accounts
 from venues.ports import VenueGateway
 from venues.restored import VenueRead, read_again
+from venues.treasury_model import WithdrawalRecord, WithdrawalStatus
+from venues.treasury_ports import VenueTreasury
 
 VOUCHERS = (Role.OPERATIONS, Role.TREASURER, Role.FINANCE, Role.APPROVER, Role.ADMIN)
 
@@ -40,22 +51,30 @@ VOUCHERS = (Role.OPERATIONS, Role.TREASURER, Role.FINANCE, Role.APPROVER, Role.A
 async def cover_chain(
     engine: AsyncEngine, reader: ChainReader, chain: str, *, clock: Clock, by: str = BY
 ) -> bool:
-    """Note that a chain is followed to its head again; tell whether it is.
+    """Note that a chain is followed again to where its head was; tell whether it is.
 
-    The head is asked for first: a cursor that stands there has read everything before it.
+    The head counts that the node names first, once it is known what was sent: by then the restored house
+    had long stopped sending, so every block that can have a payment of its lost hours, and is there, is
+    below. A head that is asked for anew each time is never reached where blocks are fast.
 
     Raises:
+        NotPossible: no restore stands, or it is not known yet what was sent.
         OutsideUnavailable: the node does not answer.
     """
-    head = await reader.head()
+    async with engine.connect() as conn:
+        standing = await _require_sent(conn)
+        target = await store.find_target(conn, standing.id, chain_of(chain))
+    if target is None:
+        target = (await reader.head()).height
 
     async def work(conn: AsyncConnection) -> bool:
-        standing = await _require_sent(conn)
+        found = await _require_sent(conn)
+        await store.save_target(conn, found.id, chain_of(chain), target)
         cursor = await get_cursor(conn, chain)
-        if cursor is None or cursor.height < head.height:
+        if cursor is None or cursor.height < target:
             return False
         detail = f"followed to block {cursor.height} {cursor.hash}"
-        return await _done(conn, standing, chain_of(chain), detail, by, clock.now())
+        return await _done(conn, found, chain_of(chain), detail, by, clock.now())
 
     return await transact(engine, work)
 
@@ -80,19 +99,31 @@ async def cover_statements(conn: AsyncConnection, *, by: str = BY, now: datetime
 
 
 async def cover_venue(
-    engine: AsyncEngine, gateway: VenueGateway, *, clock: Clock, by: str = BY
+    engine: AsyncEngine,
+    gateway: VenueGateway,
+    *,
+    clock: Clock,
+    symbols: Collection[str] = (),
+    by: str = BY,
 ) -> VenueRead:
     """Read the trades and orders of an account at a venue again, and note when nothing is unknown.
 
     Orders whose end is not known are cleared up by whoever looks after the account
     (`venues.orders.resume`); call this again then.
 
+    Args:
+        engine: the database.
+        gateway: the account.
+        clock: the time.
+        symbols: read besides those that the database knows of.
+        by: who reads.
+
     Raises:
         VenueUnavailable: the venue does not answer.
     """
     async with engine.connect() as conn:
         standing = await _require_sent(conn)
-    read = await read_again(engine, gateway, since=standing.since, clock=clock)
+    read = await read_again(engine, gateway, symbols, since=standing.since, clock=clock)
 
     async def work(conn: AsyncConnection) -> None:
         found = await store.require_standing(conn, lock=True)
@@ -103,6 +134,46 @@ async def cover_venue(
     if read.is_complete:
         await transact(engine, work)
     return read
+
+
+async def cover_withdrawals(
+    engine: AsyncEngine, treasury: VenueTreasury, *, book: int, clock: Clock, by: str = BY
+) -> list[Item]:
+    """Read what was asked back from an account at a venue; return what people have to look at.
+
+    Of a withdrawal that is missing the venue knows neither who asked for it nor why, so it is not
+    written anew: people say how it is booked. It is read to its end once none is left of which nobody
+    knows the outcome.
+
+    Raises:
+        VenueUnavailable: the venue does not answer.
+    """
+    async with engine.connect() as conn:
+        standing = await _require_sent(conn)
+    place = Place(treasury.venue, treasury.account)
+    source = withdrawals_of(place.venue, place.account)
+    records = await treasury.list_withdrawals(treasury.venue_time(standing.since) - MARGIN)
+
+    async def work(conn: AsyncConnection) -> list[Item]:
+        found, now = await store.require_standing(conn, lock=True), clock.now()
+        can = treasury.capabilities
+        strange = await list_strange(conn, place, records, can=can, book=book)
+        items = []
+        for record, mine in strange:
+            if mine is None or mine.state not in GIVEN_UP:
+                items.append(_forgotten(found, source, record, now))
+            else:
+                # It may be older here than the venue's list is read by whoever moves the funds.
+                await reopen(conn, mine.id, record, now)
+        for item in items:
+            await store.save_item(conn, item)
+        states = {*UNSETTLED, WithdrawalState.ESCALATED}
+        if not await list_withdrawals(conn, book=book, place=place, states=states, limit=1):
+            detail = f"{len(items)} of {len(records)} withdrawals since are missing"
+            await _done(conn, found, source, detail, by, now)
+        return [i for i in items if not await store.is_settled(conn, found.id, source, i.key)]
+
+    return await transact(engine, work)
 
 
 async def vouch(
@@ -143,6 +214,23 @@ async def vouch(
     )
     if item.stage is Stage.SENT:
         await note_sent(conn, standing.id, now=now)
+
+
+def _forgotten(standing: Restore, source: str, record: WithdrawalRecord, now: datetime) -> Item:
+    paid = record.status is not WithdrawalStatus.FAILED
+    what = (
+        f"{record.status} {record.venue_ref}: {record.sent} {record.asset} to {record.address} on"
+        f" {record.network}, {record.fee} kept, at {record.at.isoformat()}"
+        + (f", transaction {record.tx_id}" if record.tx_id else "")
+    )
+    return Item(
+        restore_id=standing.id,
+        source=source,
+        key=record.withdrawal_id or record.venue_ref,
+        state=ItemState.UNRESOLVED if paid else ItemState.NOTED,
+        what=what[:WHAT_LENGTH_MAX],
+        found_at=now,
+    )
 
 
 async def _require_sent(conn: AsyncConnection) -> Restore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,15 +25,17 @@ from custody.restore.model import (
     chain_of,
     statements_of,
     venue_of,
+    withdrawals_of,
 )
 from custody.restore_gate import BY
 from custody.venues.sending import doubt_withdrawals
+from custody.venues.store import list_places
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
 from registry.authority import require_role, verify_signature
 from registry.queries import get_operator, list_bank_accounts, list_chains
-from venues.restored import WHY, doubt
+from venues.restored import WHY, doubt, doubt_account
 
 ENTITY: Final = "restore"
 NOT_READ: Final = "not read yet"
@@ -75,8 +78,9 @@ async def begin(
     facts = [chain_of(chain.code) for chain in chains]
     facts += [statements_of(code) for code in accounts]
     facts += [venue_of(venue, account) for venue, account in places]
+    facts += [withdrawals_of(item.venue, item.account) for item in await list_places(conn)]
     sources = [
-        Source(restore_id=item.id, source=name, stage=stage, state=SourceState.WAITING)
+        _waiting(item.id, name, stage)
         for stage, names in ((Stage.SENT, sent), (Stage.FACTS, facts))
         for name in names
     ]
@@ -86,6 +90,30 @@ async def begin(
         await store.update_restore(conn, item.id, sent_known_at=now)
     await record(conn, [_event(item)])
     return item
+
+
+async def add_account(
+    conn: AsyncConnection, venue: str, account: str, *, has_funds: bool, now: datetime
+) -> None:
+    """Halt and read an account at a venue that the restored database may never have heard of.
+
+    It may have been used for the first time after the moment. One that is known already stays as it is.
+
+    Args:
+        has_funds: whether coins can be asked back from it.
+
+    Raises:
+        NotPossible: no restore stands.
+    """
+    standing = await store.require_standing(conn, lock=True)
+    wanted = [venue_of(venue, account)]
+    wanted += [withdrawals_of(venue, account)] if has_funds else []
+    known = {item.source for item in await store.list_sources(conn, standing.id)}
+    missing = [name for name in wanted if name not in known]
+    if wanted[0] in missing:
+        await doubt_account(conn, venue, account, now=now)
+    sources = [_waiting(standing.id, name, Stage.FACTS) for name in missing]
+    await store.insert_sources(conn, sources, NOT_READ)
 
 
 async def begin_by_hand(
@@ -122,6 +150,10 @@ async def _last_moment(conn: AsyncConnection) -> datetime:
     _, _, marked = await store.last_mark(conn)
     known = [item for item in (None if watch is None else watch.at, marked) if item is not None]
     return max(known, default=store.EPOCH)
+
+
+def _waiting(restore_id: UUID, name: str, stage: Stage) -> Source:
+    return Source(restore_id=restore_id, source=name, stage=stage, state=SourceState.WAITING)
 
 
 def _event(item: Restore) -> DomainEvent:

@@ -20,6 +20,7 @@ from custody.payout_events import move_attempt, step_payout
 from custody.payout_model import AttemptState, NonceState, Payout, PayoutState
 from custody.payout_postings import unallocated
 from custody.payout_tables import payout as payout_table
+from custody.payout_tables import payout_attempt
 from custody.restore.signer_log import SignedSince
 from custody.restore_gate import BY
 from kernel.events import record
@@ -35,8 +36,13 @@ async def list_contradicted(conn: AsyncConnection, found: SignedSince) -> list[U
         for payments in found.payments.values()
         for _, item in payments
     }
+    # Payouts of other rails have no such attempts: their files and spends say what they are.
     rows = await conn.execute(
-        select(payout_table.c.id).where(payout_table.c.state == PayoutState.ALLOCATED)
+        select(payout_table.c.id)
+        .join(payout_attempt, payout_attempt.c.payout_id == payout_table.c.id)
+        .where(payout_table.c.state == PayoutState.ALLOCATED)
+        .where(payout_attempt.c.number == payout_table.c.attempt)
+        .order_by(payout_table.c.id)
     )
     return [key for key in rows.scalars() if await _is_contradicted(conn, key, found, taken)]
 

@@ -15,6 +15,7 @@ from registry.authority import signing_bytes
 
 SCHEMA: Final = "custody"
 REASON_LENGTH_MAX: Final = 500
+WHAT_LENGTH_MAX: Final = 1_000
 SETTLE_VERB: Final = "restore.settle"
 VOUCH_VERB: Final = "restore.vouch"
 BEGIN_VERB: Final = "restore.begin"
@@ -117,6 +118,11 @@ def chain_of(chain: str) -> str:
 def venue_of(venue: str, account: str) -> str:
     """Return the source of the orders and trades of an account at a venue."""
     return f"venue:{venue}/{account}"
+
+
+def withdrawals_of(venue: str, account: str) -> str:
+    """Return the source of what was asked back from an account at a venue."""
+    return f"withdrawals:{venue}/{account}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

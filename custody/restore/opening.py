@@ -32,7 +32,7 @@ from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from venues.account_state import release
 from venues.errors import AccountNotClear
-from venues.restored import is_halted_by_restore, list_places
+from venues.restored import list_halted
 
 OPENED: Final = "RestoreOpened"
 
@@ -107,12 +107,11 @@ async def open_restore(
         message = message_of(ControlKind.RESTORE_OPEN, body, signatures)
         await queue_control(conn, message, now=now)
     people = " and ".join(signed)
-    for venue, account in await list_places(conn):
-        if await is_halted_by_restore(conn, venue, account):
-            try:
-                await release(conn, venue, account, reason=reason, operator=people, now=now)
-            except AccountNotClear:
-                continue  # it stays halted: people release it once its orders are decided
+    for venue, account in await list_halted(conn):
+        try:
+            await release(conn, venue, account, reason=reason, operator=people, now=now)
+        except AccountNotClear:
+            continue  # it stays halted: people release it once its orders are decided
     await record(conn, [_event(standing, people, reason, now)])
     return replace(
         standing, state=RestoreState.OPEN, opened_by=signed, opened_reason=reason, opened_at=now

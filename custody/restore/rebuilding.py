@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +24,8 @@ from custody.payout_moves import Move, move_payouts
 from custody.payout_postings import accounts, reserved
 from custody.restore.store import moment
 from custody.restore_gate import BY
+from custody.restore_marks import About
+from kernel.errors import Refused
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
 from ledger.accounts import ensure_accounts
@@ -35,6 +37,24 @@ from registry.queries import list_bank_accounts, list_wallets
 
 WHY: Final = "it was sent, and the database was restored to an earlier moment"
 WALK: Final = (PayoutState.RESERVED, PayoutState.PENDING_APPROVAL, PayoutState.APPROVED)
+
+
+class Facts(TypedDict):
+    """What a signature, or a payment file, says of a payout."""
+
+    chain: str
+    chain_id: int
+    source_wallet: str
+    sender: str
+    sender_path: str
+    contract: str | None
+    chain_amount: int
+    destination: str
+    requested_by: str
+    policy_version: int
+    rule: int
+
+
 _INSERTED: Final = tuple(
     name
     for name in Payout.__dataclass_fields__
@@ -54,6 +74,38 @@ def born_at(payout_id: UUID) -> datetime:
 def is_id_of(payout_id: UUID, *, book: int, claim: str, client_ref: str) -> bool:
     """Tell whether a payout's id follows from these: nobody could name others for it."""
     return derive_id(born_at(payout_id), PAYOUT, book, claim, client_ref) == payout_id
+
+
+def lost_payout(payout_id: UUID, about: About, **facts: Unpack[Facts]) -> Payout:
+    """Return a payout as it was when it was requested: by what the house has said of it, and *facts*.
+
+    Raises:
+        Refused: its id is not that of its claim and reference.
+    """
+    if not is_id_of(payout_id, book=about.book, claim=about.claim, client_ref=about.client_ref):
+        raise Refused(f"payout {payout_id} has not the id that its claim and reference give")
+    return made_payout(payout_id, about, **facts)
+
+
+def made_payout(payout_id: UUID, about: About, **facts: Unpack[Facts]) -> Payout:
+    """Return the same of one whose id proves nothing, as that of one which only fills a gap."""
+    born = born_at(payout_id)
+    own = about.claim.startswith(f"{ClaimKind.OWN}:")
+    return Payout(
+        id=payout_id,
+        book=about.book,
+        client_ref=about.client_ref,
+        claim=about.claim,
+        rail=about.rail,
+        asset=about.asset,
+        amount=int(about.amount),
+        native_asset=about.native_asset,
+        reason=about.reason,
+        party=None if own else about.claim.split(":")[1],
+        run_after=born,
+        created_at=born,
+        **facts,
+    )
 
 
 async def insert_lost(conn: AsyncConnection, payout: Payout) -> Payout:

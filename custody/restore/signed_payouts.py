@@ -17,13 +17,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.evm.transactions import decode_signed, decode_unsigned, encode_unsigned
 from custody import payout_rows as rows
 from custody import payout_store as payouts_store
-from custody.bitcoin.spend_tables import spend_attempt
 from custody.control_messages import ControlMessage
 from custody.errors import NotPossible, UnknownRow
 from custody.payout_model import (
@@ -40,17 +38,26 @@ from custody.payout_moves import AttemptMove, move_attempts
 from custody.payout_postings import allocated, replaced, signed
 from custody.restore import rebuilding, store
 from custody.restore.giving_back import give_back, list_contradicted
-from custody.restore.model import SIGNER_LOG, Item, ItemState, Restore, SourceState
+from custody.restore.model import (
+    SIGNER_LOG,
+    WHAT_LENGTH_MAX,
+    Item,
+    ItemState,
+    Restore,
+    SourceState,
+)
 from custody.restore.ports import MarkedSigner
 from custody.restore.progress import note_sent
-from custody.restore.signer_log import SignedRecord, SignedSince, SpentRecord, read_log
+from custody.restore.signed_spends import take_spends
+from custody.restore.signer_log import SignedRecord, SignedSince, read_log
 from custody.restore.signing import find_common
+from custody.restore.taking import take
 from custody.restore_gate import BY
 from custody.restore_marks import About
 from custody.signer_tables import control_message
 from kernel.clock import Clock
 from kernel.db import transact
-from kernel.errors import CausewayError, Refused
+from kernel.errors import Refused
 from kernel.events import record
 from kernel.ids import derive_id
 from ledger.model import Transfer
@@ -59,7 +66,6 @@ from ledger.posting import post, require_applied
 UNSIGNED: Final = frozenset(
     {PayoutState.RESERVED, PayoutState.PENDING_APPROVAL, PayoutState.APPROVED}
 )
-WHAT_LENGTH_MAX: Final = 1_000
 
 
 async def take_signed(
@@ -86,8 +92,7 @@ async def take_signed(
     items = []
     for payout_id, payments in found.payments.items():
         items += await _take_payout(engine, standing, payout_id, payments, found, clock)
-    for index, spend in found.spends:
-        items += await _take_spend(engine, standing, index, spend, clock)
+    items += await take_spends(engine, standing, found, clock)
     for index, message in found.messages:
         items += await _take_message(engine, standing, index, message, clock)
 
@@ -165,23 +170,9 @@ async def _take_payment(
         f" to {intent.destination}: payout {payout_id}, record {index}"
     )
 
-    async def write(conn: AsyncConnection) -> Item:
-        state = ItemState.RESTORED
-        saved = await _save(conn, standing, key, state, what, clock, payout_id=payout_id)
-        await _restore_payment(conn, item, about, clock.now())
-        return saved
-
-    async def give_up(conn: AsyncConnection, why: str) -> Item:
-        state = ItemState.UNRESOLVED
-        return await _save(conn, standing, key, state, f"{what}: {why}", clock, payout_id=payout_id)
-
-    try:
-        return await transact(engine, write)
-    except CausewayError as error:
-        why = error.what
-    except IntegrityError as error:
-        why = f"the database refuses: {error.orig}"
-    return await transact(engine, partial(give_up, why=why))
+    lost = _item(standing, key, ItemState.RESTORED, what, clock, payout_id=payout_id)
+    write = partial(_restore_payment, item=item, about=about, now=clock.now())
+    return await take(engine, lost, write)
 
 
 async def _restore_payment(
@@ -210,51 +201,22 @@ def _lost(payout_id: UUID, item: SignedRecord, about: About | None) -> Payout:
     gap = intent.kind == "cancel" and int(about.amount) == 0
     if intent.kind == "cancel" and not gap:
         raise NotPossible(f"payout {payout_id} was cancelled and its payment is not in the log")
-    is_theirs = rebuilding.is_id_of(
-        payout_id, book=about.book, claim=about.claim, client_ref=about.client_ref
-    )
-    if not gap and not is_theirs:
-        raise Refused(f"payout {payout_id} has not the id that its claim and reference give")
-    born = rebuilding.born_at(payout_id)
-    party = None if about.claim.startswith("own:") else about.claim.split(":")[1]
-    return Payout(
-        id=payout_id,
-        book=about.book,
-        client_ref=about.client_ref,
-        claim=about.claim,
-        rail=about.rail,
+    # One that only fills a gap pays nobody, and has no reference of its own.
+    make = rebuilding.made_payout if gap else rebuilding.lost_payout
+    return make(
+        payout_id,
+        about,
         chain=intent.chain,
         chain_id=intent.chain_id,
         source_wallet=intent.wallet,
         sender=intent.sender,
         sender_path=intent.key_path,
-        asset=about.asset,
-        amount=int(about.amount),
         contract=intent.contract,
         chain_amount=int(intent.amount),
-        native_asset=about.native_asset,
         destination=intent.destination,
         requested_by=intent.initiator,
-        reason=about.reason,
         policy_version=intent.policy_version,
-        approvals_required=1,
-        state=PayoutState.REQUESTED,
-        hold_epoch=0,
-        attempt=0,
-        nonce=None,
-        fee_cap=0,
-        fee_paid=None,
-        succeeded=None,
-        tx_hash=None,
-        mined_height=None,
-        mined_block=None,
-        waiting_for="",
-        run_after=born,
-        created_at=born,
-        expires_at=None,
-        fence=0,
         rule=intent.rule,
-        party=party,
     )
 
 
@@ -365,27 +327,6 @@ def _attempt(payout: Payout, item: SignedRecord, number: int, now: datetime) -> 
     )
 
 
-async def _take_spend(
-    engine: AsyncEngine, standing: Restore, index: int, spend: SpentRecord, clock: Clock
-) -> list[Item]:
-    """Name a spend of Bitcoin that is missing: people decide about it, for its coins are chosen anew."""
-    async with engine.connect() as conn:
-        query = select(func.count()).select_from(spend_attempt)
-        if await conn.scalar(query.where(spend_attempt.c.raw == spend.raw)):
-            return []
-    intent = spend.intent
-    lines = ", ".join(
-        f"{line.amount} to {line.destination} (payout {line.payout_id})" for line in intent.lines
-    )
-    what = f"{intent.kind} of {intent.wallet} on {intent.chain}, record {index}: {lines}"
-
-    def save(conn: AsyncConnection) -> Any:
-        state = ItemState.UNRESOLVED
-        return _save(conn, standing, f"spend-{index}", state, what, clock)
-
-    return [await transact(engine, save)]
-
-
 async def _take_message(
     engine: AsyncEngine, standing: Restore, index: int, message: ControlMessage, clock: Clock
 ) -> list[Item]:
@@ -397,15 +338,12 @@ async def _take_message(
     people = " and ".join(item.operator for item in message.signatures)
     what = f"{message.kind} by {people}, record {index}: in force in the signer, not known here"
 
-    def save(conn: AsyncConnection) -> Any:
-        state = ItemState.NOTED
-        return _save(conn, standing, f"message-{index}", state, what, clock)
-
-    return [await transact(engine, save)]
+    item = _item(standing, f"message-{index}", ItemState.NOTED, what, clock)
+    await transact(engine, partial(store.save_item, item=item))
+    return [item]
 
 
-async def _save(
-    conn: AsyncConnection,
+def _item(
     standing: Restore,
     key: str,
     state: ItemState,
@@ -414,7 +352,7 @@ async def _save(
     *,
     payout_id: UUID | None = None,
 ) -> Item:
-    item = Item(
+    return Item(
         restore_id=standing.id,
         source=SIGNER_LOG,
         key=key,
@@ -423,5 +361,3 @@ async def _save(
         found_at=clock.now(),
         payout_id=payout_id,
     )
-    await store.save_item(conn, item)
-    return item

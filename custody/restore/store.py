@@ -285,6 +285,24 @@ async def move_source(
     )
 
 
+async def find_target(conn: AsyncConnection, restore_id: UUID, source: str) -> int | None:
+    """Return the height that a chain is to be followed to; None: nobody has asked yet."""
+    query = select(restore_source.c.target).where(
+        restore_source.c.restore_id == restore_id, restore_source.c.source == source
+    )
+    found: int | None = await conn.scalar(query)
+    return found
+
+
+async def save_target(conn: AsyncConnection, restore_id: UUID, source: str, target: int) -> None:
+    """Write the height that a chain is to be followed to."""
+    await conn.execute(
+        update(restore_source)
+        .where(restore_source.c.restore_id == restore_id, restore_source.c.source == source)
+        .values(target=target)
+    )
+
+
 async def save_item(conn: AsyncConnection, item: Item) -> None:
     """Write something found; what people or an earlier reading have dealt with stays as it is."""
     values = {name: getattr(item, name) for name in Item.__dataclass_fields__}

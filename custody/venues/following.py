@@ -171,6 +171,8 @@ async def _resolve(
     await store.update_withdrawal(
         conn, item.id, fence=item.fence, not_found=missed, waiting_for=why
     )
+    if found.trace is Trace.ABSENT:
+        return item  # the next looks make it certain: nobody has to be asked
     return await _escalate_late(conn, item, why, now, policy)
 
 
@@ -350,23 +352,43 @@ async def _find_strangers(
     One that carries an id of ours which was given up is followed all the same: it is a fact.
     """
     records = seen.records or ()
+    for record, mine in await list_strange(conn, place, records, can=seen.can, book=book):
+        if mine is not None and mine.state in GIVEN_UP:
+            await reopen(conn, mine.id, record, now)
+            reason = f"the venue lists {record.venue_ref}, which was {mine.state}"
+            report.alarms.append(TransferAlarm(mine.id, reason))
+        else:
+            subject = None if mine is None else mine.id
+            report.alarms.append(TransferAlarm(subject, _stranger(place, record)))
+
+
+async def list_strange(
+    conn: AsyncConnection,
+    place: Place,
+    records: Sequence[WithdrawalRecord],
+    *,
+    can: TreasuryCapabilities,
+    book: int,
+) -> list[tuple[WithdrawalRecord, VenueWithdrawal | None]]:
+    """Return what the venue lists and no withdrawal of ours has or waits for.
+
+    Beside each is ours whose id it carries, if one does: it was given up, or has another record.
+    """
     known = await store.list_venue_refs(conn, place, {i.venue_ref for i in records}, but=None)
     strange = [item for item in records if item.venue_ref not in known]
     if not strange:
-        return
+        return []
     ours = await store.list_by_own_id(conn, place, {i.withdrawal_id for i in strange} - {""})
     waiting = await store.list_withdrawals(
         conn, book=book, place=place, states={*UNSETTLED, W.ESCALATED}
     )
+    found = []
     for record in strange:
         mine = ours.get(record.withdrawal_id)
-        if mine is not None and mine.state in GIVEN_UP:
-            await _reopen(conn, mine.id, record, now)
-            reason = f"the venue lists {record.venue_ref}, which was {mine.state}"
-            report.alarms.append(TransferAlarm(mine.id, reason))
-        elif not _may_be(record, mine, waiting, seen.can):
-            subject = None if mine is None else mine.id
-            report.alarms.append(TransferAlarm(subject, _stranger(place, record)))
+        is_over = mine is not None and mine.state in GIVEN_UP
+        if is_over or not _may_be(record, mine, waiting, can):
+            found.append((record, mine))
+    return found
 
 
 def _may_be(
@@ -392,9 +414,10 @@ def _stranger(place: Place, record: WithdrawalRecord) -> str:
     )
 
 
-async def _reopen(
+async def reopen(
     conn: AsyncConnection, withdrawal_id: UUID, record: WithdrawalRecord, now: datetime
 ) -> None:
+    """Follow a withdrawal that was given up, and that the venue lists all the same."""
     item = await store.get_withdrawal(conn, withdrawal_id, lock=True)
     if item.state not in GIVEN_UP:
         return

@@ -15,7 +15,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from custody.venues import store
-from custody.venues.model import UNSETTLED, Place, VenueWithdrawal, WithdrawalState
+from custody.venues.model import (
+    CANCELLABLE,
+    UNSETTLED,
+    Place,
+    VenueWithdrawal,
+    WithdrawalState,
+)
 from custody.venues.moves import move_withdrawal
 from custody.venues.postings import released
 from custody.venues.withdrawals import (
@@ -134,18 +140,23 @@ async def _find_stop(
 async def doubt_withdrawals(
     conn: AsyncConnection, *, reason: str, actor: str, now: datetime
 ) -> None:
-    """Take every withdrawal that waits to be sent for sent without an answer: only evidence ends it.
+    """Take every withdrawal that is not sent here for sent without an answer: only evidence ends it.
 
-    After the database was restored nobody knows when it was sent, but that it was not before it was
-    asked for; so the venue's list is read from then on, and `DOUBT_PAUSE` later at the earliest.
+    Those that wait for approvers, too: they may have had them. After the database was restored nobody
+    knows when one was sent, but that it was not before it was asked for; so the venue's list is read
+    from then on, and `DOUBT_PAUSE` later at the earliest. What was never sent is asked for anew.
     """
-    while found := await store.list_ids_in(conn, W.APPROVED):
+    while found := await store.list_ids_in(conn, CANCELLABLE):
         for withdrawal_id in found:
             item = await store.get_withdrawal(conn, withdrawal_id, lock=True)
-            if item.state is not W.APPROVED:
+            if item.state not in CANCELLABLE:
                 continue
             asked = item.requested_at
             told: dict[str, Any] = {"reason": reason, "actor": actor, "now": now}
+            if item.state is W.PENDING_APPROVAL:
+                # Whether it was approved nobody knows; it stands there for as long as this takes.
+                name = "VenueWithdrawalDoubted"
+                item = await move_withdrawal(conn, item, W.APPROVED, name=name, **told)
             item = await move_withdrawal(
                 conn,
                 item,

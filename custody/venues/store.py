@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -312,11 +313,18 @@ async def list_withdrawals(
     return [_withdrawal(row) for row in rows]
 
 
-async def list_ids_in(conn: AsyncConnection, state: WithdrawalState) -> list[UUID]:
-    """Return a page of the withdrawals of every book that are in a state, oldest first."""
+async def list_ids_in(conn: AsyncConnection, states: Collection[WithdrawalState]) -> list[UUID]:
+    """Return a page of the withdrawals of every book that are in one of *states*, oldest first."""
     table = venue_withdrawal
-    query = select(table.c.id).where(table.c.state == str(state)).order_by(table.c.id)
-    return list((await conn.execute(query.limit(PAGE_MAX))).scalars())
+    query = select(table.c.id).where(table.c.state.in_([str(state) for state in states]))
+    return list((await conn.execute(query.order_by(table.c.id).limit(PAGE_MAX))).scalars())
+
+
+async def list_places(conn: AsyncConnection) -> list[Place]:
+    """Return every account at a venue that coins were sent to or asked back from."""
+    tables = (venue_deposit, venue_withdrawal, venue_address)
+    found = await conn.execute(union(*(select(t.c.venue, t.c.account).distinct() for t in tables)))
+    return sorted(Place(row.venue, row.account) for row in found)
 
 
 async def claim_withdrawal(

@@ -32,7 +32,7 @@ from custody.payout_policy import (
     is_complete,
 )
 from custody.policy_model import VENUE, Action, ApprovalPolicy, Decision, RequestFacts
-from custody.restore_gate import find_gate
+from custody.restore_gate import find_gate, is_found_outside
 from custody.store import list_addresses
 from custody.velocity import count_reserved
 from custody.venues import store
@@ -92,6 +92,12 @@ async def request_withdrawal(
     route = await find_route(conn, request.place, request.wallet, request.asset)
     fee_max = _check_offer(request, route, offered)
     item, decision = await _draft(conn, request, route, fee_max, policy=policy, book=book, now=now)
+    if await is_found_outside(conn, item.withdrawal_id):
+        raise Refused(
+            f"reference {request.client_ref!r} was asked for before the database was restored",
+            where=f"withdrawal {item.withdrawal_id} of {item.place}",
+            remedy="Use a new reference for a new withdrawal",
+        )
     if not await store.insert_withdrawal(conn, item):
         known = await store.find_withdrawal(conn, book, request.place, request.client_ref)
         assert known is not None

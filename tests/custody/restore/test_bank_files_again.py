@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,11 +19,12 @@ from custody.banks.payment_files import discard_file
 from custody.banks.payment_model import FileState
 from custody.errors import Frozen
 from custody.payout_model import Payout, PayoutState
-from custody.payouts import every_payout
+from custody.payouts import cancel_payout, every_payout
 from custody.restore import store
 from custody.restore.bank_files import bank_file_bytes, take_bank_file
 from custody.restore.finding import begin
-from custody.restore.model import Item, ItemState
+from custody.restore.model import Item, ItemState, RestoreState, settling_bytes
+from custody.restore.opening import settle
 from kernel.db import APP_ROLE, create_engine
 from kernel.errors import BadInput, Refused
 from registry.queries import get_operator
@@ -66,6 +68,21 @@ class SetBack:
             return await take_bank_file(conn, raw, signatures=signed, now=self.world.now)
 
         return await self.world.run(work)
+
+    async def settle_and_open(self, item: Item) -> None:
+        """Let two people say that they have dealt with an item; then open, whatever is unread."""
+        payload, now = settling_bytes(item, "asked the bank"), self.world.now
+        signed = {code: operator_keypair(code).sign(payload) for code in ("ben", "cleo")}
+
+        async def work(conn: AsyncConnection) -> None:
+            names: dict[str, Any] = {"signatures": signed, "reason": "asked the bank", "now": now}
+            await settle(conn, item.source, item.key, **names)
+            standing = await store.require_standing(conn)
+            opened = {"opened_by": {}, "opened_reason": "known", "opened_at": now}
+            known = {"state": RestoreState.OPEN, "sent_known_at": now}
+            await store.update_restore(conn, standing.id, **known, **opened)
+
+        await self.world.run(work)
 
     async def unresolved(self) -> int:
         standing = await self.world.run(store.require_standing)
@@ -179,6 +196,35 @@ async def test_a_file_that_was_discarded_here_and_given_to_the_bank_is_for_peopl
     assert item.state is ItemState.UNRESOLVED
     assert "stands as discarded here" in item.what
     assert await house.unresolved() == 1
+
+
+async def test_a_payment_of_a_file_that_cannot_come_back_is_in_no_other_file(
+    house: SetBack,
+) -> None:
+    world = house.world
+    both = [await world.approved(client_ref="one"), await world.approved(client_ref="two")]
+    await house.back_up()
+    await world.signed_file()
+    await world.advance()
+    raw = world.door.copies[0][1]
+    await house.restore()
+    one, two = both
+
+    async def end(conn: AsyncConnection) -> None:
+        person = await get_operator(conn, two.requested_by)
+        await cancel_payout(conn, two.id, by=person, reason="no", book=BOOK, now=world.now)
+
+    await world.run(end)
+
+    item = await house.take(raw)
+
+    assert (item.state, await house.unresolved()) == (ItemState.UNRESOLVED, 1)
+    assert f"payout {two.id} is cancelled here" in item.what
+    await house.settle_and_open(item)
+    assert (await world.advance()).drafted == []
+    stays = await world.get(one)
+    assert stays.state is PayoutState.APPROVED
+    assert "was sent before the database was restored" in stays.waiting_for
 
 
 async def test_a_file_that_is_out_has_a_copy_in_doubt_from_then_on(house: SetBack) -> None:

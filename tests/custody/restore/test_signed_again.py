@@ -14,6 +14,7 @@ from app.local.databases import Database, Server
 from custody.errors import Frozen, NotPossible
 from custody.payout_model import PayoutState
 from custody.payouts import expire_payouts
+from custody.restore import store
 from custody.restore.finding import begin
 from custody.restore.model import ItemState, SourceState
 from custody.restore.signing import SHOWN_BYTES_MAX, fit
@@ -189,6 +190,43 @@ async def test_a_reference_that_was_lost_is_still_that_of_its_payout(house: SetB
 
     assert again.state in {PayoutState.MINED, PayoutState.CONFIRMED}
     assert again.destination == PAYEE
+
+
+async def test_a_chain_is_followed_to_where_it_was_and_not_for_ever_after_its_head(
+    house: SetBack,
+) -> None:
+    await pay_and_set_back(house)
+    world = house.world
+    await world.advance()
+    await house.take_signed()
+    await house.vouch_for_the_rest()
+    assert not await house.cover_chain()
+
+    await world.follow()
+    # A chain whose blocks are faster than the house: there is always one more.
+    world.gateway.mine()
+
+    assert await house.cover_chain()
+    assert (await house.sources())["chain:evm"].state is SourceState.DONE
+
+
+async def test_a_signer_that_will_not_yet_is_asked_ever_more_slowly(house: SetBack) -> None:
+    world = house.world
+    # Nobody tells the signer what people allow: it has never heard of the payee.
+    world.vault = None
+    await world.approved()
+    await world.advance()
+    world.clock.advance(timedelta(hours=1))
+    asked = []
+    for _ in range(4):
+        await world.advance()
+        number, _, _ = await world.run(store.last_mark)
+        asked.append(number)
+        world.clock.advance(timedelta(seconds=18))
+
+    # Every second before; now once a minute.
+    assert [number - asked[0] for number in asked] == [0, 0, 0, 1]
+    assert house.inside.signer.memory.count() == 0
 
 
 async def test_two_people_open_and_the_house_goes_on_where_the_chain_is(house: SetBack) -> None:
