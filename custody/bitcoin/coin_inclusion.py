@@ -16,7 +16,7 @@ from chain.bitcoin.transactions import Outpoint
 from chain.model import COINBASE, Block, BlockContents, Movement, Spend
 from custody import store as addresses
 from custody.bitcoin import coin_store as store
-from custody.bitcoin.coin_model import OUTPUT, Coin, CoinState, settled
+from custody.bitcoin.coin_model import OUTPUT, Coin, new_coin, settled
 from custody.model import Address
 
 
@@ -34,7 +34,7 @@ async def coins_included(conn: AsyncConnection, contents: BlockContents) -> list
     known = await store.lock_coins(conn, chain, touched)
     coins = dict(known)
     for key, movement in _made(contents, ours):
-        coin = coins.get(key) or _new(chain, key, ours[movement.recipient], movement.amount)
+        coin = coins.get(key) or new_coin(chain, key, ours[movement.recipient], movement.amount)
         coins[key] = replace(
             coin,
             height=contents.block.height,
@@ -45,7 +45,7 @@ async def coins_included(conn: AsyncConnection, contents: BlockContents) -> list
     for spend in contents.spends:
         if spend.address in ours:
             key = _outpoint(spend)
-            coin = coins.get(key) or _new(chain, key, ours[spend.address], spend.amount)
+            coin = coins.get(key) or new_coin(chain, key, ours[spend.address], spend.amount)
             coins[key] = _spent(coin, spend, contents.block)
     return await _write(conn, known, coins)
 
@@ -76,25 +76,6 @@ def _made(
 
 def _outpoint(spend: Spend) -> Outpoint:
     return Outpoint(spend.spent_tx, spend.spent_index)
-
-
-def _new(chain: str, key: Outpoint, address: Address, amount: int) -> Coin:
-    return Coin(
-        chain=chain,
-        tx_id=key.tx_id,
-        index=key.index,
-        address=address.address,
-        wallet=address.wallet,
-        branch=address.branch,
-        address_index=address.index,
-        purpose=address.purpose,
-        amount=amount,
-        coinbase=False,
-        own=False,
-        height=None,
-        block_hash=None,
-        state=CoinState.UNSPENT,
-    )
 
 
 def _spent(coin: Coin, spend: Spend, block: Block) -> Coin:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from chain.bitcoin.transactions import Outpoint
 from chain.model import output_position
-from custody.model import AddressPurpose
+from custody.model import Address, AddressPurpose
 from kernel.states import StateTable
 
 SCHEMA: Final = "custody"
@@ -104,6 +104,33 @@ class Coin:
     def is_mature(self, tip: int) -> bool:
         """Tell whether the block after *tip* may spend it."""
         return not self.coinbase or self.confirmations(tip) >= COINBASE_MATURITY
+
+
+def new_coin(
+    chain: str,
+    outpoint: Outpoint,
+    address: Address,
+    amount: int,
+    *,
+    state: CoinState = CoinState.UNSPENT,
+) -> Coin:
+    """Return a coin of *amount* satoshi at an address of ours that is known of no block yet."""
+    return Coin(
+        chain=chain,
+        tx_id=outpoint.tx_id,
+        index=outpoint.index,
+        address=address.address,
+        wallet=address.wallet,
+        branch=address.branch,
+        address_index=address.index,
+        purpose=address.purpose,
+        amount=amount,
+        coinbase=False,
+        own=False,
+        height=None,
+        block_hash=None,
+        state=state,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from custody import payout_store
 from custody import store as addresses
 from custody.addresses import assign_address
 from custody.bitcoin import coin_store, spend_store
-from custody.bitcoin.coin_model import Coin, CoinLock, CoinState
+from custody.bitcoin.coin_model import CoinLock, CoinState, new_coin
 from custody.bitcoin.cold_keys import input_weight
 from custody.bitcoin.spend_model import (
     SENT,
@@ -360,32 +360,13 @@ async def _parts(conn: AsyncConnection, spent: SpentRecord, now: datetime) -> _P
         coin = known.get(outpoint)
         if coin is None:
             address = await _address(conn, wallet, item.key_path, "", now)
-            coin = _coin(intent.chain, outpoint, address, item.amount)
+            coin = new_coin(intent.chain, outpoint, address, item.amount, state=CoinState.ORPHANED)
             await coin_store.insert_coins(conn, [coin])
         if coin.spent_by not in {None, decode(spent.raw).tx_id} or coin.amount != item.amount:
             raise NotPossible(f"{outpoint} is another coin here, or {coin.spent_by} has spent it")
         weight = input_weight(wallet)
         coins.append(SpentCoin(outpoint, item.amount, coin.address, item.key_path, weight))
     return _Parts(wallet, decode(spent.raw), tuple(coins), change)
-
-
-def _coin(chain: str, outpoint: Outpoint, address: Address, amount: int) -> Coin:
-    return Coin(
-        chain=chain,
-        tx_id=outpoint.tx_id,
-        index=outpoint.index,
-        address=address.address,
-        wallet=address.wallet,
-        branch=address.branch,
-        address_index=address.index,
-        purpose=address.purpose,
-        amount=amount,
-        coinbase=False,
-        own=False,
-        height=None,
-        block_hash=None,
-        state=CoinState.ORPHANED,
-    )
 
 
 async def _address(
