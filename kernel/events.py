@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -95,16 +96,23 @@ async def record(conn: AsyncConnection, events: Sequence[DomainEvent]) -> None:
     await insert_rows(conn, outbox, [_outbox_row(event) for event in events])
 
 
-def rows_of(
-    events: Sequence[DomainEvent],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the rows of ``history`` and of ``outbox`` that `record` would write.
+def traced(events: Sequence[DomainEvent]) -> Sequence[DomainEvent]:
+    """Put events that a statement of its own will record into the traces of what is in hand."""
+    return _traced(events, {}) if tracing.is_on() else events
 
-    For the few statements that write a row and its events at once, in one round trip.
+
+def json_rows(events: Sequence[DomainEvent]) -> tuple[str, str]:
+    """Return the rows of ``history`` and of ``outbox`` that `record` would write, as JSON.
+
+    For the few statements that write a row and its events at once, in one round trip. A row of
+    ``history`` has the columns that an event has fields.
     """
-    if tracing.is_on():
-        events = _traced(events, {})
-    return [_history_row(event) for event in events], [_outbox_row(event) for event in events]
+    return as_json(events), as_json([_outbox_row(event) for event in events])
+
+
+def as_json(rows: Sequence[Mapping[str, Any] | DomainEvent]) -> str:
+    """Return rows as a JSON array, as PostgreSQL reads them: times and ids are texts in it."""
+    return msgspec.json.encode(rows).decode()
 
 
 async def next_version(conn: AsyncConnection, entity_type: str, entity_id: UUID) -> int:

@@ -6,15 +6,16 @@ an order is not as plain as it mostly is: then nothing is written of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
+from msgspec.structs import replace
 
-from kernel.events import REASON_LENGTH_MAX, DomainEvent, rows_of
+from kernel.events import REASON_LENGTH_MAX, DomainEvent, as_json, json_rows, traced
 from venues.lifecycle import states_after
 from venues.model import (
     Accepted,
@@ -33,20 +34,22 @@ SENT_ONCE: Final = "sent once"
 
 @dataclass(frozen=True, slots=True)
 class OrderRows:
-    """What is to be written about one order: itself or its steps, and its events, twice."""
+    """What is to be written about one order: itself or its steps, and its events.
+
+    The rows are made when the statement's turn has come, for all orders that share it in one go.
+    """
 
     order_id: UUID
-    rows: Sequence[dict[str, Any]]
-    events: Sequence[dict[str, Any]]
-    deliveries: Sequence[dict[str, Any]]
+    rows: Sequence[Callable[[], dict[str, Any]]]
+    events: Sequence[DomainEvent]
 
 
 def rows_of_intent(
     order: VenueOrder, *, holder: str, lease_until: datetime, actor: str
 ) -> OrderRows:
     """Return the rows of an order that is about to be sent."""
-    row = order_row(order, lease_holder=holder, lease_until=lease_until)
-    return OrderRows(order.id, [row], *rows_of([intent_event(order, actor=actor)]))
+    row = partial(order_row, order, lease_holder=holder, lease_until=lease_until)
+    return OrderRows(order.id, [row], traced([intent_event(order, actor=actor)]))
 
 
 def rows_of_sending(
@@ -69,18 +72,8 @@ def rows_of_sending(
         version=order.version + 1,
         fence=order.fence + 1,
     )
-    row = {
-        "id": sent.id,
-        "state": sent.state.value,
-        "state_reason": sent.state_reason,
-        "signed_at": signed_at,
-        "updated_at": now,
-        "version": sent.version,
-        "fence": sent.fence,
-        "lease_holder": holder,
-        "lease_until": lease_until,
-    }
-    return sent, OrderRows(order.id, [row], *rows_of([event]))
+    row = partial(_sent_row, sent, lease_holder=holder, lease_until=lease_until)
+    return sent, OrderRows(order.id, [row], traced([event]))
 
 
 def rows_of_outcome(
@@ -90,7 +83,7 @@ def rows_of_outcome(
     states, reason, columns = _meaning(order, placement)
     if not states:
         return None
-    steps: list[dict[str, Any]] = []
+    steps: list[Callable[[], dict[str, Any]]] = []
     events: list[DomainEvent] = []
     for nth, state in enumerate(states, start=1):
         events.append(step_event(order, state, reason=reason, actor=actor, now=now))
@@ -102,33 +95,47 @@ def rows_of_outcome(
             version=order.version + 1,
             **columns,
         )
-        steps.append(
-            {
-                "id": order.id,
-                "nth": nth,
-                "fence": order.fence,
-                "version": order.version,
-                "state": state.value,
-                "state_reason": order.state_reason,
-                "updated_at": now,
-                "venue_order_id": order.venue_order_id,
-                "executed_units": order.executed_units,
-                "refusal": None if order.refusal is None else order.refusal.value,
-            }
-        )
-    return order, OrderRows(order.id, steps, *rows_of(events))
+        steps.append(partial(_step_row, order, nth))
+    return order, OrderRows(order.id, steps, traced(events))
 
 
 def parameters(group: Iterable[OrderRows]) -> tuple[str, str, str]:
     """Return the three values that each statement below takes, for all orders of *group*."""
     rows: list[dict[str, Any]] = []
-    events: list[dict[str, Any]] = []
-    deliveries: list[dict[str, Any]] = []
+    events: list[DomainEvent] = []
     for item in group:
-        rows += item.rows
+        rows += [row() for row in item.rows]
         events += item.events
-        deliveries += item.deliveries
-    return _json(rows), _json(events), _json(deliveries)
+    return as_json(rows), *json_rows(events)
+
+
+def _sent_row(order: VenueOrder, *, lease_holder: str, lease_until: datetime) -> dict[str, Any]:
+    return {
+        "id": order.id,
+        "state": order.state.value,
+        "state_reason": order.state_reason,
+        "signed_at": order.signed_at,
+        "updated_at": order.updated_at,
+        "version": order.version,
+        "fence": order.fence,
+        "lease_holder": lease_holder,
+        "lease_until": lease_until,
+    }
+
+
+def _step_row(order: VenueOrder, nth: int) -> dict[str, Any]:
+    return {
+        "id": order.id,
+        "nth": nth,
+        "fence": order.fence,
+        "version": order.version,
+        "state": order.state.value,
+        "state_reason": order.state_reason,
+        "updated_at": order.updated_at,
+        "venue_order_id": order.venue_order_id,
+        "executed_units": order.executed_units,
+        "refusal": None if order.refusal is None else order.refusal.value,
+    }
 
 
 def _meaning(
@@ -147,10 +154,6 @@ def _meaning(
             return (OrderState.REFUSED,), reason, {"refusal": kind}
         case PlacementUnknown(reason):
             return (OrderState.UNKNOWN,), reason, {}
-
-
-def _json(rows: Sequence[dict[str, Any]]) -> str:
-    return msgspec.json.encode(rows).decode()
 
 
 _ORDER_COLUMNS: Final = (

@@ -20,6 +20,7 @@ from kernel.events import (
     Delivery,
     DomainEvent,
     count_undelivered,
+    json_rows,
     list_history,
     next_version,
     record,
@@ -101,6 +102,24 @@ async def test_a_reason_has_a_limit(engine: AsyncEngine) -> None:
 async def test_recording_nothing_is_possible(engine: AsyncEngine) -> None:
     await write(engine)
     assert await undelivered(engine) == 0
+
+
+async def test_rows_as_json_are_those_that_record_writes(engine: AsyncEngine) -> None:
+    events = [
+        event(1),
+        replace(event(2), from_state=None, payload={"version": 7, "parts": [1, {}]}),
+    ]
+    await write(engine, *events)
+
+    for table, rows in zip(("history", "outbox"), json_rows(events), strict=True):
+        columns = "id, aggregatetype, aggregateid, type, payload, recorded_at, traceparent"
+        chosen = columns if table == "outbox" else "*"
+        same = (
+            f"SELECT {chosen} FROM json_populate_recordset(NULL::kernel.{table}, CAST(:rows AS json))"  # noqa: S608  names of our own tables
+            f" INTERSECT SELECT {chosen} FROM kernel.{table}"
+        )
+        async with engine.connect() as conn:
+            assert len((await conn.execute(text(same), {"rows": rows})).all()) == 2
 
 
 async def test_a_relay_delivers_each_event_once_in_order_and_marks_it(engine: AsyncEngine) -> None:

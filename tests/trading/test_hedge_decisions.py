@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from kernel.errors import BadInput
 from kernel.money import Asset, Price, Rounding
@@ -98,7 +99,7 @@ ORDER = VenueOrder(
 def exposure(
     state: OrderState, executed: int, filled: int, booked: int, side: Side = Side.BUY
 ) -> OrderExposure:
-    order = replace(ORDER, state=state, executed_units=executed, side=side)
+    order = structs.replace(ORDER, state=state, executed_units=executed, side=side)
     return OrderExposure(order=order, filled=filled, booked=booked)
 
 
@@ -229,7 +230,7 @@ def test_whatever_becomes_of_orders_under_way_a_hedge_never_goes_past_the_target
     scaled = [
         replace(
             item,
-            order=replace(
+            order=structs.replace(
                 item.order,
                 base_units=ONE,
                 executed_units=item.order.executed_units * ONE // 10,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import transact
@@ -218,7 +218,7 @@ async def test_what_opens_while_the_account_is_cleared_is_cleared_too(house: Asy
     venue = Late(venue="here", conduct=lambda _: Conduct(trades=()))
     await hedged_at(house, venue)
     order = await placed(house, venue, "resting")
-    stranger = replace(order, client_order_id="stranger", signed_at=venue.now())
+    stranger = structs.replace(order, client_order_id="stranger", signed_at=venue.now())
 
     report = await kill(
         house, [venue], desk=DESK, by="dan", reason="stop", clock=venue, policy=SOON

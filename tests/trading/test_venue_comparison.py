@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from matching.model import Side, TimeInForce
 from trading.venue_balances import Known, compare_balances, explained_by
@@ -126,7 +127,7 @@ def kinds(ours: list[VenueOrder], theirs: list[OrderReport]) -> list[DifferenceK
 def test_what_differs_between_an_order_and_what_the_venue_lists(
     order: dict[str, Any] | None, report: dict[str, Any] | None, expected: list[DifferenceKind]
 ) -> None:
-    ours = [] if order is None else [replace(ORDER, **order)]
+    ours = [] if order is None else [structs.replace(ORDER, **order)]
     theirs = [] if report is None else [replace(REPORT, **report)]
 
     assert kinds(ours, theirs) == expected

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -169,7 +169,7 @@ async def test_an_intent_that_was_touched_goes_the_plain_way(
 ) -> None:
     desk = desk_at(engine, conduct=lambda _: RESTS)
     (order,) = await intended(desk, 1)
-    before = replace(order, **{changed: getattr(order, changed) + 5})
+    before = structs.replace(order, **{changed: getattr(order, changed) + 5})
     async with OrderWriter(engine) as writer:
         (result,) = await sent(writer, desk, [before])
 
@@ -243,7 +243,7 @@ async def test_a_database_that_is_gone_for_one_order_does_not_stop_the_others(
         raise OutsideUnavailable("every connection is in use")
 
     monkeypatch.setattr(venues_intended, "submit", gone)
-    touched = replace(orders[0], version=orders[0].version + 5)
+    touched = structs.replace(orders[0], version=orders[0].version + 5)
     async with OrderWriter(engine) as writer:
         results = await sent(writer, desk, [touched, *orders[1:]])
 
@@ -255,10 +255,13 @@ async def test_a_database_that_is_gone_for_one_order_does_not_stop_the_others(
 async def test_orders_of_others_given_twice_or_too_many_are_refused(engine: AsyncEngine) -> None:
     desk = desk_at(engine, conduct=lambda _: RESTS)
     (order,) = await intended(desk, 1)
-    many = [replace(order, id=desk.ticket(f"n{n}").order_id(desk.venue.now())) for n in range(101)]
+    many = [
+        structs.replace(order, id=desk.ticket(f"n{n}").order_id(desk.venue.now()))
+        for n in range(101)
+    ]
     assert len(many) == GROUP_MAX + 1
     async with OrderWriter(engine) as writer:
-        for wrong in ([order, order], [replace(order, account="other")], many):
+        for wrong in ([order, order], [structs.replace(order, account="other")], many):
             with pytest.raises(BadInput):
                 await sent(writer, desk, wrong)
 

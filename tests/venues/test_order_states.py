@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -134,7 +135,7 @@ def test_every_state_is_open_or_final_and_final_ones_are_left_by_nothing() -> No
 def test_a_report_leads_through_existing_edges_only(
     current: OrderState, status: VenueStatus, executed: int, expected: tuple[OrderState, ...]
 ) -> None:
-    order = replace(ORDER, state=current)
+    order = structs.replace(ORDER, state=current)
     report = OrderReport(
         client_order_id="cw1", venue_order_id="9", status=status, executed_units=executed
     )
@@ -147,7 +148,7 @@ def test_a_report_leads_through_existing_edges_only(
 
 
 def test_a_report_that_executed_less_than_is_known_is_late_and_changes_nothing() -> None:
-    order = replace(ORDER, state=S.PARTIALLY_FILLED, executed_units=60)
+    order = structs.replace(ORDER, state=S.PARTIALLY_FILLED, executed_units=60)
     late = OrderReport(
         client_order_id="cw1", venue_order_id="9", status=V.CANCELLED, executed_units=40
     )

@@ -328,7 +328,7 @@ async def test_what_has_to_be_recorded_plainly_waits_for_no_other(engine: AsyncE
 
     async with OrderWriter(engine) as writer:
         for item in tickets(desk, 3):
-            rows = OrderRows(item.order_id(desk.venue.now()), [], [], [])
+            rows = OrderRows(item.order_id(desk.venue.now()), [], [])
             assert writer.writes_later(rows, otherwise=meet, about=item.intent)
         await writer.settled()
         assert len(met) == 3
@@ -398,7 +398,7 @@ async def test_nobody_waits_for_writing_that_was_ended_before_it_began(
     """Whoever closes the writer is cancelled in the very turn in which somebody hands something in."""
     desk = desk_at(engine, conduct=lambda _: RESTS)
     order = await desk.intend(desk.ticket())
-    nothing = OrderRows(order.id, [], [], [])
+    nothing = OrderRows(order.id, [], [])
     writer, begun = OrderWriter(engine), list[asyncio.Future[bool]]()
 
     async def never() -> None:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.clock import ManualClock, SystemClock
@@ -380,7 +381,9 @@ async def test_a_trade_that_no_order_of_ours_made_is_told_once(
     engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument
 ) -> None:
     model = await intended(engine, ticket(grid, "model"))
-    strange = replace(model, client_order_id="by-hand", signed_at=gateway.venue_time(CLOCK.now()))
+    strange = structs.replace(
+        model, client_order_id="by-hand", signed_at=gateway.venue_time(CLOCK.now())
+    )
     await gateway.place(strange)
 
     await collected(engine, gateway)
@@ -636,7 +639,9 @@ async def test_trades_before_the_opening_are_left_out(
     engine: AsyncEngine, gateway: CcxtGateway, grid: Instrument, sim: SimulatorProcess
 ) -> None:
     model = await intended(engine, ticket(grid, "model"))
-    before_us = replace(model, client_order_id="old", signed_at=gateway.venue_time(CLOCK.now()))
+    before_us = structs.replace(
+        model, client_order_id="old", signed_at=gateway.venue_time(CLOCK.now())
+    )
     await gateway.place(before_us)
     history = await gateway.fills("ETHUSDT", "")
     *_, last = history.fills
@@ -702,7 +707,7 @@ async def test_an_answer_of_any_shape_proves_nothing(
 
     for exchange in (gateway._trader, gateway._reader):
         exchange.fetch = answer
-    sent = replace(order, signed_at=gateway.venue_time(CLOCK.now()))
+    sent = structs.replace(order, signed_at=gateway.venue_time(CLOCK.now()))
 
     assert isinstance(await gateway.place(sent), PlacementUnknown)
     for ask in (

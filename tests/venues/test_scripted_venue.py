@@ -6,10 +6,10 @@ grids, faults of the wire) is not asked of it.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 
 from matching.model import Side, TimeInForce
 from venues.model import (
@@ -172,7 +172,7 @@ async def test_a_request_that_comes_too_late_is_refused() -> None:
     order = order_at(venue, "one")
     assert order.signed_at is not None
 
-    placed = await venue.place(replace(order, signed_at=order.signed_at - 2 * WINDOW))
+    placed = await venue.place(structs.replace(order, signed_at=order.signed_at - 2 * WINDOW))
 
     assert isinstance(placed, PlacementRefused)
     assert placed.kind is RefusalKind.CLOCK

@@ -7,7 +7,8 @@
   words, and whether a request was made at all is known (`sign`).
 - What has been signed may be held back until something else has happened (`fetch`).
 - Where the answer to an order is read from the venue's own row, ccxt's reading of it is left out
-  (`parse_order`).
+  (`parse_order`); where our own texts are written over an order's amount and price, so is its rounding
+  of them (`_leave_texts`).
 - Nonces come from the key's one source, and where they must rise on arrival, its requests take turns.
 - The certificates trusted are read once for all instances (`ssl_context`): ccxt would read them for
   each, and hold up everything else for that long.
@@ -91,6 +92,7 @@ def asking(
     exchange.number = str
     exchange.on_json_response = exact_json
     _watch(exchange)
+    _leave_texts(exchange, capabilities)
     _share_nonce(exchange, capabilities, credentials, lambda: to_unix_ms(clock.now()))
     if in_turn:
         _take_turns(exchange, capabilities, credentials)
@@ -218,6 +220,19 @@ def _watch(exchange: Any) -> None:
     exchange.fetch = fetch
     exchange.on_rest_response = answered
     exchange.parse_order = parse_order
+
+
+def _leave_texts(exchange: Any, capabilities: Capabilities) -> None:
+    """Let ccxt write amounts and prices as it gets them, where ours are written over them anyway."""
+    if capabilities.wire.quantity_field:
+        exchange.amount_to_precision = _as_given
+    if capabilities.wire.price_field:
+        exchange.price_to_precision = _as_given
+
+
+def _as_given(symbol: str, number: str) -> str:
+    del symbol
+    return number
 
 
 def _share_nonce(

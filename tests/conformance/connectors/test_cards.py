@@ -12,6 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 
 from kernel.money import Asset
 from kernel.settings import Secret
@@ -146,7 +147,7 @@ async def test_card_06_an_order_below_the_minimum_is_a_final_refusal(
 
 
 async def test_card_07_a_price_off_the_grid_is_a_final_refusal(connector: Connector) -> None:
-    order = replace(connector.resting(), price="2000.001")
+    order = structs.replace(connector.resting(), price="2000.001")
 
     placed = await connector.gateway.place(order)
 
@@ -160,7 +161,7 @@ async def test_card_08_a_repeated_id_proves_that_the_first_order_landed(
     order = connector.resting()
     await connector.gateway.place(order)
 
-    again = await connector.gateway.place(replace(order, price="2001.00"))
+    again = await connector.gateway.place(structs.replace(order, price="2001.00"))
 
     assert isinstance(again, PlacementUnknown)
     assert "order of this id" in again.reason
@@ -274,7 +275,7 @@ async def test_card_16_the_fills_of_one_order_are_the_same_as_in_the_list(
     order = connector.order(quantity="0.03")
     placed = await connector.gateway.place(order)
     assert isinstance(placed, Accepted)
-    known = replace(order, venue_order_id=placed.report.venue_order_id)
+    known = structs.replace(order, venue_order_id=placed.report.venue_order_id)
 
     fills = await connector.gateway.fills_of_order(known)
     listed = await every_fill(connector)
@@ -408,7 +409,7 @@ async def test_card_22_an_order_signed_for_a_time_gone_by_is_refused_for_the_clo
         pytest.skip("requests never expire there")
     now = connector.order()
     assert now.signed_at is not None
-    stale = replace(now, signed_at=now.signed_at - timedelta(minutes=2))
+    stale = structs.replace(now, signed_at=now.signed_at - timedelta(minutes=2))
 
     placed = await connector.gateway.place(stale)
 
@@ -524,7 +525,7 @@ async def test_card_30_a_venue_that_wants_quiet_gets_it_until_the_time_it_named(
         assert isinstance(await gateway.place(connector.resting()), Accepted)
         connector.sim.fault("rate_limited_429", placing_path(connector), method="POST")
         refused = await gateway.place(order)
-        hasty = replace(connector.resting(), recv_window=timedelta(milliseconds=50))
+        hasty = structs.replace(connector.resting(), recv_window=timedelta(milliseconds=50))
         not_sent = await gateway.place(hasty)
 
     assert isinstance(refused, PlacementRefused)

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import json
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -205,6 +206,21 @@ def test_ccxts_class_is_used_as_it_is(record: Capabilities) -> None:
     }
     assert exchange.options["maxRetriesOnFailure"] == 0
     assert exchange.enableRateLimit is False
+
+
+@pytest.mark.parametrize("record", RECORDS.values())
+def test_ccxt_rounds_an_order_only_where_no_text_of_ours_is_written_over_it(
+    record: Capabilities,
+) -> None:
+    told = []
+    for wire in (record.wire, replace(record.wire, quantity_field="", price_field="")):
+        exchange = instance(replace(record, wire=wire))
+        grid = {"symbol": "ETH/USDT", "precision": {"amount": "0.01", "price": "0.01"}}
+        exchange.set_markets([exchange.safe_market_structure(grid)])
+        amount = exchange.amount_to_precision("ETH/USDT", "0.019")
+        told.append((amount, exchange.price_to_precision("ETH/USDT", "1500.019")))
+
+    assert told == [("0.019", "1500.019"), ("0.01", "1500.02")]
 
 
 async def test_all_instances_of_a_key_draw_from_one_rising_sequence() -> None:
