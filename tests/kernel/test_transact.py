@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import asyncpg
 import pytest
 from sqlalchemy import URL, Column, MetaData, Table, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
@@ -15,7 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app.local.databases import Database
 from kernel import db
-from kernel.db import APP_ROLE, Timestamp, Units, constraint_name, create_engine, sqlstate, transact
+from kernel.db import (
+    APP_ROLE,
+    Timestamp,
+    Units,
+    constraint_name,
+    create_engine,
+    driver,
+    sqlstate,
+    transact,
+)
 from kernel.errors import CommitUnknown, OutsideUnavailable
 
 NAME = "kernel-test"
@@ -226,6 +236,67 @@ async def test_a_connection_lost_every_time_is_an_outside_that_does_not_work(
     with pytest.raises(OutsideUnavailable, match="2 times"):
         await transact(engine, lose_always, attempts_max=2)
     assert await count(engine) == 0
+
+
+@pytest.mark.parametrize("over", ["sqlalchemy", "driver"])
+async def test_what_was_prepared_before_a_migration_is_prepared_anew(
+    owner_engine: AsyncEngine, database: Database, over: str
+) -> None:
+    attempts = 0
+
+    async def read(conn: AsyncConnection) -> object:
+        nonlocal attempts
+        attempts += 1
+        if over == "sqlalchemy":
+            return await conn.scalar(text("SELECT n FROM kernel.migrated"))
+        await conn.execute(text("SELECT 1"))
+        async with driver(conn) as raw:
+            return await raw.fetchval("SELECT n FROM kernel.migrated")
+
+    async with owner_engine.begin() as conn:
+        await conn.execute(text("CREATE TABLE kernel.migrated AS SELECT 7 AS n"))
+    assert await transact(owner_engine, read) == 7
+
+    another_process = await asyncpg.connect(database.owner_url.replace("+asyncpg", ""))
+    await another_process.execute("ALTER TABLE kernel.migrated ALTER n TYPE text")
+    await another_process.close()
+
+    assert await transact(owner_engine, read) == "7"
+    assert attempts == 3
+
+
+async def test_a_connection_keeps_the_statements_of_a_whole_house_prepared(
+    engine: AsyncEngine,
+) -> None:
+    async def run_all(conn: AsyncConnection) -> None:
+        for number in range(db.STATEMENTS_KEPT):
+            await conn.execute(text(f"SELECT {number}"))
+
+    async def prepared(conn: AsyncConnection) -> datetime:
+        newest: datetime = await conn.scalar(
+            text("SELECT max(prepare_time) FROM pg_prepared_statements")
+        )
+        return newest
+
+    await transact(engine, run_all)
+    before = await transact(engine, prepared)
+    await transact(engine, run_all)
+
+    assert await transact(engine, prepared) == before
+
+
+async def test_an_url_may_say_that_nothing_stays_prepared(database: Database) -> None:
+    """As behind a pooler that gives each transaction another connection of the server."""
+    url = make_url(database.app_url).update_query_dict({"prepared_statement_cache_size": "0"})
+    engine = create_engine(url.render_as_string(hide_password=False), role=APP_ROLE)
+
+    async def run(conn: AsyncConnection) -> object:
+        for number in range(20):
+            await conn.execute(text(f"SELECT {number}"))
+        return await conn.scalar(text("SELECT count(*) FROM pg_prepared_statements"))
+
+    assert await transact(engine, run) == 1
+    await engine.dispose()
 
 
 async def lose(conn: AsyncConnection, owner_engine: AsyncEngine) -> None:

@@ -14,19 +14,18 @@ from enum import Enum, unique
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import Connection, Dialect, event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from kernel.db import APP_ROLE, create_engine
 from kernel.errors import CausewayError
+from tests.compiled import compiling_once
 
 IDLE_MS: Final = 60_000
 GONE_WITHIN_S: Final = 20.0
 """How long PostgreSQL may take to notice that a client has vanished."""
 LOOK_EVERY_S: Final = 0.005
-STATEMENTS_MAX: Final = 2_000
-"""Statements that a connection keeps prepared: here one connection runs all that a house runs."""
 
 
 class Killed(BaseException):
@@ -152,31 +151,13 @@ class Life:
 def one_connection(url: str) -> AsyncEngine:
     """Return an engine that never has two statements on their way, and is told the time."""
     engine = create_engine(
-        f"{url}{'&' if '?' in url else '?'}prepared_statement_cache_size={STATEMENTS_MAX}",
+        url,
         role=APP_ROLE,
         pool_size=1,
         injected_clock=True,
         idle_in_transaction_timeout_ms=IDLE_MS,
     )
     return compiling_once(engine)
-
-
-def compiling_once(engine: AsyncEngine) -> AsyncEngine:
-    """Let an engine take the text of statements that another one has compiled.
-
-    A process that begins anew compiles every statement again, which is a third of what a day takes and
-    tries nothing.
-    """
-    if not COMPILED_FOR:
-        COMPILED_FOR.append(engine.dialect)
-    # The dialect is a part of the key under which a compiled statement is kept.
-    engine.sync_engine.dialect = COMPILED_FOR[0]
-    engine.sync_engine.update_execution_options(compiled_cache=COMPILED)
-    return engine
-
-
-COMPILED_FOR: Final[list[Dialect]] = []
-COMPILED: Final[dict[Any, Any]] = {}
 
 
 def backend_of(socket: Any) -> int:
