@@ -91,6 +91,7 @@ async def close(
         now: the time.
 
     Raises:
+        NotPossible: a freeze of the scope and of this very millisecond was opened or superseded.
         Refused: the operator is not active, or the signature is not theirs or not of this.
     """
     _require_reason(reason)
@@ -107,7 +108,11 @@ async def close(
 async def close_automatically(
     conn: AsyncConnection, scope: Scope, *, by: str, reason: str, now: datetime
 ) -> Freeze:
-    """Stop everything of *scope* because a process of ours (``system:…``) found it unsafe."""
+    """Stop everything of *scope* because a process of ours (``system:…``) found it unsafe.
+
+    Raises:
+        NotPossible: as for `close`; with a later time it is possible.
+    """
     if not by.startswith(SYSTEM):
         raise BadInput(f"{by} is a person: a person signs", remedy="Call close")
     _require_reason(reason)
@@ -301,7 +306,14 @@ async def _close(
         rows = await conn.execute(
             _in_force().where(freeze_table.c.kind == scope.kind, freeze_table.c.name == scope.name)
         )
-        return _to_freeze(rows.one())
+        row = rows.one_or_none()
+        if row is None:
+            raise NotPossible(
+                f"{scope} had a freeze of this millisecond that no longer stands",
+                where=f"freeze {new_id}",
+                remedy="Close it again: a moment later it is another freeze",
+            )
+        return _to_freeze(row)
     closed = await get_freeze(conn, new_id)
     await record(conn, [_event(closed, 1, "FreezeClosed", by, reason, now)])
     return closed

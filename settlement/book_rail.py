@@ -204,13 +204,9 @@ async def _lock_book(
     conn: AsyncConnection, run_id: UUID, party: str
 ) -> tuple[Run, list[Instruction]]:
     run = await store.lock_run(conn, run_id)
-    items = [
-        item
-        for item in await instruction_store.list_instructions(
-            conn, run_id=run.id, rail=Rail.BOOK, lock=True
-        )
-        if item.party == party
-    ]
+    items = await instruction_store.list_instructions(
+        conn, run_id=run.id, party=party, rail=Rail.BOOK, lock=True
+    )
     if not items:
         raise BadInput(f"run {run.id} has nothing of {party} to settle by book")
     if not _all_in(items, DONE):

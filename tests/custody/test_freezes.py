@@ -157,6 +157,37 @@ async def test_closing_twice_is_one_freeze(desk: Desk) -> None:
     assert await desk.close(GLOBAL, by="ben", now=NOW + timedelta(minutes=1)) == first
 
 
+async def test_what_was_closed_and_opened_in_one_millisecond_closes_again_in_the_next(
+    desk: Desk,
+) -> None:
+    first = await desk.close(GLOBAL)
+    await desk.open(first, "ada", "ben")
+
+    with pytest.raises(NotPossible, match="no longer stands") as caught:
+        await desk.close(GLOBAL)
+    assert caught.value.where == f"freeze {first.id}"
+    with pytest.raises(NotPossible, match="no longer stands"):
+        await desk.run(
+            lambda c: close_automatically(c, GLOBAL, by="system:watch", reason="odd", now=NOW)
+        )
+
+    again = await desk.close(GLOBAL, now=NOW + timedelta(milliseconds=1))
+    assert await desk.run(load_freezes) == (again,)
+
+
+async def test_a_persons_freeze_of_the_moment_of_an_automatic_one_leaves_that_one_in_force(
+    desk: Desk,
+) -> None:
+    made = await desk.run(
+        lambda c: close_automatically(c, GLOBAL, by="system:watch", reason="odd", now=NOW)
+    )
+
+    with pytest.raises(NotPossible, match="Close it again"):
+        await desk.close(GLOBAL)
+
+    assert await desk.run(load_freezes) == (made,)
+
+
 async def test_a_process_may_close_without_a_signature_and_a_person_may_not(desk: Desk) -> None:
     with pytest.raises(BadInput, match="a person signs"):
         await desk.run(lambda c: close_automatically(c, GLOBAL, by="dan", reason="nonce", now=NOW))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.errors import Refused
@@ -190,6 +192,33 @@ async def test_one_side_alone_is_never_settled(desk: Desk) -> None:
     await accepted(desk, run)
     await settled(desk, run)
     assert "cannot be cancelled" in await refusal(cancelled(desk, run))
+
+
+OF_ANOTHER = """
+INSERT INTO settlement.instruction (id, book, run_id, party, asset, direction, amount, applied, rail,
+                                    state, attempt, created_at)
+SELECT gen_random_uuid(), book, run_id, 'acme', asset, direction, amount, applied, rail,
+       state, attempt, created_at
+  FROM settlement.instruction WHERE party = 'birch'
+"""
+HELD_ELSEWHERE = "SELECT 1 FROM settlement.instruction WHERE party = 'acme' FOR UPDATE"
+
+
+@pytest.mark.parametrize("verb", [accepted, settled, cancelled])
+async def test_what_a_party_settles_by_book_waits_for_no_other_partys_instructions(
+    desk: Desk, verb: Callable[[Desk, Run], Awaitable[list[Instruction]]]
+) -> None:
+    """A run of many parties would read and lock all of them again for each one."""
+    run = await prefunded(desk)
+    await desk.do(lambda conn: conn.execute(text(OF_ANOTHER)))
+    if verb is not accepted:
+        await accepted(desk, run)
+
+    async with desk.engine.begin() as other:
+        await other.execute(text(HELD_ELSEWHERE))
+        moved = await verb(desk, run)
+
+    assert [item.party for item in moved] == ["birch", "birch"]
 
 
 @pytest.mark.parametrize("verb", [accepted, settled])
