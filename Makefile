@@ -51,7 +51,8 @@ else
 endif
 
 crash: bootstrap anvil ## strike at every point of the crash matrix, or at one (POINT='journey @ point')
-	@CAUSEWAY_CRASH="$(POINT)" $(BIN)/pytest -q --timeout 0 tests/crash/matrix
+	@CAUSEWAY_CRASH="$(POINT)" $(BIN)/pytest -q --timeout 0 \
+		$(if $(filter all,$(POINT)),-n $(TEST_WORKERS) --dist worksteal) tests/crash/matrix
 
 guards: bootstrap anvil hledger bitcoind softhsm ## take each guard out and watch its test fail (GUARD=beginning of a name)
 	@$(BIN)/python -m tests.guards $(GUARD)

@@ -121,9 +121,14 @@ class Wire:
 
 
 @asynccontextmanager
-async def wired(server_url: str) -> AsyncIterator[Wire]:
-    """Open a wire to the server of *server_url*, an URL as `kernel.db.create_engine` takes it."""
-    with tempfile.TemporaryDirectory(prefix="wire-") as folder:
+async def wired(server_url: str, *, within: Path | None = None) -> AsyncIterator[Wire]:
+    """Open a wire to a server.
+
+    Args:
+        server_url: as `kernel.db.create_engine` takes it.
+        within: where its socket's folder is made; the system's temporary folder if None.
+    """
+    with tempfile.TemporaryDirectory(prefix="wire-", dir=within) as folder:
         there = make_url(server_url)
         here = URL.create(
             there.drivername,

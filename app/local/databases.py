@@ -222,7 +222,7 @@ def server_folder() -> Path:
     Raises:
         HomeInUse: somebody else owns the folder above it.
     """
-    top = _scratch() / f"causeway-{os.geteuid()}"
+    top = scratch() / f"causeway-{os.geteuid()}"
     top.mkdir(mode=0o711, exist_ok=True)
     if top.stat().st_uid != os.geteuid():
         raise HomeInUse("another user owns the folder", where=str(top), remedy="Remove it")
@@ -232,7 +232,8 @@ def server_folder() -> Path:
     return folder
 
 
-def _scratch() -> Path:
+def scratch() -> Path:
+    """Return where files of tests lie that need not outlive the machine: in memory if there is room."""
     writable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)
     if writable and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN:
         return MEMORY

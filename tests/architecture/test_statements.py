@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from app.local.databases import Database
 from kernel.db import create_engine, driver
+from tests.conftest import IDLE_MS
 from tests.statements import WAYS, Recorder, Sent, choose, is_about_the_server, listen, normal
 
 SENT = st.builds(
@@ -76,7 +77,7 @@ async def test_every_way_to_the_server_is_heard(
     for name in WAYS:
         monkeypatch.setattr(asyncpg.Connection, name, getattr(asyncpg.Connection, name))
     listen(recorder)
-    engine = create_engine(database.owner_url)
+    engine = create_engine(database.owner_url, idle_in_transaction_timeout_ms=IDLE_MS)
     async with engine.begin() as conn:
         await conn.execute(text("SELECT 11"))
         async with driver(conn) as raw:

@@ -48,19 +48,18 @@ NOT_PAST = {
 }
 
 
-@cache
-def modules() -> dict[str, ast.Module]:
-    return {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*.py")
-    }
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """One at a time: a syntax tree of everything would burden the collector to the end of the run."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            yield name, ast.parse(path.read_text())
 
 
-def names_in(module: str) -> dict[str, Function]:
+def names_in(module: str, tree: ast.Module) -> dict[str, Function]:
     """What the names of a module stand for: its own functions, and what it imports."""
     found: dict[str, Function] = {}
-    for node in ast.walk(modules()[module]):
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             found[node.name] = (module, node.name)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -73,8 +72,8 @@ def names_in(module: str) -> dict[str, Function]:
 def calls() -> dict[Function, frozenset[Function]]:
     """Which functions each function mentions, found through imports and aliases."""
     known: dict[Function, frozenset[Function]] = {}
-    for module, tree in modules().items():
-        names = names_in(module)
+    for module, tree in modules():
+        names = names_in(module, tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 known[module, node.name] = frozenset(mentioned(node, names))

@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.model import BroadcastReport
 from chain.testing import FINALITY_LAG, ScriptedGateway, ScriptedTransaction
@@ -41,10 +41,10 @@ from custody.payouts import list_payouts
 from custody.ports import PayoutSigner
 from custody.signer.errors import SignerRefused
 from custody.signer.wire import Intent, No, Signed, SignedApproval, SignRequest
-from kernel.db import transact
 from kernel.errors import CommitUnknown
 from kernel.tables import history
 from registry.testing import TOKEN, operator_keypair
+from tests.custody.fate import Died, Fate
 from tests.custody.payout_world import ETH, PAYEE, USDT, OneByOne, World, make_world
 
 STEPS: Final = (
@@ -56,53 +56,6 @@ STEPS: Final = (
     payout_line,
 )
 Edge = tuple[str, str]
-
-
-class Died(BaseException):
-    """The process is gone: nothing catches this."""
-
-
-@dataclass
-class Fate:
-    """What happens to the worker at the n-th point after `arm` was called."""
-
-    mode: str = "clean"
-    left: int | None = None
-    passed: int = 0
-    overtake: Callable[[], Awaitable[object]] | None = None
-    armed: bool = False
-
-    async def point(self, *, committed: bool = False) -> None:
-        if not self.armed:
-            return
-        self.passed += 1
-        if self.left is None:
-            return
-        self.left -= 1
-        if self.left:
-            return
-        self.left = None
-        if self.mode == "dies":
-            raise Died
-        if self.mode == "cut" and committed:
-            raise CommitUnknown("the connection was lost during COMMIT")
-        if self.mode == "overtaken":
-            assert self.overtake is not None
-            self.armed = False
-            await self.overtake()
-            self.armed = True
-
-    async def transact(
-        self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Any]]
-    ) -> Any:
-        async def watched(conn: AsyncConnection) -> Any:
-            result = await work(conn)
-            await self.point()
-            return result
-
-        result = await transact(engine, watched)
-        await self.point(committed=True)
-        return result
 
 
 @dataclass

@@ -32,6 +32,7 @@ def test_every_variable_on_a_page_is_one_that_something_reads() -> None:
     settings = {variable for variable, _, _ in describe()}
     readers = [REPOSITORY / "tests" / "conftest.py", REPOSITORY / "Makefile"]
     readers += [REPOSITORY / "app" / "local" / "databases.py", REPOSITORY / ".ci" / "run"]
+    readers += [REPOSITORY / "tests" / "faults" / "seeds.py"]
     for_tests = set(VARIABLE.findall("".join(path.read_text() for path in readers)))
     named = {(page.name, v) for page in PAGES for v in VARIABLE.findall(page.read_text())}
 

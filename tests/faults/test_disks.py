@@ -7,7 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from random import SystemRandom
+from random import Random
 from typing import Final
 
 import asyncpg
@@ -29,6 +29,7 @@ from tests.crash.ledger.nursery import (
 )
 from tests.crash.ledger.test_server_killed import ask
 from tests.crash.ledger.workload import prepare_book
+from tests.faults.seeds import fresh_seed
 from tests.faults.servers import (
     FAULTS_ARE_THERE,
     faults_folder,
@@ -140,13 +141,15 @@ async def test_posters_on_a_failing_disk_lose_and_double_nothing_that_was_acknow
     record_property: Callable[[str, object], None],
 ) -> None:
     """A server that cannot write or sync panics rather than lie, and comes back from what is synced."""
+    seed = fresh_seed()
+    random = Random(seed)
     engine = runtime_engine(server)
     await prepare_book(engine, 1, STREAMS)
     await engine.dispose()
     for stream in STREAMS:
         await nursery.bear(server.url(user=APP_ROLE), stream, batches=100_000)
     for fault, whom, words in FAILURES * ROUNDS:
-        await one_failure(server, disk, nursery, fault, whom, words)
+        await one_failure(server, disk, nursery, fault, whom, words, random)
     last = acks(nursery)
     await until(lambda: acks(nursery) > last + len(STREAMS), server, disk)
     for poster in nursery.posters:
@@ -160,7 +163,8 @@ async def test_posters_on_a_failing_disk_lose_and_double_nothing_that_was_acknow
     await engine.dispose()
     record_property(
         "counts",
-        f"disks full or not synced {ROUNDS * len(FAILURES)} times: {promised} promises kept",
+        f"disks full or not synced {ROUNDS * len(FAILURES)} times, seed {seed}:"
+        f" {promised} promises kept",
     )
 
 
@@ -171,9 +175,9 @@ async def one_failure(
     fault: DiskFault,
     whom: str,
     words: str,
+    random: Random,
 ) -> None:
     """Let a disk fail once under load, see the server say so, and mend it."""
-    random = SystemRandom()
     before, errors = acks(nursery), said(server, words)
     more = random.randrange(5)
     await until(lambda: acks(nursery) > before + more, server, disk)

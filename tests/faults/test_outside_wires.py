@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from random import SystemRandom
 from typing import Any, Final
 
 import aiohttp
@@ -33,6 +32,7 @@ from kernel.errors import OutsideUnavailable
 from marketdata.instruments import record_instrument
 from registry.testing import DEMO_OPERATORS, demo_founding
 from tests.custody.payout_world import ETH, PAYEE, START, RealWorld, found_house
+from tests.faults.seeds import fresh_seed
 from tests.venues.conftest import QUICK, gateway_settings, intended, ticket
 from tests.venues.in_thread import SimulatorThread
 from venues.ccxt.endpoint import Endpoint
@@ -136,7 +136,7 @@ async def test_a_broadcast_over_a_broken_wire_is_ambiguous_and_pays_once(desk: D
 async def test_payouts_through_a_storm_are_each_paid_once(
     desk: Desk, record_property: Callable[[str, object], None]
 ) -> None:
-    seed = SystemRandom().randrange(1_000_000)
+    seed = fresh_seed()
     payouts = [
         await desk.world.approved(client_ref=f"s-{number}", amount=ETH // 100 + number)
         for number in range(PAYOUTS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from random import SystemRandom
 from typing import Final
 
 import pytest
@@ -21,6 +20,7 @@ from ledger.model import PostResult
 from ledger.posting import decided, post
 from ledger.verification import verify
 from tests.crash.ledger.workload import answers, batch, columns_of, expected, prepare_book, send
+from tests.faults.seeds import fresh_seed
 
 SILENCE_S: Final = 2.0
 """When the engines of these tests take a silent server for lost."""
@@ -159,7 +159,7 @@ async def test_postings_through_a_storm_are_each_there_once_and_as_promised(
     record_property: Callable[[str, object], None],
 ) -> None:
     """Every batch is sent under the same ids until it is answered; a clean book then looks the same."""
-    seed = SystemRandom().randrange(1_000_000)
+    seed = fresh_seed()
     await prepare_book(engine, 1, STREAMS)
     await prepare_book(engine, 2, STREAMS)
     promised: list[list[PostResult]] = []

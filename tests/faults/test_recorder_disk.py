@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from random import SystemRandom
+from random import Random
 from typing import Final
 
 import pytest
@@ -24,6 +24,7 @@ from marketdata.recording.layout import list_open, list_segments
 from marketdata.recording.model import LossReason
 from marketdata.recording.raw_reader import describe, read
 from marketdata.recording.raw_writer import RawWriter
+from tests.faults.seeds import fresh_seed
 from tests.faults.servers import FAULTS_ARE_THERE, faults_folder
 
 pytestmark = [FAULTS_ARE_THERE, pytest.mark.timeout(120)]
@@ -113,7 +114,8 @@ def numbers_and_gaps(items: list[RawItem]) -> tuple[list[int], list[tuple[int, i
 def test_a_recorder_on_a_failing_disk_says_all_that_is_missing_and_keeps_all_that_it_said_it_had(
     tmp_path: Path, disk: FailingDisk, record_property: Callable[[str, object], None]
 ) -> None:
-    random = SystemRandom()
+    seed = fresh_seed()
+    random = Random(seed)
     with recorder(tmp_path, disk) as running:
         for fault in FAULTS:
             running.goes_on()
@@ -136,6 +138,6 @@ def test_a_recorder_on_a_failing_disk_says_all_that_is_missing_and_keeps_all_tha
     assert LossReason.DISK in {loss.reason for loss in losses}
     record_property(
         "counts",
-        f"a recorder's disk full or not synced {len(FAULTS)} times: {len(numbers)} frames kept, "
-        f"{len(missing)} gaps, each said",
+        f"a recorder's disk full or not synced {len(FAULTS)} times, seed {seed}: "
+        f"{len(numbers)} frames kept, {len(missing)} gaps, each said",
     )

@@ -29,6 +29,7 @@ from app.local.migrate import (
     migrations_folder,
 )
 from kernel.db import create_engine
+from tests.conftest import IDLE_MS
 
 NAME = re.compile(r"\d{4}_(pre|post)_[a-z0-9_]+")
 VERSION_WIDTH_MAX = 32
@@ -111,7 +112,7 @@ async def test_a_migration_waits_for_a_lock_only_briefly_and_then_tries_again(
     await migrate(url, revisions()[0])
     monkeypatch.setattr("app.local.migrate.LOCK_TIMEOUT", "100ms")
     monkeypatch.setattr("app.local.migrate.RETRY_SECONDS", 0.1)
-    engine = create_engine(url)
+    engine = create_engine(url, idle_in_transaction_timeout_ms=IDLE_MS)
     try:
         async with asyncio.TaskGroup() as group, engine.begin() as connection:
             await connection.execute(text("LOCK TABLE public.alembic_version IN SHARE MODE"))
@@ -131,7 +132,7 @@ async def test_a_lock_that_is_never_granted_is_reported_and_changes_nothing(
     monkeypatch.setattr("app.local.migrate.LOCK_TIMEOUT", "50ms")
     monkeypatch.setattr("app.local.migrate.RETRY_SECONDS", 0.01)
     monkeypatch.setattr("app.local.migrate.ATTEMPTS_MAX", 2)
-    engine = create_engine(url)
+    engine = create_engine(url, idle_in_transaction_timeout_ms=IDLE_MS)
     try:
         async with engine.begin() as connection:
             await connection.execute(text("LOCK TABLE public.alembic_version IN SHARE MODE"))
@@ -143,7 +144,7 @@ async def test_a_lock_that_is_never_granted_is_reported_and_changes_nothing(
 
 
 async def test_a_database_newer_than_the_program_is_refused_by_name(database: Database) -> None:
-    engine = create_engine(database.owner_url)
+    engine = create_engine(database.owner_url, idle_in_transaction_timeout_ms=IDLE_MS)
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999_pre_future'"))
     await engine.dispose()
@@ -175,7 +176,7 @@ async def test_the_tables_as_declared_and_as_migrated_have_the_same_catalogue(
     database: Database, empty_database: Database
 ) -> None:
     """Stricter than alembic's comparison: the text of every check, index and default counts."""
-    engine = create_engine(empty_database.owner_url)
+    engine = create_engine(empty_database.owner_url, idle_in_transaction_timeout_ms=IDLE_MS)
     async with engine.begin() as connection:
         for schema in SCHEMAS:
             await connection.execute(text(f"CREATE SCHEMA {schema}"))
@@ -229,7 +230,7 @@ SELECT n.nspname || '.' || c.relname || ' trigger ' || pg_get_triggerdef(t.oid)
 
 
 async def _catalogue(url: str) -> list[str]:
-    engine = create_engine(url)
+    engine = create_engine(url, idle_in_transaction_timeout_ms=IDLE_MS)
     try:
         async with engine.connect() as connection:
             rows = await connection.execute(text(CATALOGUE), {"schemas": list(SCHEMAS)})

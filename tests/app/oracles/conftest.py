@@ -64,7 +64,7 @@ def coins(
 @pytest.fixture
 async def rich_engine(rich: Database) -> AsyncIterator[AsyncEngine]:
     """The runtime role in the house of the desk."""
-    engine = create_engine(rich.app_url, role=APP_ROLE)
+    engine = create_engine(rich.app_url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS)
     yield engine
     await engine.dispose()
 
@@ -72,7 +72,7 @@ async def rich_engine(rich: Database) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def coins_engine(coins: Database) -> AsyncIterator[AsyncEngine]:
     """The same in the house that pays in coins."""
-    engine = create_engine(coins.app_url, role=APP_ROLE)
+    engine = create_engine(coins.app_url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS)
     yield engine
     await engine.dispose()
 

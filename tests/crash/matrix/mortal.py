@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import asyncpg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -31,14 +34,17 @@ from app.faults.postgres_wire import Wire, wired
 from app.local.databases import Database
 from kernel.db import APP_ROLE, create_engine, transact
 from kernel.errors import CausewayError, Refused
+from tests.compiled import compiling_once
 
 T = TypeVar("T")
 
 ANSWERS_WITHIN_S: Final = 60.0
 """PostgreSQL recovers in a second; the machine may be busy."""
 IDLE_MS: Final = 60_000
-STILL_MS: Final = 1_000
-"""For who stands still in a transaction: the server ends it, as it does in a house after two seconds."""
+LOOK_EVERY_S: Final = 0.02
+AWAITED: Final = text(
+    "SELECT count(*) FROM pg_locks WHERE NOT granted AND :backend = ANY(pg_blocking_pids(pid))"
+)
 LIVES_MAX: Final = 3
 FORESEEN: Final = (CausewayError, DBAPIError, OSError)
 
@@ -196,6 +202,9 @@ class Mortal:
         strike = asyncio.get_running_loop().create_task(self.doom.struck.wait())
         await asyncio.wait({task, strike}, return_when=asyncio.FIRST_COMPLETED)
         strike.cancel()
+        if self.struck:
+            # A server's connections are gone before it knows itself that it has to begin anew.
+            await self.doom.struck.wait()
         match self.doom.point.kind if self.doom.struck.is_set() else None:
             case Kind.WORKER_KILLED:
                 task.cancel()
@@ -204,12 +213,35 @@ class Mortal:
             case Kind.SECOND_WORKER:
                 # The others do its work while it stands still; then it finds out.
                 self._go_on()
-                with suppress(*FORESEEN):
-                    await self._begin(work)
+                assert self.doom.step is not None
+                done = asyncio.Event()
+                watching = self._end_if_awaited(self.doom.step.backend, done)
+                ending = asyncio.get_running_loop().create_task(watching)
+                try:
+                    with suppress(*FORESEEN):
+                        await self._begin(work)
+                finally:
+                    done.set()
+                    await ending
                 self.doom.go_on()
             case _:
                 pass
         return await task
+
+    async def _end_if_awaited(self, backend: int, done: asyncio.Event) -> None:
+        """End the session that stands still as soon as somebody waits for what it has locked.
+
+        In a house the server does that, two seconds after the session's last word. Here a story goes on
+        at once, and nobody is ended who is only slow because the machine is busy.
+        """
+        while not done.is_set():
+            async with self.direct.connect() as conn:
+                awaited = await conn.scalar(AWAITED, {"backend": backend})
+            if awaited:
+                os.kill(backend, signal.SIGTERM)
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), LOOK_EVERY_S)
 
     def _begin(self, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
         async def run() -> T:
@@ -220,9 +252,12 @@ class Mortal:
         return asyncio.get_running_loop().create_task(life)
 
     async def revive(self) -> None:
-        """Wait until PostgreSQL answers again, and forget the connections that were."""
-        await self.over_wire.dispose()
-        await self.direct.dispose()
+        """Wait until PostgreSQL answers again, and forget the connections that may be lost."""
+        kind = None if self.doom is None else self.doom.point.kind
+        if kind is not Kind.DELIVERED_TWICE:
+            await self.over_wire.dispose()
+        if kind is Kind.SERVER_KILLED:
+            await self.direct.dispose()
         url = make_url(self.database.app_url).set(drivername="postgresql")
         async with asyncio.timeout(ANSWERS_WITHIN_S):
             while True:
@@ -244,23 +279,27 @@ class TwoWays:
         return getattr(mortal.over_wire if mortal.acting.get() else mortal.direct, name)
 
 
+def engine_to(url: str) -> AsyncEngine:
+    """Return an engine that takes the time from a story and compiles nothing that another one has."""
+    engine = create_engine(
+        url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS, injected_clock=True
+    )
+    return compiling_once(engine)
+
+
 @asynccontextmanager
-async def mortals(database: Database, point: Point | None) -> AsyncIterator[Mortal]:
-    """Give a story's mortals in a database that has the marks of `app.faults.marks`."""
-    async with wired(database.app_url) as wire:
-        still = point is not None and point.kind is Kind.SECOND_WORKER
-        direct = create_engine(
-            database.app_url,
-            role=APP_ROLE,
-            idle_in_transaction_timeout_ms=IDLE_MS,
-            injected_clock=True,
-        )
-        over_wire = create_engine(
-            wire.url,
-            role=APP_ROLE,
-            idle_in_transaction_timeout_ms=STILL_MS if still else IDLE_MS,
-            injected_clock=True,
-        )
+async def mortals(
+    database: Database, point: Point | None, within: Path | None = None
+) -> AsyncIterator[Mortal]:
+    """Give a story's mortals in a database that has the marks of `app.faults.marks`.
+
+    Args:
+        database: of this story alone.
+        point: where somebody dies, if anybody does.
+        within: where the wire's socket lies; the system's temporary folder if None.
+    """
+    async with wired(database.app_url, within=within) as wire:
+        direct, over_wire = engine_to(database.app_url), engine_to(wire.url)
         made = Mortal(direct, over_wire, wire, database)
         if point is not None:
             made.doom = Doom(point, wire)

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from app.faults.edges import Edge, Point
-from app.local.databases import Database
+from app.local.databases import Database, scratch
 from app.oracles.run import examine
 from tests.crash.matrix.mortal import mortals
 from tests.crash.matrix.stage import Journey, Stage
+
+MEMORY: Final = scratch()
+"""A signer synchronises its store with the disk at every signature; here nobody waits for a disk."""
 
 Databases = Callable[[], AbstractContextManager[Database]]
 
@@ -45,13 +48,13 @@ async def tell(journey: Journey, databases: Databases, point: Point | None = Non
     """Tell a journey in a database of its own, with a point that strikes once, or in peace."""
     with (
         databases() as database,
-        tempfile.TemporaryDirectory(prefix="cw") as folder,
+        tempfile.TemporaryDirectory(prefix="cw", dir=MEMORY) as folder,
         pytest.MonkeyPatch.context() as patch,
     ):
-        async with mortals(database, point) as mortal:
+        async with mortals(database, point, MEMORY) as mortal:
             try:
                 seen = await journey.play(Stage(mortal, database, Path(folder), patch))
-                report = await examine(mortal.direct)
+                report = await examine(mortal.direct, counting=False)
             except Exception as error:
                 error.add_note(f"{journey}, struck at {point}")
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -26,6 +27,11 @@ from custody.freeze_model import Scope
 from custody.freezes import close_automatically
 from custody.model import AddressPurpose
 from custody.payout_model import AttemptState
+from custody.restore.coverage import vouch
+from custody.restore.finding import begin
+from custody.restore.model import SourceState, Stage, vouching_bytes
+from custody.restore.progress import list_missing
+from custody.restore.store import get_source, list_sources
 from custody.signer.testing import local_signer, rules_for
 from custody.testing import allow, set_policy
 from kernel.clock import ManualClock
@@ -33,7 +39,7 @@ from ledger.posting import open_book
 from ledger.testing import enforce_lock_order
 from registry.changes import found
 from registry.model import Founding, WalletPurpose
-from registry.testing import DEMO_OPERATORS, demo_founding
+from registry.testing import DEMO_OPERATORS, demo_founding, operator_keypair
 from tests.custody.bitcoin.cold_people import ANN, BEN, CLEO, shared_wallet, signed_by
 from tests.custody.bitcoin.spend_world import (
     BOOK,
@@ -160,3 +166,25 @@ async def test_a_payout_that_is_stopped_is_not_given_out(world: SpendWorld) -> N
     with pytest.raises(NotPossible, match="stopped"):
         await world.run(lambda conn: export_spend(conn, one.spend.id, by=DAN, now=now))
     assert (await world.only()).current.asked_at is None
+
+
+async def test_after_a_restore_a_person_says_what_was_signed_for_a_cold_wallet(
+    world: SpendWorld,
+) -> None:
+    """No log of ours has it, so nothing else asks for it before the doors are open."""
+    now, reason = world.clock.now(), "its people have signed nothing since"
+    standing = await world.run(lambda conn: begin(conn, "the disk was lost", now=now))
+
+    cold = await world.run(lambda conn: get_source(conn, standing.id, f"cold:{POOL}"))
+
+    assert (cold.stage, cold.state) == (Stage.FACTS, SourceState.WAITING)
+    missing = await world.run(lambda conn: list_missing(conn, standing.id))
+    assert any(line.startswith(f"cold:{POOL} is not read") for line in missing)
+    signature = operator_keypair("dan").sign(vouching_bytes(cold, reason))
+    said: dict[str, Any] = {"signature": signature, "reason": reason, "now": now}
+    await world.run(lambda conn: vouch(conn, cold.source, by="dan", **said))
+    missing = await world.run(lambda conn: list_missing(conn, standing.id))
+    assert not any(line.startswith("cold:") for line in missing)
+    # The keys of the other one are the signer's, and its log says what they signed.
+    listed = await world.run(lambda conn: list_sources(conn, standing.id))
+    assert [item.source for item in listed if item.source.startswith("cold:")] == [cold.source]

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chain.bitcoin.addresses import address_of
 from chain.bitcoin.blocks import FINAL_DEPTH
@@ -40,7 +40,6 @@ from custody.payout_model import Payout
 from custody.payout_model import PayoutState as P
 from custody.signer.errors import SignerRefused
 from custody.signer.wire import SignedApproval, SpendIntent
-from kernel.db import transact
 from kernel.errors import CommitUnknown
 from kernel.tables import history
 from tests.custody.bitcoin.spend_world import (
@@ -51,57 +50,11 @@ from tests.custody.bitcoin.spend_world import (
     SpendWorld,
     make_spend_world,
 )
+from tests.custody.fate import Died, Fate
 
 STEPS: Final = (spend_worker, spend_allocate, spend_sign, spend_send, spend_replace)
 RATE: Final = ScriptedBitcoin().rate
 Edge = tuple[str, str]
-
-
-class Died(BaseException):
-    """The process is gone: nothing catches this."""
-
-
-@dataclass
-class Fate:
-    """What happens to the worker at the n-th point after it is armed."""
-
-    mode: str = "clean"
-    left: int | None = None
-    passed: int = 0
-    overtake: Callable[[], Awaitable[object]] | None = None
-    armed: bool = False
-
-    async def point(self, *, committed: bool = False) -> None:
-        if not self.armed:
-            return
-        self.passed += 1
-        if self.left is None:
-            return
-        self.left -= 1
-        if self.left:
-            return
-        self.left = None
-        if self.mode == "dies":
-            raise Died
-        if self.mode == "cut" and committed:
-            raise CommitUnknown("the connection was lost during COMMIT")
-        if self.mode == "overtaken":
-            assert self.overtake is not None
-            self.armed = False
-            await self.overtake()
-            self.armed = True
-
-    async def transact(
-        self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Any]]
-    ) -> Any:
-        async def watched(conn: AsyncConnection) -> Any:
-            result = await work(conn)
-            await self.point()
-            return result
-
-        result = await transact(engine, watched)
-        await self.point(committed=True)
-        return result
 
 
 @dataclass

@@ -44,6 +44,7 @@ from custody.venues.withdrawals import cancel_withdrawal, reject_withdrawal
 from kernel.db import APP_ROLE, create_engine
 from kernel.errors import Refused
 from kernel.events import list_history
+from tests.conftest import IDLE_MS
 from tests.custody.payout_world import ETH
 from tests.custody.venues.test_decisions import decide, give_up
 from tests.custody.venues.transfer_world import (
@@ -107,6 +108,10 @@ class Death:
             if not self.after:
                 conn.invalidate()  # its connection goes with the process
                 raise Died
+
+
+class NotListed(Exception):
+    """The venue was never asked for it."""
 
 
 @dataclass
@@ -186,10 +191,16 @@ class Life:
         await self.world.work(self.world.policy.escalate_after.total_seconds())
 
     async def listed(self) -> str:
-        """Return the id under which the venue has it."""
+        """Return the id under which the venue has it.
+
+        Raises:
+            NotListed: it has none.
+        """
         own = (await self.item()).withdrawal_id
         refs = [r.venue_ref for r in self.world.treasury.withdrawals.values()]
         found = [r for r in refs if self.world.treasury.withdrawals[r].withdrawal_id == own]
+        if not found:
+            raise NotListed(self.ref)
         return found[0]
 
     async def unanswered(self) -> None:
@@ -526,7 +537,12 @@ async def test_every_edge_has_a_way() -> None:
 async def engine(database_server: Server, database_template: str) -> AsyncIterator[AsyncEngine]:
     name = f"causeway_edges_{secrets.token_hex(6)}"
     with cloned(database_server, database_template, name) as database:
-        made = create_engine(database.app_url, role=APP_ROLE, injected_clock=True)
+        made = create_engine(
+            database.app_url,
+            role=APP_ROLE,
+            injected_clock=True,
+            idle_in_transaction_timeout_ms=IDLE_MS,
+        )
         yield made
         await made.dispose()
 

@@ -15,6 +15,7 @@ from app.local.databases import Database, Server, cloned
 from app.local.errors import MigrationNotDone
 from app.local.migrate import downgrade, migrate
 from kernel.db import APP_ROLE, create_engine
+from tests.conftest import IDLE_MS
 from trading.terms import agreement_store
 from trading.terms.agreements import get_agreements
 from trading.terms.model import Agreement
@@ -43,7 +44,7 @@ def database(database_server: Server) -> Iterator[Database]:
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """That database as it was before, with an agreement, as the runtime role."""
     await migrate(database.owner_url, BEFORE)
-    made = create_engine(database.owner_url, role=APP_ROLE)
+    made = create_engine(database.owner_url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS)
     async with made.begin() as conn:
         await conn.execute(WRITE, {"version": 1, "prefunded": False})
     yield made

@@ -14,6 +14,7 @@ from app.local.databases import Database, Server, cloned, run_apart
 from app.local.errors import MigrationNotDone
 from app.local.migrate import downgrade, migrate
 from kernel.db import APP_ROLE, create_engine
+from tests.conftest import IDLE_MS
 
 BEFORE, AFTER = "0036_pre_backfills", "0037_pre_terms"
 WRITE_AGREEMENT = text(
@@ -50,7 +51,9 @@ def database_before(database_server: Server) -> Iterator[str]:
 
     async def fill(database: Database) -> None:
         await migrate(database.owner_url, BEFORE)
-        engine = create_engine(database.owner_url, role=APP_ROLE)
+        engine = create_engine(
+            database.owner_url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS
+        )
         async with engine.begin() as conn:
             await conn.execute(WRITE_AGREEMENT, {"version": 1, "prefunded": False})
             await conn.execute(WRITE_STANDING, {"version": 1})
@@ -72,7 +75,7 @@ def moving(database_server: Server, database_before: str) -> Iterator[Database]:
 @pytest.fixture
 async def before(moving: Database) -> AsyncIterator[AsyncEngine]:
     """That database, as the runtime role."""
-    engine = create_engine(moving.owner_url, role=APP_ROLE)
+    engine = create_engine(moving.owner_url, role=APP_ROLE, idle_in_transaction_timeout_ms=IDLE_MS)
     yield engine
     await engine.dispose()
 

@@ -19,6 +19,7 @@ from tests.crash.matrix.mortal import Mortal
 from tests.crash.matrix.stage import Journey, Stage
 from tests.custody import test_payout_adversity as adversity
 from tests.custody import test_payout_matrix as matrix
+from tests.custody.fate import Fate
 from tests.custody.payout_world import ETH, PAYEE, STRANGER, World, make_world
 from tests.custody.test_payout_guards import SilentSigner
 
@@ -315,7 +316,7 @@ async def play(story: Story, end: End, stage: Stage) -> Any:
         mortal.make_asking_mortal(stage.patch, World, "run")
         mortal.pass_lease = partial(world.clock.advance, LEASE + timedelta(seconds=1))
         mortal.rename = partial(setattr, world, "worker")
-        fate = matrix.Fate()
+        fate = Fate()
         signer = matrix.MortalSigner(world.signer, fate)
         world.signer = signer
         paid = await story(Tale(matrix.Stage(world, fate, signer), mortal))

@@ -14,6 +14,7 @@ from custody.payout_worker import LEASE
 from registry.testing import operator_keypair
 from tests.crash.matrix.stage import Journey, Stage
 from tests.custody import test_payout_matrix as matrix
+from tests.custody.fate import Fate
 from tests.custody.payout_world import ETH, PAYEE, STRANGER, World, make_world
 
 REFUSED_ALWAYS: Final = 10**6
@@ -67,7 +68,7 @@ async def play(story: matrix.Story, stage: Stage) -> Any:
         mortal.make_asking_mortal(stage.patch, World, "run")
         mortal.pass_lease = partial(world.clock.advance, LEASE + timedelta(seconds=1))
         mortal.rename = partial(setattr, world, "worker")
-        fate = matrix.Fate()
+        fate = Fate()
         signer = matrix.MortalSigner(world.signer, fate)
         world.signer = signer
         expected = await story(matrix.Stage(world, fate, signer))

@@ -10,6 +10,7 @@ from custody.bitcoin.spend_worker import LEASE
 from tests.crash.matrix.stage import Journey, Stage
 from tests.custody.bitcoin import test_spend_matrix as matrix
 from tests.custody.bitcoin.spend_world import SpendWorld, make_spend_world
+from tests.custody.fate import Fate
 
 
 async def play(story: matrix.Story, stage: Stage) -> Any:
@@ -19,7 +20,7 @@ async def play(story: matrix.Story, stage: Stage) -> Any:
         mortal.make_asking_mortal(stage.patch, SpendWorld, "run")
         mortal.pass_lease = partial(world.clock.advance, LEASE + timedelta(seconds=1))
         mortal.rename = partial(setattr, world, "worker")
-        with matrix.set_stage(world, matrix.Fate()) as told:
+        with matrix.set_stage(world, Fate()) as told:
             await story.play(told)
         await matrix.assert_settled(world)
         return sorted([str(item.state) async for item in world._every()])
