@@ -34,7 +34,7 @@ Decisions:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -42,6 +42,7 @@ from chain.errors import ChainHalted
 from chain.model import (
     BLOCKS_MAX,
     Block,
+    BlockContents,
     BlockState,
     Following,
     FollowPolicy,
@@ -52,14 +53,20 @@ from chain.ports import ChainReader
 from chain.store import (
     load_block_state,
     load_canonical,
+    load_contents,
     load_cursor,
     load_following,
+    load_height_before,
     load_untraced,
+    write_reread,
 )
 from chain.walk import Apply, Walk, Watch
 
 UNTRACED_MAX = 10_000
 """Blocks listed in one call, at most."""
+READ_AGAIN_MAX = 100_000
+"""Blocks that are read once more for addresses which are watched only now, at most: two weeks where a
+block comes every twelve seconds."""
 
 
 async def follow(
@@ -102,9 +109,9 @@ async def get_cursor(conn: AsyncConnection, chain: str) -> Block | None:
     return None if at is None else at.block
 
 
-async def get_following(conn: AsyncConnection, chain: str) -> Following:
-    """Return whether the chain is followed, and why not."""
-    row = await load_following(conn, chain)
+async def get_following(conn: AsyncConnection, chain: str, *, lock: bool = False) -> Following:
+    """Return whether the chain is followed, and why not; with *lock* nobody steps meanwhile."""
+    row = await load_following(conn, chain, lock=lock)
     if row is None:
         return Following(chain, FollowState.RUNNING)
     return Following(
@@ -112,9 +119,40 @@ async def get_following(conn: AsyncConnection, chain: str) -> Following:
     )
 
 
-async def require_running(conn: AsyncConnection, chain: str) -> None:
-    """Refuse to credit or to send anything on a chain that is halted."""
-    following = await get_following(conn, chain)
+async def read_again(conn: AsyncConnection, chain: str, *, since: datetime) -> int | None:
+    """Have every block that was read, and is not older than *since*, read once more; return from where.
+
+    For addresses that are watched now and that somebody may have paid before they were: what the first
+    reading did not look for is included late. At most `READ_AGAIN_MAX` blocks are.
+
+    Args:
+        conn: a transaction of the caller's; the chain's row is locked until it ends.
+        chain: the chain's code.
+        since: by the blocks' own times.
+
+    Returns:
+        The height of the first block that is read again; None where no block was read yet.
+    """
+    row, at = await load_following(conn, chain, lock=True), await load_cursor(conn, chain)
+    if row is None or row.reread is None or at is None:
+        return None
+    before = await load_height_before(conn, chain, since)
+    first = await load_height_before(conn, chain, datetime.min.replace(tzinfo=UTC))
+    lowest = max(before, at.block.height - READ_AGAIN_MAX)
+    # One less at least: a second reading that goes on meanwhile sees that it was set back. What is
+    # below the first block to be read (see above) is never read.
+    height = max(first, min(lowest, row.reread - 1))
+    await write_reread(conn, chain, height)
+    return height + 1
+
+
+async def require_running(conn: AsyncConnection, chain: str, *, lock: bool = False) -> None:
+    """Refuse to credit or to send anything on a chain that is halted.
+
+    Args:
+        lock: whether no block is taken in, and none vanishes, until the transaction ends.
+    """
+    following = await get_following(conn, chain, lock=lock)
     if following.state is FollowState.HALTED:
         raise ChainHalted(
             f"{chain} is halted: {following.reason}",
@@ -125,6 +163,14 @@ async def require_running(conn: AsyncConnection, chain: str) -> None:
 async def get_block(conn: AsyncConnection, chain: str, height: int) -> Block | None:
     """Return the canonical block at *height*, if it was read."""
     return await load_canonical(conn, chain, height)
+
+
+async def get_contents(conn: AsyncConnection, chain: str, block_hash: str) -> BlockContents | None:
+    """Return what was stored of a block that is on the chain that we follow; None: it is not."""
+    found = await load_block_state(conn, chain, block_hash)
+    if found is None or found[1] is not BlockState.CANONICAL:
+        return None
+    return await load_contents(conn, found[0])
 
 
 async def is_canonical(conn: AsyncConnection, chain: str, block_hash: str) -> bool:

@@ -295,6 +295,17 @@ async def load_canonical_between(
     return [_block(row) for row in await conn.execute(query.order_by(block.c.height))]
 
 
+async def load_height_before(conn: AsyncConnection, chain: str, moment: datetime) -> int:
+    """Return the height of the highest canonical block that is older than *moment*, else of the first.
+
+    A block was read before.
+    """
+    query = select(block.c.height).where(block.c.chain == chain, block.c.state == "canonical")
+    older = query.where(block.c.time < moment).order_by(block.c.height.desc()).limit(1)
+    first = query.order_by(block.c.height).limit(1)
+    return int((await conn.scalar(older)) or (await conn.scalar(first)) or 0)
+
+
 async def load_untraced(
     conn: AsyncConnection, chain: str, first: int, last: int, limit: int
 ) -> Sequence[Block]:

@@ -86,6 +86,8 @@ class Walk:
     reread: int = 0
     completed: int = 0
     reread_trouble: str = ""
+    _reread_from: int = 0
+    """Up to here everything had been read a second time when this call began to."""
     _seats: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
 
     async def follow(self, steps_max: int) -> FollowReport:
@@ -325,6 +327,7 @@ class Walk:
         blocks = await transact(self.engine, load)
         if not blocks:
             return None
+        self._reread_from = blocks[0].height - 1
         watch = await transact(self.engine, self.watch)
         for answer in await self._read_contents(blocks, watch):
             decided = await self._judge(_unwrap(answer), watch)
@@ -334,8 +337,7 @@ class Walk:
             self.reread += 1
 
         async def done(conn: AsyncConnection) -> None:
-            await self._lock(conn)
-            await write_reread(conn, self.chain, blocks[-1].height)
+            await self._write_reread(conn, await self._lock(conn), blocks[-1].height)
 
         await transact(self.engine, done)
         return None
@@ -369,7 +371,7 @@ class Walk:
         if isinstance(missed, Contradicted):
             raise IncompleteAnswer(missed.reason)
         await complete_block(conn, missed)
-        await write_reread(conn, self.chain, missed.block.height)
+        await self._write_reread(conn, row, missed.block.height)
         payload = {
             "height": missed.block.height,
             "hash": missed.block.hash,
@@ -378,6 +380,11 @@ class Walk:
         }
         await note(conn, row, "BlockCompleted", None, ACTOR, self.now, payload=payload)
         await self.apply(conn, Included(missed, late=True))
+
+    async def _write_reread(self, conn: AsyncConnection, row: FollowingRow, height: int) -> None:
+        """Write how far the second reading got, unless it was set back meanwhile."""
+        if row.reread is not None and row.reread >= self._reread_from:
+            await write_reread(conn, self.chain, height)
 
     async def _orphan(self, orphans: Sequence[Block]) -> None:
         for orphan in orphans:

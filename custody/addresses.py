@@ -17,6 +17,8 @@ from custody import store
 from custody.derivation import derive_address, descriptor_of
 from custody.errors import NotPossible
 from custody.model import BRANCHES, OWN_PURPOSES, Address, AddressPurpose
+from custody.restore_gate import require_compared
+from custody.skipped import count_written, keep_clear
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
@@ -54,8 +56,9 @@ async def assign_address(
 ) -> Address:
     """Return the wallet's next address, never handed out before.
 
-    Indexes have no gaps: the branch's row stays locked until the transaction ends. Two libraries
-    derive the address, and the wallet's known answer, at every hand-out, also of one handed out before.
+    Indexes have no gaps but those that a restore of the database skips (`custody.skipped`): the branch's
+    row stays locked until the transaction ends. Two libraries derive the address, and the wallet's known
+    answer, at every hand-out, also of one handed out before.
 
     Args:
         wallet: code of a wallet in the registry.
@@ -67,6 +70,7 @@ async def assign_address(
 
     Raises:
         NotPossible: this wallet does not hand out such addresses, or not to this party.
+        Frozen: nobody has looked yet whether the database was set back.
         BadKey: the wallet's key is not valid, or not at its path.
         DerivationDisagrees: two libraries derive different addresses, or the key is not the one that
             the wallet began with.
@@ -75,9 +79,12 @@ async def assign_address(
         raise BadInput(f"a reference has at most {REFERENCE_LENGTH_MAX} characters")
     owner = await get_wallet(conn, wallet)
     chain = await get_chain(conn, owner.chain)
-    _require_allowed(chain, owner, purpose, None if party is None else await get_party(conn, party))
-    await _require_asset(conn, owner, purpose, chain_asset)
+    require_allowed(chain, owner, purpose, None if party is None else await get_party(conn, party))
+    await require_asset(conn, owner, purpose, chain_asset)
     branch = BRANCHES[purpose]
+    if party is not None:
+        await require_compared(conn)
+    await keep_clear(conn, owner, branch, now=now)
     index = await store.lock_branch(conn, wallet, branch)
     await check_wallet_key(conn, owner, now=now)
     # Looked for under the branch's lock, so that two who ask at once get one address.
@@ -144,7 +151,7 @@ class Described:
 
     Attributes:
         descriptor: with its checksum (BIP 380).
-        handed_out: how many of its addresses are somebody's.
+        handed_out: the next index: addresses below it are somebody's, or were skipped after a restore.
     """
 
     wallet: str
@@ -201,12 +208,14 @@ async def watch_list(conn: AsyncConnection, chain: str) -> WatchList:
 class WatchListReader:
     """Reads the watch list and keeps it: asking again costs what was handed out since.
 
-    Addresses are never taken back, and each branch's next index says exactly how many it has: the row
-    is locked by whoever adds one. So the branches whose index has not moved need not be read.
+    Addresses are never taken back, and each branch's next index moves with every one that is added, but
+    those that a restore skipped: of these it is said how many are written. The row is locked by whoever
+    adds one. So the branches of which neither has moved need not be read.
     """
 
     _lists: dict[str, WatchList] = field(default_factory=dict)
     _read: dict[str, dict[store.Branch, int]] = field(default_factory=dict)
+    _skipped: dict[str, dict[store.Branch, tuple[int, int]]] = field(default_factory=dict)
 
     async def read(self, conn: AsyncConnection, chain: str) -> WatchList:
         """Return whose movements on the chain count now."""
@@ -217,6 +226,10 @@ class WatchListReader:
         grown = {
             branch: before.get(branch, 0) for branch in now if now[branch] != before.get(branch)
         }
+        skipped, known_skipped = await count_written(conn, chain), self._skipped.get(chain, {})
+        for branch, (first, written) in skipped.items():
+            if known_skipped.get(branch) != (first, written):
+                grown[branch] = min(first, grown.get(branch, first))
         if grown:
             fresh = await store.list_addresses_from(conn, chain, grown)
             addresses = addresses.union(fresh)
@@ -224,7 +237,7 @@ class WatchListReader:
         contracts = frozenset(item.contract for item in assets if item.contract is not None)
         if (addresses, contracts) != (known.addresses, known.contracts) or chain not in self._lists:
             self._lists[chain] = WatchList(addresses, contracts)
-        self._read[chain] = now
+        self._read[chain], self._skipped[chain] = now, skipped
         return self._lists[chain]
 
 
@@ -257,9 +270,14 @@ async def _find_known(
     return known
 
 
-async def _require_asset(
+async def require_asset(
     conn: AsyncConnection, wallet: Wallet, purpose: AddressPurpose, chain_asset: str | None
 ) -> None:
+    """Refuse an asset that is not on the wallet's chain, or for an address that is for none.
+
+    Raises:
+        NotPossible, BadInput: say which, and why.
+    """
     if chain_asset is None:
         return
     if purpose is not AddressPurpose.DEPOSIT:
@@ -270,9 +288,14 @@ async def _require_asset(
         )
 
 
-def _require_allowed(
+def require_allowed(
     chain: Chain, wallet: Wallet, purpose: AddressPurpose, party: Party | None
 ) -> None:
+    """Refuse an address that a wallet gives to nobody, or not to this party.
+
+    Raises:
+        NotPossible, BadInput: say which, and why.
+    """
     where = f"wallet {wallet.code}"
     if wallet.token_key and purpose is not AddressPurpose.HOT:
         raise NotPossible(

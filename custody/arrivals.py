@@ -153,6 +153,8 @@ def _credited(address: Address, *, dust: bool, blocked: bool) -> tuple[DepositKi
         case AddressPurpose.SETTLEMENT:
             # Whose receipt it is stands on the receipt; here only the account matters.
             return DepositKind.CLIENT, rail_account(address.chain), ""
+        case AddressPurpose.SKIPPED:
+            return DepositKind.UNATTRIBUTED, nobodys, "sent to an address of the lost hours"
         case AddressPurpose.HOT | AddressPurpose.CHANGE:
             return DepositKind.UNATTRIBUTED, nobodys, f"sent to a {address.purpose} address"
         case AddressPurpose.DEPOSIT:

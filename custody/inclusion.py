@@ -8,13 +8,15 @@ So the books are exact at the block where the cursor stands.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeAlias
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chain.model import Block, BlockContents, ChainStep, Included, Movement
+from chain.follow import get_contents
+from chain.model import DELTA, Block, BlockContents, ChainStep, Included, Movement
 from custody import arrivals, store
 from custody.allow_list import list_destinations
 from custody.arrivals import Judgement, Token
@@ -42,7 +44,7 @@ from custody.plan import Plan
 from custody.policy import ConfirmationPolicy
 from custody.remainders import move_remainders
 from custody.restore_gate import require_facts_wanted
-from custody.reversals import reverse, shut_again
+from custody.reversals import open_frozen, reverse, shut_again
 from custody.unregistered import admit
 from custody.venues.arrivals import find_expected
 from kernel.events import DomainEvent
@@ -94,6 +96,49 @@ async def apply_step(
     await shut_again(conn, shut, book=book, now=now)
 
 
+async def include_again(
+    conn: AsyncConnection,
+    address: Address,
+    *,
+    book: int,
+    now: datetime,
+    policy: ConfirmationPolicy | None = None,
+) -> int:
+    """Take what arrived at *address* for whose it is by now; return how many arrivals that are.
+
+    An address that was nobody's is somebody's since. What lies there and nobody was credited with leaves
+    the books as if its block had vanished, and comes in again as the block says it: held for its owner,
+    confirmed, screened and credited as any other.
+
+    Raises:
+        PostingRefused: as `apply_step`.
+    """
+    found: list[Deposit | Receipt] = [
+        *await store.lock_at(conn, Deposit, address.chain, address.address, _RETAKEN),
+        *await store.lock_at(conn, Receipt, address.chain, address.address, _RETAKEN),
+    ]
+    taken = [item for item in found if not item.position.startswith(DELTA)]
+    if not taken:
+        return 0
+    plan, posted = await _gone(conn, address.chain, taken, now=now)
+    # Of what nobody was credited with nobody has spent anything: no balance is asked for, and the ledger
+    # is waited for last.
+    await store.save_arrivals(conn, [_reversed(plan, item, now) for item in posted])
+    again = {(item.tx_hash, item.position) for item in taken}
+    for block_hash in dict.fromkeys(item.block_hash for item in sorted(taken, key=_by_height)):
+        contents = await get_contents(conn, address.chain, block_hash)
+        assert contents is not None, f"block {block_hash} of an arrival is not on the chain"
+        mine = tuple(m for m in contents.movements if _identity(m) in again)
+        part = replace(contents, movements=mine, outcomes=(), spends=(), left_out=0)
+        came = await _arrived(conn, part, book=book, now=now, policy=policy)
+        plan = plan.merge([came])
+    touched = {key for item in taken for key in arrivals.accounts_of(item)}
+    shut = await open_frozen(conn, touched, book=book, now=now)
+    await apply_plan(conn, plan, book=book, now=now)
+    await shut_again(conn, shut, book=book, now=now)
+    return len(taken)
+
+
 Identity: TypeAlias = tuple[str, str]
 """Transaction hash and position."""
 
@@ -103,6 +148,15 @@ _GONE: Final = frozenset(
         *(ReceiptState.ORPHANED, ReceiptState.REVERSED),
     }
 )
+_RETAKEN: Final = frozenset(
+    {
+        *(DepositState.INCLUDED, DepositState.CONFIRMED, DepositState.SCREENED),
+        *(DepositState.UNATTRIBUTED, DepositState.QUARANTINED, DepositState.DISMISSED),
+        DepositState.HELD,
+        *(ReceiptState.INCLUDED, ReceiptState.FINAL, ReceiptState.NOT_RECEIVED),
+    }
+)
+"""States of arrivals that nobody was credited with."""
 _BOOKED: Final = frozenset({*POSTED, ReceiptState.FINAL, ReceiptState.MATCHED})
 
 
@@ -234,12 +288,19 @@ async def _vanished(
     conn: AsyncConnection, block: Block, *, now: datetime
 ) -> tuple[Plan, list[Deposit | Receipt]]:
     """Void what was only held; return what is posted and has to be reversed, newest first."""
-    plan = Plan()
     found: list[Deposit | Receipt] = [
         *await store.lock_in_block(conn, Deposit, block.chain, block.hash),
         *await store.lock_in_block(conn, Receipt, block.chain, block.hash),
     ]
     await pending_orphaned(conn, block.chain, {item.tx_hash for item in found}, now=now)
+    return await _gone(conn, block.chain, found, now=now)
+
+
+async def _gone(
+    conn: AsyncConnection, chain: str, found: Sequence[Deposit | Receipt], *, now: datetime
+) -> tuple[Plan, list[Deposit | Receipt]]:
+    """Void what of these arrivals is only held; return what is posted and has to be reversed."""
+    plan = Plan()
     there = [item for item in found if item.state not in _GONE]
     undone = [item for item in there if item.state in _BOOKED]
     gone = []
@@ -257,7 +318,7 @@ async def _vanished(
         plan.tell(arrivals.event(item, after, name, at=now, actor=arrivals.FOLLOWER))
     await store.save_arrivals(conn, gone)
     if any(item.remainder for item in there):
-        tokens = await load_tokens(conn, block.chain)
+        tokens = await load_tokens(conn, chain)
         await move_remainders(conn, plan, there, tokens, sign=-1, now=now)
     return plan, undone
 
@@ -338,6 +399,23 @@ async def _known_senders(
         for item in await list_destinations(conn, party=party)
         if item.chain == chain and item.state is ControlState.ACTIVE
     }
+
+
+def _reversed(plan: Plan, item: Deposit | Receipt, now: datetime) -> Deposit | Receipt:
+    """Plan what reverses an arrival that is nobody's, in suspense or held; return it as it is then."""
+    after: Deposit | Receipt
+    if isinstance(item, Deposit):
+        after, name = arrivals.moved(item, DepositState.REVERSED), "DepositReversed"
+    else:
+        after, name = arrivals.moved(item, ReceiptState.REVERSED), "ReceiptReversed"
+    after = replace(after, postings=())
+    plan.post(*arrivals.undone(item, shortfall=0))
+    plan.tell(arrivals.event(item, after, name, at=now, actor=arrivals.FOLLOWER))
+    return after
+
+
+def _by_height(item: Deposit | Receipt) -> tuple[int, UUID]:
+    return item.height, item.id
 
 
 def _is_receipt(item: _Arriving) -> bool:

@@ -19,6 +19,9 @@ class AddressPurpose(StrEnum):
     """Payouts leave from here; what strangers send here is unattributed."""
     CHANGE = "change"
     """What is left of the coins that a payment spends comes back here (Bitcoin); each is used once."""
+    SKIPPED = "skipped"
+    """A database that was set back may have given it out (`custody.skipped`): what arrives is nobody's
+    until two people say whose it is."""
 
 
 OWN_PURPOSES: Final = frozenset({AddressPurpose.HOT, AddressPurpose.CHANGE})
@@ -29,6 +32,7 @@ BRANCHES: Final = {
     AddressPurpose.SETTLEMENT: 0,
     AddressPurpose.HOT: 1,
     AddressPurpose.CHANGE: 1,
+    AddressPurpose.SKIPPED: 0,
 }
 """The branch under a wallet's account (BIP-44: 0 is given to others, 1 is for our own use).
 
@@ -43,7 +47,7 @@ class Address:
     Attributes:
         address: as the chain spells it (EIP-55).
         branch, index: below the wallet's account: ``<account_path>/<branch>/<index>``.
-        party: whose deposits or payments arrive there; None for a hot or change address.
+        party: whose deposits or payments arrive there; None for a hot, change or skipped address.
         reference: what it was handed out for, opaque.
         chain_asset: what its client is told to send there; None: anything of the chain. Whatever
             else arrives is the client's all the same.

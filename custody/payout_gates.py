@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody.compliance.cases import find_uncleared
 from custody.freeze_model import find_match
 from custody.freezes import load_freezes, refusal
+from custody.lost_payouts import find_lost, reference_of
 from custody.payout_model import ClaimKind, ControlState, Payout, PayoutState
 from custody.payout_tables import allowed_destination
 from custody.restore_gate import list_found_outside
@@ -66,8 +67,13 @@ async def find_unsendable(
 
 async def _find_sent(conn: AsyncConnection, payouts: Sequence[Payout]) -> dict[UUID, str]:
     """Return the payouts that are not sent here, and that a restore has found to be sent."""
-    unsent = {PayoutState.APPROVED, PayoutState.ALLOCATED}
-    found = await list_found_outside(conn, [item.id for item in payouts if item.state in unsent])
+    states = {PayoutState.APPROVED, PayoutState.ALLOCATED}
+    unsent = {item.id: item for item in payouts if item.state in states}
+    found = await list_found_outside(conn, unsent)
+    # It may have been asked for again, under the same reference, before the restore was found.
+    asked = {key: reference_of(item) for key, item in unsent.items()}
+    lost = await find_lost(conn, set(asked.values()))
+    found |= {key for key, reference in asked.items() if reference in lost}
     return dict.fromkeys(
         sorted(found),
         "it was sent before the database was restored, as `causeway restore` has found: cancel it",

@@ -101,11 +101,13 @@ def released(payout: Payout) -> tuple[Transfer, ...]:
     """Give back what is reserved for a payout that will never be signed."""
     undone: list[Transfer] = []
     own = payout.parsed_claim.kind is ClaimKind.OWN
+    # One that had an attempt and is approved again has freed what that held (`unallocated`).
+    is_allocated = bool(payout.attempt) and payout.state is not PayoutState.APPROVED
     if not own:
         undone.append(_void(payout, "reserved"))
-    if own or payout.attempt:
+    if own or is_allocated:
         undone += _free_coins(payout, payout.hold_epoch)
-    if payout.attempt:
+    if is_allocated:
         undone.append(_void(payout, "fee", payout.hold_epoch))
     return chain(*undone)
 

@@ -18,6 +18,7 @@ from custody import control_store, payout_rows
 from custody import payout_store as store
 from custody.banks.payment_checks import check_bank_request
 from custody.destinations import told_as
+from custody.lost_payouts import require_not_lost
 from custody.payout_checks import (
     Checked,
     Desk,
@@ -87,8 +88,9 @@ async def request_payouts(
         now: the time.
 
     Raises:
-        Refused: of any of them the reference was used for another payout, the destination is not
-            allowed, the wallet may not pay for the claim, or something is frozen. Then none is made.
+        Refused: of any of them the reference was used for another payout, or for one that was sent
+            before the database was restored and is not here again, the destination is not allowed,
+            the wallet may not pay for the claim, or something is frozen. Then none is made.
     """
     keys = [_key(item) for item in requests]
     if len(set(keys)) != len(keys) or len(keys) > REQUESTS_MAX:
@@ -125,6 +127,7 @@ async def _insert(
 ) -> list[Asked]:
     """Check, count, decide and write new rows; return those that this call has written."""
     desk = await load_desk(conn, requests, now=now)
+    await require_not_lost(conn, [(book, *_key(item)) for item in requests])
     checked = [
         check_bank_request(desk, item, book=book)
         if item.rail == BANK

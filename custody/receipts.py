@@ -199,6 +199,14 @@ async def lock_receipts(conn: AsyncConnection, ids: Collection[UUID]) -> list[Re
     return await store.lock_arrivals(conn, Receipt, ids, set(ReceiptState))
 
 
+async def list_nobodys(conn: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
+    """Return which of these receipts lie at an address that was withheld since (`custody.skipped`).
+
+    A database that was set back had given it out a second time: whose they are people have to say.
+    """
+    return await store.list_withheld(conn, ids)
+
+
 async def get_receipt(conn: AsyncConnection, receipt_id: UUID) -> Receipt:
     """Return a receipt.
 

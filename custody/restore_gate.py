@@ -89,6 +89,24 @@ async def find_gate(conn: AsyncConnection) -> Gate | None:
     return None
 
 
+async def find_newest_restore(conn: AsyncConnection) -> UUID | None:
+    """Return the restore that was found last, opened or not; None: the database was never set back."""
+    query = select(restore.c.id).order_by(restore.c.found_at.desc(), restore.c.id).limit(1)
+    found: UUID | None = await conn.scalar(query)
+    return found
+
+
+async def require_compared(conn: AsyncConnection) -> None:
+    """Refuse to give anything out of which a database that was set back would give out the same again.
+
+    Raises:
+        Frozen: nobody has looked yet whether it was.
+    """
+    gate = await find_gate(conn)
+    if gate is not None and gate.id == UNCOMPARED_ID:
+        raise Frozen(gate.reason, where="custody.restore_gate", remedy=gate.remedy)
+
+
 async def list_found_outside(conn: AsyncConnection, payouts: Collection[UUID]) -> set[UUID]:
     """Return which of these payouts were sent, as a restore has found, and could not be taken in."""
     if not payouts:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -17,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from kernel.db import Timestamp, metadata
+from kernel.db import Timestamp, Units, metadata
 
 SCHEMA = "custody"
 
@@ -77,6 +79,8 @@ restore = Table(
     # So many records of the signer's log were read.
     Column("records", BigInteger, nullable=False),
     Column("sent_known_at", Timestamp),
+    # Whether the database may have been worked with between its being set back and its being found.
+    Column("worked_on", Boolean),
     Column("opened_by", JSONB),
     Column("opened_reason", Text),
     Column("opened_at", Timestamp),
@@ -146,4 +150,75 @@ Index(
     "ix_restore_item_payout",
     restore_item.c.payout_id,
     postgresql_where=restore_item.c.payout_id.is_not(None),
+)
+
+# What is known of a withdrawal that was forgotten, at a venue that lists no id of ours.
+restore_withdrawal = Table(
+    "restore_withdrawal",
+    metadata,
+    Column("restore_id", Uuid, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("venue", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("asset", Text, nullable=False),
+    Column("network", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("sent", Units, nullable=False),
+    Column("fee", Units, nullable=False),
+    # Under which reference it was asked for, as two people have said who settled it.
+    Column("reference", Text),
+    PrimaryKeyConstraint("restore_id", "source", "key"),
+    ForeignKeyConstraint(
+        ["restore_id", "source", "key"],
+        [
+            "custody.restore_item.restore_id",
+            "custody.restore_item.source",
+            "custody.restore_item.key",
+        ],
+    ),
+    CheckConstraint("sent >= 0 AND fee >= 0", name="amounts_not_negative"),
+    CheckConstraint("reference <> ''", name="reference_not_empty"),
+    schema=SCHEMA,
+)
+Index("ix_restore_withdrawal_place", restore_withdrawal.c.venue, restore_withdrawal.c.account)
+
+# Indexes of a branch that a restored database may have given out before; the ordinary verb never does.
+address_skip = Table(
+    "address_skip",
+    metadata,
+    Column("restore_id", Uuid, ForeignKey("custody.restore.id"), nullable=False),
+    Column("wallet", Text, nullable=False),
+    Column("branch", Integer, nullable=False),
+    Column("chain", Text, nullable=False),
+    Column("first", Integer, nullable=False),
+    Column("last", Integer, nullable=False),
+    # How many of them have a row, and are watched.
+    Column("written", Integer, nullable=False),
+    PrimaryKeyConstraint("restore_id", "wallet", "branch"),
+    CheckConstraint("0 <= first AND first <= last", name="first_and_last"),
+    CheckConstraint("written >= 0", name="written_not_negative"),
+    schema=SCHEMA,
+)
+
+# What two people have said of whose such an address is.
+address_return = Table(
+    "address_return",
+    metadata,
+    Column("chain", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("at", Timestamp, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("party", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("chain_asset", Text),
+    Column("reason", Text, nullable=False),
+    Column("signed_by", JSONB, nullable=False),
+    PrimaryKeyConstraint("chain", "address", "at"),
+    ForeignKeyConstraint(
+        ["chain", "address"], ["custody.address.chain", "custody.address.address"]
+    ),
+    CheckConstraint("purpose IN ('deposit', 'settlement')", name="purpose"),
+    CheckConstraint("party <> ''", name="party"),
+    schema=SCHEMA,
 )

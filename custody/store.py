@@ -17,6 +17,7 @@ from sqlalchemy import (
     Uuid,
     and_,
     any_,
+    exists,
     func,
     insert,
     literal,
@@ -65,6 +66,7 @@ _IDENTITY: Final = frozenset({"id", "chain", "tx_hash", "position", "first_seen_
 
 
 _CONFIRMED: Final = (DepositState.CONFIRMED, DepositState.SCREENED)
+_NO_LONGER: Final = (DepositState.ORPHANED, DepositState.REVERSED, DepositState.ATTRIBUTED)
 _REFUND_OVER: Final = ("confirmed", "rejected", "cancelled", "expired", "failed_on_chain")
 
 
@@ -82,16 +84,35 @@ async def lock_branch(conn: AsyncConnection, wallet: str, branch: int) -> int:
     return int(index)
 
 
+async def has_branch(conn: AsyncConnection, wallet: str, branch: int) -> bool:
+    """Tell whether an index of a branch was ever asked for."""
+    table = tables.address_branch
+    query = select(table.c.wallet).where(table.c.wallet == wallet, table.c.branch == branch)
+    return (await conn.execute(query)).first() is not None
+
+
+async def move_branch(conn: AsyncConnection, wallet: str, branch: int, index: int) -> None:
+    """Write the next index of a branch, whose row is locked."""
+    table = tables.address_branch
+    mine = (table.c.wallet == wallet) & (table.c.branch == branch)
+    await conn.execute(update(table).where(mine).values(next_index=index))
+
+
+async def list_indexes(
+    conn: AsyncConnection, wallet: str, branch: int, first: int, last: int
+) -> set[int]:
+    """Return which indexes from *first* to *last* of a branch have a row."""
+    table = tables.address
+    query = select(table.c.index).where(
+        table.c.wallet == wallet, table.c.branch == branch, table.c.index.between(first, last)
+    )
+    return set((await conn.scalars(query)).all())
+
+
 async def insert_address(conn: AsyncConnection, new: Address) -> None:
     """Write an address at the next index of its branch, whose row is locked."""
-    values = {f.name: getattr(new, f.name) for f in fields(Address)}
-    await conn.execute(insert(tables.address).values(values))
-    table = tables.address_branch
-    await conn.execute(
-        update(table)
-        .where(table.c.wallet == new.wallet, table.c.branch == new.branch)
-        .values(next_index=new.index + 1)
-    )
+    await conn.execute(insert(tables.address).values(address_values(new)))
+    await move_branch(conn, new.wallet, new.branch, new.index + 1)
 
 
 async def list_addresses(
@@ -145,10 +166,11 @@ async def keep_wallet_key(
 
 
 async def list_branches(conn: AsyncConnection, chain: str) -> dict[Branch, int]:
-    """Return how many addresses each branch of the chain's wallets has."""
+    """Return the next index of each branch of the chain's wallets that has an address."""
     table, named = tables.address_branch, tables.address
-    first = (named.c.wallet == table.c.wallet) & (named.c.branch == table.c.branch)
-    on_chain = select(named.c.chain).where(first, named.c.index == 0).scalar_subquery()
+    mine = (named.c.wallet == table.c.wallet) & (named.c.branch == table.c.branch)
+    first = select(named.c.chain).where(mine).order_by(named.c.index).limit(1)
+    on_chain = first.scalar_subquery()
     query = select(table.c.wallet, table.c.branch, table.c.next_index).where(on_chain == chain)
     return {(row.wallet, row.branch): row.next_index for row in await conn.execute(query)}
 
@@ -286,7 +308,7 @@ async def claim_arrivals(
     table = _TABLES[kind]
     query = (
         select(table)
-        .where(table.c.chain == chain, table.c.state.in_(sorted(states)))
+        .where(table.c.chain == chain, table.c.state.in_(sorted(states)), _is_somebodys(table))
         .where(table.c.height <= tip, table.c.height <= tip + 1 - table.c.depth_required)
         .where(or_(table.c.finality_required.is_(False), table.c.height <= finalized))
         .order_by(table.c.height, table.c.id)
@@ -294,6 +316,40 @@ async def claim_arrivals(
         .with_for_update(skip_locked=True)
     )
     return await _arrivals(conn, kind, query.where(_is_proven(table)) if proven else query)
+
+
+async def lock_at(
+    conn: AsyncConnection, kind: type[A], chain: str, address: str, states: Collection[str]
+) -> list[A]:
+    """Lock and return the arrivals at an address that are in one of these states, by id."""
+    table = _TABLES[kind]
+    query = select(table).where(
+        table.c.chain == chain, table.c.address == address, table.c.state.in_(sorted(states))
+    )
+    return await _arrivals(conn, kind, query.order_by(table.c.id).with_for_update())
+
+
+async def list_at_skipped(conn: AsyncConnection, limit: int) -> list[Deposit]:
+    """Return what arrived at skipped addresses and is nobody's yet, the first one first."""
+    table, named = tables.deposit, tables.address
+    at = (named.c.chain == table.c.chain) & (named.c.address == table.c.address)
+    query = (
+        select(table)
+        .join_from(table, named, at)
+        .where(named.c.purpose == AddressPurpose.SKIPPED)
+        .where(table.c.state.not_in(_NO_LONGER))
+        .order_by(table.c.id)
+        .limit(limit)
+    )
+    return await _arrivals(conn, Deposit, query)
+
+
+async def list_withheld(conn: AsyncConnection, receipts: Collection[UUID]) -> set[UUID]:
+    """Return which of these receipts lie at an address that was withheld since."""
+    table = tables.receipt
+    mine = table.c.id == any_(literal(sorted(receipts), ARRAY(Uuid)))
+    query = select(table.c.id).where(mine, ~_is_somebodys(table))
+    return set((await conn.scalars(query)).all())
 
 
 async def list_in_blocks(
@@ -385,7 +441,7 @@ async def claim_answered(
     query = (
         select(table)
         .select_from(table.outerjoin(case, of_this_epoch))
-        .where(table.c.chain == chain, table.c.state.in_(_CONFIRMED))
+        .where(table.c.chain == chain, table.c.state.in_(_CONFIRMED), _is_somebodys(table))
         .where(
             or_(
                 table.c.kind != DepositKind.CLIENT,
@@ -493,6 +549,17 @@ async def list_attributions(conn: AsyncConnection, deposit_id: UUID) -> list[Att
     return [Attribution(*row) for row in await conn.execute(query)]
 
 
+def _is_somebodys(table: Table) -> ColumnElement[bool]:
+    """Return the condition that an arrival of somebody's is not at an address that was withheld since."""
+    named = tables.address
+    skipped = exists().where(
+        named.c.chain == table.c.chain,
+        named.c.address == table.c.address,
+        named.c.purpose == AddressPurpose.SKIPPED,
+    )
+    return or_(table.c.party.is_(None), ~skipped)
+
+
 def _one_of(column: ColumnElement[str], values: Collection[str]) -> ColumnElement[bool]:
     """Return the condition with one parameter: a full block has more values than a statement may."""
     return column == any_(literal(sorted(values), ARRAY(Text)))
@@ -510,9 +577,15 @@ def _values(arrival: Deposit | Receipt, leave_out: frozenset[str] = frozenset())
     return values | {"postings": list(arrival.postings)}
 
 
+def address_values(item: Address) -> dict[str, Any]:
+    """Return the columns of an address; a skipped one is somebody's, and nobody knows whose."""
+    values = {f.name: getattr(item, f.name) for f in fields(Address)}
+    return values | ({"party": ""} if item.purpose is AddressPurpose.SKIPPED else {})
+
+
 def _address(row: Row[Any]) -> Address:
     values = dict(row._mapping)  # noqa: SLF001  the public name of a row's mapping
-    return Address(**values | {"purpose": AddressPurpose(row.purpose)})
+    return Address(**values | {"purpose": AddressPurpose(row.purpose), "party": row.party or None})
 
 
 def _deposit(row: Row[Any]) -> Deposit:

@@ -39,6 +39,7 @@ address = Table(
     Column("branch", Integer, nullable=False),
     Column("index", Integer, nullable=False),
     Column("purpose", Text, nullable=False),
+    # Empty where the address was skipped: whose it is nobody knows (`custody.skipped`).
     Column("party", Text),
     Column("reference", Text, nullable=False),
     Column("assigned_at", Timestamp, nullable=False),

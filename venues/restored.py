@@ -114,16 +114,14 @@ async def read_again(
     gateway: VenueGateway,
     symbols: Collection[str],
     *,
-    since: datetime,
     clock: Clock,
 ) -> VenueRead:
-    """Read the trades and orders of an account since *since*; cancel open ones that are missing here.
+    """Read the trades of an account and its open orders; cancel those that are missing here.
 
     Args:
         engine: the database.
         gateway: the account.
         symbols: read besides those on record: it may first have traded them after the moment.
-        since: from when on acts may be missing.
         clock: the time.
 
     Raises:
@@ -135,7 +133,7 @@ async def read_again(
     unsettled: set[str] = set()
     strangers: list[str] = []
     for symbol in sorted({*known, *symbols}):
-        strange = await _find_strangers(engine, gateway, symbol, since)
+        strange = await _find_strangers(engine, gateway, symbol, clock.now())
         if strange:
             await gateway.cancel_all(symbol)
         strangers += strange
@@ -156,10 +154,11 @@ async def read_again(
 
 
 async def _find_strangers(
-    engine: AsyncEngine, gateway: VenueGateway, symbol: str, since: datetime
+    engine: AsyncEngine, gateway: VenueGateway, symbol: str, now: datetime
 ) -> list[str]:
     """Return the orders that are open at the venue and that are missing here, or are over here."""
-    listed = await gateway.list_orders(symbol, since)
+    # Open ones are listed whatever their age; of the others none is asked for.
+    listed = await gateway.list_orders(symbol, now)
     # Some venues list an open order among all of them, too.
     strange = []
     for name in sorted({i.client_order_id for i in listed if i.status is VenueStatus.OPEN}):

@@ -32,6 +32,7 @@ from app.cli.common import (
     Chain,
     DryRun,
     Money,
+    Reason,
     clock,
     one_of,
     read,
@@ -41,13 +42,22 @@ from app.cli.common import (
 )
 from app.cli.custody_explain import explain_object
 from app.cli.explain import tell
-from app.cli.operators import As, Key, credentials
+from app.cli.operators import (
+    Approver,
+    ApproverKey,
+    As,
+    Key,
+    credentials,
+    people_of,
+    signatures_of,
+)
 from kernel.clock import iso
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from custody.model import Address
+    from custody.restore.returns import Returned
 
 app = typer.Typer(help="Addresses, deposits, payouts, reconciliation.", no_args_is_help=True)
 address = typer.Typer(help="Addresses of our wallets.", no_args_is_help=True)
@@ -78,6 +88,9 @@ def address_list(
     *,
     chain: Chain = CHAIN_DEFAULT,
     wallet: Annotated[str | None, typer.Option(help="Only addresses of this wallet.")] = None,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="Those that a restore skipped, which are nobody's.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List every address that was handed out on a chain.
@@ -87,12 +100,14 @@ def address_list(
 
     async def work(conn: AsyncConnection) -> list[Address]:
         from custody.addresses import list_addresses
+        from custody.model import AddressPurpose
         from registry.queries import get_chain, get_wallet
 
         await get_chain(conn, chain)
         if wallet is not None:
             await get_wallet(conn, wallet)
-        return await list_addresses(conn, chain, wallet=wallet)
+        found = await list_addresses(conn, chain, wallet=wallet)
+        return [item for item in found if (item.purpose is AddressPurpose.SKIPPED) == skipped]
 
     columns = ("wallet", "path", "address", "purpose", "party", "reference", "assigned")
     show(
@@ -174,6 +189,66 @@ def address_assign(
 
     found = write(work, dry_run=dry_run)
     show_one("Address", _address(found), as_json=as_json, dry_run=dry_run)
+
+
+@address.command("give-back")
+def address_give_back(
+    wallet: str,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[ADDRESS]", help="As the client shows it.")
+    ] = None,
+    *,
+    index: Annotated[
+        int | None, typer.Option(help="Its index, where the address is not found by its text.")
+    ] = None,
+    purpose: Annotated[str, typer.Option(help="deposit or settlement.")] = "deposit",
+    party: Annotated[str, typer.Option(help="Whose it was: who pays in there.")],
+    reference: Annotated[str, typer.Option(help="What it is for; opaque.")] = "",
+    asset: Annotated[str | None, typer.Option(help="What is paid in there (evm:USDT).")] = None,
+    reason: Reason,
+    as_: As,
+    key: Key,
+    approver: Approver,
+    approver_key: ApproverKey,
+    book: Book = BOOK_DEFAULT,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give an address back that a restore of the database skipped, to whom it was; two people sign.
+
+    What was paid in there meanwhile is credited to them, like any other deposit.
+
+    Example: `causeway custody address give-back client-pool 0x5AEDA56215b167893e80B4fE645BA6d5Bab767DE --party
+    acme --reason "the client's letter shows it" --as ada --key ada.key --approver ben --approver-key ben.key`
+    """
+    from custody.model import AddressPurpose
+
+    both = credentials(as_, key), credentials(approver, approver_key)
+    wanted = one_of(AddressPurpose, purpose, "purpose of an address")
+
+    async def work(conn: AsyncConnection) -> Returned:
+        from custody.restore.returns import Return, find_skipped, give_back, return_bytes
+        from registry.queries import get_wallet
+
+        people = await people_of(conn, both)
+        found, number = await find_skipped(conn, wallet, text=text, index=index)
+        said = Return(
+            chain=(await get_wallet(conn, wallet)).chain,
+            wallet=wallet,
+            address=found,
+            index=number,
+            party=party,
+            purpose=wanted,
+            reference=reference,
+            chain_asset=asset,
+            reason=reason,
+        )
+        signatures = signatures_of(people, return_bytes(said))
+        return await give_back(conn, said, signatures=signatures, book=book, now=clock().now())
+
+    done = write(work, dry_run=dry_run)
+    facts = {**_address(done.address), "arrivals": str(done.arrivals)}
+    show_one("Address", facts, as_json=as_json, dry_run=dry_run)
 
 
 def _address(item: Address) -> dict[str, str]:

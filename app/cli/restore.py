@@ -12,6 +12,7 @@ from app.cli.common import (
     AsJson,
     Chain,
     DryRun,
+    chain_nodes,
     chain_providers,
     clock,
     emit,
@@ -118,7 +119,7 @@ def status(*, as_json: AsJson = False) -> None:
     async def work(conn: AsyncConnection) -> Status:
         from custody.restore.status import find_status
 
-        return await find_status(conn)
+        return await find_status(conn, with_unclaimed=True)
 
     _show_status(read(work), as_json=as_json)
 
@@ -143,13 +144,17 @@ def history(*, as_json: AsJson = False) -> None:
 def import_(*, signer: Endpoint, tls: Tls = None, as_json: AsJson = False) -> None:
     """Take in what the signer has signed and the database has lost; the house does that by itself.
 
+    Addresses that were perhaps given out are watched first.
+
     Example: `causeway restore import --signer /run/causeway/signer.sock`
     """
 
     async def work(engine: AsyncEngine) -> list[Item]:
         from custody.restore.signed_payouts import take_signed
+        from custody.restore.skipping import watch_skipped
 
-        return await take_signed(engine, signer_client(signer, tls), clock=clock())
+        items = await watch_skipped(engine, clock=clock())
+        return items + await take_signed(engine, signer_client(signer, tls), clock=clock())
 
     _show_items(run(lambda: on_database(work)), as_json=as_json)
 
@@ -201,9 +206,16 @@ def cover(*, chain: Chain = CHAIN_DEFAULT, as_json: AsJson = False) -> None:
         from custody.restore.coverage import cover_chain, cover_statements
         from custody.restore.status import find_status
         from kernel.db import transact
+        from registry.model import BITCOIN
+        from registry.queries import get_chain
 
-        async with await chain_providers(engine, chain, node_url()) as gateway:
-            await cover_chain(engine, gateway, chain, clock=clock())
+        found = await transact(engine, lambda conn: get_chain(conn, chain))
+        if found.kind == BITCOIN:
+            async with await chain_nodes(engine, chain) as nodes:
+                await cover_chain(engine, nodes, chain, clock=clock())
+        else:
+            async with await chain_providers(engine, chain, node_url()) as gateway:
+                await cover_chain(engine, gateway, chain, clock=clock())
         await transact(engine, lambda conn: cover_statements(conn, now=clock().now()))
         return await transact(engine, find_status)
 
@@ -251,6 +263,13 @@ def settle(
     key: Key,
     approver: Approver,
     approver_key: ApproverKey,
+    reference: Annotated[
+        str,
+        typer.Option(
+            "--reference",
+            help="Of a withdrawal: under which it was asked for, where the venue lists none of ours.",
+        ),
+    ] = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -267,10 +286,16 @@ def settle(
         from custody.restore.status import get_item
 
         people = await people_of(conn, both)
-        payload = settling_bytes(await get_item(conn, source, item), reason)
-        signatures = signatures_of(people, payload)
-        now = clock().now()
-        return await do_settle(conn, source, item, signatures=signatures, reason=reason, now=now)
+        payload = settling_bytes(await get_item(conn, source, item), reason, reference)
+        return await do_settle(
+            conn,
+            source,
+            item,
+            signatures=signatures_of(people, payload),
+            reason=reason,
+            reference=reference,
+            now=clock().now(),
+        )
 
     _show_items([write(work, dry_run=dry_run)], as_json=as_json)
 
@@ -327,6 +352,13 @@ def _show_status(found: Status, *, as_json: bool) -> None:
         (item.source, str(item.stage), str(item.state), item.done_by or "", item.detail)
         for item in found.sources
     ]
+    unclaimed = [
+        (
+            *(str(item.id), item.wallet, item.address, item.asset, str(item.amount)),
+            *(str(item.state), iso(item.first_seen_at)),
+        )
+        for item in found.unclaimed
+    ]
     if as_json:
         emit(
             {
@@ -336,6 +368,7 @@ def _show_status(found: Status, *, as_json: bool) -> None:
                 "sources": [dict(zip(SOURCES, row, strict=True)) for row in sources],
                 "items": [dict(zip(ITEMS, _row(item), strict=True)) for item in found.items],
                 "missing": list(found.missing),
+                "unclaimed": [dict(zip(UNCLAIMED, row, strict=True)) for row in unclaimed],
             }
         )
     elif found.gate is None:
@@ -347,11 +380,14 @@ def _show_status(found: Status, *, as_json: bool) -> None:
             show("Found", ITEMS, [_row(item) for item in found.items], as_json=False)
             for line in found.missing:
                 typer.echo(line)
+    if unclaimed and not as_json:
+        show("Nobody's yet, at addresses of lost hours", UNCLAIMED, unclaimed, as_json=False)
     if found.gate is not None:
         raise typer.Exit(1)
 
 
 SOURCES = ("source", "stage", "state", "by", "detail")
+UNCLAIMED = ("deposit", "wallet", "address", "asset", "amount", "state", "seen")
 ITEMS = ("source", "item", "state", "what")
 
 

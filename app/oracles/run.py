@@ -29,6 +29,7 @@ class _House:
     engine: AsyncEngine
     outside: Outside
     at_rest: bool
+    counting: bool
 
 
 async def examine(
@@ -37,6 +38,7 @@ async def examine(
     oracles: Sequence[Oracle] = ORACLES,
     outside: Outside | None = None,
     at_rest: bool = False,
+    counting: bool = True,
     progress: Progress = lambda _name: None,
 ) -> Report:
     """Ask every oracle and return what each has found.
@@ -49,12 +51,14 @@ async def examine(
         oracles: which to ask.
         outside: who is asked what is really there; without it nobody is.
         at_rest: also ask what only holds once every worker has done all there was to do.
+        counting: also count the rows that the questions in SQL are about; who only wants to know what is
+            wrong asks half as many.
         progress: told which oracle is asked next.
 
     Raises:
         OutsideUnavailable: PostgreSQL does not answer.
     """
-    house = _House(engine, outside or Outside(), at_rest)
+    house = _House(engine, outside or Outside(), at_rest, counting)
     found = []
     for oracle in oracles:
         if not at_rest and oracle.checks and all(check.at_rest for check in oracle.checks):
@@ -64,18 +68,25 @@ async def examine(
     return Report(tuple(found))
 
 
-async def ask(conn: AsyncConnection, oracle: Oracle, *, at_rest: bool = False) -> Examined:
+async def ask(
+    conn: AsyncConnection, oracle: Oracle, *, at_rest: bool = False, counting: bool = True
+) -> Examined:
     """Ask the questions of one oracle that are put in SQL, in the caller's transaction."""
     counted, findings = 0, list[Finding]()
     for check in oracle.checks:
-        if at_rest or not check.at_rest:
+        if check.at_rest and not at_rest:
+            continue
+        if counting:
             counted += int((await conn.execute(_literal(check.counted))).scalar_one())
-            findings += await _findings(conn, oracle, check)
+        findings += await _findings(conn, oracle, check)
     return Examined(oracle, counted, tuple(findings))
 
 
 async def _in_sql(house: _House, oracle: Oracle) -> Examined:
-    return await snapshot(house.engine, lambda conn: ask(conn, oracle, at_rest=house.at_rest))
+    def work(conn: AsyncConnection) -> Awaitable[Examined]:
+        return ask(conn, oracle, at_rest=house.at_rest, counting=house.counting)
+
+    return await snapshot(house.engine, work)
 
 
 async def _findings(conn: AsyncConnection, oracle: Oracle, check: Check) -> list[Finding]:

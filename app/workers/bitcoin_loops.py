@@ -20,17 +20,15 @@ from kernel.errors import OutsideUnavailable
 from registry.queries import get_chain
 
 
-async def bitcoin_loops(
-    house: House, signer: ControlledSigner, rules: Rules, stack: contextlib.AsyncExitStack
-) -> list[Loop]:
-    """Return the loops of the chain of Bitcoin, its nodes opened; none where the file names none.
+async def open_bitcoin(house: House, stack: contextlib.AsyncExitStack) -> dict[str, BitcoinReader]:
+    """Return the opened nodes of the chain of Bitcoin by its code; none where the file names none.
 
     Raises:
         OutsideUnavailable: no node is named, or it does not answer.
     """
     section = house.file.bitcoin
     if section is None:
-        return []
+        return {}
     if house.settings.bitcoin_url is None:
         raise OutsideUnavailable(
             f"the house file has [bitcoin], and no node of {section.chain} is named",
@@ -39,7 +37,17 @@ async def bitcoin_loops(
         )
     chain = await transact(house.engine, lambda conn: get_chain(conn, section.chain))
     url = house.settings.bitcoin_url.reveal()
-    node = await stack.enter_async_context(bitcoin_nodes(house.settings, chain, url))
+    return {chain.code: await stack.enter_async_context(bitcoin_nodes(house.settings, chain, url))}
+
+
+def bitcoin_loops(
+    house: House, nodes: Mapping[str, BitcoinReader], signer: ControlledSigner, rules: Rules
+) -> list[Loop]:
+    """Return the loops of the chain of Bitcoin on the nodes of `open_bitcoin`; none without any."""
+    section = house.file.bitcoin
+    if section is None:
+        return []
+    node = nodes[section.chain]
     watcher = _bitcoin_watcher(house, node, signer, rules, section)
     treasury = CoinTreasury(
         engine=house.engine,

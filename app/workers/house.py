@@ -19,7 +19,7 @@ from app.nodes import evm_providers, head_feed
 from app.vitals import Vitals, signer_check
 from app.workers.alert_loop import open_alerts
 from app.workers.bank_loops import bank_loops
-from app.workers.bitcoin_loops import bitcoin_loops
+from app.workers.bitcoin_loops import bitcoin_loops, open_bitcoin
 from app.workers.books_proof import proof_loop, proof_schedule
 from app.workers.client_money import ClientMoneyWatch
 from app.workers.desk import DeskWorker, desk_worker
@@ -98,6 +98,7 @@ async def run_house(
         gateway = await stack.enter_async_context(
             evm_providers(house.settings, chain, house.evm_url)
         )
+        bitcoin = await open_bitcoin(house, stack)
         watcher = _watcher(house, gateway, signer, rules)
         desks = [
             await stack.enter_async_context(
@@ -133,9 +134,9 @@ async def run_house(
             )
         )
         loops = [
-            restore_loop(house, client, {chain.code: gateway}, desks),
+            restore_loop(house, client, {chain.code: gateway, **bitcoin}, desks),
             *_loops(house, watcher, feed),
-            *await bitcoin_loops(house, signer, rules, stack),
+            *bitcoin_loops(house, bitcoin, signer, rules),
             *_treasury_loops(house, gateway, chain),
             *_service_loops(house),
             *_venue_loops(house, desks, stop),

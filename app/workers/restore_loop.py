@@ -26,6 +26,7 @@ from custody.restore.finding import add_account
 from custody.restore.model import SIGNER_LOG, SourceState, venue_of, withdrawals_of
 from custody.restore.ports import MarkedSigner
 from custody.restore.signed_payouts import take_signed
+from custody.restore.skipping import watch_skipped
 from custody.restore.status import Status, find_status
 from custody.restore.watching import look
 from kernel.db import transact
@@ -79,9 +80,10 @@ class RestoreWatch:
     async def _go_on(self, status: Status) -> int:
         house, clock = self.house, self.house.clock
         waiting = {item.source for item in status.sources if item.state is SourceState.WAITING}
-        items = 0
+        # First: what the signer has signed may spend a coin that lies at one of them.
+        items = len(await watch_skipped(house.engine, clock=clock))
         if SIGNER_LOG in waiting:
-            items = len(await take_signed(house.engine, self.signer, clock=clock))
+            items += len(await take_signed(house.engine, self.signer, clock=clock))
         if (await transact(house.engine, find_status)).facts_wait:
             return items
         for chain, reader in self.readers.items():
@@ -113,9 +115,7 @@ class RestoreWatch:
             await cover_venue(house.engine, desk.gateway, clock=house.clock, symbols=symbols)
         if desk.treasury is None or withdrawals_of(*place) not in waiting:
             return 0
-        found = await cover_withdrawals(
-            house.engine, desk.treasury, book=house.file.book, clock=house.clock
-        )
+        found = await cover_withdrawals(house.engine, desk.treasury, clock=house.clock)
         return len(found)
 
 

@@ -37,6 +37,7 @@ from custody.banks.payment_model import (
 )
 from custody.banks.payment_moves import FILE, move_file, move_lines
 from custody.errors import NotPossible, UnknownRow
+from custody.lost_payouts import claims_of
 from custody.payout_model import BANK_NETWORK_ID, Payout, PayoutState
 from custody.payout_postings import signed
 from custody.restore import rebuilding, store
@@ -319,7 +320,7 @@ async def _find_lost(
         if item.chain == BANK and item.address == destination
     }
     for party in sorted(parties):
-        for claim in (f"client:{party}", f"payable:{party}:netted", f"client:{party}:held"):
+        for claim in claims_of(party):
             if rebuilding.is_id_of(
                 payment.payout_id, book=book, claim=claim, client_ref=payment.remittance
             ):

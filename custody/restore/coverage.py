@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -32,6 +33,7 @@ from custody.restore.progress import note_sent
 from custody.restore.signer_log import MARGIN
 from custody.restore_gate import BY
 from custody.venues.following import list_strange, reopen
+from custody.venues.forgotten import save_forgotten
 from custody.venues.model import GIVEN_UP, UNSETTLED, Place, WithdrawalState
 from custody.venues.store import list_withdrawals
 from kernel.clock import Clock
@@ -122,8 +124,8 @@ async def cover_venue(
         VenueUnavailable: the venue does not answer.
     """
     async with engine.connect() as conn:
-        standing = await _require_sent(conn)
-    read = await read_again(engine, gateway, symbols, since=standing.since, clock=clock)
+        await _require_sent(conn)
+    read = await read_again(engine, gateway, symbols, clock=clock)
 
     async def work(conn: AsyncConnection) -> None:
         found = await store.require_standing(conn, lock=True)
@@ -137,13 +139,13 @@ async def cover_venue(
 
 
 async def cover_withdrawals(
-    engine: AsyncEngine, treasury: VenueTreasury, *, book: int, clock: Clock, by: str = BY
+    engine: AsyncEngine, treasury: VenueTreasury, *, clock: Clock, by: str = BY
 ) -> list[Item]:
     """Read what was asked back from an account at a venue; return what people have to look at.
 
     Of a withdrawal that is missing the venue knows neither who asked for it nor why, so it is not
-    written anew: people say how it is booked. It is read to its end once none is left of which nobody
-    knows the outcome.
+    written anew: people say how it is booked. It is read to its end once none is left, in whatever book,
+    of which nobody knows the outcome.
 
     Raises:
         VenueUnavailable: the venue does not answer.
@@ -157,18 +159,23 @@ async def cover_withdrawals(
     async def work(conn: AsyncConnection) -> list[Item]:
         found, now = await store.require_standing(conn, lock=True), clock.now()
         can = treasury.capabilities
-        strange = await list_strange(conn, place, records, can=can, book=book)
+        strange = await list_strange(conn, place, records, can=can)
         items = []
         for record, mine in strange:
-            if mine is None or mine.state not in GIVEN_UP:
-                items.append(_forgotten(found, source, record, now))
-            else:
+            if mine is not None and mine.state in GIVEN_UP:
                 # It may be older here than the venue's list is read by whoever moves the funds.
                 await reopen(conn, mine.id, record, now)
-        for item in items:
+                continue
+            item = _forgotten(found, source, record, now)
+            if item.state is ItemState.NOTED and await store.has_unresolved(conn, item):
+                # It was on its way when it was found, and was not paid: nobody has to look any more.
+                item = replace(item, state=ItemState.RESTORED)
+            items.append(item)
             await store.save_item(conn, item)
+            if item.state is ItemState.UNRESOLVED and not can.takes_client_id:
+                await save_forgotten(conn, item.restore_id, source, item.key, place, record)
         states = {*UNSETTLED, WithdrawalState.ESCALATED}
-        if not await list_withdrawals(conn, book=book, place=place, states=states, limit=1):
+        if not await list_withdrawals(conn, book=None, place=place, states=states, limit=1):
             detail = f"{len(items)} of {len(records)} withdrawals since are missing"
             await _done(conn, found, source, detail, by, now)
         return [i for i in items if not await store.is_settled(conn, found.id, source, i.key)]

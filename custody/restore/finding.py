@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -10,9 +11,11 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody.banks import payment_store
+from custody.bitcoin.cold_wallets import is_cold
 from custody.freezes import CLOSERS
 from custody.restore import store
 from custody.restore.model import (
+    ADDRESSES,
     REASON_LENGTH_MAX,
     SIGNER_LOG,
     Restore,
@@ -23,18 +26,21 @@ from custody.restore.model import (
     bank_files_of,
     begin_bytes,
     chain_of,
+    cold_of,
     statements_of,
     venue_of,
     withdrawals_of,
 )
 from custody.restore_gate import BY
+from custody.skipped import skip_addresses
 from custody.venues.sending import doubt_withdrawals
 from custody.venues.store import list_places
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
 from registry.authority import require_role, verify_signature
-from registry.queries import get_operator, list_bank_accounts, list_chains
+from registry.model import BITCOIN, Chain
+from registry.queries import get_operator, list_bank_accounts, list_chains, list_wallets
 from venues.restored import WHY, doubt, doubt_account
 
 ENTITY: Final = "restore"
@@ -47,6 +53,7 @@ async def begin(
     *,
     since: datetime | None = None,
     by: str = BY,
+    worked_on: bool = True,
     now: datetime,
 ) -> Restore:
     """Shut every door because the database was set back; what stands already is returned as it is.
@@ -55,10 +62,13 @@ async def begin(
         conn: the caller's transaction, which must commit.
         evidence: what showed it, in words.
         since: from when on acts may be missing; None: from the last moment that this database knows.
+            At the earliest it is `store.OLDEST`.
         by: ``system:restore``, or the operator who says so.
+        worked_on: whether it may have been worked with since; not where nobody could before it was found.
         now: the time.
     """
-    newest = since or await _last_moment(conn)
+    # A moment before there was any house would have venues' lists read for ever.
+    newest = max(since or await _last_moment(conn), min(store.OLDEST, now))
     item = Restore(
         id=derive_id(now, ENTITY, evidence),
         state=RestoreState.FROZEN,
@@ -66,16 +76,20 @@ async def begin(
         found_at=now,
         evidence=evidence[:REASON_LENGTH_MAX],
         since=newest,
+        worked_on=worked_on,
     )
     if not await store.insert_restore(conn, item):
         return await store.require_standing(conn)
     places = await doubt(conn, now=now)
     await doubt_withdrawals(conn, reason=WHY, actor=BY, now=now)
     await payment_store.doubt_copies(conn)
+    skips = await skip_addresses(conn, item.id, now=now)
     accounts = [item.code for item in await list_bank_accounts(conn)]
     sent = [SIGNER_LOG] if (chains := await list_chains(conn)) else []
+    sent += [ADDRESSES] if skips else []
     sent += [bank_files_of(code) for code in accounts]
     facts = [chain_of(chain.code) for chain in chains]
+    facts += [cold_of(code) for code in await _list_cold(conn, chains)]
     facts += [statements_of(code) for code in accounts]
     facts += [venue_of(venue, account) for venue, account in places]
     facts += [withdrawals_of(item.venue, item.account) for item in await list_places(conn)]
@@ -144,12 +158,23 @@ async def begin_by_hand(
     return await begin(conn, reason, since=since, by=by, now=now)
 
 
+async def _list_cold(conn: AsyncConnection, chains: Sequence[Chain]) -> list[str]:
+    """Return the wallets that people sign payments of."""
+    return [
+        wallet.code
+        for chain in chains
+        if chain.kind == BITCOIN
+        for wallet in await list_wallets(conn, chain.code)
+        if await is_cold(conn, wallet)
+    ]
+
+
 async def _last_moment(conn: AsyncConnection) -> datetime:
     """Return the last moment that this database knows of itself."""
     watch = await store.find_watch(conn)
     _, _, marked = await store.last_mark(conn)
     known = [item for item in (None if watch is None else watch.at, marked) if item is not None]
-    return max(known, default=store.EPOCH)
+    return max(known, default=store.OLDEST)
 
 
 def _waiting(restore_id: UUID, name: str, stage: Stage) -> Source:

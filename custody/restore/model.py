@@ -98,6 +98,10 @@ class Stage(StrEnum):
 
 SIGNER_LOG: Final = "signer"
 """The source whose records are what was signed."""
+ADDRESSES: Final = "addresses"
+"""The source that is the addresses which were perhaps given out: skipped, and watched from now on."""
+HANDED_OUT: Final = "handed-out"
+"""Whose items are addresses that were given out after the moment, by a database that was set back."""
 
 
 def bank_files_of(account: str) -> str:
@@ -125,6 +129,11 @@ def withdrawals_of(venue: str, account: str) -> str:
     return f"withdrawals:{venue}/{account}"
 
 
+def cold_of(wallet: str) -> str:
+    """Return the source of what people signed for a cold wallet: no log of ours has it."""
+    return f"cold:{wallet}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restore:
     """A database that is older than what it did.
@@ -137,6 +146,8 @@ class Restore:
         mark, token: the newest mark that both know; (0, "") where there is none.
         records: how many records of its log were read.
         sent_known_at: when everything that was sent was known again: from then on facts are read.
+        worked_on: whether the database may have been worked with between its being set back and its
+            being found; None: nobody has said.
     """
 
     id: UUID
@@ -152,6 +163,7 @@ class Restore:
     token: str = ""
     records: int = 0
     sent_known_at: datetime | None = None
+    worked_on: bool | None = None
     opened_by: Mapping[str, str] | None = None
     opened_reason: str | None = None
     opened_at: datetime | None = None
@@ -201,18 +213,20 @@ def begin_bytes(since: datetime, reason: str) -> bytes:
     return signing_bytes(BEGIN_VERB, {"since": since.isoformat(), "reason": reason})
 
 
-def settling_bytes(item: Item, reason: str) -> bytes:
-    """Return what each of the two signs who have dealt with an item by hand."""
-    return signing_bytes(
-        SETTLE_VERB,
-        {
-            "restore": item.restore_id,
-            "source": item.source,
-            "key": item.key,
-            "what": item.what,
-            "reason": reason,
-        },
-    )
+def settling_bytes(item: Item, reason: str, reference: str = "") -> bytes:
+    """Return what each of the two signs who have dealt with an item by hand.
+
+    Args:
+        reference: under which a withdrawal was asked for, where the venue does not list it.
+    """
+    said = {
+        "restore": item.restore_id,
+        "source": item.source,
+        "key": item.key,
+        "what": item.what,
+        "reason": reason,
+    }
+    return signing_bytes(SETTLE_VERB, {**said, "reference": reference} if reference else said)
 
 
 def vouching_bytes(source: Source, reason: str) -> bytes:

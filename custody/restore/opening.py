@@ -28,6 +28,7 @@ from custody.restore.model import (
 )
 from custody.restore.progress import list_missing, note_sent
 from custody.signer_sync import queue_control
+from custody.venues.forgotten import name_forgotten
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from venues.account_state import release
@@ -44,6 +45,7 @@ async def settle(
     *,
     signatures: Mapping[str, bytes],
     reason: str,
+    reference: str = "",
     now: datetime,
 ) -> Item:
     """Let two people say how they have dealt with what could not be taken in.
@@ -51,9 +53,11 @@ async def settle(
     Args:
         signatures: Ed25519 over `settling_bytes` of the item, by operator code.
         reason: what they did: a manual journal, a `payout.dead`, a payment called back.
+        reference: under which a withdrawal was asked for, where the venue lists no id of ours: it is
+            refused from then on. Where nobody says it, what is like the withdrawal is refused.
 
     Raises:
-        NotPossible: no restore stands, or the item needs nobody.
+        NotPossible: no restore stands, the item needs nobody, or it names its own reference.
         Refused: not two different people, one may not, or a signature is not theirs or not of this.
     """
     _require_reason(reason)
@@ -61,7 +65,9 @@ async def settle(
     item = await store.get_item(conn, standing.id, source, key)
     if item.state is not ItemState.UNRESOLVED:
         raise NotPossible(f"{key} of {source} is {item.state}")
-    await require_people(conn, signatures, settling_bytes(item, reason), MAY_OPEN)
+    await require_people(conn, signatures, settling_bytes(item, reason, reference), MAY_OPEN)
+    if reference:
+        await name_forgotten(conn, standing.id, source, key, reference)
     signed = {code: signature.hex() for code, signature in sorted(signatures.items())}
     await store.settle_item(conn, item, signed, reason, now)
     await note_sent(conn, standing.id, now=now)

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from custody.restore import store
+from custody.restore.given import look_after_given
 from custody.restore.model import SourceState, Stage
 
 
@@ -26,6 +27,7 @@ async def note_sent(conn: AsyncConnection, restore_id: UUID, *, now: datetime) -
     standing = await store.require_standing(conn)
     if standing.sent_known_at is None:
         await store.update_restore(conn, restore_id, sent_known_at=now)
+        await look_after_given(conn, standing, now=now)
     return True
 
 

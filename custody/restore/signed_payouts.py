@@ -37,7 +37,7 @@ from custody.payout_model import (
 from custody.payout_moves import AttemptMove, move_attempts
 from custody.payout_postings import allocated, replaced, signed
 from custody.restore import rebuilding, store
-from custody.restore.giving_back import give_back, list_contradicted
+from custody.restore.giving_back import give_back, give_back_asked_again, list_contradicted
 from custody.restore.model import (
     SIGNER_LOG,
     WHAT_LENGTH_MAX,
@@ -93,6 +93,7 @@ async def take_signed(
     for payout_id, payments in found.payments.items():
         items += await _take_payout(engine, standing, payout_id, payments, found, clock)
     items += await take_spends(engine, standing, found, clock)
+    await give_back_asked_again(engine, clock=clock)
     for index, message in found.messages:
         items += await _take_message(engine, standing, index, message, clock)
 

@@ -394,7 +394,7 @@ async def _address(
         await assign_address(conn, wallet.code, purpose=change, reference=what, now=now, by=BY)
     raise NotPossible(
         f"address {path} of wallet {wallet.code} is handed out to nobody here",
-        remedy="Hand it out again to whom it was, then run `causeway restore import`",
+        remedy="`causeway custody address give-back`, then run `causeway restore import`",
     )
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from custody.deposit_model import Deposit
 from custody.restore import store
 from custody.restore.model import Item, Restore, Source
 from custody.restore.progress import list_missing
 from custody.restore_gate import Gate, find_gate
+from custody.store import list_at_skipped
+
+UNCLAIMED_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +24,8 @@ class Status:
     Attributes:
         gate: why the doors are shut; None: they are not.
         missing: in words, what keeps two people from opening.
+        unclaimed: what arrived at addresses that a restore skipped, this one or an earlier one, and that
+            is nobody's until people say whose it is; at most `UNCLAIMED_MAX`.
     """
 
     gate: Gate | None
@@ -26,6 +33,7 @@ class Status:
     sources: tuple[Source, ...] = ()
     items: tuple[Item, ...] = ()
     missing: tuple[str, ...] = ()
+    unclaimed: tuple[Deposit, ...] = ()
 
     @property
     def facts_wait(self) -> bool:
@@ -33,17 +41,23 @@ class Status:
         return self.gate is not None and self.gate.facts_wait
 
 
-async def find_status(conn: AsyncConnection) -> Status:
-    """Return how it stands now."""
+async def find_status(conn: AsyncConnection, *, with_unclaimed: bool = False) -> Status:
+    """Return how it stands now.
+
+    Args:
+        with_unclaimed: whether deposits at skipped addresses are looked for, which takes longer.
+    """
     gate, standing = await find_gate(conn), await store.find_standing(conn)
+    unclaimed = tuple(await list_at_skipped(conn, UNCLAIMED_MAX)) if with_unclaimed else ()
     if standing is None:
-        return Status(gate=gate)
+        return Status(gate=gate, unclaimed=unclaimed)
     return Status(
         gate=gate,
         restore=standing,
         sources=tuple(await store.list_sources(conn, standing.id)),
         items=tuple(await store.list_items(conn, standing.id)),
         missing=tuple(await list_missing(conn, standing.id)),
+        unclaimed=unclaimed,
     )
 
 

@@ -38,6 +38,9 @@ from kernel.clock import to_unix_ms
 
 ITEMS_MAX: Final = 1_000
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+OLDEST: Final = datetime(2025, 1, 1, tzinfo=UTC)
+"""No house was founded before: there is nothing of ours that is older. A database that was set back to
+before its first mark and its first watch does not know more."""
 LINE: Final = "marks"
 """The row that whoever makes a mark locks."""
 # A slip in time of one server is no other server: the system's number, the time line, the place in it.
@@ -198,6 +201,12 @@ async def require_standing(conn: AsyncConnection, *, lock: bool = False) -> Rest
     return found
 
 
+async def get_restore(conn: AsyncConnection, restore_id: UUID) -> Restore:
+    """Return a restore that there was; others refer to it."""
+    row = (await conn.execute(select(restore).where(restore.c.id == restore_id))).one()
+    return _to_restore(row)
+
+
 async def list_restores(conn: AsyncConnection, limit: int = 100) -> list[Restore]:
     """Return restores, newest first."""
     rows = await conn.execute(select(restore).order_by(restore.c.found_at.desc()).limit(limit))
@@ -319,11 +328,12 @@ async def save_item(conn: AsyncConnection, item: Item) -> None:
 async def list_items(
     conn: AsyncConnection, restore_id: UUID, *, state: ItemState | None = None
 ) -> list[Item]:
-    """Return what was found, at most `ITEMS_MAX`."""
+    """Return what was found, at most `ITEMS_MAX`: first what people must look at."""
     query = select(restore_item).where(restore_item.c.restore_id == restore_id)
     if state is not None:
         query = query.where(restore_item.c.state == state)
-    ordered = query.order_by(restore_item.c.source, restore_item.c.key).limit(ITEMS_MAX)
+    is_less = restore_item.c.state != ItemState.UNRESOLVED
+    ordered = query.order_by(is_less, restore_item.c.source, restore_item.c.key).limit(ITEMS_MAX)
     return [_to_item(row) for row in await conn.execute(ordered)]
 
 
@@ -350,6 +360,16 @@ async def is_settled(conn: AsyncConnection, restore_id: UUID, source: str, key: 
         restore_item.c.key == key,
     )
     return bool(await conn.scalar(query) == ItemState.SETTLED)
+
+
+async def has_unresolved(conn: AsyncConnection, item: Item) -> bool:
+    """Tell whether people have to look at what was found under this name."""
+    query = select(restore_item.c.state).where(
+        restore_item.c.restore_id == item.restore_id,
+        restore_item.c.source == item.source,
+        restore_item.c.key == item.key,
+    )
+    return bool(await conn.scalar(query) == ItemState.UNRESOLVED)
 
 
 async def get_item(conn: AsyncConnection, restore_id: UUID, source: str, key: str) -> Item:

@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from custody import payout_rows
 from custody.restore import store
 from custody.restore.model import WHAT_LENGTH_MAX, Item, ItemState
 from kernel.db import transact
@@ -55,12 +54,12 @@ async def take(
 
 
 async def note_sent_together(conn: AsyncConnection, left: Item, payouts: Collection[UUID]) -> None:
-    """Note beside *left*, which could not be taken in, the payouts that it pays and that are here.
+    """Note beside *left*, which could not be taken in, the payouts that it pays.
 
-    None of them is sent again, whatever people do about the others (`custody.payout_gates`).
+    None of them is sent again, whatever people do about the others (`custody.payout_gates`), and those
+    that are not here are not asked for again (`custody.lost_payouts`).
     """
-    here = await payout_rows.lock_many(conn, sorted(payouts))
-    for payout_id in sorted(here):
+    for payout_id in sorted(payouts):
         note = replace(
             left,
             key=f"{left.key}/{payout_id}",

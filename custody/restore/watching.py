@@ -164,7 +164,11 @@ async def _look(
         evidence += [said] if said else []
     words = "; ".join(evidence)
     if words and standing is None:
-        await begin(conn, words, now=now)
+        # Where the database says itself that it comes from another server, nobody has looked since it
+        # was set back, and behind a gate that is shut nobody could have worked with it. What only the
+        # witness or the signer tells may be older than the last look: that may have been without them.
+        moved = left is not None and (left.system, left.timeline) != (here.system, here.timeline)
+        await begin(conn, words, worked_on=not moved, now=now)
     await store.save_watch(conn, here, now)
     if told is not None:
         await store.save_witnessed(conn, FILE, number, now)

@@ -102,7 +102,7 @@ async def follow_withdrawals(
             ),
         )
     if seen.records is not None:
-        look = partial(_find_strangers, place=place, seen=seen, book=book, now=now, report=report)
+        look = partial(_find_strangers, place=place, seen=seen, now=now, report=report)
         await transact(engine, look)
 
 
@@ -343,7 +343,6 @@ async def _find_strangers(
     *,
     place: Place,
     seen: Seen,
-    book: int,
     now: datetime,
     report: WorkReport,
 ) -> None:
@@ -352,7 +351,7 @@ async def _find_strangers(
     One that carries an id of ours which was given up is followed all the same: it is a fact.
     """
     records = seen.records or ()
-    for record, mine in await list_strange(conn, place, records, can=seen.can, book=book):
+    for record, mine in await list_strange(conn, place, records, can=seen.can):
         if mine is not None and mine.state in GIVEN_UP:
             await reopen(conn, mine.id, record, now)
             reason = f"the venue lists {record.venue_ref}, which was {mine.state}"
@@ -368,9 +367,8 @@ async def list_strange(
     records: Sequence[WithdrawalRecord],
     *,
     can: TreasuryCapabilities,
-    book: int,
 ) -> list[tuple[WithdrawalRecord, VenueWithdrawal | None]]:
-    """Return what the venue lists and no withdrawal of ours has or waits for.
+    """Return what the venue lists and no withdrawal of ours, in whatever book, has or waits for.
 
     Beside each is ours whose id it carries, if one does: it was given up, or has another record.
     """
@@ -380,7 +378,7 @@ async def list_strange(
         return []
     ours = await store.list_by_own_id(conn, place, {i.withdrawal_id for i in strange} - {""})
     waiting = await store.list_withdrawals(
-        conn, book=book, place=place, states={*UNSETTLED, W.ESCALATED}
+        conn, book=None, place=place, states={*UNSETTLED, W.ESCALATED}
     )
     found = []
     for record in strange:

@@ -286,7 +286,7 @@ async def get_withdrawal(
 async def list_withdrawals(
     conn: AsyncConnection,
     *,
-    book: int,
+    book: int | None,
     place: Place | None = None,
     states: Collection[WithdrawalState] = tuple(WithdrawalState),
     due: datetime | None = None,
@@ -296,13 +296,14 @@ async def list_withdrawals(
     """Return withdrawals, oldest first.
 
     Args:
+        book: None: of every book.
         due: only those that the worker may look at by then.
         since: only those that changed then or later.
     """
     table = venue_withdrawal
-    query = select(table).where(
-        table.c.book == book, table.c.state.in_([str(state) for state in states])
-    )
+    query = select(table).where(table.c.state.in_([str(state) for state in states]))
+    if book is not None:
+        query = query.where(table.c.book == book)
     if place is not None:
         query = query.where(_at(place))
     if due is not None:

@@ -37,6 +37,7 @@ from custody.store import list_addresses
 from custody.velocity import count_reserved
 from custody.venues import store
 from custody.venues.addresses import find_route
+from custody.venues.forgotten import require_not_forgotten
 from custody.venues.model import (
     CANCELLABLE,
     DEFAULT_POLICY,
@@ -86,8 +87,9 @@ async def request_withdrawal(
             request has to name the largest fee, and the venue says no when it is sent.
 
     Raises:
-        Refused: the reference was used for another withdrawal, the address is not a hot address of
-            the wallet, the venue does not do it, or something is frozen.
+        Refused: the reference was used for another withdrawal, or for one that was made before the
+            database was restored, the address is not a hot address of the wallet, the venue does not
+            do it, or something is frozen.
     """
     route = await find_route(conn, request.place, request.wallet, request.asset)
     fee_max = _check_offer(request, route, offered)
@@ -98,6 +100,8 @@ async def request_withdrawal(
             where=f"withdrawal {item.withdrawal_id} of {item.place}",
             remedy="Use a new reference for a new withdrawal",
         )
+    if await store.find_withdrawal(conn, book, request.place, request.client_ref) is None:
+        await require_not_forgotten(conn, item)
     if not await store.insert_withdrawal(conn, item):
         known = await store.find_withdrawal(conn, book, request.place, request.client_ref)
         assert known is not None

@@ -24,7 +24,13 @@ from custody.banks.receipts import (
     mark_bank_receipts_matched,
 )
 from custody.deposit_model import Receipt, ReceiptState
-from custody.receipts import list_receipts, lock_receipts, mark_many_matched, mark_unmatched
+from custody.receipts import (
+    list_nobodys,
+    list_receipts,
+    lock_receipts,
+    mark_many_matched,
+    mark_unmatched,
+)
 from registry.model import CHAIN_KINDS, HOUSE
 from registry.queries import list_bank_accounts, list_chains, list_wallets
 from settlement.matching.model import Incoming
@@ -64,10 +70,12 @@ async def lock_waiting(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUI
     places = await _load_places(conn)
     chains = await lock_receipts(conn, ids)
     banks = await lock_bank_receipts(conn, set(ids) - {r.id for r in chains})
+    nobodys = await list_nobodys(conn, [r.id for r in chains])
     found = [
         item
         for receipt in chains
-        if receipt.state is ReceiptState.FINAL and (item := places.of_chain(receipt)) is not None
+        if receipt.state is ReceiptState.FINAL and receipt.id not in nobodys
+        if (item := places.of_chain(receipt)) is not None
     ]
     found += [
         places.of_bank(receipt)
@@ -175,6 +183,7 @@ async def _final(conn: AsyncConnection) -> Sequence[Receipt]:
         page = await list_receipts(conn, state=ReceiptState.FINAL, after=after, limit=PAGE)
         if not page:
             break
-        found += page
+        nobodys = await list_nobodys(conn, [receipt.id for receipt in page])
+        found += [receipt for receipt in page if receipt.id not in nobodys]
         after = page[-1].id
     return found

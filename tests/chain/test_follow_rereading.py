@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.local.databases import Database
 from chain.errors import NodeUnavailable
-from chain.follow import get_following, list_untraced
+from chain.follow import get_following, list_untraced, read_again
 from chain.model import (
     Block,
     BlockContents,
@@ -302,3 +304,77 @@ def test_a_second_reading_without_traces_says_nothing_against_traced_value() -> 
 
     assert isinstance(compare(traced, contents(traced=True), WATCH), Contradicted)
     assert compare(traced, contents(), WATCH) == Missed(contents())
+
+
+async def test_what_nobody_looked_for_is_found_when_blocks_are_read_again(
+    books: Remembering,
+) -> None:
+    books.watch_list = WatchList(frozenset(), frozenset())
+    await books.run()
+    books.gateway.mine(pay(0, 5))
+    books.gateway.mine(pay(1, 7))
+    for _ in range(2 * AFTER):
+        books.gateway.mine()
+        await books.run()
+    since = books.gateway.blocks[2].time
+    books.watch_list = WATCH
+    assert (await books.run()).reread == 0
+
+    first = await transact(books.engine, lambda conn: read_again(conn, "evm", since=since))
+    report = await books.run()
+
+    assert (first, report.completed) == (2, 1)
+    assert books.late() == [(2, [7])]
+    # Once more there is nothing to be found.
+    await transact(books.engine, lambda conn: read_again(conn, "evm", since=since))
+    assert (await books.run()).completed == 0
+    # The first block of all stays below what is read.
+    first = await transact(
+        books.engine, lambda conn: read_again(conn, "evm", since=since - timedelta(days=9))
+    )
+    assert first == 1
+    await books.run()
+    assert books.late() == [(2, [7]), (1, [5])]
+
+
+@dataclass
+class Interrupted(ScriptedGateway):
+    """While it is asked for a block a second time, the chain is to be read again."""
+
+    once: set[str] = field(default_factory=set)
+    between: Callable[[], Awaitable[object]] | None = None
+
+    async def contents(self, block: Block, watch: WatchList) -> BlockContents:
+        found = await ScriptedGateway.contents(self, block, watch)
+        if block.hash in self.once and self.between is not None:
+            between, self.between = self.between, None
+            await between()
+        self.once.add(block.hash)
+        return found
+
+
+async def test_a_second_reading_that_goes_on_meanwhile_does_not_count_for_the_blocks_to_be_read_again(
+    books: Remembering,
+) -> None:
+    books.gateway = Interrupted()
+    books.watch_list = WatchList(frozenset(), frozenset())
+    for _ in range(2 * AFTER):
+        books.gateway.mine()
+        await books.run()
+    paid = books.gateway.mine(pay(0, 5))
+    for _ in range(AFTER - 1):
+        books.gateway.mine()
+        await books.run()
+    assert (await books.reread_to()) == paid.height - 1
+
+    async def set_back() -> None:
+        books.watch_list = WATCH
+        await transact(books.engine, lambda conn: read_again(conn, "evm", since=paid.time))
+
+    books.gateway.mine()
+    books.gateway.between = set_back
+    await books.run()
+    assert books.gateway.between is None
+    await books.run()
+
+    assert books.late() == [(paid.height, [5])]

@@ -25,7 +25,7 @@ from registry.model import Wallet, WalletPurpose
 from registry.testing import TOKEN, XPUBS, change, demo_founding
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
-DEPOSIT, SETTLEMENT, HOT, CHANGE = AddressPurpose
+DEPOSIT, SETTLEMENT, HOT, CHANGE, SKIPPED = AddressPurpose
 T = TypeVar("T")
 
 
@@ -122,6 +122,7 @@ async def test_all_our_addresses_and_registered_contracts_are_watched(house: Asy
     ("wallet", "purpose", "party", "message"),
     [
         ("client-pool", SETTLEMENT, "acme", "has no settlement addresses"),
+        ("client-pool", SKIPPED, "acme", "has no skipped addresses"),
         ("house-hot", DEPOSIT, "acme", "has no deposit addresses"),
         ("house-settlement", DEPOSIT, "acme", "has no deposit addresses"),
         ("client-pool", DEPOSIT, "simvenue", "is a venue, not a client"),

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from msgspec import structs
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.local.databases import Database, Server
@@ -32,7 +33,6 @@ from venues.store import STRAY
 from venues.testing import ScriptedVenue
 
 CLOCK = SystemClock()
-LONG_AGO = timedelta(hours=3)
 S = OrderState
 
 
@@ -77,9 +77,8 @@ class SetBack:
         return await submit(self.engine, self.gateway, order.id, holder="t", clock=CLOCK)
 
     async def read(self, *symbols: str) -> VenueRead:
-        since = CLOCK.now() - LONG_AGO
         wanted = {*symbols}
-        return await read_again(self.engine, self.gateway, wanted, since=since, clock=CLOCK)
+        return await read_again(self.engine, self.gateway, wanted, clock=CLOCK)
 
     async def clear_up(self) -> list[VenueOrder]:
         """Do what whoever looks after the account does every turn."""
@@ -257,7 +256,9 @@ async def test_an_order_is_looked_for_from_when_it_was_asked_for_and_not_from_wh
     desk = Desk(engine, venue)
     order = await desk.intend(desk.ticket())
     # The life that was lost: the order was sent, and filled at once.
-    await venue.place(replace(order, state=S.SUBMITTING, signed_at=venue.venue_time(venue.now())))
+    await venue.place(
+        structs.replace(order, state=S.SUBMITTING, signed_at=venue.venue_time(venue.now()))
+    )
     venue.pass_time(timedelta(hours=3))
 
     await transact(engine, lambda conn: doubt(conn, now=venue.now()))

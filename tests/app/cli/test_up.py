@@ -374,11 +374,32 @@ def test_with_nothing_named_everything_runs_on_this_machine(
             monkeypatch.setenv("CAUSEWAY_BITCOIN_URL", ready["CAUSEWAY_BITCOIN_URL"])
             plan = ("custody", "rebalance", "plan", "--chain", "bitcoin")
             until(lambda: cli(*plan).code == 0, "the first block of Bitcoin in the books")
+            require_both_chains_read_again(cli, next(folder.rglob("dan.key")))
         assert running.stop() == 0, running.err.read_text()
         assert "ends with this run" in running.err.read_text()
     finally:
         running.close()
         shutil.rmtree(folder)
+
+
+def require_both_chains_read_again(cli: Cli, key: Path) -> None:
+    """Say that the database was restored, vouch for the bank's files, and let the house do the rest."""
+    who = ("--reason", "the disk was lost", "--as", "dan", "--key", str(key))
+    begun = cli("restore", "begin", "--since", "2026-01-05T09:00:00Z", *who)
+    assert begun.code == 0, begun.err
+
+    def sources() -> dict[str, dict[str, str]]:
+        rows = cli("restore", "status", "--json").json["sources"]
+        return {row["source"]: row for row in rows}
+
+    for name in sources():
+        if name.startswith("bank-files:"):
+            assert cli("restore", "vouch", name, *who).code == 0
+    for chain in ("chain:evm", "chain:bitcoin"):
+        until(
+            lambda chain=chain: sources()[chain]["state"] == "done",  # type: ignore[misc]
+            f"{chain} read again",
+        )
 
 
 @pytest.mark.usefixtures("environment")

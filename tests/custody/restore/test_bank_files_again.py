@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -51,12 +51,18 @@ class SetBack:
         )
 
     async def restore(self) -> None:
+        await self.put_back()
+        await self.find_out()
+
+    async def put_back(self) -> None:
         name = self.database.name
         await self.world.engine.dispose()
         await self.server.execute(
             f'DROP DATABASE "{name}"',
             f'CREATE DATABASE "{name}" TEMPLATE "{self.copy}" STRATEGY file_copy',
         )
+
+    async def find_out(self) -> None:
         now = self.world.now
         await self.world.run(lambda conn: begin(conn, "the disk was lost", now=now))
 
@@ -225,6 +231,62 @@ async def test_a_payment_of_a_file_that_cannot_come_back_is_in_no_other_file(
     stays = await world.get(one)
     assert stays.state is PayoutState.APPROVED
     assert "was sent before the database was restored" in stays.waiting_for
+
+
+async def test_a_payment_that_people_settled_is_not_made_again_under_its_reference(
+    house: SetBack,
+) -> None:
+    raw, _ = await paid_and_set_back(house)
+    # The name that the payout's reference went by at the bank cannot be read any more.
+    item = await house.take(raw.replace(b"lost", b"lust"))
+    assert item.state is ItemState.UNRESOLVED
+    await house.settle_and_open(item)
+
+    for claim in ("client:acme", "client:acme:held"):
+        with pytest.raises(Refused, match=f"reference 'lost' of acme .* {item.key}"):
+            await house.world.request(client_ref="lost", amount=2_000, claim=claim)
+
+    another = await house.world.request(client_ref="another", amount=2_000)
+    assert another.state is PayoutState.PENDING_APPROVAL
+
+
+async def test_a_payment_that_was_asked_for_again_in_between_is_in_no_file(
+    house: SetBack,
+) -> None:
+    world = house.world
+    await house.back_up()
+    await world.approved(client_ref="lost", amount=2_000)
+    await world.signed_file()
+    await world.advance()
+    raw = world.door.copies[0][1]
+    await house.put_back()
+    again = await world.approved(client_ref="lost", amount=2_000)
+    await house.find_out()
+
+    item = await house.take(raw)
+
+    assert item.state is ItemState.UNRESOLVED
+    assert "reference lost of acme is of another payout by now" in item.what
+    await house.settle_and_open(item)
+    assert (await world.advance()).drafted == []
+    stays = await world.get(again)
+    assert stays.state is PayoutState.APPROVED
+    assert "was sent before the database was restored" in stays.waiting_for
+
+
+async def test_what_people_must_look_at_is_listed_before_what_is_only_said(
+    house: SetBack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, _ = await paid_and_set_back(house)
+    # Beside it stands a note for each payment of the file.
+    item = await house.take(raw.replace(b"lost", b"lust"))
+    signed = replace(item, source="signer", key="payment-1")
+    await house.world.run(lambda conn: store.save_item(conn, signed))
+    monkeypatch.setattr(store, "ITEMS_MAX", 2)
+
+    listed = await house.world.run(lambda conn: store.list_items(conn, item.restore_id))
+
+    assert listed == [item, signed]
 
 
 async def test_a_file_that_is_out_has_a_copy_in_doubt_from_then_on(house: SetBack) -> None:

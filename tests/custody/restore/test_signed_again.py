@@ -9,11 +9,12 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.local.databases import Database, Server
 from custody.errors import Frozen, NotPossible
-from custody.payout_model import PayoutState
-from custody.payouts import expire_payouts
+from custody.payout_model import Payout, PayoutState
+from custody.payouts import cancel_payout, expire_payouts
 from custody.restore import store
 from custody.restore.finding import begin
 from custody.restore.model import ItemState, SourceState
@@ -21,6 +22,7 @@ from custody.restore.signing import SHOWN_BYTES_MAX, fit
 from custody.restore.watching import look
 from custody.restore_marks import About, Mark
 from custody.signer.verification import find_faults
+from registry.queries import get_operator
 from tests.custody.payout_world import BOOK, ETH, PAYEE, USDT
 from tests.custody.restore.world import SetBack, set_back_world
 
@@ -190,6 +192,40 @@ async def test_a_reference_that_was_lost_is_still_that_of_its_payout(house: SetB
 
     assert again.state in {PayoutState.MINED, PayoutState.CONFIRMED}
     assert again.destination == PAYEE
+
+
+async def test_a_payout_that_was_asked_for_again_before_the_restore_was_found_is_not_sent_too(
+    house: SetBack,
+) -> None:
+    await pay_and_set_back(house)
+    world = house.world
+    again = await world.approved(client_ref="third", amount=100 * USDT, asset="USDT")
+    await world.advance()
+
+    found = {item.state: item for item in await house.take_signed()}
+
+    left = found[ItemState.UNRESOLVED]
+    assert "reference third of acme is of another payout by now" in left.what
+    await house.settle(left, "ben", "cleo")
+    await house.vouch_for_the_rest()
+    await world.follow()
+    assert await house.cover_chain()
+    await house.open("ben", "cleo")
+    for _ in range(3):
+        world.clock.advance(timedelta(minutes=2))
+        await world.advance()
+    stays = await world.get(again)
+    assert stays.state is PayoutState.APPROVED
+    assert "was sent before the database was restored" in stays.waiting_for
+    assert house.inside.signer.memory.count() == 4
+
+    async def cancel(conn: AsyncConnection) -> Payout:
+        person, now = await get_operator(conn, stays.requested_by), world.clock.now()
+        return await cancel_payout(conn, stays.id, by=person, reason="paid", book=BOOK, now=now)
+
+    assert (await world.run(cancel)).state is PayoutState.CANCELLED
+    same = await world.request(client_ref="third", amount=100 * USDT, asset="USDT")
+    assert (same.id, same.state) == (stays.id, PayoutState.CANCELLED)
 
 
 async def test_a_chain_is_followed_to_where_it_was_and_not_for_ever_after_its_head(

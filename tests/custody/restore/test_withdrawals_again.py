@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.local.databases import Database, Server
@@ -41,7 +43,8 @@ from tests.custody.venues.transfer_world import (
     TransferWorld,
     make_transfer_world,
 )
-from venues.treasury_testing import Answer
+from venues.treasury_model import TreasuryCapabilities
+from venues.treasury_testing import BY_ID, BY_LIST, Answer
 
 W = WithdrawalState
 PLACE_NAME = "withdrawals:sim/main"
@@ -113,9 +116,7 @@ class SetBack:
 
     async def cover(self) -> list[Item]:
         world = self.world
-        return await cover_withdrawals(
-            world.desk.engine, world.treasury, book=BOOK, clock=world.desk.clock
-        )
+        return await cover_withdrawals(world.desk.engine, world.treasury, clock=world.desk.clock)
 
     async def missing(self) -> list[str]:
         standing = await self.world.desk.run(store.require_standing)
@@ -128,16 +129,24 @@ class SetBack:
         )
         return found.state
 
-    async def settle(self, item: Item) -> Item:
+    async def settle(self, item: Item, reference: str = "") -> Item:
         reason = "booked by hand, journal 4"
-        payload = settling_bytes(item, reason)
+        payload = settling_bytes(item, reason, reference)
         signed = {code: operator_keypair(code).sign(payload) for code in ("ben", "cleo")}
         now = self.world.desk.clock.now()
+        told: dict[str, Any] = {"signatures": signed, "reason": reason, "now": now}
         return await self.world.desk.run(
-            lambda conn: settle(
-                conn, item.source, item.key, signatures=signed, reason=reason, now=now
-            )
+            lambda conn: settle(conn, item.source, item.key, reference=reference, **told)
         )
+
+    async def forget_one(self) -> Item:
+        """Have the venue make a withdrawal that the restored database has never heard of."""
+        await self.back_up()
+        await self.sent(await self.world.approved(client_ref="lost", amount=4 * ETH))
+        await self.restore()
+        await self.know_the_rest()
+        (item,) = await self.cover()
+        return item
 
     async def available(self) -> int:
         balance, _, pending = (await self.world.desk.books())[PLACE.path, "ETH"]
@@ -240,3 +249,85 @@ async def test_one_that_was_asked_for_again_before_the_restore_was_found_is_the_
     assert found.state in {W.ACKED, W.ESCALATED, W.DEBITED}
     assert found.venue_ref is not None
     assert len(world.treasury.requests) == 1
+
+
+async def test_what_is_like_one_whose_reference_nobody_knows_is_not_asked_for_again(
+    house: SetBack,
+) -> None:
+    world = house.world
+    world.treasury.capabilities = BY_LIST
+    item = await house.forget_one()
+    assert item.key == "w-1"
+    await house.settle(item)
+    await house.open()
+
+    for reference in ("lost", "another"):
+        with pytest.raises(Refused, match="nobody has said under which reference") as refused:
+            await world.request(client_ref=reference, amount=4 * ETH)
+        assert refused.value.where == f"{PLACE_NAME} w-1"
+
+    other = await world.request(client_ref="another", amount=3 * ETH)
+    assert other.state is W.PENDING_APPROVAL
+    # What stands is the same to whoever asks for it again.
+    assert (await world.request(client_ref="another", amount=3 * ETH)).id == other.id
+
+
+async def test_one_whose_reference_people_have_said_is_not_asked_for_again_under_it(
+    house: SetBack,
+) -> None:
+    world = house.world
+    world.treasury.capabilities = BY_LIST
+    item = await house.forget_one()
+    await house.settle(item, reference="lost")
+    await house.open()
+
+    for amount in (4 * ETH, 3 * ETH):
+        with pytest.raises(Refused, match="'lost' was asked for before the database was restored"):
+            await world.request(client_ref="lost", amount=amount)
+
+    assert (await world.request(client_ref="another", amount=4 * ETH)).state is W.PENDING_APPROVAL
+
+
+async def test_nobody_says_a_reference_where_the_venue_lists_ours(house: SetBack) -> None:
+    item = await house.forget_one()
+
+    with pytest.raises(NotPossible, match="no withdrawal whose reference is to be said"):
+        await house.settle(item, reference="lost")
+
+
+@pytest.mark.parametrize("can", [BY_ID, BY_LIST], ids=["lists-our-ids", "lists-none"])
+async def test_one_that_the_venue_did_not_pay_after_all_is_for_nobody_and_is_asked_for_again(
+    house: SetBack, can: TreasuryCapabilities
+) -> None:
+    world = house.world
+    world.treasury.capabilities = can
+    item = await house.forget_one()
+    world.treasury.fail("w-1")
+
+    (again,) = await house.cover()
+
+    assert (again.key, again.state) == (item.key, ItemState.RESTORED)
+    assert again.what.startswith("failed w-1")
+    await house.open()
+    asked = await world.request(client_ref="lost", amount=4 * ETH)
+    assert asked.state is W.PENDING_APPROVAL
+
+
+async def test_one_of_another_book_at_the_same_account_is_waited_for_and_is_no_stranger(
+    house: SetBack, owner_engine: AsyncEngine
+) -> None:
+    world = house.world
+    world.treasury.answers = [Answer.LOSE_AFTER]
+    item = await house.sent(await world.approved(amount=ETH))
+    await house.back_up()
+    await house.restore()
+    await house.know_the_rest()
+    # The account has coins of two books, and this one is the other's.
+    async with owner_engine.begin() as conn:
+        other = text("UPDATE custody.venue_withdrawal SET book = :book")
+        await conn.execute(other, {"book": BOOK + 1})
+
+    assert await house.cover() == []
+
+    assert await house.source() is SourceState.WAITING
+    assert (await world.get(item)).state is W.UNKNOWN

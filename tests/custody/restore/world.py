@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,9 +20,10 @@ from custody.restore.model import (
     Source,
     SourceState,
     opening_bytes,
+    settling_bytes,
     vouching_bytes,
 )
-from custody.restore.opening import open_restore
+from custody.restore.opening import open_restore, settle
 from custody.restore.signed_payouts import take_signed
 from custody.restore.signing import WitnessedSigner
 from custody.signer.testing import LocalSigner
@@ -86,6 +88,12 @@ class SetBack:
                 conn, item.source, by="dan", signature=signature, reason=WHY, now=now
             )
         )
+
+    async def settle(self, item: Item, *people: str) -> Item:
+        payload, now = settling_bytes(item, WHY), self.world.clock.now()
+        signed = {code: operator_keypair(code).sign(payload) for code in people}
+        told: dict[str, Any] = {"signatures": signed, "reason": WHY, "now": now}
+        return await self.world.run(lambda conn: settle(conn, item.source, item.key, **told))
 
     async def cover_chain(self) -> bool:
         world = self.world
