@@ -49,13 +49,16 @@ MANY_BLOCKS = """
     WITH many AS (
         INSERT INTO chain.block (chain, hash, height, parent, time, state, inclusion, traced)
         SELECT c.chain, 'many ' || n, c.height + n, 'many ' || n - 1, b.time, 'canonical', 1, true
-        FROM chain.cursor c JOIN chain.block b USING (chain, hash), generate_series(1, {count}) n
+        FROM chain.cursor c JOIN chain.block b USING (chain, hash)
+        CROSS JOIN generate_series(1, CAST(:count AS integer)) n
     ), moved AS (
-        UPDATE chain.cursor SET height = height + {count}, hash = 'many {count}'
+        UPDATE chain.cursor
+        SET height = height + CAST(:count AS integer), hash = 'many ' || CAST(:count AS integer)
         RETURNING chain, height
     )
     UPDATE chain.following f SET reread = moved.height FROM moved WHERE f.chain = moved.chain
-""".format(count=READ_AGAIN_MAX + 9)
+"""
+"""Blocks upon the newest one, all of which were read a second time."""
 
 
 @pytest.fixture
@@ -153,7 +156,7 @@ async def test_blocks_that_are_too_many_to_be_read_again_are_for_people(
     house = lost.house
     await house.follow()
     await lost.find_after_copy()
-    await house.do(lambda conn: conn.execute(text(MANY_BLOCKS)))
+    await house.do(lambda conn: conn.execute(text(MANY_BLOCKS), {"count": READ_AGAIN_MAX + 9}))
 
     await lost.know()
 
@@ -429,7 +432,7 @@ async def test_a_database_that_is_set_back_twice_to_one_moment_gives_nothing_of_
     house = lost.house
     own = Wallet("new-pool", "evm", "client", WalletPurpose.DEPOSIT, OWN_XPUB, "m/44'/60'/3'")
     await lost.back_up()
-    outside = {}
+    outside: dict[str, str] = {}
     for party in ("acme", "birch"):
         house.clock.advance(timedelta(minutes=1))
         await lost.restore(watched=1)

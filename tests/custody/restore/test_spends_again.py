@@ -106,7 +106,7 @@ class SetBack:
     async def found_again(self) -> list[Item]:
         """Let the restore be found, and what was signed be taken in."""
         now = self.world.clock.now()
-        await self.world.run(lambda conn: begin(conn, WHY, now=now))
+        await self.world.run(lambda conn: begin(conn, WHY, worked_on=False, now=now))
         items = await self.take_signed()
         await self.vouch()
         return items
