@@ -45,9 +45,9 @@ from venues.orders import send
 from venues.records import BINANCE
 from venues.simulator.testing import SimulatorProcess, ccxt_settings, point_ccxt_at
 
-ROUNDS: Final = 5
+ROUNDS: Final = 15
 AT_LEAST: Final = 0.5
-SECONDS_PER_TURN: Final = 1.5
+SECONDS_PER_TURN: Final = 0.5
 SYMBOL: Final = "ETHUSDT"
 UNIFIED: Final = "ETH/USDT"
 PRICE: Final = "1500"
