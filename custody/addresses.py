@@ -251,14 +251,13 @@ async def _find_known(
     chain_asset: str | None,
 ) -> Address | None:
     """Return what was handed out for exactly this, derived again by both libraries."""
-    known = None
     if wallet.token_key:
         # The one address, whatever it is asked for.
         known = next(iter(await store.list_addresses(conn, wallet.chain, wallet=wallet.code)), None)
-    elif reference:
-        known = await store.find_address_by_reference(conn, wallet.code, purpose, party, reference)
-    if known is None and chain_asset is not None and party is not None:
-        known = await store.find_address_by_asset(conn, wallet.code, party, chain_asset)
+    else:
+        known = await store.find_handed_out(
+            conn, wallet.code, purpose, party, reference=reference, chain_asset=chain_asset
+        )
     if known is None:
         return None
     again = derive_address(chain, wallet, known.branch, known.index)

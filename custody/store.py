@@ -133,7 +133,40 @@ async def list_addresses(
     return [_address(row) for row in await conn.execute(query)]
 
 
-async def find_address_by_asset(
+async def find_handed_out(
+    conn: AsyncConnection,
+    wallet: str,
+    purpose: AddressPurpose,
+    party: str | None,
+    *,
+    reference: str,
+    chain_asset: str | None,
+) -> Address | None:
+    """Return the address that was handed out for exactly this: by its reference, else by its asset."""
+    known = None
+    if reference:
+        known = await _find_by_reference(conn, wallet, purpose, party, reference)
+    if known is None and chain_asset is not None and party is not None:
+        known = await _find_by_asset(conn, wallet, party, chain_asset)
+    return known
+
+
+async def _find_by_reference(
+    conn: AsyncConnection, wallet: str, purpose: AddressPurpose, party: str | None, reference: str
+) -> Address | None:
+    """Return the address that was handed out for exactly this."""
+    table = tables.address
+    query = select(table).where(
+        table.c.wallet == wallet,
+        table.c.purpose == purpose,
+        table.c.party.is_not_distinct_from(party),
+        table.c.reference == reference,
+    )
+    row = (await conn.execute(query)).one_or_none()
+    return None if row is None else _address(row)
+
+
+async def _find_by_asset(
     conn: AsyncConnection, wallet: str, party: str, chain_asset: str
 ) -> Address | None:
     """Return the deposit address that the party has for this asset."""
@@ -190,21 +223,6 @@ async def list_addresses_from(
         )
         found += (await conn.scalars(query)).all()
     return found
-
-
-async def find_address_by_reference(
-    conn: AsyncConnection, wallet: str, purpose: AddressPurpose, party: str | None, reference: str
-) -> Address | None:
-    """Return the address that was handed out for exactly this."""
-    table = tables.address
-    query = select(table).where(
-        table.c.wallet == wallet,
-        table.c.purpose == purpose,
-        table.c.party.is_not_distinct_from(party),
-        table.c.reference == reference,
-    )
-    row = (await conn.execute(query)).one_or_none()
-    return None if row is None else _address(row)
 
 
 # Deposits and receipts.

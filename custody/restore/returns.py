@@ -216,15 +216,14 @@ async def _row(
 
 
 async def _require_no_other(conn: AsyncConnection, wanted: Return) -> None:
-    other = None
-    if wanted.reference:
-        other = await addresses.find_address_by_reference(
-            conn, wanted.wallet, wanted.purpose, wanted.party, wanted.reference
-        )
-    if other is None and wanted.chain_asset is not None:
-        other = await addresses.find_address_by_asset(
-            conn, wanted.wallet, wanted.party, wanted.chain_asset
-        )
+    other = await addresses.find_handed_out(
+        conn,
+        wanted.wallet,
+        wanted.purpose,
+        wanted.party,
+        reference=wanted.reference,
+        chain_asset=wanted.chain_asset,
+    )
     if other is not None:
         raise NotPossible(
             f"{wanted.party} has {other.address} for that since",
