@@ -102,13 +102,20 @@ async def resolve_dispute(
     reason: str,
     now: datetime,
 ) -> Obligation:
-    """Give a disputed obligation back to the pool, for the next run."""
+    """Give a disputed obligation back to the pool, for the next run.
+
+    Raises:
+        Refused: it is not disputed in that run, or not any more.
+    """
     operator = await require_operator(conn, by, Role.TREASURER)
     await store.lock_run(conn, run_id)
     within = await store.lock_run_obligations(conn, run_id)
     found = [o for o in within if o.id == obligation_id]
     if not found or found[0].state is not ObligationState.DISPUTED:
-        raise BadInput(f"obligation {obligation_id} is not disputed in run {run_id}")
+        raise Refused(
+            f"obligation {obligation_id} is not disputed in run {run_id}",
+            remedy="See `causeway obligations list`: it may be resolved already",
+        )
     await step_obligations(
         conn,
         found,

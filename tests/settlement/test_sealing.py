@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from kernel.errors import Refused
 from ledger.queries import list_transfers
 from registry.errors import SamePerson
 from registry.testing import ETH, USDT, operator_keypair
@@ -253,6 +254,21 @@ async def test_a_dispute_of_everything_leaves_an_empty_run_and_the_next_window_t
     assert {i for item in result.items for i in item.obligations} == set(ids)
     await desk.affirm_all(later.id)
     assert (await desk.seal(later.id)).state is RunState.SEALED
+
+
+async def test_a_dispute_is_resolved_once(desk: Desk) -> None:
+    deal = await desk.deal("all", fee="0")
+    run, _ = await desk.calculate()
+    key, *_ = (await by_deal(desk, deal.id)).values()
+    await disputed(desk, run.id, [key])
+    by, now = desk.operators["ada"], desk.now
+    resolve = partial(
+        resolve_dispute, run_id=run.id, obligation_id=key, by=by, reason="was right", now=now
+    )
+    assert (await desk.do(resolve)).state is ObligationState.OPEN
+
+    with pytest.raises(Refused, match="is not disputed in run"):
+        await desk.do(resolve)
 
 
 async def test_a_sealed_run_cannot_be_disputed(desk: Desk) -> None:

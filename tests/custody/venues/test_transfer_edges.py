@@ -64,6 +64,8 @@ A, D, W = AddressState, VenueDepositState, WithdrawalState
 NUMBERS = count(1)
 TURNS = 6
 """In so many turns a worker brings a transfer to its end, once both sides have done theirs."""
+LAPSES = 3 * LEASE
+"""After what a transfer lapses that nobody sends; whoever asked and died asks again after a lease."""
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -133,7 +135,7 @@ class Life:
     # From the venue.
 
     async def ask(self) -> None:
-        lapses = self.now + timedelta(minutes=1) if self.expires else None
+        lapses = self.now + LAPSES if self.expires else None
         await self.world.request(self.amount, client_ref=self.ref, expires_at=lapses)
 
     async def item(self) -> VenueWithdrawal:
@@ -185,7 +187,7 @@ class Life:
             await self.turn()
 
     async def lapse(self) -> None:
-        await self.world.work(120)
+        await self.world.work(2 * LAPSES.total_seconds())
 
     async def long_turn(self) -> None:
         await self.world.work(self.world.policy.escalate_after.total_seconds())

@@ -48,7 +48,7 @@ async def play(edge: Edge, way: Way, stage: Stage) -> Any:
         except (NotListed, NotPossible):
             if not was_never_taken(mortal, world):
                 raise
-        if was_never_taken(mortal, world):
+        if was_never_taken(mortal, world) and await state(life, edge[0]) not in ends:
             await find_out(life)
             ends = frozenset({W.NOT_PLACED})
         assert await state(life, edge[0]) in ends
