@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from datetime import UTC, datetime
+from typing import Final, Generic, TypeVar
 
 from chain.errors import BlockGone, NodeTrouble, RangeTooLarge
 from chain.model import (
@@ -23,6 +24,8 @@ from chain.model import (
 )
 
 T = TypeVar("T")
+
+GENESIS_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class ScriptedChain(ABC, Generic[T]):
         refuse_broadcasts: how many of the next broadcasts never arrive and are answered the same.
         quorum: how many providers must have a block; this is one node, so more is never reached.
         range_max: blocks that the node reads in one range.
+        begins: when its first block is mined; each that follows, a block's time later.
     """
 
     chain: str = ""
@@ -53,6 +57,7 @@ class ScriptedChain(ABC, Generic[T]):
     refuse_broadcasts: int = 0
     quorum: int = 1
     range_max: int = 10_000
+    begins: datetime = GENESIS_TIME
     _branch: list[Mined[T]] = field(default_factory=list)
     _pool: dict[str, T] = field(default_factory=dict)
     _forks: int = 0

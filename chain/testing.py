@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from chain.errors import (
@@ -43,7 +43,6 @@ from chain.model import (
 )
 from chain.scripted import Mined, ScriptedChain
 
-GENESIS_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 BLOCK_TIME: Final = timedelta(seconds=12)
 FINALITY_LAG: Final = 64
 BASE_FEE: Final = 10**9
@@ -171,7 +170,7 @@ class ScriptedGateway(ScriptedChain[ScriptedTransaction]):
             height,
             _hash("block", parent, self._forks, [item.hash for item in transactions]),
             parent,
-            GENESIS_TIME + BLOCK_TIME * height,
+            self.begins + BLOCK_TIME * height,
         )
         self._branch.append(Mined(block, transactions))
         for item in transactions:

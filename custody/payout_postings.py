@@ -23,6 +23,8 @@ NETWORK_FEE: Final = "expense:network-fee"
 BANK_CHARGE: Final = "expense:bank-charge"
 PURPOSE_PAYOUT: Final = "payout"
 PURPOSE_FEE: Final = "network-fee"
+SHORTFALL: Final = "payout.shortfall"
+"""The code of what a claim is lent that a restore finds too short for what was sent."""
 
 
 def transit_account(chain_code: str) -> str:

@@ -67,7 +67,7 @@ _IDENTITY: Final = frozenset({"id", "chain", "tx_hash", "position", "first_seen_
 
 _CONFIRMED: Final = (DepositState.CONFIRMED, DepositState.SCREENED)
 _NO_LONGER: Final = (DepositState.ORPHANED, DepositState.REVERSED, DepositState.ATTRIBUTED)
-_REFUND_OVER: Final = ("confirmed", "rejected", "cancelled", "expired", "failed_on_chain")
+CAME_BACK: Final = ("rejected", "cancelled", "expired", "failed_on_chain")
 
 
 # Addresses.
@@ -481,7 +481,9 @@ async def claim_answered(
 async def list_refunds(conn: AsyncConnection) -> list[tuple[UUID, str]]:
     """Return deposits being given back whose payout has moved on, and the payout's state."""
     table = tables.deposit
-    on_its_way = and_(table.c.state == DepositState.REFUNDING, payout.c.state.in_(_REFUND_OVER))
+    on_its_way = and_(
+        table.c.state == DepositState.REFUNDING, payout.c.state.in_(("confirmed", *CAME_BACK))
+    )
     gone_again = and_(table.c.state == DepositState.REFUNDED, payout.c.state != "confirmed")
     query = (
         select(table.c.id, payout.c.state)
@@ -501,7 +503,7 @@ async def sum_held(conn: AsyncConnection, *, but: Collection[UUID]) -> dict[tupl
     table = tables.deposit
     came_back = and_(
         table.c.state == DepositState.REFUNDING,
-        payout.c.state.in_([state for state in _REFUND_OVER if state != "confirmed"]),
+        payout.c.state.in_(CAME_BACK),
     )
     amount = func.sum(func.coalesce(table.c.received, table.c.amount))
     query = (

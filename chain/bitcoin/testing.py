@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from chain.bitcoin.addresses import canonical_address, parse_address
@@ -40,7 +40,6 @@ from chain.model import (
 )
 from chain.scripted import Mined, ScriptedChain
 
-GENESIS_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 BLOCK_TIME: Final = timedelta(minutes=10)
 NO_PARENT: Final = "0" * 64
 SUBSIDY: Final = 50 * 100_000_000
@@ -117,7 +116,7 @@ class ScriptedBitcoin(ScriptedChain[Transaction]):
         height = len(self._branch)
         ids = [item.tx_id for item in transactions]
         name = hashlib.sha256(repr((parent, self._forks, ids)).encode()).hexdigest()
-        block = Block(self.chain, height, name, parent, GENESIS_TIME + BLOCK_TIME * height)
+        block = Block(self.chain, height, name, parent, self.begins + BLOCK_TIME * height)
         self._branch.append(Mined(block, transactions))
         spent = {item.outpoint for one in transactions for item in one.inputs}
         for item in transactions:

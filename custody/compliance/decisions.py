@@ -31,6 +31,7 @@ from custody.compliance.model import (
     LegalHoldState,
     Subject,
 )
+from custody.compliance.refunds import find_refund, require_same_way, settle_shortfall
 from custody.deposit_model import Deposit, DepositState
 from custody.deposits import pay_back
 from custody.errors import NotPossible
@@ -155,7 +156,8 @@ async def refund(
     """Give a held deposit back: a payout at the expense of the held account. Two people.
 
     The payout is a payout like any other: to an allowed destination of the client, under the policy,
-    approved by others. An authority that takes the coins is such a destination.
+    approved by others. An authority that takes the coins is such a destination. One that was given back
+    before the database was restored is not given back again: the payout that came back is its refund.
 
     Args:
         source_wallet: which wallet pays.
@@ -163,7 +165,8 @@ async def refund(
             requests the payout.
 
     Raises:
-        NotPossible: it is not a deposit on the held account, or a legal hold stands on the client.
+        NotPossible: it is not a deposit on the held account, a legal hold stands on the client, or it
+            was given back another way.
         Refused: the payout is refused, as `custody.payouts.request_payout`.
     """
     case = await store.get_case(conn, subject_id)
@@ -177,9 +180,11 @@ async def refund(
     people.require_people(payload, signers, count=people.BOTH, roles=people.DECIDERS, reason=reason)
     await _require_no_legal_hold(conn, case)
     await _move(conn, case, CaseState.REFUNDED, people.REFUND_VERB, signers, reason, now)
-    number = await store.count_decisions(conn, case.id)
+    reference, known = await find_refund(conn, deposit, book=book)
+    if known is not None:
+        require_same_way(known, destination=destination, source_wallet=source_wallet)
     request = PayoutRequest(
-        client_ref=f"refund-{deposit.id}-{number}",
+        client_ref=reference,
         claim=f"client:{deposit.party}:held",
         source_wallet=source_wallet,
         asset=deposit.asset,
@@ -189,17 +194,19 @@ async def refund(
         reason=reason,
     )
     # The deposit's row is written first: requesting the payout posts to the ledger.
-    planned = derive_payout_id(request, book=book, now=now)
+    planned = known.id if known else derive_payout_id(request, book=book, now=now)
     after = arrivals.moved(deposit, DepositState.REFUNDING, refund=planned)
     await deposit_store.save_arrival(conn, after)
     told = arrivals.event(
         deposit, after, "DepositRefunding", at=now, actor=request.requested_by, reason=reason
     )
     await record(conn, [told])
-    payout = await request_payout(conn, request, book=book, now=now)
-    if payout.id != planned:
-        raise AssertionError(f"the refund is payout {payout.id}, not {planned}")
-    return payout
+    if known is None:
+        return await request_payout(conn, request, book=book, now=now)
+    plan = Plan()
+    await settle_shortfall(conn, deposit, known, plan, book=book, now=now)
+    await apply_plan(conn, plan, book=book, now=now)
+    return known
 
 
 async def place_legal_hold(

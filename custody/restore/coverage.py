@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chain.follow import get_cursor
+from chain.model import Block
 from chain.ports import ChainReader
 from custody.banks.statements import list_gaps, newest_statement_days
 from custody.errors import NotPossible
 from custody.restore import store
 from custody.restore.model import (
+    ADDRESSES,
     REASON_LENGTH_MAX,
     SIGNER_LOG,
     WHAT_LENGTH_MAX,
@@ -38,7 +40,7 @@ from custody.venues.model import GIVEN_UP, UNSETTLED, Place, WithdrawalState
 from custody.venues.store import list_withdrawals
 from kernel.clock import Clock
 from kernel.db import transact
-from kernel.errors import BadInput
+from kernel.errors import BadInput, OutsideUnavailable
 from registry.authority import require_role, verify_signature
 from registry.model import Role
 from registry.queries import get_operator, list_bank_accounts
@@ -57,17 +59,18 @@ async def cover_chain(
 
     The head counts that the node names first, once it is known what was sent: by then the restored house
     had long stopped sending, so every block that can have a payment of its lost hours, and is there, is
-    below. A head that is asked for anew each time is never reached where blocks are fast.
+    below. A head that is asked for anew each time is never reached where blocks are fast. One that is
+    older than the finding of the restore does not count: its node may still be catching up.
 
     Raises:
         NotPossible: no restore stands, or it is not known yet what was sent.
-        OutsideUnavailable: the node does not answer.
+        OutsideUnavailable: the node does not answer, or is behind.
     """
     async with engine.connect() as conn:
         standing = await _require_sent(conn)
         target = await store.find_target(conn, standing.id, chain_of(chain))
     if target is None:
-        target = (await reader.head()).height
+        target = _require_caught_up(await reader.head(), standing).height
 
     async def work(conn: AsyncConnection) -> bool:
         found = await _require_sent(conn)
@@ -194,23 +197,24 @@ async def vouch(
 ) -> None:
     """Let a person say that a place has nothing more that is missing here.
 
-    For what no process can know: that a bank was given no other file, that a venue is closed. The
-    signer's own log nobody vouches for.
+    For what no process can know: that a bank was given no other file, that a venue is closed. For the
+    signer's own log, and for addresses being watched, nobody vouches: the house does both by itself.
 
     Args:
         signature: Ed25519 over `vouching_bytes` of the source.
 
     Raises:
-        NotPossible: no restore stands, or the place is read already, or is the signer's log.
+        NotPossible: no restore stands, the place is read already, or nobody vouches for it.
         Refused: the operator may not, or did not sign exactly this.
     """
     if not 0 < len(reason) <= REASON_LENGTH_MAX:
         raise BadInput(f"a reason has 1 to {REASON_LENGTH_MAX} characters")
     standing = await store.require_standing(conn, lock=True)
     item = await store.get_source(conn, standing.id, source)
-    if item.source == SIGNER_LOG:
+    if item.source in {SIGNER_LOG, ADDRESSES}:
         raise NotPossible(
-            "what was signed is read, not vouched for", remedy="Run `causeway restore import`"
+            f"{item.source} is not vouched for: what was signed is read, what was given out is watched",
+            remedy="Run `causeway restore import`",
         )
     _require_waiting(item)
     operator = await get_operator(conn, by)
@@ -221,6 +225,17 @@ async def vouch(
     )
     if item.stage is Stage.SENT:
         await note_sent(conn, standing.id, now=now)
+
+
+def _require_caught_up(head: Block, standing: Restore) -> Block:
+    if head.time < standing.found_at:
+        raise OutsideUnavailable(
+            f"the newest block of {head.chain}, {head.height}, is of {head.time.isoformat()}, before"
+            f" {standing.found_at.isoformat()}, when the restore was found",
+            where=f"the node of {head.chain}",
+            remedy="Wait until it has caught up; `causeway custody chain status` shows how far it is read",
+        )
+    return head
 
 
 def _forgotten(standing: Restore, source: str, record: WithdrawalRecord, now: datetime) -> Item:

@@ -21,7 +21,7 @@ from custody.model import bank_account_path, custody_account, reorg_account
 from custody.payout_events import PAYOUT, event_name
 from custody.payout_model import ClaimKind, Payout, PayoutState
 from custody.payout_moves import Move, move_payouts
-from custody.payout_postings import accounts, reserved
+from custody.payout_postings import SHORTFALL, accounts, reserved
 from custody.restore.store import moment
 from custody.restore_gate import BY
 from custody.restore_marks import About
@@ -215,6 +215,6 @@ def _owed(payout: Payout, path: str, amount: int) -> Transfer:
         path,
         amount,
         payout.asset,
-        code="payout.shortfall",
+        code=SHORTFALL,
         correlation=payout.id,
     )

@@ -13,7 +13,8 @@ from app.local.databases import Database
 from chain.errors import IncompleteAnswer, RangeTooLarge
 from chain.model import Block, BlockContents, FollowPolicy, Movement, WatchList
 from chain.runs import FAST_S, RUN_MAX, SLOW_S, next_length, shorter, transactions
-from chain.testing import FINALITY_LAG, GENESIS_TIME, ScriptedGateway
+from chain.scripted import GENESIS_TIME
+from chain.testing import FINALITY_LAG, ScriptedGateway
 from tests.chain.books import Books, Crash, make_books, pay, pay_token
 
 

@@ -281,7 +281,7 @@ class RealWorld(World):
 
 @asynccontextmanager
 async def make_world(engine: AsyncEngine, folder: Path) -> AsyncIterator[World]:
-    gateway = ScriptedGateway(tokens={TOKEN})
+    gateway = ScriptedGateway(tokens={TOKEN}, begins=START)
     clock = ManualClock(START)
     founding = demo_founding()
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)

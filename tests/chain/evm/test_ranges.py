@@ -21,8 +21,8 @@ from chain.evm.ranges import (
 )
 from chain.jsonrpc import Call, Rpc, RpcRefusal
 from chain.model import Block, BlockContents, WatchList
+from chain.scripted import GENESIS_TIME
 from chain.simulators.testing import dev_account, sign_transaction, transfer_token
-from chain.testing import GENESIS_TIME
 from tests.chain.conftest import CHAIN_ID, NodeStage
 
 ANN, BOB, CAROL = (dev_account(index) for index in (0, 1, 5))

@@ -285,7 +285,7 @@ def _holds(payout: Payout, *, signed: bool) -> list[tuple[str, int]]:
 @asynccontextmanager
 async def make_spend_world(engine: AsyncEngine, folder: Path) -> AsyncIterator[SpendWorld]:
     """Found the desk on a chain in memory, with coins."""
-    node, clock = ScriptedBitcoin(), ManualClock(START)
+    node, clock = ScriptedBitcoin(begins=START), ManualClock(START)
     founding = with_bitcoin(demo_founding())
     rules = rules_for(founding.chains, founding.chain_assets, DEMO_OPERATORS)
     with local_signer(folder, rules, clock=clock) as signer, enforce_lock_order(engine):

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.local.databases import Database, Server
 from app.oracles.checks.arrivals import DEPOSITED_ONCE
-from chain.testing import GENESIS_TIME
+from chain.scripted import GENESIS_TIME
 from custody.errors import NotPossible
 from custody.model import AddressPurpose
 from custody.restore import store

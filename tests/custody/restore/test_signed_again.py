@@ -22,6 +22,7 @@ from custody.restore.signing import SHOWN_BYTES_MAX, fit
 from custody.restore.watching import look
 from custody.restore_marks import About, Mark
 from custody.signer.verification import find_faults
+from kernel.errors import OutsideUnavailable
 from registry.queries import get_operator
 from tests.custody.payout_world import BOOK, ETH, PAYEE, USDT
 from tests.custody.restore.world import SetBack, set_back_world
@@ -244,6 +245,28 @@ async def test_a_chain_is_followed_to_where_it_was_and_not_for_ever_after_its_he
 
     assert await house.cover_chain()
     assert (await house.sources())["chain:evm"].state is SourceState.DONE
+
+
+async def test_a_node_that_still_catches_up_does_not_say_where_its_chain_was(
+    house: SetBack,
+) -> None:
+    await pay_and_set_back(house)
+    world = house.world
+    world.clock.advance(timedelta(hours=1))
+    await world.advance()
+    await house.take_signed()
+    await house.vouch_for_the_rest()
+    await world.follow()
+
+    with pytest.raises(OutsideUnavailable, match=r"before .* when the restore was found"):
+        await house.cover_chain()
+    assert (await house.sources())["chain:evm"].state is SourceState.WAITING
+
+    world.gateway.begins += timedelta(hours=1)
+    world.gateway.mine()
+    assert not await house.cover_chain()
+    await world.follow()
+    assert await house.cover_chain()
 
 
 async def test_a_signer_that_will_not_yet_is_asked_ever_more_slowly(house: SetBack) -> None:

@@ -33,6 +33,7 @@ from custody.restore.model import (
 from custody.restore.opening import open_restore, settle
 from custody.restore.signed_payouts import take_signed
 from custody.restore.signing import WitnessedSigner
+from custody.restore.skipping import watch_skipped
 from custody.signer.testing import LocalSigner
 from kernel.errors import Refused
 from registry.queries import get_operator
@@ -43,6 +44,7 @@ from tests.custody.bitcoin.test_spend_real import make_real_world
 
 __all__ = ["bitcoind", "bitcoind_binary"]
 WHY = "the disk was lost"
+WATCHED = 2
 
 
 @dataclass
@@ -73,6 +75,7 @@ class SetBack:
         )
 
     async def take_signed(self) -> list[Item]:
+        await watch_skipped(self.world.engine, clock=self.world.clock, watched=WATCHED)
         return await take_signed(self.world.engine, self.inside, clock=self.world.clock)
 
     async def sources(self) -> dict[str, Source]:

@@ -30,6 +30,7 @@ from custody.restore.model import (
 from custody.restore.opening import open_restore, settle
 from custody.restore.progress import list_missing
 from custody.restore.signed_payouts import take_signed
+from custody.restore.skipping import watch_skipped
 from custody.signer.testing import LocalSigner
 from custody.venues.model import VenueWithdrawal, WithdrawalState
 from custody.venues.sending import DOUBT_PAUSE, submit
@@ -49,6 +50,7 @@ from venues.treasury_testing import BY_ID, BY_LIST, Answer
 W = WithdrawalState
 PLACE_NAME = "withdrawals:sim/main"
 WHY = "the disk was lost"
+WATCHED = 2
 
 
 @dataclass
@@ -99,6 +101,7 @@ class SetBack:
         """Read what was signed, and let a person vouch for every other place."""
         desk = self.world.desk
         assert isinstance(desk.vault, LocalSigner)
+        await watch_skipped(desk.engine, clock=desk.clock, watched=WATCHED)
         await take_signed(desk.engine, desk.vault, clock=desk.clock)
         standing, now = await desk.run(store.require_standing), desk.clock.now()
         for item in await desk.run(lambda conn: store.list_sources(conn, standing.id)):

@@ -26,12 +26,14 @@ from custody.restore.model import (
 from custody.restore.opening import open_restore, settle
 from custody.restore.signed_payouts import take_signed
 from custody.restore.signing import WitnessedSigner
+from custody.restore.skipping import watch_skipped
 from custody.signer.testing import LocalSigner
 from kernel.db import APP_ROLE, create_engine
 from registry.testing import operator_keypair
 from tests.custody.payout_world import World, make_world
 
 IDLE_MS = 60_000
+WATCHED = 2
 WHY = "the disk was lost"
 
 
@@ -71,6 +73,7 @@ class SetBack:
         return {item.source: item for item in listed}
 
     async def take_signed(self) -> list[Item]:
+        await watch_skipped(self.world.engine, clock=self.world.clock, watched=WATCHED)
         return await take_signed(self.world.engine, self.inside, clock=self.world.clock)
 
     async def vouch_for_the_rest(self) -> None:
