@@ -134,7 +134,12 @@ class Mortal:
                 raise
             await self.revive()
             return said[0] if self.is_decided else said[-1]
-        return said[0] if self.struck and not before and self.is_decided else done
+        if before or not self.struck:
+            return done
+        if self.is_decided:
+            return said[0]
+        # Who comes second finds nothing left to do: the answer is that of whoever did it.
+        return next((answer for answer in reversed(said) if answer), done)
 
     async def act(
         self,

@@ -89,3 +89,24 @@ async def test_who_stands_still_in_nobodys_way_goes_on_and_is_done(databases: Da
             assert mortal.wire.taken[READY] == len(ends)
 
     assert ends == [1, 0, 2]
+
+
+async def test_who_asks_has_the_answer_of_whoever_did_it_though_another_found_it_done(
+    databases: Databases,
+) -> None:
+    point = Point(READY, Moment.BEFORE_COMMIT, Kind.SECOND_WORKER)
+    answers: list[str] = []
+
+    async def once(conn: AsyncConnection) -> str:
+        await conn.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        done = await conn.scalar(text("SELECT count(*) FROM kernel.job"))
+        if not done:
+            await add(conn)
+        answers.append("" if done else "added")
+        return answers[-1]
+
+    with databases() as database:
+        async with mortals(database, point) as mortal:
+            assert await mortal.ask(once) == "added"
+
+    assert answers == ["added", "added", ""]

@@ -18,7 +18,6 @@ from tests.settlement import (
     test_book_rail,
     test_cycles,
     test_fails,
-    test_matching,
     test_release,
     test_reopening,
     test_returns,
@@ -46,7 +45,6 @@ STORIES: Final = {
     },
     test_reopening: {"test_a_final_run_is_opened_again_and_closes_again"},
     test_fails: {"test_a_short_payment_leaves_the_rest_late_and_people_say_why"},
-    test_matching: {"test_receipts_are_matched_one_a_transaction_the_oldest_first"},
     test_cycles: {"test_what_is_disputed_stays_so_when_the_rest_lapses"},
     test_returns: {
         "test_a_receipt_on_a_chain_is_taken_apart_and_matched_by_hand",
