@@ -18,7 +18,12 @@ from chain.model import REORG_DEPTH_MAX, FollowState
 from chain.store import FollowingRow, ensure_following, load_following, write_following
 from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, list_history, next_version, record
-from registry.authority import require_role, signing_bytes, verify_signature
+from registry.authority import (
+    require_role,
+    signatures_document,
+    signing_bytes,
+    verify_signature,
+)
 from registry.model import Role
 from registry.queries import get_operator
 
@@ -109,7 +114,7 @@ async def resume(
     payload = {
         "approved_by": second,
         "depth": depth,
-        "signatures": {code: signature.hex() for code, signature in signatures.items()},
+        "signatures": signatures_document(signatures),
     }
     change = (FollowState.HALTED, FollowState.RUNNING)
     await note(conn, row, "ChainResumed", change, first, now, reason=reason, payload=payload)

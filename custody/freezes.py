@@ -37,7 +37,7 @@ from kernel.clock import iso
 from kernel.errors import BadInput, Refused
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
-from registry.authority import require_role, verify_signature
+from registry.authority import require_role, signatures_document, verify_signature
 from registry.model import Operator, Role
 from registry.queries import get_operator
 
@@ -170,7 +170,7 @@ async def open_again(
     found = await get_closed(conn, scope, lock=True)
     await _require_openers(conn, found, signatures, reason)
     FREEZE_STATES.require(found.state, FreezeState.OPEN)
-    signed = {code: signature.hex() for code, signature in sorted(signatures.items())}
+    signed = signatures_document(signatures)
     await conn.execute(
         update(freeze_table)
         .where(freeze_table.c.id == found.id)

@@ -59,6 +59,11 @@ def verify_signature(operator: Operator, payload: bytes, signature: bytes) -> No
         ) from error
 
 
+def signatures_document(signatures: Mapping[str, bytes]) -> dict[str, str]:
+    """Return signatures as rows and events keep them: hexadecimal by operator, in order of the codes."""
+    return {code: signature.hex() for code, signature in sorted(signatures.items())}
+
+
 def require_role(operator: Operator, *roles: Role) -> None:
     """Refuse unless the operator is active and has at least one of *roles*.
 

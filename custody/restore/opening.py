@@ -31,6 +31,7 @@ from custody.signer_sync import queue_control
 from custody.venues.forgotten import name_forgotten
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
+from registry.authority import signatures_document
 from venues.account_state import release
 from venues.errors import AccountNotClear
 from venues.restored import list_halted
@@ -68,7 +69,7 @@ async def settle(
     await require_people(conn, signatures, settling_bytes(item, reason, reference), MAY_OPEN)
     if reference:
         await name_forgotten(conn, standing.id, source, key, reference)
-    signed = {code: signature.hex() for code, signature in sorted(signatures.items())}
+    signed = signatures_document(signatures)
     await store.settle_item(conn, item, signed, reason, now)
     await note_sent(conn, standing.id, now=now)
     return replace(item, state=ItemState.SETTLED, reason=reason)
@@ -100,7 +101,7 @@ async def open_restore(
         )
     await require_people(conn, signatures, opening_bytes(standing, reason), MAY_OPEN)
     RESTORE_STATES.require(standing.state, RestoreState.OPEN)
-    signed = {code: signature.hex() for code, signature in sorted(signatures.items())}
+    signed = signatures_document(signatures)
     values = {
         "state": RestoreState.OPEN,
         "opened_by": signed,

@@ -39,7 +39,7 @@ from custody.skipped import GIVEN, Skip, list_skips, write_skipped
 from kernel.errors import BadInput
 from kernel.events import DomainEvent, record
 from kernel.ids import derive_id
-from registry.authority import signing_bytes
+from registry.authority import signatures_document, signing_bytes
 from registry.model import Chain, Wallet
 from registry.queries import get_chain, get_party, get_wallet
 
@@ -235,7 +235,7 @@ async def _require_no_other(conn: AsyncConnection, wanted: Return) -> None:
 async def _write(
     conn: AsyncConnection, given: Address, wanted: Return, signatures: Mapping[str, bytes]
 ) -> None:
-    signed = {code: signature.hex() for code, signature in sorted(signatures.items())}
+    signed = signatures_document(signatures)
     values = {
         "purpose": given.purpose,
         "party": given.party,

@@ -32,7 +32,12 @@ from kernel.clock import iso
 from kernel.errors import BadInput
 from ledger.accounts import ensure_accounts
 from ledger.posting import post, require_applied
-from registry.authority import require_role, signing_bytes, verify_signature
+from registry.authority import (
+    require_role,
+    signatures_document,
+    signing_bytes,
+    verify_signature,
+)
 from registry.errors import NotAuthorised
 from registry.model import Role
 from registry.queries import get_operator
@@ -242,6 +247,6 @@ async def _require_two(
         verify_signature(operator, payload, signature)
     if people[0].code == people[1].code or people[0].public_key == people[1].public_key:
         raise NotAuthorised(f"{people[0].code} signed twice", remedy="Two people decide")
-    signatures = {code: signature.hex() for code, signature in (first, second)}
-    actor = "+".join(sorted(signatures))
+    signatures = signatures_document(dict((first, second)))
+    actor = "+".join(signatures)
     return {"actor": actor, "reason": reason, "payload": {"signatures": signatures}}
