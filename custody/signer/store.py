@@ -42,6 +42,8 @@ INSERT_PAYMENT: Final = (
     " ON CONFLICT (chain_id, sender, nonce) DO NOTHING"
 )
 INSERT_SIGNED: Final = "INSERT INTO signed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+OF_NONCE: Final = "signed INDEXED BY signed_nonce WHERE chain_id = ? AND sender = ? AND nonce = ?"
+"""What was signed at a nonce. By itself SQLite goes through all that its sender has ever signed."""
 BURY: Final = (
     "UPDATE payment SET dead_seq = ? WHERE chain_id = ? AND sender = ? AND nonce = ?"
     " AND payout_id = ?"
@@ -183,7 +185,7 @@ class Memory:
     def fee_before(self, intent: Intent) -> int | None:
         """Return the highest fee that was signed at the intent's nonce; None: nothing was."""
         rows = self.database.execute(
-            "SELECT max_fee, gas_limit FROM signed WHERE chain_id = ? AND sender = ? AND nonce = ?",
+            f"SELECT max_fee, gas_limit FROM {OF_NONCE}",  # noqa: S608  fixed text
             (intent.chain_id, intent.sender, intent.nonce),
         ).fetchall()
         return max((int(fee) * gas for fee, gas in rows), default=None)
@@ -269,8 +271,7 @@ class Memory:
 
     def _check_replacement(self, intent: Intent, tx: UnsignedTransaction) -> None:
         rows = self.database.execute(
-            "SELECT max_fee, max_priority_fee FROM signed"
-            " WHERE chain_id = ? AND sender = ? AND nonce = ?",
+            f"SELECT max_fee, max_priority_fee FROM {OF_NONCE}",  # noqa: S608  fixed text
             (tx.chain_id, intent.sender, tx.nonce),
         ).fetchall()
         if len(rows) > REPLACEMENTS_MAX:

@@ -20,6 +20,7 @@ from risk.breaker import BREAKER_STATES
 from risk.controls import ENTITY, control_of, list_controls, own_control, set_control
 from risk.errors import NotLooser, TwoPeopleNeeded
 from risk.model import CONTROL_STATES, EVERY, Control, ControlState
+from tests.locks import until_waiting
 from tests.risk.conftest import DESK, NOW, resumed
 
 A, R, H = ControlState.ACTIVE, ControlState.REDUCING, ControlState.HALTED
@@ -176,7 +177,7 @@ async def _race(house: AsyncEngine, desk: str, *, planning: str = DESK) -> None:
     async def plan(conn: AsyncConnection) -> None:
         assert (await control_of(conn, planning, lock=True)).state is A
         holding.set()
-        await waits_for_a_lock(house)
+        await until_waiting(house)
         order.append("planned")
         seen.set()
 
@@ -192,18 +193,6 @@ async def _race(house: AsyncEngine, desk: str, *, planning: str = DESK) -> None:
     await resumed(house, desk)
 
 
-async def waits_for_a_lock(engine: AsyncEngine) -> None:
-    """Return once some session waits for a lock."""
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        " AND datname = current_database()"
-    )
-    async with asyncio.timeout(10), engine.connect() as conn:
-        while not await conn.scalar(waiting):
-            await conn.rollback()
-            await asyncio.sleep(0.005)
-
-
 async def test_a_desk_without_a_row_cannot_slip_past_the_houses_switch(house: AsyncEngine) -> None:
     """Its row is made under a share of the house's, so the two meet whichever comes first."""
     holding = asyncio.Event()
@@ -212,7 +201,7 @@ async def test_a_desk_without_a_row_cannot_slip_past_the_houses_switch(house: As
     async def halt(conn: AsyncConnection) -> None:
         await set_control(conn, EVERY, H, by="dan", reason="stop", now=NOW)
         holding.set()
-        await waits_for_a_lock(house)
+        await until_waiting(house)
 
     async def plan(conn: AsyncConnection) -> None:
         saw.append((await control_of(conn, "brand-new", lock=True)).state)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kernel.db import transact
@@ -21,7 +22,9 @@ from risk.breaker import BreakerState
 from risk.controls import set_control
 from risk.model import Breach, ControlState, DeskBook, Outcome, ProposedOrder, Violation
 from risk.order_checks import check_orders
+from risk.tables import venue_health
 from risk.venue_health import list_breakers, record_outcome, venue_is_open
+from tests.locks import until_waiting
 from tests.risk.conftest import DESK, NOW, eth_at, limit_desk, resumed
 from venues.exposure import list_exposures
 from venues.model import OrderTicket
@@ -270,14 +273,18 @@ async def test_a_tripped_account_gets_one_trial_at_a_time_and_others_go_on(
         assert await venue_is_open(conn, "kraken", "main", rested)
     two = await ordered(house, "c", [proposed(), proposed()], now=rested)
     assert names(two) == [Violation.VENUE_TRIPPED]
-    async with asyncio.TaskGroup() as group:
+    # Nobody writes down a trial before all have looked whether there is one.
+    async with house.connect() as holding, asyncio.TaskGroup() as group:
+        await holding.execute(select(venue_health).with_for_update())
         tasks = [
             # Of desks of their own, so that no desk's lock keeps them apart.
             group.create_task(
                 ordered(house, f"d{n}", [replace(proposed(), desk=f"d{n}")], now=rested)
             )
-            for n in range(5)
+            for n in range(3)
         ]
+        await until_waiting(house, 3)
+        await holding.rollback()
     assert sum(task.result() == () for task in tasks) == 1
 
     await outcome(Outcome.ANSWERED, rested)

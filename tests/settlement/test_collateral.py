@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kernel.errors import BadInput, CausewayError, Refused
+from ledger.posting import post
 from ledger.queries import get_balance
 from registry.testing import USDT, operator_keypair
 from settlement.collateral import collateral_bytes, move_collateral
@@ -16,6 +17,7 @@ from settlement.collateral_model import CollateralMove, Move, Way
 from settlement.errors import NotCovered
 from settlement.model import Direction, RunState
 from settlement.queries import list_obligations
+from tests.locks import until_waiting
 from tests.settlement.desk import BOOK, DAY, Desk
 
 TAKE = CollateralMove(
@@ -137,8 +139,12 @@ async def test_no_more_goes_back_than_is_held_though_two_ask_at_once(desk: Desk)
         except NotCovered:
             return False
 
-    async with asyncio.TaskGroup() as group:
+    # Nobody gets further than to the books before both have come as far as they can.
+    async with desk.engine.connect() as books, asyncio.TaskGroup() as group:
+        await post(books, BOOK, [], now=desk.now)
         both = [group.create_task(ask(f"back-{number}")) for number in range(2)]
+        await until_waiting(desk.engine, 2)
+        await books.rollback()
 
     assert sorted(task.result() for task in both) == [False, True]
     assert await stands(desk, "collateral:taken:acme", "payable:acme:open") == [0, 500]

@@ -11,7 +11,6 @@ from typing import TypeVar
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from custody.payouts import list_payouts
@@ -46,6 +45,7 @@ from settlement.runs import (
     withdraw_deal,
 )
 from settlement.testing import EVIDENCE
+from tests.locks import until_waiting
 from tests.settlement.desk import ACME_WALLET, BOOK, CONFIRMATIONS, DAY, Desk, refusal
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ async def test_two_windows_at_once_share_no_obligation(desk: Desk) -> None:
         async with desk.engine.begin() as conn:
             await open_run(conn, book=BOOK, value_date=DAY, window="a", by="ada", now=desk.now)
             calculated.set()
-            await until_waiting(desk)
+            await until_waiting(desk.engine)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(first())
@@ -130,25 +130,12 @@ async def test_whoever_looks_at_the_cut_off_keeps_no_deal_from_its_cycle(desk: D
             looking, book=BOOK, business_date=DAY, window="noon", now=desk.now
         )
         opened = group.create_task(desk.do(opening))
-        await until_waiting(desk)
+        await until_waiting(desk.engine)
         await looking.rollback()
 
     assert len(seen.items) == 2
     (run,) = await desk.do(lambda conn: list_cycle_runs(conn, opened.result().id))
     assert (run.party, run.state) == ("acme", RunState.CALCULATED)
-
-
-async def until_waiting(desk: Desk) -> None:
-    """Return when somebody waits for a lock."""
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
-    async with asyncio.timeout(10), desk.engine.connect() as other:
-        while not (await other.execute(waiting)).scalar_one():
-            # What is known of who waits is of the transaction's first look.
-            await other.rollback()
-            await asyncio.sleep(0.01)
 
 
 ORDERS = (
@@ -267,7 +254,7 @@ async def one_after_the_other(
     async with desk.engine.connect() as conn, asyncio.TaskGroup() as group:
         await first(conn)
         waiting = group.create_task(second())
-        await until_waiting(desk)
+        await until_waiting(desk.engine)
         await conn.commit()
     return waiting.result()
 

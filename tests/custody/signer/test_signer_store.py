@@ -57,6 +57,28 @@ def bump(times: int, **changes: int) -> dict[str, int]:
     return {"max_fee_per_gas": max_fee, "max_priority_fee_per_gas": priority, **changes}
 
 
+def test_what_was_signed_before_makes_no_signature_slower(signer: Signer) -> None:
+    def steps(nonce: int) -> int:
+        """Sign, and count the instructions of SQLite's machine."""
+        counted = 0
+
+        def step() -> int:
+            nonlocal counted
+            counted += 1
+            return 0
+
+        signer.memory.database.set_progress_handler(step, 1)
+        assert isinstance(pay(signer, nonce), bytes)
+        signer.memory.database.set_progress_handler(None, 1)
+        return counted
+
+    first = steps(3)
+    for nonce in range(4, 34):
+        steps(nonce)
+
+    assert steps(34) < first * 1.1
+
+
 # One nonce, one payment.
 
 
