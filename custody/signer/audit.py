@@ -37,6 +37,8 @@ SIGNED: Final = "signed"
 SPENT: Final = "spent"
 REFUSED: Final = "refused"
 MARKED: Final = "marked"
+SIGNATURES: Final = (SIGNED, SPENT)
+"""The kinds of record that stand for something that was signed."""
 
 _COLUMNS: Final = "seq, at, kind, subject, body, leaf"
 
@@ -71,6 +73,8 @@ class AuditLog:
 
     database: sqlite3.Connection
     size: int = field(default=0)
+    signed: int = field(default=0)
+    """How many of the records are of something that was signed."""
     last_at: int = field(default=0)
     _frontier: list[bytes] = field(default_factory=list)
 
@@ -87,6 +91,8 @@ class AuditLog:
         if self.size and found is None:
             raise StoreUnusable(f"the log says that it has {self.size} records; the last is gone")
         self.last_at = 0 if found is None else int(found[0])
+        statement = "SELECT count(*) FROM audit WHERE kind IN (?, ?)"
+        self.signed = int(self.database.execute(statement, SIGNATURES).fetchone()[0])
 
     @property
     def root(self) -> bytes:
@@ -102,6 +108,7 @@ class AuditLog:
             (record.seq, record.at, kind, subject, body, leaf),
         )
         self.size += 1
+        self.signed += kind in SIGNATURES
         self.last_at = record.at
         self._frontier = append(self.size, self._frontier, [leaf])
         if self.size % TILE_WIDTH == 0:

@@ -16,7 +16,7 @@ import msgspec
 
 from custody.control_messages import RestoreOpened
 from custody.restore_marks import FIRST_TOKEN, Mark, Shown, require_line
-from custody.signer.audit import MARKED, SIGNED, SPENT, AuditLog
+from custody.signer.audit import MARKED, SIGNATURES, AuditLog
 from custody.signer.errors import SignerPostponed, SignerRefused
 
 INSERT_MARK: Final = "INSERT INTO mark VALUES (?, ?, ?)"
@@ -95,7 +95,7 @@ class MarkMemory:
         if self.token_of(body.mark) != body.token:
             raise SignerRefused(f"mark {body.mark} is not known with that token")
         row = self.database.execute(
-            "SELECT max(seq) FROM audit WHERE kind IN (?, ?)", (SIGNED, SPENT)
+            "SELECT max(seq) FROM audit WHERE kind IN (?, ?)", SIGNATURES
         ).fetchone()
         newest = -1 if row[0] is None else int(row[0])
         if newest >= body.records:

@@ -73,10 +73,6 @@ class SpendMemory:
     database: sqlite3.Connection
     log: AuditLog
 
-    def count(self) -> int:
-        """Return how many transactions were signed."""
-        return int(self.database.execute("SELECT count(*) FROM spend_signed").fetchone()[0])
-
     def knows(self, payouts: list[UUID]) -> bool:
         """Tell whether a payment of one of the payouts was ever signed."""
         return any(

@@ -401,6 +401,7 @@ def test_a_full_disk_costs_one_answer_and_no_signature(signer: Signer) -> None:
         pay_until_it_is_full()
 
     signed = signer.memory.count()
+    assert database.execute("SELECT count(*) FROM signed").fetchone() == (signed,)
     database.execute(f"PRAGMA max_page_count = {pages + 100}")
     assert isinstance(pay(signer, 500, value=1), bytes)
     assert signer.memory.count() == signed + 1
