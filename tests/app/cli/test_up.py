@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -22,12 +23,14 @@ from app.local.databases import Database
 from app.local.processes import Processes, python_module
 from causeway.pytest import LocalChain
 from chain.bitcoin.kernel import is_available
+from chain.bitcoin.node import NodeRpc
 from custody.signer.testing import SEED, rules_for, write_signer_files
 from registry.records import to_content
 from registry.testing import demo_founding
 from tests.app.cli.conftest import Cli
 
 PATIENCE_S = 60
+MINER = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 PAYEE = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 LISTS = ("entities", "assets", "chains", "chain_assets", "parties", "operators", "wallets")
 As = Callable[[str], tuple[str, ...]]
@@ -374,7 +377,8 @@ def test_with_nothing_named_everything_runs_on_this_machine(
             monkeypatch.setenv("CAUSEWAY_BITCOIN_URL", ready["CAUSEWAY_BITCOIN_URL"])
             plan = ("custody", "rebalance", "plan", "--chain", "bitcoin")
             until(lambda: cli(*plan).code == 0, "the first block of Bitcoin in the books")
-            require_both_chains_read_again(cli, next(folder.rglob("dan.key")))
+            node = ready["CAUSEWAY_BITCOIN_URL"]
+            require_both_chains_read_again(cli, next(folder.rglob("dan.key")), node)
         assert running.stop() == 0, running.err.read_text()
         assert "ends with this run" in running.err.read_text()
     finally:
@@ -382,7 +386,7 @@ def test_with_nothing_named_everything_runs_on_this_machine(
         shutil.rmtree(folder)
 
 
-def require_both_chains_read_again(cli: Cli, key: Path) -> None:
+def require_both_chains_read_again(cli: Cli, key: Path, node: str) -> None:
     """Say that the database was restored, vouch for the bank's files, and let the house do the rest."""
     who = ("--reason", "the disk was lost", "--as", "dan", "--key", str(key))
     begun = cli("restore", "begin", "--since", "2026-01-05T09:00:00Z", *who)
@@ -395,11 +399,27 @@ def require_both_chains_read_again(cli: Cli, key: Path) -> None:
     for name in sources():
         if name.startswith("bank-files:"):
             assert cli("restore", "vouch", name, *who).code == 0
-    for chain in ("chain:evm", "chain:bitcoin"):
-        until(
-            lambda chain=chain: sources()[chain]["state"] == "done",  # type: ignore[misc]
-            f"{chain} read again",
-        )
+
+    def is_read(chain: str) -> bool:
+        return sources()[f"chain:{chain}"]["state"] == "done"
+
+    def is_read_up_to_a_new_block() -> bool:
+        # This chain has a block when somebody asks for one, and one of before says nothing.
+        asyncio.run(ask_for_a_block(node))
+        return is_read("bitcoin")
+
+    until(lambda: is_read("evm"), "the account chain read again")
+    until(is_read_up_to_a_new_block, "Bitcoin read again")
+
+
+async def ask_for_a_block(node: str) -> None:
+    """Have a node of Bitcoin that is named with its cookie's file make a block."""
+    url, _, cookie = node.partition("#cookie=")
+    rpc = NodeRpc(url, cookie=Path(cookie))
+    try:
+        await rpc.ask_once("generatetoaddress", 1, MINER)
+    finally:
+        await rpc.close()
 
 
 @pytest.mark.usefixtures("environment")

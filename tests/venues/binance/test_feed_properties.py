@@ -6,7 +6,7 @@ what is asserted here is that the feed comes back, and that what it told can be 
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from marketdata.events import BookUpdate, Channel, GapSeen
@@ -77,6 +77,7 @@ def is_true(world: World) -> bool:
 
 
 @settings(max_examples=max(10, settings().max_examples // 8))
+@example(seed=1, troubles=[(("answer", "stale", 1), 1), (("restart",), 1)])
 @given(
     seed=st.integers(1, 10**6),
     troubles=st.lists(st.tuples(TROUBLE, st.integers(1, 10)), max_size=5),
