@@ -29,6 +29,8 @@ from ledger.model import Transfer, transfer
 from ledger.posting import post
 from ledger.queries import get_balance, list_transfers
 
+SETTLED: Final = f"{SHORTFALL}-settled"
+RETURNED: Final = f"{SHORTFALL}-returned"
 REFUNDS_MAX: Final = 32
 """How often a deposit is given back that comes back each time; people release it then."""
 
@@ -86,18 +88,14 @@ def require_same_way(known: Payout, *, destination: str, source_wallet: str) -> 
 async def settle_shortfall(
     conn: AsyncConnection, deposit: Deposit, known: Payout, plan: Plan, *, book: int, now: datetime
 ) -> None:
-    """Let what is held pay what its client owes since a restore brought the refund back without it.
+    """Let what is held pay what its client owes since it was given back without it.
 
-    What the client has paid of that meanwhile is the client's again.
+    That is what a restore lent for the refund, and what lacked when the deposit's block was taken away.
+    What the client has paid of it meanwhile is the client's again.
     """
     party = str(deposit.party)
     held, owed = held_account(party), reorg_account(party)
-    lent = sum(
-        item.amount
-        for item in await list_transfers(
-            conn, book, correlation=known.id, path=held, code=SHORTFALL
-        )
-    )
+    lent = deposit.shortfall + await _still_lent(conn, known, held, book=book)
     if not lent:
         return
     await ensure_accounts(conn, book, {(owed, deposit.asset)}, now=now)
@@ -106,18 +104,27 @@ async def settle_shortfall(
     due = (await get_balance(conn, book, owed, deposit.asset)).posted
     paid = max(0, min(lent, due))
     if paid:
-        plan.post(_settled(known, "settled", held, owed, paid))
+        plan.post(_settled(deposit, known, SETTLED, held, owed, paid))
     if lent > paid:
-        plan.post(_settled(known, "returned", held, client_account(party), lent - paid))
+        plan.post(_settled(deposit, known, RETURNED, held, client_account(party), lent - paid))
 
 
-def _settled(known: Payout, step: str, debit: str, credit: str, amount: int) -> Transfer:
+async def _still_lent(conn: AsyncConnection, known: Payout, held: str, *, book: int) -> int:
+    """Return what a restore lent for the refund and an earlier turn of the deposit has not paid."""
+    signs = {SHORTFALL: 1, SETTLED: -1, RETURNED: -1}
+    found = await list_transfers(conn, book, correlation=known.id, path=held)
+    return max(0, sum(signs.get(item.code, 0) * item.amount for item in found))
+
+
+def _settled(
+    deposit: Deposit, known: Payout, code: str, debit: str, credit: str, amount: int
+) -> Transfer:
     return transfer(
-        derive_id(known.created_at, "payout.restored-shortfall", step, known.id),
+        derive_id(known.created_at, code, known.id, deposit.id, deposit.epoch),
         debit,
         credit,
         amount,
         known.asset,
-        code=f"{SHORTFALL}-{step}",
+        code=code,
         correlation=known.id,
     )

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.local.databases import Database, Server
+from app.oracles.run import examine
 from chain.follow import get_cursor
 from chain.testing import ScriptedTransaction
 from custody.addresses import assign_address
@@ -124,6 +125,18 @@ class Desk:
         now = self.world.clock.now()
         await self.world.run(lambda conn: follow_refunds(conn, now=now))
 
+    async def lose_the_deposit_s_block(self) -> None:
+        """Let all blocks since the deposit's be others, in which it is a block later."""
+        gateway = self.world.gateway
+        found = await self.deposit()
+        [height] = [block.height for block in gateway.blocks if block.hash == found.block_hash]
+        blocks = [list(one) for one in gateway.transactions[height:]]
+        gateway.reorg(len(blocks), [[], *blocks, []])
+        for _ in range(2):
+            await self.world.follow()
+            await self.end()
+            await self.take_in()
+
     async def set_back(self, copy: str) -> None:
         """Set the database back, and read again what was signed, and the chain."""
         await self.house.restore(copy)
@@ -175,6 +188,7 @@ async def test_a_deposit_that_was_given_back_before_a_restore_is_not_given_back_
     after = await desk.deposit()
     assert (after.state, after.refund) == (DepositState.REFUNDED, paid.id)
     assert await desk.world.books() == books
+    assert (await examine(desk.world.engine)).findings == ()
     assert desk.house.inside.signer.memory.count() == signed
 
 
@@ -195,8 +209,27 @@ async def test_what_a_client_has_paid_for_a_refund_that_came_back_is_the_client_
     await desk.refund()
 
     books = await desk.world.books()
+    assert (await examine(desk.world.engine)).findings == ()
     assert ("client:acme:held", "ETH") not in books
     assert books["client:acme", "ETH"][0] == before["client:acme", "ETH"][0]
+
+
+async def test_a_deposit_whose_block_was_taken_away_after_it_was_given_back_is_given_back_once(
+    desk: Desk,
+) -> None:
+    await desk.pay_in()
+    paid = await desk.refund()
+    await desk.pay(paid)
+    books, signed = await desk.world.books(), desk.house.inside.signer.memory.count()
+
+    await desk.lose_the_deposit_s_block()
+    assert (await desk.deposit()).state is DepositState.HELD
+    assert (await desk.refund()).id == paid.id
+    await desk.end()
+
+    assert (await desk.deposit()).state is DepositState.REFUNDED
+    assert await desk.world.books() == books
+    assert desk.house.inside.signer.memory.count() == signed
 
 
 async def test_a_deposit_that_comes_back_each_time_is_not_given_back_for_ever(desk: Desk) -> None:
