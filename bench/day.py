@@ -99,7 +99,7 @@ PAID_OUT: Final = 1_000
 DEALT: Final = ETH.parse("0.00001")
 FUNDS: Final = 10**24
 TOKENS: Final = 10**14
-"""Units of the token that the house keeps where clients' coins are paid from."""
+"""Units of the token that come in where clients' coins are paid from, before the day begins."""
 PROBE_EVERY_S: Final = 0.05
 PROBED: Final = ("equity:capital", "equity:opening")
 DATABASE: Final = "bench_day"
@@ -166,7 +166,7 @@ class Day:
         for number in range(DEPOSITS):
             await self.do(partial(self._introduce, number))
         await self.do(self._capital)
-        await self.house.node.rpc.call("anvil_setBalance", hot, hex(2 * FUNDS))
+        await self.house.node.rpc.call("anvil_setBalance", hot, hex(FUNDS))
         await self.house.node.give(hot, TOKENS)
         while (await push_control(self.engine, self.signer, now=CLOCK.now())).accepted:
             pass
@@ -183,8 +183,7 @@ class Day:
         pool = f"custody:{WALLET}"
         lines = [
             (pool, PROBED[0], FUNDS, "ETH"),
-            (pool, PROBED[0], TOKENS, "USDT"),
-            (PROBED[0], PROBED[1], TOKENS // 2, "USDT"),
+            (PROBED[0], PROBED[1], FUNDS // 2, "ETH"),
         ]
         keys = {(path, asset) for line in lines for path in line[:2] for asset in (line[3],)}
         await ensure_accounts(conn, BOOK, sorted(keys), owners={pool: "client"}, now=now)
@@ -368,7 +367,7 @@ class Day:
                 derive_id(CLOCK.now(), "probe", self._probes),
                 *PROBED,
                 1,
-                "USDT",
+                "ETH",
                 code="bench.probe",
             )
 
