@@ -157,7 +157,8 @@ async def refund(
 
     The payout is a payout like any other: to an allowed destination of the client, under the policy,
     approved by others. An authority that takes the coins is such a destination. One that was given back
-    before the database was restored is not given back again: the payout that came back is its refund.
+    before the database was restored, or before a fork mined it anew, is not given back again: the payout
+    that there is becomes its refund.
 
     Args:
         source_wallet: which wallet pays.

@@ -85,14 +85,15 @@ class AuditLog:
     def reload(self) -> None:
         """Read where the log ends again: after a transaction that was rolled back."""
         [size, frontier] = self.database.execute("SELECT size, frontier FROM head").fetchone()
+        if int(size) != self.size:
+            statement = "SELECT count(*) FROM audit WHERE kind IN (?, ?)"
+            self.signed = int(self.database.execute(statement, SIGNATURES).fetchone()[0])
         self.size, self._frontier = int(size), unpack(bytes(frontier))
         row = self.database.execute("SELECT at FROM audit WHERE seq = ?", (self.size - 1,))
         found = row.fetchone()
         if self.size and found is None:
             raise StoreUnusable(f"the log says that it has {self.size} records; the last is gone")
         self.last_at = 0 if found is None else int(found[0])
-        statement = "SELECT count(*) FROM audit WHERE kind IN (?, ?)"
-        self.signed = int(self.database.execute(statement, SIGNATURES).fetchone()[0])
 
     @property
     def root(self) -> bytes:

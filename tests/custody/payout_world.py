@@ -17,6 +17,8 @@ from chain.model import FollowPolicy
 from chain.simulators.testing import JsonRpc
 from chain.testing import ScriptedGateway
 from custody.addresses import assign_address, watch_list
+from custody.compliance.ports import Screening
+from custody.deposits import advance_deposits
 from custody.inclusion import apply_step
 from custody.model import AddressPurpose
 from custody.payout_finality import confirm_payouts
@@ -24,7 +26,7 @@ from custody.payout_model import ON_ITS_WAY, Payout, PayoutRequest, PayoutState
 from custody.payout_postings import way_account
 from custody.payout_worker import WorkReport, advance_payouts
 from custody.payouts import every_payout, get_payout, has_signed_bytes, request_payout
-from custody.policy import Requirement
+from custody.policy import ConfirmationPolicy, Requirement
 from custody.ports import ControlledSigner, PayoutSigner
 from custody.signer.errors import SignerRefused
 from custody.signer.testing import local_signer, rules_for
@@ -181,6 +183,21 @@ class World:
             )
 
         return await self.run(work)
+
+    async def take_deposits(self, screening: Screening) -> None:
+        """Take deposits as far as they go."""
+        tip = await self.run(lambda conn: get_cursor(conn, "evm"))
+        assert tip is not None
+        await advance_deposits(
+            self.engine,
+            "evm",
+            book=BOOK,
+            tip=tip,
+            finalized=await self.gateway.finalized_height(),
+            policy=ConfirmationPolicy.uniform(3),
+            now=self.clock.now(),
+            screening=screening,
+        )
 
     async def mine(self, blocks: int = 1) -> None:
         for _ in range(blocks):

@@ -36,11 +36,9 @@ from chain.testing import ScriptedTransaction
 from custody.addresses import assign_address
 from custody.compliance.address_list import NOBODY_LISTED
 from custody.compliance.model import Answer, Question
-from custody.deposits import advance_deposits
 from custody.freeze_model import Scope
 from custody.freezes import close_automatically
 from custody.model import AddressPurpose
-from custody.policy import ConfirmationPolicy
 from custody.signer.client import SignerClient
 from custody.testing import allow
 from kernel.clock import iso
@@ -501,21 +499,6 @@ async def pay_in(house: HouseAtFault, *, to: str) -> None:
     await world.follow()
 
 
-async def advance(house: HouseAtFault, screening: Any) -> None:
-    world = house.world
-    tip = await world.gateway.head()
-    await advance_deposits(
-        world.engine,
-        "evm",
-        book=BOOK,
-        tip=tip,
-        finalized=await world.gateway.finalized_height(),
-        policy=ConfirmationPolicy.uniform(3),
-        now=world.clock.now(),
-        screening=screening,
-    )
-
-
 async def nobody_screens(house: HouseAtFault) -> None:
     world = house.world
     given = await world.run(
@@ -529,18 +512,18 @@ async def nobody_screens(house: HouseAtFault) -> None:
     )
     await pay_in(house, to=given.address)
     with contextlib.suppress(OutsideUnavailable):
-        await advance(house, NobodyAnswers())
+        await house.world.take_deposits(NobodyAnswers())
     house.wait(minutes=20)
 
 
 async def it_is_screened_late(house: HouseAtFault) -> None:
     house.wait(hours=2)
-    await advance(house, NOBODY_LISTED)
+    await house.world.take_deposits(NOBODY_LISTED)
 
 
 async def a_stranger_pays_in(house: HouseAtFault) -> None:
     await pay_in(house, to=house.world.hot["client-pool"])
-    await advance(house, NOBODY_LISTED)
+    await house.world.take_deposits(NOBODY_LISTED)
     house.wait(hours=5)
 
 

@@ -25,6 +25,7 @@ from marketdata.model import PriceRecord, Quality
 from marketdata.prices import get_price, record_price
 from registry.errors import UnknownRecord
 from registry.testing import ETH, USDT
+from tests.locks import until_waiting
 from tests.trading.conftest import BOOK, DESK, NOW, balances, booked, request
 from trading.deals import amend_deal, cancel_deal, find_deal, get_deal, list_deals
 from trading.errors import DealConflict, DealNotCancellable, NoDeal
@@ -47,10 +48,6 @@ from trading.model import (
 )
 from trading.position import position
 
-WAITING_FOR_LOCK = text(
-    "SELECT count(*) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
 REWRITES = (
     "UPDATE trading.deal SET base_units = 1",
     "UPDATE trading.deal SET price_numerator = 1",
@@ -389,9 +386,7 @@ async def test_whoever_corrects_a_deal_while_its_legs_are_taken_waits_and_is_ref
             refused(lambda c: cancel_deal(c, deal.id, by="dora", reason="no", now=NOW))
         )
         group.create_task(refused(lambda c: amend_deal(c, deal.id, request("new"), now=NOW)))
-        async with asyncio.timeout(10), house.connect() as other:
-            while (await other.execute(WAITING_FOR_LOCK)).scalar_one() < 2:  # noqa: ASYNC110  the locks are in a database
-                await asyncio.sleep(0.01)
+        await until_waiting(house, 2)
         await mark_pulled(settlement, [leg.deal_id for leg in legs], now=NOW)
         await settlement.commit()
 

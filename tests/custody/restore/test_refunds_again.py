@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.local.databases import Database, Server
 from app.oracles.run import examine
-from chain.follow import get_cursor
 from chain.testing import ScriptedTransaction
 from custody.addresses import assign_address
 from custody.compliance import decisions, people
@@ -18,12 +17,11 @@ from custody.compliance.address_list import AddressList
 from custody.compliance.cases import get_case
 from custody.compliance.refunds import references_of
 from custody.deposit_model import Deposit, DepositState
-from custody.deposits import advance_deposits, follow_refunds, list_deposits
+from custody.deposits import follow_refunds, list_deposits
 from custody.errors import NotPossible
 from custody.model import AddressPurpose
 from custody.payout_model import Payout, PayoutState
 from custody.payouts import reject_payout
-from custody.policy import ConfirmationPolicy
 from custody.restore.watching import look
 from registry.queries import get_operator
 from registry.testing import operator_keypair
@@ -67,19 +65,7 @@ class Desk:
         return await self.take_in()
 
     async def take_in(self) -> Deposit:
-        world = self.world
-        tip = await world.run(lambda conn: get_cursor(conn, "evm"))
-        assert tip is not None
-        await advance_deposits(
-            world.engine,
-            "evm",
-            book=BOOK,
-            tip=tip,
-            finalized=await world.gateway.finalized_height(),
-            policy=ConfirmationPolicy.uniform(3),
-            now=world.clock.now(),
-            screening=LISTED,
-        )
+        await self.world.take_deposits(LISTED)
         return await self.deposit()
 
     async def deposit(self) -> Deposit:

@@ -41,10 +41,10 @@ from registry.testing import operator_keypair
 from tests.chain.bitcoin.conftest import bitcoind, bitcoind_binary
 from tests.custody.bitcoin.spend_world import BOOK, BTC, SpendWorld, make_spend_world
 from tests.custody.bitcoin.test_spend_real import make_real_world
+from tests.custody.restore.world import WATCHED
 
 __all__ = ["bitcoind", "bitcoind_binary"]
 WHY = "the disk was lost"
-WATCHED = 2
 
 
 @dataclass

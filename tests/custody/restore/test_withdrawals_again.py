@@ -37,6 +37,7 @@ from custody.venues.sending import DOUBT_PAUSE, submit
 from kernel.errors import Refused
 from registry.testing import operator_keypair
 from tests.custody.payout_world import BOOK, ETH
+from tests.custody.restore.world import WATCHED
 from tests.custody.venues.transfer_world import (
     FEE,
     HELD,
@@ -50,7 +51,6 @@ from venues.treasury_testing import BY_ID, BY_LIST, Answer
 W = WithdrawalState
 PLACE_NAME = "withdrawals:sim/main"
 WHY = "the disk was lost"
-WATCHED = 2
 
 
 @dataclass
