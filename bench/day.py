@@ -1,10 +1,10 @@
 """A desk's day in minutes: how much goes through one house, how long do people wait, and do the books hold?
 
 A thousand clients. In each of ten parts of the day tokens arrive at their addresses on a real anvil and
-are credited; they deal with the desk; what both owe is netted, affirmed, sealed and settled by book, a run for each client; and
-they withdraw: every payout is approved, signed by the signer's process, broadcast, mined and confirmed. All of
-it in one house with one database. Meanwhile somebody posts a small transfer again and again, and is timed: that
-is what a person at the books would feel.
+are credited; they deal with the desk; what both owe is netted, affirmed, sealed, settled by book, a run for
+each client, and closed; and they withdraw: every payout is approved, signed by the signer's process, broadcast,
+mined and confirmed. All of it in one house with one database. Meanwhile somebody posts a small transfer again
+and again, and is timed: that is what a person at the books would feel.
 
 Sizes stand to each other as in a day of 100,000 deposits, 100,000 payouts and 50,000 deals (``--size
 100000``). At the end every oracle of `app.oracles` looks at the house and at the chain; a finding ends the
@@ -33,6 +33,7 @@ from app.local.migrate import migrate
 from app.oracles.outside import EvmView, Outside
 from app.oracles.run import examine
 from app.workers.cycle_release import CycleRelease, InTransactions
+from app.workers.settlement import SettlementWorker
 from bench.anvil import require_anvil
 from bench.evm_deposits import (
     BLOCK_GAS,
@@ -291,6 +292,9 @@ class Day:
         done = await release.all(await self.do(lambda conn: list_cycle_runs(conn, cycle.id)))
         if done.waits:
             raise Refused(f"a settlement of the day waits: {next(iter(done.waits.values()))}")
+        closed = await SettlementWorker(engine=self.engine, clock=CLOCK, book=BOOK).turn()
+        if len(closed.final) != len(done.settled):
+            raise Refused(f"{len(closed.final)} runs are final of {len(done.settled)}")
         self.figures.waited("settled", perf_counter() - began)
         return taken
 

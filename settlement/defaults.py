@@ -64,16 +64,15 @@ def lift_bytes(found: PartyDefault, reason: str) -> bytes:
     )
 
 
-async def require_not_defaulted(conn: AsyncConnection, book: int, party: str) -> None:
+async def require_not_defaulted(conn: AsyncConnection, book: int, *parties: str) -> None:
     """Refuse to release anything to a party that is in default.
 
     Raises:
-        Defaulted: says since when and why.
+        Defaulted: says who, since when and why.
     """
-    found = await fail_store.find_default(conn, book, party)
-    if found is not None:
+    for found in await fail_store.list_defaults(conn, book, parties=parties):
         raise Defaulted(
-            f"{party} is in default since {found.declared_at:%Y-%m-%d}: {found.reason}",
+            f"{found.party} is in default since {found.declared_at:%Y-%m-%d}: {found.reason}",
             remedy="Two people lift it, or what is held is let go by decision",
         )
 

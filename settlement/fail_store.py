@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import ARRAY, Row, Text, any_, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -226,13 +226,20 @@ async def find_default(
 
 
 async def list_defaults(
-    conn: AsyncConnection, book: int, *, past: bool = False, limit: int = PAGE_MAX
+    conn: AsyncConnection,
+    book: int,
+    *,
+    past: bool = False,
+    parties: Collection[str] | None = None,
+    limit: int = PAGE_MAX,
 ) -> list[PartyDefault]:
-    """Return defaults, the newest first; with *past* those that were lifted too."""
+    """Return defaults, the newest first; with *past* those that were lifted too; None: of every party."""
     t = party_default
     query = select(t).where(t.c.book == book).order_by(t.c.declared_at.desc(), t.c.id)
     if not past:
         query = query.where(t.c.state == DefaultState.DECLARED)
+    if parties is not None:
+        query = query.where(t.c.party == any_(literal(sorted(parties), ARRAY(Text))))
     return [_default(row) for row in await conn.execute(query.limit(min(limit, PAGE_MAX)))]
 
 

@@ -7,7 +7,7 @@ hold has no end in the ledger: only these verbs resolve it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -83,7 +83,7 @@ async def hold_chosen(
     """
     runs = await store.lock_runs(conn, only=run_ids)
     who = await acting(conn, by, runs)
-    _require_released(runs)
+    require_released(runs)
     if scope_of(runs) != plan.scope:
         raise NotReleasable(f"release plan {plan.id} is of another cycle")
     stopped = {one.party for one in await list_defaults(conn, plan.book)}
@@ -184,7 +184,12 @@ async def require_kept(conn: AsyncConnection, book: int, asked: Sequence[Asked])
             )
 
 
-def _require_released(runs: Sequence[Run]) -> None:
+def require_released(runs: Iterable[Run]) -> None:
+    """Refuse what moves value of runs, unless every one of them is released.
+
+    Raises:
+        NotReleasable: names a run that is not.
+    """
     for run in runs:
         if run.state is not RunState.RELEASED:
             raise NotReleasable(f"run {run.id} is {run.state}", remedy="Only a released run pays")

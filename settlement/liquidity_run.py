@@ -27,7 +27,7 @@ from settlement.netting.liquidity import choose
 from settlement.netting.model import Account, Choice, Method, Movement, Payment, Solvers
 from settlement.netting.verification import verify_choice
 from settlement.places import COVER, Asked, Place, asked_of, assign
-from settlement.release_model import PlanInputs, ReleasePlan
+from settlement.release_model import BookSettlement, PlanInputs, ReleasePlan
 from settlement.value_against_value import OPEN, is_payment, judge, received_of
 from trading.terms.model import Rail
 
@@ -239,11 +239,6 @@ def payable_runs(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.state in {RunState.SEALED, RunState.RELEASED}]
 
 
-def book_key(run_id: UUID, party: str) -> str:
-    """Return the id of a book settlement among payments: all sides of it, or none."""
-    return f"{run_id}/{party}"
-
-
 def _asked(items: Sequence[Instruction]) -> list[Asked]:
     return [found for item in items if (found := asked_of(item, item.remaining)) is not None]
 
@@ -252,7 +247,7 @@ def _by_book(items: Sequence[Instruction]) -> dict[str, list[Instruction]]:
     sides: dict[str, list[Instruction]] = {}
     for item in items:
         if item.rail is Rail.BOOK and item.state in OPEN:
-            sides.setdefault(book_key(item.run_id, item.party), []).append(item)
+            sides.setdefault(BookSettlement(item.run_id, item.party).key, []).append(item)
     return sides
 
 

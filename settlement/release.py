@@ -35,7 +35,7 @@ from settlement import instruction_store, release_store, store
 from settlement.errors import NotCovered, NotReleasable
 from settlement.evidence import find_stale_matches
 from settlement.funding import list_places
-from settlement.holding import open_earmarks
+from settlement.holding import open_earmarks, require_released
 from settlement.model import (
     Direction,
     Instruction,
@@ -54,9 +54,9 @@ from settlement.releasing import (
     release_runs,
     require_ended,
 )
-from settlement.steps import SYSTEM, Why, record_run, step_instruction, step_obligations
+from settlement.steps import SYSTEM, RunStep, Why, record_runs, step_instruction, step_members
 from settlement.value_against_value import PAYABLE, is_payment, judge
-from trading.legs import mark_settled
+from trading.legs import lock_deals, mark_settled
 from trading.terms.model import Rail
 
 PAYING: Final = frozenset({InstructionState.RELEASED, InstructionState.FINAL})
@@ -119,7 +119,7 @@ async def release_payment(
     item = _choose(instructions, instruction_id)
     if item.payout_id is not None and item.state in PAYING:
         return item.payout_id
-    _require_released(run)
+    require_released([run])
     leaving = await _leaving(conn, run, instructions, item, source_wallet, now)
     if leaving.mark is None:
         await _require_funds(conn, run.book, source_wallet, item)
@@ -182,7 +182,7 @@ async def reschedule(
         NotReleasable: it has not failed, or its payout may pay after all.
     """
     operator = await require_operator(conn, by, Role.TREASURER)
-    await lock_released(conn, run_id)
+    require_released([await store.lock_run(conn, run_id)])
     instructions = await instruction_store.list_instructions(conn, run_id=run_id, lock=True)
     item = _choose(instructions, instruction_id)
     if item.state is InstructionState.RESCHEDULED:
@@ -200,40 +200,45 @@ async def reschedule(
     return replace(after, evidence=reason)
 
 
-async def record_finality(conn: AsyncConnection, run_id: UUID, *, now: datetime) -> Run:
-    """Close what is final: paid instructions, and the run once nothing of it is open.
+async def record_finality(
+    conn: AsyncConnection, run_ids: Collection[UUID], *, now: datetime
+) -> list[Run]:
+    """Close what is final: paid instructions, and each run once nothing of it is open.
 
     A payment is final when its payout is confirmed to the policy's depth: probable is not final.
+
+    Returns:
+        The runs, by id, as they stand then.
     """
-    run = await store.lock_run(conn, run_id)
-    if run.state is not RunState.RELEASED:
-        return run
-    instructions = await instruction_store.list_instructions(conn, run_id=run_id, lock=True)
-    if not await _follow_payouts(conn, instructions, now):
-        return run
-    if await find_stale_matches(conn, instructions):
-        return run
-    why = Why(SYSTEM, f"run {run_id} final", now)
-    members = await store.lock_run_obligations(conn, run_id)
-    sealed = [o for o in members if o.state is ObligationState.SEALED]
-    await step_obligations(conn, sealed, ObligationState.DISCHARGED, why, run_id=run_id)
-    await store.move_run(conn, run, RunState.FINAL, version=run.version)
-    await record_run(conn, run, "RunFinal", RunState.FINAL, why)
-    deals = await store.discharged_deals(conn, {o.deal_id for o in sealed if o.has_deal})
-    await mark_settled(conn, deals, by=SYSTEM, reason=why.reason, now=now)
-    return replace(run, state=RunState.FINAL)
+    runs = await store.lock_runs(conn, only=run_ids)
+    open_runs = [run.id for run in runs if run.state is RunState.RELEASED]
+    items = await release_store.list_instructions_of(conn, open_runs, lock=True)
+    final = set(open_runs) - await _follow_payouts(conn, items, now)
+    paid = [item for item in items if item.run_id in final]
+    stale = {match.instruction_id for match in await find_stale_matches(conn, paid)}
+    final -= {item.run_id for item in paid if item.id in stale}
+    closing = [run for run in runs if run.id in final]
+    if closing:
+        await _close(conn, closing, now)
+    return [replace(r, state=RunState.FINAL) if r.id in final else r for r in runs]
 
 
-async def lock_released(conn: AsyncConnection, run_id: UUID) -> Run:
-    """Lock and return a released run."""
-    run = await store.lock_run(conn, run_id)
-    _require_released(run)
-    return run
-
-
-def _require_released(run: Run) -> None:
-    if run.state is not RunState.RELEASED:
-        raise NotReleasable(f"run {run.id} is {run.state}", remedy="Only a released run pays")
+async def _close(conn: AsyncConnection, runs: Sequence[Run], now: datetime) -> None:
+    """Discharge the obligations of locked runs, and settle the deals that have no other ones."""
+    members = [
+        (item, run_id)
+        for item, run_id in await store.lock_members(conn, [run.id for run in runs])
+        if item.state is ObligationState.SEALED
+    ]
+    why = Why(SYSTEM, "the run is final", now)
+    await step_members(conn, members, ObligationState.DISCHARGED, why)
+    await store.move_runs(conn, runs, RunState.FINAL)
+    await record_runs(conn, [RunStep(run, "RunFinal", RunState.FINAL) for run in runs], why)
+    deals = {item.deal_id for item, _ in members if item.has_deal}
+    # The other leg may be in a run that somebody else closes now: whoever comes second sees both.
+    await lock_deals(conn, deals)
+    whole = await store.discharged_deals(conn, deals)
+    await mark_settled(conn, whole, by=SYSTEM, reason="all its obligations are discharged", now=now)
 
 
 def _choose(instructions: Collection[Instruction], instruction_id: UUID) -> Instruction:
@@ -245,8 +250,8 @@ def _choose(instructions: Collection[Instruction], instruction_id: UUID) -> Inst
 
 async def _follow_payouts(
     conn: AsyncConnection, items: Sequence[Instruction], now: datetime
-) -> bool:
-    """Move released payments whose payouts have ended; tell whether every instruction is final."""
+) -> set[UUID]:
+    """Move released payments whose payouts have ended; return the runs that have an open instruction."""
     payouts = await find_payouts(conn, {i.payout_id for i in items if i.payout_id is not None})
     steps = [
         step
@@ -256,10 +261,12 @@ async def _follow_payouts(
     ]
     await step_instructions(conn, steps, Why(SYSTEM, "", now))
     after = {step.item.id: step.state for step in steps}
-    return all(
-        after.get(item.id, item.state) is InstructionState.FINAL and _still_paid(item, payouts)
+    return {
+        item.run_id
         for item in items
-    )
+        if after.get(item.id, item.state) is not InstructionState.FINAL
+        or not _still_paid(item, payouts)
+    }
 
 
 def _step(item: Instruction, payout: Payout) -> Step | None:

@@ -83,6 +83,19 @@ class ReleasePlan:
         return {item["id"]: item["source"] for item in self.inputs["payments"]}
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class BookSettlement:
+    """All that the desk and a prefunded party owe each other in a run: it settles together, or not at all."""
+
+    run_id: UUID
+    party: str
+
+    @property
+    def key(self) -> str:
+        """Return its id among payments that could be made."""
+        return f"{self.run_id}/{self.party}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earmark:
     """What is set aside for one attempt of a payment, and on what ground it left.

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Uuid, any_, exists, insert, literal, select
+from sqlalchemy import ARRAY, Row, Text, Uuid, any_, exists, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kernel.rows import insert_rows, update_rows
@@ -15,7 +15,7 @@ from settlement.errors import ChangedMeanwhile
 from settlement.instruction_store import to_instruction
 from settlement.model import LIVE, Direction, Instruction, InstructionState, RunState
 from settlement.netting.model import Choice
-from settlement.release_model import Earmark, ReleasePlan
+from settlement.release_model import BookSettlement, Earmark, ReleasePlan
 from settlement.release_tables import earmark, release_plan
 from settlement.tables import cycle, instruction, run
 from settlement.value_against_value import Cover
@@ -186,6 +186,24 @@ async def lock_receipts(
     return [to_instruction(row) for row in await conn.execute(query.with_for_update())]
 
 
+async def lock_book_sides(
+    conn: AsyncConnection, asked: Collection[BookSettlement]
+) -> dict[BookSettlement, list[Instruction]]:
+    """Lock every side of book settlements, oldest first, and return them by settlement."""
+    sides: dict[BookSettlement, list[Instruction]] = {one: [] for one in asked}
+    query = select(instruction).where(
+        instruction.c.run_id == any_(literal(sorted({one.run_id for one in asked}), ARRAY(Uuid))),
+        instruction.c.party == any_(literal(sorted({one.party for one in asked}), ARRAY(Text))),
+        instruction.c.rail == Rail.BOOK,
+    )
+    query = query.order_by(instruction.c.created_at, instruction.c.id)
+    for row in await conn.execute(query.with_for_update()):
+        found = BookSettlement(row.run_id, row.party)
+        if found in sides:  # Another party of the group may have one in the same run.
+            sides[found].append(to_instruction(row))
+    return sides
+
+
 async def lock_scope(conn: AsyncConnection, scope: UUID) -> None:
     """Lock the cycle, or the run of before that has none: what plans for it waits here."""
     await conn.execute(select(cycle.c.id).where(cycle.c.id == scope).with_for_update())
@@ -227,12 +245,14 @@ async def list_done_runs(conn: AsyncConnection, book: int) -> list[UUID]:
 
 
 async def list_instructions_of(
-    conn: AsyncConnection, run_ids: Collection[UUID]
+    conn: AsyncConnection, run_ids: Collection[UUID], *, lock: bool = False
 ) -> list[Instruction]:
-    """Return every instruction of runs, oldest first."""
+    """Return every instruction of runs, oldest first; locked, in that order, if asked for."""
     wanted = literal(list(run_ids), ARRAY(Uuid))
     query = select(instruction).where(instruction.c.run_id == any_(wanted))
     query = query.order_by(instruction.c.created_at, instruction.c.id)
+    if lock:
+        query = query.with_for_update()
     return [to_instruction(row) for row in await conn.execute(query)]
 
 

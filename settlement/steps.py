@@ -44,7 +44,7 @@ async def record_obligations(
     """Record that obligations, as they stand now, became open."""
     await record(
         conn,
-        [_obligation_event(o, o.version, None, o.state, why) for o in items],
+        [_obligation_event(o, o.version, None, o.state, why, None) for o in items],
     )
 
 
@@ -60,7 +60,7 @@ async def step_obligations(
     await store.move_obligations(conn, items, state, run_id=run_id)
     await record(
         conn,
-        [_obligation_event(o, o.version + 1, o.state, state, why) for o in items],
+        [_obligation_event(o, o.version + 1, o.state, state, why, run_id) for o in items],
     )
 
 
@@ -72,7 +72,10 @@ async def step_members(
 ) -> None:
     """Move locked obligations along an edge, each to the run it is in from then on."""
     await store.move_members(conn, items, state)
-    await record(conn, [_obligation_event(o, o.version + 1, o.state, state, why) for o, _ in items])
+    await record(
+        conn,
+        [_obligation_event(o, o.version + 1, o.state, state, why, run_id) for o, run_id in items],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +249,18 @@ def _obligation_event(
     before: ObligationState | None,
     after: ObligationState,
     why: Why,
+    run_id: UUID | None,
 ) -> DomainEvent:
+    payload = {
+        "deal": str(item.deal_id),
+        "leg": item.leg,
+        "party": item.party,
+        "asset": item.asset,
+        "amount": str(item.amount),
+        "direction": item.direction,
+    }
+    if run_id is not None:
+        payload["run"] = str(run_id)
     return DomainEvent(
         entity_type=OBLIGATION,
         entity_id=item.id,
@@ -257,12 +271,5 @@ def _obligation_event(
         reason=why.reason,
         from_state=before,
         to_state=after,
-        payload={
-            "deal": str(item.deal_id),
-            "leg": item.leg,
-            "party": item.party,
-            "asset": item.asset,
-            "amount": str(item.amount),
-            "direction": item.direction,
-        },
+        payload=payload,
     )

@@ -107,6 +107,11 @@ async def mark_settling(
     return await _advance(conn, deal_ids, DealState.SETTLING, by=by, reason=reason, now=now)
 
 
+async def lock_deals(conn: AsyncConnection, deal_ids: Collection[UUID]) -> None:
+    """Wait for whoever changes these deals; until this commits nobody else does."""
+    await store.lock_deals(conn, deal_ids)
+
+
 async def mark_settled(
     conn: AsyncConnection, deal_ids: Sequence[UUID], *, by: str, reason: str, now: datetime
 ) -> list[Deal]:

@@ -118,7 +118,7 @@ class _Release:
         from settlement.release import record_finality
 
         now = clock().now()
-        done = [await record_finality(conn, item.id, now=now) for item in self._runs]
+        done = await record_finality(conn, [item.id for item in self._runs], now=now)
         money = await Money.load(conn)
         items = await self._instructions(conn)
         self.rows = [instruction_row(item, money) for item in items]
@@ -273,7 +273,8 @@ def let_go(
 ) -> None:
     """Give back the coins that are held for a payment, which can then be chosen anew.
 
-    For a party in default nothing is held again. Of others, a window that the clock releases chooses
+    Of a book settlement that is held and not settled every side is given back; each has failed then, and
+    `causeway settle reschedule` begins its next attempt. For a party in default nothing is held again. Of others, a window that the clock releases chooses
     again at its next turn, from what there is then.
 
     Example: `causeway settle let-go 0198f2c4-7d21-8a6e-9c30-5b1f4e6a7d80 0198f2c4-7d21-8a6e-9c30-000000000001
@@ -282,13 +283,24 @@ def let_go(
     who = credentials(as_, key)
 
     async def work(conn: AsyncConnection) -> dict[str, str]:
+        from settlement.book_rail import cancel_book
         from settlement.errors import NotReleasable
         from settlement.holding import let_go as verb
+        from settlement.queries import list_run_instructions
+        from settlement.release_model import BookSettlement
+        from trading.terms.model import Rail
 
         me = await who.person(conn)
-        done = await verb(
-            conn, [run_id], [instruction_id], by=me.operator, reason=reason, now=clock().now()
-        )
+        now = clock().now()
+        named = [i for i in await list_run_instructions(conn, run_id) if i.id == instruction_id]
+        if named and named[0].rail is Rail.BOOK:
+            asked = [BookSettlement(run_id, named[0].party)]
+            sides = await cancel_book(conn, asked, by=me.operator, reason=reason, now=now)
+            done = [side for side in sides if side.id == instruction_id]
+        else:
+            done = await verb(
+                conn, [run_id], [instruction_id], by=me.operator, reason=reason, now=now
+            )
         if not done:
             raise NotReleasable(
                 f"no coins are held for instruction {instruction_id} of run {run_id}",

@@ -25,6 +25,7 @@ from settlement.matching.posting import match_receipts
 from settlement.model import Calculation, Direction, Instruction, Run, RunState
 from settlement.queries import list_run_instructions
 from settlement.release import record_finality, releasable, release_payment, release_run
+from settlement.release_model import BookSettlement
 from settlement.runs import affirm, affirmation_bytes, open_run, pull_obligations, seal
 from trading.terms.agreements import agree, agreement_bytes
 from trading.terms.model import Agreement, Rail
@@ -199,10 +200,11 @@ async def _release(stage: Stage, run: Run) -> None:
 async def _settle_by_book(stage: Stage, run: Run) -> None:
     ada = await stage.operator("ada")
     now = stage.clock.now()
-    items = await stage.do(partial(accept_book, run_id=run.id, party=BIRCH, by=ada, now=now))
+    asked = [BookSettlement(run.id, BIRCH)]
+    items = await stage.do(partial(accept_book, asked=asked, by=ada, now=now))
     given = sorted(items, key=lambda item: item.asset)
     held = " and ".join(stage.money(i.amount, i.asset) for i in given)
-    await stage.do(partial(settle_book, run_id=run.id, party=BIRCH, by=ada, now=now))
+    await stage.do(partial(settle_book, asked=asked, by=ada, now=now))
     balance = await stage.balance(f"client:{BIRCH}", "ETH")
     stage.note(
         f"birch, prefunded, settles by book: {held} held on both sides, then posted in one commit; "
@@ -255,7 +257,8 @@ async def _pay(stage: Stage, run: Run) -> None:
         )
 
     async def final() -> bool:
-        done = await stage.do(partial(record_finality, run_id=run.id, now=stage.clock.now()))
+        close = partial(record_finality, run_ids=[run.id], now=stage.clock.now())
+        (done,) = await stage.do(close)
         return done.state is RunState.FINAL
 
     await stage.until(final, "the finality of the run")

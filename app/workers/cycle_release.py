@@ -8,25 +8,24 @@ where the rows say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
-from functools import partial
+from datetime import date, datetime, timedelta
 from typing import Final, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.workers.groups import in_groups
 from kernel.clock import Clock
 from kernel.db import transact
 from kernel.errors import Refused
 from registry.model import Operator
-from settlement.book_rail import accept_book, settle_book
+from settlement.book_rail import ASKED_MAX, accept_book, settle_book
 from settlement.holding import hold_chosen
 from settlement.liquidity_run import (
     TIME_LIMIT_S,
     Payable,
-    book_key,
     choose_release,
     draft_plan,
     find_newest_plan,
@@ -37,7 +36,7 @@ from settlement.liquidity_run import (
 from settlement.model import Direction, Instruction, InstructionState, Run, RunState
 from settlement.netting.model import Method, Solvers
 from settlement.queries import list_instructions_of_runs
-from settlement.release_model import ReleasePlan
+from settlement.release_model import BookSettlement, ReleasePlan
 from settlement.releasing import (
     PAYMENTS_MAX,
     Released,
@@ -56,6 +55,21 @@ RUNS_MAX: Final = 500
 T = TypeVar("T")
 
 Step: TypeAlias = Callable[[AsyncConnection], Awaitable[None]]
+
+
+class BookVerb(Protocol):
+    """Takes a step of the book rail with a group, all of it or nothing."""
+
+    async def __call__(
+        self,
+        conn: AsyncConnection,
+        asked: Collection[BookSettlement],
+        /,
+        *,
+        by: Operator | None,
+        now: datetime,
+    ) -> list[Instruction]:
+        """Return the instructions as they stand then."""
 
 
 class Do(Protocol):
@@ -147,8 +161,7 @@ class CycleRelease:
         ready = await self._survey(live, done)
         for start in range(0, len(ready), PAYMENTS_MAX):
             await self._pay(ready[start : start + PAYMENTS_MAX], done)
-        for run in live:
-            await self._settle_by_book(run, items[run.id], done)
+        await self._settle_by_book(live, items, done)
         return done
 
     async def _read(self, runs: Sequence[Run]) -> dict[UUID, list[Instruction]]:
@@ -253,29 +266,41 @@ class CycleRelease:
         done.waits |= {str(key): why for key, why in found.waits.items()}
 
     async def _settle_by_book(
-        self, run: Run, items: Sequence[Instruction], done: CycleReleased
+        self, runs: Sequence[Run], items: Mapping[UUID, Sequence[Instruction]], done: CycleReleased
     ) -> None:
-        """Settle the prefunded parties of a run whose sides were chosen, or are held already."""
-        ours = [item for item in items if item.rail is Rail.BOOK]
-        planned = {item.party for item in ours if item.state in OPEN}
-        held = {item.party for item in ours if item.state is InstructionState.RELEASED}
-        for party in sorted(planned | held):
-            key = book_key(run.id, party)
-            if party in planned:
-                if done.plan is None or key not in done.plan.choice.chosen:
-                    done.waits[key] = f"{party} or what covers clients is short: not chosen"
-                    continue
-                accept = partial(self._accept, run_id=run.id, party=party)
-                if not await self._try(accept, key, done):
-                    continue
-            if await self._try(partial(self._settle, run_id=run.id, party=party), key, done):
-                done.settled.append(key)
+        """Settle the prefunded parties of runs whose sides were chosen, or are held already."""
+        planned: list[BookSettlement] = []
+        held: set[BookSettlement] = set()
+        for run in runs:
+            ours = [item for item in items[run.id] if item.rail is Rail.BOOK]
+            held |= {
+                BookSettlement(run.id, item.party)
+                for item in ours
+                if item.state is InstructionState.RELEASED
+            }
+            for party in sorted({item.party for item in ours if item.state in OPEN}):
+                one = BookSettlement(run.id, party)
+                held.discard(one)
+                if done.plan is None or one.key not in done.plan.choice.chosen:
+                    done.waits[one.key] = f"{party} or what covers clients is short: not chosen"
+                else:
+                    planned.append(one)
+        accepted = await self._by_book(accept_book, planned, done)
+        settled = await self._by_book(settle_book, sorted(held.union(accepted)), done)
+        done.settled += [one.key for one in settled]
 
-    async def _accept(self, conn: AsyncConnection, *, run_id: UUID, party: str) -> None:
-        await accept_book(conn, run_id, party, by=self.by, now=self.clock.now())
+    async def _by_book(
+        self, verb: BookVerb, asked: Sequence[BookSettlement], done: CycleReleased
+    ) -> list[BookSettlement]:
+        """Take a step with each of these; return those that have taken it, the others wait."""
 
-    async def _settle(self, conn: AsyncConnection, *, run_id: UUID, party: str) -> None:
-        await settle_book(conn, run_id, party, by=self.by, now=self.clock.now())
+        async def take(group: Sequence[BookSettlement]) -> Sequence[BookSettlement]:
+            await self.do(lambda conn: verb(conn, group, by=self.by, now=self.clock.now()))
+            return group
+
+        taken, refused = await in_groups(asked, take, size=ASKED_MAX)
+        done.waits |= {one.key: str(no) for one, no in refused.items()}
+        return taken
 
     async def _try(self, step: Step, key: str, done: CycleReleased) -> bool:
         try:

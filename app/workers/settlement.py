@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.workers.groups import in_groups
 from custody.payout_model import Payout
 from custody.payouts import expire_payouts
 from kernel.clock import Clock
@@ -23,13 +26,17 @@ from settlement.returns import Recall, settle_recall, take_up_returns
 
 MATCHES_MAX: Final = 10_000
 """Receipts matched in one turn; the rest waits for the next one."""
+RUNS_MAX: Final = 100
+"""Runs closed in one transaction."""
 RECALLS_MAX: Final = 100
 """Recalls dealt with in one turn."""
+
+log = structlog.get_logger("settlement")
 
 
 @dataclass(frozen=True, slots=True)
 class SettlementTurn:
-    """What one turn did."""
+    """What one turn did; *failed* by run, in words."""
 
     matched: list[Match] = field(default_factory=list)
     final: list[Run] = field(default_factory=list)
@@ -38,6 +45,7 @@ class SettlementTurn:
     recalled: list[Recall] = field(default_factory=list)
     returned: list[PaymentReturn] = field(default_factory=list)
     fails: list[Fail] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +57,15 @@ class SettlementWorker:
     book: int
 
     async def turn(self) -> SettlementTurn:
-        """Do what is due: each match and each run in a transaction of its own."""
+        """Do what is due, in short transactions; a run that cannot be closed holds up no other."""
         taken_back = await transact(self.engine, self._take_back)
         recalled = await self._recall()
         returned = await transact(self.engine, self._take_up_returns)
         matched = await self._match()
-        after = [await self._record(run_id) for run_id in await transact(self.engine, self._ripe)]
+        ripe = await transact(self.engine, self._ripe)
+        after, refused = await in_groups(ripe, self._record, size=RUNS_MAX)
+        for run_id, no in refused.items():
+            log.warning("a run is not closed", run=str(run_id), why=str(no))
         expired = await transact(self.engine, self._expire)
         return SettlementTurn(
             matched=matched,
@@ -64,6 +75,7 @@ class SettlementWorker:
             recalled=recalled,
             returned=returned,
             fails=await transact(self.engine, self._note_fails),
+            failed={str(run_id): str(no) for run_id, no in refused.items()},
         )
 
     async def _take_back(self, conn: AsyncConnection) -> list[Instruction]:
@@ -102,9 +114,9 @@ class SettlementWorker:
     async def _ripe(self, conn: AsyncConnection) -> list[UUID]:
         return await find_ripe_runs(conn, self.book)
 
-    async def _record(self, run_id: UUID) -> Run:
+    async def _record(self, run_ids: Sequence[UUID]) -> list[Run]:
         now = self.clock.now()
-        return await transact(self.engine, lambda conn: record_finality(conn, run_id, now=now))
+        return await transact(self.engine, lambda conn: record_finality(conn, run_ids, now=now))
 
     async def _expire(self, conn: AsyncConnection) -> list[Payout]:
         return await expire_payouts(conn, book=self.book, now=self.clock.now())

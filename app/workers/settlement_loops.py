@@ -37,6 +37,7 @@ def settlement_loop(house: House) -> Loop:
                 "recalled": len(turn.recalled),
                 "returned": len(turn.returned),
                 "fails": len(turn.fails),
+                "failed": dict(turn.failed),
             }
         )
 

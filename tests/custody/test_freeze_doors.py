@@ -35,7 +35,7 @@ DOORS: dict[str, Function] = {
 MOVERS: dict[Function, str] = {
     ("custody.payout_store", "insert_payouts"): "requests",
     ("custody.payout_postings", "reserved"): "requests",
-    ("settlement.book_rail", "book_holds"): "book rail, accepted",
+    ("settlement.book_rail", "_hold"): "book rail, accepted",
     ("trading.hedges.decision", "plan_hedge"): "hedging orders",
 }
 """What value moves by, and the door in front of it: a new caller has to be let in here."""

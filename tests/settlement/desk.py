@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.workers.cycle_release import CycleRelease, CycleReleased, InTransactions
 from chain.follow import follow, get_cursor
 from chain.model import FollowPolicy
 from chain.testing import FINALITY_LAG, ScriptedGateway, ScriptedTransaction, ScriptedTransfer
@@ -52,6 +53,8 @@ from registry.testing import (
 from settlement.matching.model import Match
 from settlement.matching.posting import match_receipts
 from settlement.model import Calculation, Instruction, Run
+from settlement.netting.exact import BUILT_IN
+from settlement.netting.model import Method
 from settlement.queries import get_calculation, get_run, list_run_instructions
 from settlement.release import record_finality, release_payment, release_run
 from settlement.runs import affirm, affirmation_bytes, open_run, pull_obligations, seal
@@ -199,7 +202,8 @@ class Desk:
         )
 
     async def finality(self, run_id: UUID) -> Run:
-        return await self.do(lambda conn: record_finality(conn, run_id, now=self.now))
+        (run,) = await self.do(lambda conn: record_finality(conn, [run_id], now=self.now))
+        return run
 
     async def match(self) -> Match | None:
         """The next match; one a transaction, unlike in the worker."""
@@ -405,6 +409,21 @@ async def _found(conn: AsyncConnection, desk: Desk, founding: Founding) -> None:
 def as_lines(transfers: Sequence[Any]) -> list[str]:
     """Postings as people read them: ``debit | credit | amount``."""
     return [f"{t.debit} | {t.credit} | {t.amount} {t.asset}" for t in transfers]
+
+
+async def release_all(
+    desk: Desk, run: Run, *, by: str = "ada", method: Method = Method.FIFO
+) -> CycleReleased:
+    """One call of ``settle release``."""
+    job = CycleRelease(
+        do=InTransactions(desk.engine),
+        clock=desk.clock,
+        book=BOOK,
+        by=desk.operators[by],
+        method=method,
+        solvers=lambda: BUILT_IN,
+    )
+    return await job.all([await desk.do(lambda conn: get_run(conn, run.id))])
 
 
 async def refusal(act: Awaitable[object]) -> str:

@@ -9,37 +9,44 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kernel.errors import Refused
+from custody.control_messages import ScopeKind
+from custody.errors import Frozen
+from custody.freeze_model import Scope
+from custody.freezes import close_automatically
+from kernel.errors import BadInput, Refused
 from ledger.accounts import ensure_accounts, set_frozen
 from ledger.model import transfer
 from ledger.posting import post, require_applied
 from ledger.queries import list_open_holds
-from settlement.book_rail import accept_book, cancel_book, settle_book
+from registry.testing import ETH, USDT
+from settlement.book_rail import ASKED_MAX, accept_book, cancel_book, settle_book
 from settlement.errors import NotCovered
 from settlement.model import Instruction, Run, RunState
 from settlement.queries import list_held_instructions
 from settlement.release import reschedule
-from tests.settlement.desk import BOOK, Desk, refusal
+from settlement.release_model import BookSettlement
+from tests.settlement.desk import BOOK, Desk, refusal, release_all
 
 
-async def accepted(desk: Desk, run: Run, by: str = "ada") -> list[Instruction]:
+async def accepted(desk: Desk, run: Run, *parties: str, by: str = "ada") -> list[Instruction]:
+    asked = settlements(run, *parties)
+    return await desk.do(lambda conn: accept_book(conn, asked, by=desk.operators[by], now=desk.now))
+
+
+async def settled(desk: Desk, run: Run, *parties: str, by: str = "ada") -> list[Instruction]:
+    asked = settlements(run, *parties)
+    return await desk.do(lambda conn: settle_book(conn, asked, by=desk.operators[by], now=desk.now))
+
+
+async def cancelled(desk: Desk, run: Run, *parties: str) -> list[Instruction]:
+    asked, ada = settlements(run, *parties), desk.operators["ada"]
     return await desk.do(
-        lambda conn: accept_book(conn, run.id, "birch", by=desk.operators[by], now=desk.now)
+        lambda conn: cancel_book(conn, asked, by=ada, reason="no cover", now=desk.now)
     )
 
 
-async def settled(desk: Desk, run: Run, by: str = "ada") -> list[Instruction]:
-    return await desk.do(
-        lambda conn: settle_book(conn, run.id, "birch", by=desk.operators[by], now=desk.now)
-    )
-
-
-async def cancelled(desk: Desk, run: Run) -> list[Instruction]:
-    return await desk.do(
-        lambda conn: cancel_book(
-            conn, run.id, "birch", by=desk.operators["ada"], reason="no cover", now=desk.now
-        )
-    )
+def settlements(run: Run, *parties: str) -> list[BookSettlement]:
+    return [BookSettlement(run.id, party) for party in parties or ["birch"]]
 
 
 async def prefunded(desk: Desk, *, funds: str = "31000", pool: str = "10") -> Run:
@@ -143,19 +150,22 @@ async def test_coins_promised_to_another_client_do_not_cover(desk: Desk) -> None
 
 async def test_a_side_that_the_ledger_refuses_leaves_neither(desk: Desk) -> None:
     run = await prefunded(desk)
-    await desk.capital(("custody:client-pool", "client:birch", "0.001", "ETH"))
-
-    async def freeze(conn: AsyncConnection) -> None:
-        await set_frozen(
-            conn, BOOK, "client:birch", "ETH", frozen=True, reason="inquiry", now=desk.now
-        )
-
-    await desk.do(freeze)
+    await freeze_account_of_birch(desk)
     with pytest.raises(Refused, match="credit_account_frozen"):
         await accepted(desk, run)
 
     assert await desk.holds() == {}
     assert set((await desk.states(run.id)).values()) == {"planned"}
+
+
+async def freeze_account_of_birch(desk: Desk) -> None:
+    """The ledger takes nothing more on it; who settles is told only there."""
+    await desk.capital(("custody:client-pool", "client:birch", "0.001", "ETH"))
+    await desk.do(
+        lambda conn: set_frozen(
+            conn, BOOK, "client:birch", "ETH", frozen=True, reason="inquiry", now=desk.now
+        )
+    )
 
 
 async def test_what_is_cancelled_is_free_again_and_can_be_accepted_anew(desk: Desk) -> None:
@@ -192,6 +202,114 @@ async def test_one_side_alone_is_never_settled(desk: Desk) -> None:
     await accepted(desk, run)
     await settled(desk, run)
     assert "cannot be cancelled" in await refusal(cancelled(desk, run))
+
+
+async def two_prefunded(desk: Desk, *, funds: str = "31000", pool: str = "20") -> Run:
+    """As `prefunded`, and acme as well: it has what it needs."""
+    await desk.agree("acme", prefunded=True)
+    await desk.capital(("custody:client-pool", "client:acme", "30300", "USDT"))
+    await desk.deal("sold-too")
+    return await prefunded(desk, funds=funds, pool=pool)
+
+
+async def test_parties_are_held_and_settled_together(desk: Desk) -> None:
+    run = await two_prefunded(desk)
+
+    assert len(await accepted(desk, run, "acme", "birch")) == 4
+    assert len(await desk.holds()) == 4
+    # Who was held before stays so, and who is asked for beside it is settled.
+    await settled(desk, run, "birch")
+    done = await settled(desk, run, "acme", "birch")
+
+    assert {(str(i.state), i.applied) for i in done} == {
+        ("final", USDT.parse("30300")),
+        ("final", ETH.parse("10")),
+    }
+    assert await desk.books("client", "payable", "receivable") == {
+        "client:acme ETH": "10",
+        "client:birch ETH": "10",
+        "client:birch USDT": "700",
+    }
+    assert (await desk.finality(run.id)).state is RunState.FINAL
+
+
+async def test_of_a_group_all_are_held_or_none(desk: Desk) -> None:
+    run = await two_prefunded(desk, funds="30000")
+
+    with pytest.raises(NotCovered, match="birch is short of 300 USDT"):
+        await accepted(desk, run, "acme", "birch")
+
+    assert await desk.holds() == {}
+    assert set((await desk.states(run.id)).values()) == {"planned"}
+
+
+async def test_clients_must_be_covered_for_all_of_a_group(desk: Desk) -> None:
+    run = await two_prefunded(desk, pool="19.5")
+    await accepted(desk, run, "acme", "birch")
+
+    with pytest.raises(NotCovered, match=r"clients would be owed 0\.5 ETH more than is held"):
+        await settled(desk, run, "acme", "birch")
+
+    assert len(await desk.holds()) == 4
+    await settled(desk, run, "acme")
+
+
+async def test_what_one_party_gives_in_two_runs_is_counted_together(desk: Desk) -> None:
+    await desk.agree("birch", prefunded=True)
+    await desk.capital(
+        ("custody:client-pool", "client:birch", "40000", "USDT"),
+        ("custody:client-pool", "equity:capital", "20", "ETH"),
+    )
+    await desk.deal("first", party="birch")
+    first = await desk.released("noon")
+    await desk.deal("second", party="birch")
+    second = await desk.released("evening")
+    asked, ada = [*settlements(first), *settlements(second)], desk.operators["ada"]
+
+    with pytest.raises(NotCovered, match="birch is short of 20,600 USDT"):
+        await desk.do(lambda conn: accept_book(conn, asked, by=ada, now=desk.now))
+
+
+async def test_who_is_refused_holds_nobody_up(desk: Desk) -> None:
+    """Birch was chosen; the ledger refuses its account, so acme settles without it."""
+    run = await two_prefunded(desk)
+
+    await freeze_account_of_birch(desk)
+    done = await release_all(desk, run)
+
+    assert done.settled == [f"{run.id}/acme"]
+    assert {key for key, why in done.waits.items() if "credit_account_frozen" in why} == {
+        f"{run.id}/birch"
+    }
+    assert await desk.books("client") == {
+        "client:acme ETH": "10",
+        "client:birch ETH": "0.001",
+        "client:birch USDT": "31,000",
+    }
+
+
+@pytest.mark.parametrize("stopped", ["client", "asset"])
+async def test_nothing_settles_by_book_past_a_freeze(desk: Desk, stopped: str) -> None:
+    run = await two_prefunded(desk)
+    await accepted(desk, run, "acme", "birch")
+    scope = Scope(ScopeKind(stopped), "birch" if stopped == "client" else "ETH")
+    await desk.do(
+        lambda conn: close_automatically(
+            conn, scope, by="system:test", reason="inquiry", now=desk.now
+        )
+    )
+
+    with pytest.raises(Frozen, match=scope.name):
+        await settled(desk, run, "acme", "birch")
+
+    assert len(await desk.holds()) == 4
+
+
+async def test_a_group_has_an_end(desk: Desk) -> None:
+    run = await prefunded(desk)
+
+    with pytest.raises(BadInput, match="Ask for 100 at a time"):
+        await accepted(desk, run, *(f"party-{n}" for n in range(ASKED_MAX + 1)))
 
 
 OF_ANOTHER = """

@@ -10,7 +10,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.workers.cycle_release import CycleRelease, CycleReleased, InTransactions
 from kernel.errors import BadInput, Refused
 from ledger.queries import list_open_holds
 from registry.testing import ETH, USDT, operator_keypair
@@ -31,26 +30,10 @@ from settlement.liquidity_run import (
     replay_plan,
 )
 from settlement.model import Run, RunState
-from settlement.netting.exact import BUILT_IN
 from settlement.netting.model import Method
-from settlement.queries import get_run, list_held_instructions, list_run_instructions
+from settlement.queries import list_held_instructions, list_run_instructions
 from settlement.release_model import Earmark, ReleasePlan
-from tests.settlement.desk import ACME_WALLET, BOOK, DAY, Desk, refusal
-
-
-async def release(
-    desk: Desk, run: Run, *, by: str = "ada", method: Method = Method.FIFO
-) -> CycleReleased:
-    """One call of ``settle release``."""
-    job = CycleRelease(
-        do=InTransactions(desk.engine),
-        clock=desk.clock,
-        book=BOOK,
-        by=desk.operators[by],
-        method=method,
-        solvers=lambda: BUILT_IN,
-    )
-    return await job.all([await desk.do(lambda conn: get_run(conn, run.id))])
+from tests.settlement.desk import ACME_WALLET, BOOK, DAY, Desk, refusal, release_all
 
 
 async def sealed(desk: Desk, *, funds: str = "20") -> Run:
@@ -86,7 +69,7 @@ async def test_our_coins_are_held_before_their_money_is_here_and_leave_when_it_i
 ) -> None:
     run = await sealed(desk)
 
-    first = await release(desk, run)
+    first = await release_all(desk, run)
 
     assert await desk.states(run.id) == {"acme ETH": "funded", "acme USDT": "released"}
     assert await desk.holds() == {"transit:out:evm ETH": "10"}
@@ -98,7 +81,7 @@ async def test_our_coins_are_held_before_their_money_is_here_and_leave_when_it_i
 
     await desk.receive(USDT.parse("30300"))
     await desk.match()
-    second = await release(desk, run)
+    second = await release_all(desk, run)
 
     assert len(second.payouts) == 1
     assert await desk.holds() == {"payable:acme:netted ETH": "10"}
@@ -114,12 +97,12 @@ async def test_our_coins_are_held_before_their_money_is_here_and_leave_when_it_i
 async def test_again_and_again_has_no_second_effect(desk: Desk) -> None:
     run = await sealed(desk)
     for _ in range(3):
-        await release(desk, run)
+        await release_all(desk, run)
     assert await desk.holds() == {"transit:out:evm ETH": "10"}
     await desk.receive(USDT.parse("30300"))
     await desk.match()
 
-    payouts = [(await release(desk, run)).payouts for _ in range(3)]
+    payouts = [(await release_all(desk, run)).payouts for _ in range(3)]
 
     assert [len(found) for found in payouts] == [1, 0, 0]
     assert len(await desk.do(lambda conn: list_plans(conn, run.id))) == 1
@@ -154,7 +137,7 @@ async def test_a_settlement_limit_bears_what_is_owed_or_it_does_not(
     run = await sealed(desk)
     await limit(desk, USDT.parse(units))
 
-    done = await release(desk, run)
+    done = await release_all(desk, run)
 
     assert bool(done.payouts) is leaves
     (mark,) = await earmarks(desk, run)
@@ -165,7 +148,7 @@ async def test_a_settlement_limit_bears_what_is_owed_or_it_does_not(
 async def test_what_is_short_is_not_chosen_and_the_rest_is(desk: Desk) -> None:
     run = await sealed(desk, funds="9")
 
-    done = await release(desk, run)
+    done = await release_all(desk, run)
 
     assert done.plan is not None
     assert done.plan.choice.chosen == frozenset()
@@ -206,7 +189,7 @@ async def test_a_part_is_paid_where_the_policy_says_so_and_the_rest_later(desk: 
 
     paid, state = [], run.state
     for funds in ("21000", "0.000001"):
-        done = await release(desk, run, method=Method.PARTIAL)
+        done = await release_all(desk, run, method=Method.PARTIAL)
         (payout_id,) = done.payouts.values()
         paid.append(USDT.format((await desk.payout(payout_id)).amount, code=False))
         await desk.send(payout_id)
@@ -223,7 +206,7 @@ async def test_a_part_is_paid_where_the_policy_says_so_and_the_rest_later(desk: 
 
 async def test_held_coins_are_not_there_for_another_payment(desk: Desk) -> None:
     run = await sealed(desk, funds="11")
-    await release(desk, run)
+    await release_all(desk, run)
 
     needs = await desk.do(_needs_of_two_more)
 
@@ -238,7 +221,7 @@ async def _needs_of_two_more(conn: AsyncConnection) -> dict[tuple[str, str], int
 
 async def test_what_is_let_go_is_free_and_can_be_planned_anew(desk: Desk) -> None:
     run = await sealed(desk)
-    await release(desk, run)
+    await release_all(desk, run)
     ours = (await desk.instructions(run.id))["acme ETH"]
 
     for _ in range(2):
@@ -251,7 +234,7 @@ async def test_what_is_let_go_is_free_and_can_be_planned_anew(desk: Desk) -> Non
     assert await desk.holds() == {}
     again = (await desk.instructions(run.id))["acme ETH"]
     assert (str(again.state), again.attempt) == ("rescheduled", 2)
-    await release(desk, run)
+    await release_all(desk, run)
     assert await desk.holds() == {"transit:out:evm ETH": "10"}
     assert [mark.attempt for mark in await earmarks(desk, run)] == [1, 2]
 
@@ -273,7 +256,7 @@ async def test_a_plan_that_what_is_there_does_not_cover_any_more_holds_nothing(d
 
 async def test_a_held_payment_leaves_from_where_it_is_held(desk: Desk) -> None:
     run = await sealed(desk)
-    await release(desk, run)
+    await release_all(desk, run)
     await desk.receive(USDT.parse("30300"))
     await desk.match()
     ours = (await desk.instructions(run.id))["acme ETH"]
@@ -320,7 +303,7 @@ async def test_the_clock_releases_only_where_a_policy_says_so(desk: Desk) -> Non
 )
 async def test_the_database_refuses(desk: Desk, story: str, statement: str) -> None:
     run = await sealed(desk)
-    await release(desk, run)
+    await release_all(desk, run)
 
     with pytest.raises(DBAPIError):
         await desk.do(lambda conn: conn.execute(text(statement)))
@@ -329,7 +312,7 @@ async def test_the_database_refuses(desk: Desk, story: str, statement: str) -> N
 async def test_why_a_payment_left_is_said_once(desk: Desk) -> None:
     run = await sealed(desk)
     await limit(desk, USDT.parse("30300"))
-    await release(desk, run)
+    await release_all(desk, run)
 
     with pytest.raises(DBAPIError, match="is said once"):
         await desk.do(
@@ -340,7 +323,7 @@ async def test_why_a_payment_left_is_said_once(desk: Desk) -> None:
 async def test_only_a_treasurer_holds(desk: Desk) -> None:
     run = await sealed(desk)
     with pytest.raises(Refused, match="dan is not treasurer"):
-        await release(desk, run, by="dan")
+        await release_all(desk, run, by="dan")
 
 
 async def test_one_refused_payment_of_a_group_holds_nobody_up(
@@ -356,7 +339,7 @@ async def test_one_refused_payment_of_a_group_holds_nobody_up(
     await desk.affirm_all(run.id)
     await desk.seal(run.id)
 
-    await release(desk, run)
+    await release_all(desk, run)
 
     assert await desk.states(run.id) == {
         **dict.fromkeys(("acme ETH", "birch ETH"), "funded"),
@@ -366,6 +349,6 @@ async def test_one_refused_payment_of_a_group_holds_nobody_up(
         await desk.receive(USDT.parse("30300"), party=party)
         await desk.match()
     # They are asked for together. Birch's payee is nobody's allowed destination but acme's: it waits, and acme is paid.
-    done = await release(desk, run)
+    done = await release_all(desk, run)
     assert len(done.payouts) == 1
     assert "not an allowed destination of birch" in "".join(done.waits.values())

@@ -20,7 +20,7 @@ from ledger.queries import head, list_transfers
 from registry.testing import USDT, operator_keypair
 from settlement.book_rail import accept_book, settle_book
 from settlement.cycles import advance_cycle, open_cycle, seal_cycle
-from settlement.disputes import dispute
+from settlement.disputes import dispute, resolve_dispute
 from settlement.errors import ChangedMeanwhile
 from settlement.instruction_store import move_instruction
 from settlement.matching.posting import match_receipts
@@ -35,6 +35,7 @@ from settlement.queries import (
     list_runs,
 )
 from settlement.release import record_finality, release_payment, release_run
+from settlement.release_model import BookSettlement
 from settlement.reopening import take_back
 from settlement.runs import (
     affirm,
@@ -47,6 +48,8 @@ from settlement.runs import (
 from settlement.testing import EVIDENCE
 from tests.locks import until_waiting
 from tests.settlement.desk import ACME_WALLET, BOOK, CONFIRMATIONS, DAY, Desk, refusal
+from trading.deals import get_deal
+from trading.model import DealState
 
 T = TypeVar("T")
 
@@ -371,10 +374,11 @@ async def test_a_book_settlement_is_held_and_posted_once(desk: Desk) -> None:
     await desk.deal("sold", party="birch")
     run = await desk.released()
     ada = desk.operators["ada"]
+    birch = BookSettlement(run.id, "birch")
 
-    await at_once(desk, lambda c: accept_book(c, run.id, "birch", by=ada, now=desk.now))
+    await at_once(desk, lambda c: accept_book(c, [birch], by=ada, now=desk.now))
     assert (await desk.holds())["client:birch USDT"] == "30,300"
-    await at_once(desk, lambda c: settle_book(c, run.id, "birch", by=ada, now=desk.now))
+    await at_once(desk, lambda c: settle_book(c, [birch], by=ada, now=desk.now))
 
     assert await desk.books("client", "payable", "receivable") == {
         "client:birch ETH": "10",
@@ -396,7 +400,7 @@ async def test_two_runners_take_a_run_to_its_end(desk: Desk) -> None:
         await desk.do(lambda c: match_receipts(c, book=BOOK, now=desk.now))
         ours = (await desk.instructions(run.id))["acme ETH"]
         await desk.pay(ours)
-        await desk.do(lambda c: record_finality(c, run.id, now=desk.now))
+        await desk.do(lambda c: record_finality(c, [run.id], now=desk.now))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
@@ -405,10 +409,44 @@ async def test_two_runners_take_a_run_to_its_end(desk: Desk) -> None:
     (payout,) = await desk.do(lambda conn: list_payouts(conn, book=BOOK))
     await desk.send(payout.id)
     await desk.mine(CONFIRMATIONS)
-    await at_once(desk, lambda conn: record_finality(conn, run.id, now=desk.now))
+    await at_once(desk, lambda conn: record_finality(conn, [run.id], now=desk.now))
     (done,) = await desk.do(lambda conn: list_runs(conn, BOOK))
     assert done.state is RunState.FINAL
     assert await desk.books("payable", "receivable", "suspense", "in-flight") == {}
+
+
+async def test_two_runs_that_close_at_once_settle_the_deal_that_has_a_leg_in_each(
+    desk: Desk,
+) -> None:
+    """One leg was disputed, and is in a later run than the other one."""
+    await desk.agree("birch", prefunded=True)
+    await desk.capital(
+        ("custody:client-pool", "client:birch", "40000", "USDT"),
+        ("custody:client-pool", "equity:capital", "20", "ETH"),
+    )
+    deal = await desk.deal("split", party="birch")
+    noon, _ = await desk.calculate("noon")
+    legs = await desk.do(lambda c: list_obligations(c, BOOK))
+    (coins,) = [leg.id for leg in legs if leg.asset == "ETH"]
+    ada = desk.operators["ada"]
+    await desk.do(lambda c: dispute(c, noon.id, [coins], by=ada, reason="how many?", now=desk.now))
+    await desk.affirm_all(noon.id)
+    await desk.seal(noon.id)
+    await desk.release(noon.id)
+    await desk.do(lambda c: resolve_dispute(c, noon.id, coins, by=ada, reason="so", now=desk.now))
+    evening = await desk.released("evening")
+    asked = [BookSettlement(run.id, "birch") for run in (noon, evening)]
+    await desk.do(lambda c: accept_book(c, asked, by=ada, now=desk.now))
+    await desk.do(lambda c: settle_book(c, asked, by=ada, now=desk.now))
+
+    async with asyncio.TaskGroup() as group, desk.engine.begin() as first:
+        await record_finality(first, [noon.id], now=desk.now)
+        second = group.create_task(desk.finality(evening.id))
+        await until_waiting(desk.engine)
+
+    assert second.result().state is RunState.FINAL
+    settled = await desk.do(lambda c: get_deal(c, deal.id))
+    assert settled.state is DealState.SETTLED
 
 
 class Killed(Exception):
@@ -428,6 +466,7 @@ async def test_a_step_that_dies_before_its_commit_leaves_nothing(desk: Desk, ver
     await desk.affirm_all(run.id)
     await desk.receive(USDT.parse("30300"))
     ada = desk.operators["ada"]
+    birch = BookSettlement(run.id, "birch")
 
     async def pay(conn: AsyncConnection) -> object:
         ours = (await desk.instructions(run.id))["acme ETH"]
@@ -440,8 +479,8 @@ async def test_a_step_that_dies_before_its_commit_leaves_nothing(desk: Desk, ver
         "release": lambda c: release_run(c, run.id, by=ada, now=desk.now),
         "match": lambda c: match_receipts(c, book=BOOK, now=desk.now),
         "pay": pay,
-        "accept": lambda c: accept_book(c, run.id, "birch", by=ada, now=desk.now),
-        "settle": lambda c: settle_book(c, run.id, "birch", by=ada, now=desk.now),
+        "accept": lambda c: accept_book(c, [birch], by=ada, now=desk.now),
+        "settle": lambda c: settle_book(c, [birch], by=ada, now=desk.now),
     }
     for name, step in steps.items():
         if name == verb:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from custody.signer.hd_keys import PrivateNode
 from custody.signer.testing import SEED
+from kernel.clock import SystemClock
+from kernel.db import transact
+from registry.queries import get_operator
+from settlement.book_rail import accept_book
+from settlement.release_model import BookSettlement
+from settlement.releasing import release_runs
 from tests.app.cli.conftest import Cli
 
 PAYEE = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -205,6 +213,45 @@ def test_a_deal_moves_the_position_settles_and_is_told(
     [first, *_] = cli("obligations", "list", "--party", "birch", "--json").json
     assert cli("settle", "explain", first["id"], "--json").json["kind"] == "obligation"
     assert cli("verify", "--json").json["held"] is True
+
+
+async def test_what_is_held_of_a_book_settlement_is_let_go_on_both_sides(
+    house: AsyncEngine, cli: Cli, as_: As, keys: dict[str, Path], evidence: Path
+) -> None:
+    """It was held, and then birch's account was closed: neither side can move, and none stays held."""
+    two = ("--approver", "ben", "--approver-key", str(keys["ben"]))
+    cli("settle", "agree", "birch", "--document", str(evidence), "--prefunded", *as_("ada"), *two)
+    cli(*deal("birch", "sell", as_))
+    [run] = cli("settle", "open", "--window", "noon", *as_("ada"), "--json").json["runs"]
+    witness = ("--witness", "ada", "--witness-key", str(keys["ada"]))
+    affirm = ("settle", "affirm", run["id"], "--party", "birch", "--version", "1")
+    cli(*affirm, "--evidence", str(evidence), *as_("dan"), *witness)
+    cli("settle", "seal", run["id"], *as_("ada"))
+    await transact(house, partial(hold_by_book, run_id=UUID(run["id"]), party="birch"))
+
+    items = cli("settle", "explain", run["id"], "--json").json["instructions"]
+    assert {item["state"] for item in items} == {"released"}
+    why = ("--reason", "its account is closed", *as_("ada"))
+    let_go = cli("settle", "let-go", run["id"], items[0]["id"], *why, "--json")
+
+    assert (let_go.code, let_go.json["state"]) == (0, "failed"), let_go.err
+    again = [
+        cli("settle", "reschedule", run["id"], item["id"], *why, "--json").json["state"]
+        for item in items
+    ]
+    assert again == ["rescheduled", "rescheduled"]
+    assert available(cli, "client:birch", "USDT") == "20,000 USDT"
+    released = cli("settle", "release", run["id"], *as_("ada"), "--json").json
+    assert (released["state"], released["waits"]) == ("final", [])
+    unheld = cli("settle", "let-go", run["id"], items[0]["id"], *why)
+    assert (unheld.code, "cannot be cancelled" in unheld.err) == (1, True)
+
+
+async def hold_by_book(conn: AsyncConnection, *, run_id: UUID, party: str) -> None:
+    """What ``settle release`` does before it settles."""
+    ada, now = await get_operator(conn, "ada"), SystemClock().now()
+    await release_runs(conn, [run_id], by=ada, now=now)
+    await accept_book(conn, [BookSettlement(run_id, party)], by=ada, now=now)
 
 
 def deal(party: str, side: str, as_: As, *more: str) -> tuple[str, ...]:

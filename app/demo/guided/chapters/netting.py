@@ -293,7 +293,8 @@ async def _pay(stage: Stage, done: CycleReleased) -> None:
 
 async def _until_final(stage: Stage, run: Run) -> None:
     async def final() -> bool:
-        done = await stage.do(partial(record_finality, run_id=run.id, now=stage.clock.now()))
+        close = partial(record_finality, run_ids=[run.id], now=stage.clock.now())
+        (done,) = await stage.do(close)
         return done.state is RunState.FINAL
 
     await stage.until(final, "the finality of the run")

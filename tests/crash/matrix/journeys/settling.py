@@ -18,7 +18,7 @@ from tests.crash.matrix.journeys import settlement
 from tests.crash.matrix.mortal import Mortal
 from tests.crash.matrix.stage import Journey, Stage
 from tests.settlement import test_holding
-from tests.settlement.desk import ACME_WALLET, BOOK, CONFIRMATIONS, Desk
+from tests.settlement.desk import ACME_WALLET, BOOK, CONFIRMATIONS, Desk, release_all
 from tests.settlement.test_sealing import by_deal, disputed
 from trading.deals import cancel_deal
 from trading.model import DealState
@@ -43,7 +43,7 @@ async def is_paid_in_two_parts(desk: Desk, mortal: Mortal) -> None:
     await desk.receive(ETH.parse("10"), asset="ETH")
     await desk.match()
     for rest in ("21000", "0.000001"):
-        await mortal.act(partial(test_holding.release, desk, run, method=Method.PARTIAL))
+        await mortal.act(partial(release_all, desk, run, method=Method.PARTIAL))
         (payout,) = await payouts(desk, PayoutState.PENDING_APPROVAL)
         await desk.send(payout.id)
         await desk.mine(CONFIRMATIONS)
@@ -58,7 +58,7 @@ async def is_paid_in_two_parts(desk: Desk, mortal: Mortal) -> None:
 
 async def is_held_let_go_and_held_again(desk: Desk, mortal: Mortal) -> None:
     run = await test_holding.sealed(desk)
-    release = partial(test_holding.release, desk, run)
+    release = partial(release_all, desk, run)
     await mortal.act(release)
     ours = (await desk.instructions(run.id))["acme ETH"]
     await desk.do(

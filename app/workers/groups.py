@@ -1,0 +1,39 @@
+"""Many in one transaction, unless one of them is refused: it must not hold up the others."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from kernel.errors import Refused
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def in_groups(
+    items: Sequence[T], step: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, size: int
+) -> tuple[list[R], dict[T, Refused]]:
+    """Take a step with every item, a group at a time; of a group that is refused, with its halves.
+
+    Args:
+        step: a transaction of its own, which takes all of its group or none of it.
+        size: of a group, at most.
+
+    Returns:
+        What the steps returned, in order; and why each of those that went through none was refused.
+    """
+    done: list[R] = []
+    refused: dict[T, Refused] = {}
+    ahead = [items[start : start + size] for start in range(0, len(items), size)][::-1]
+    while ahead:
+        group = ahead.pop()
+        try:
+            done += await step(group)
+        except Refused as no:
+            if len(group) == 1:
+                refused[group[0]] = no
+            else:
+                middle = len(group) // 2
+                ahead += [group[middle:], group[:middle]]
+    return done, refused
