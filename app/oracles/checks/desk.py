@@ -97,13 +97,16 @@ SELECT format('venues.fill %s/%s %s %s', f.venue, f.account, f.symbol, f.trade_i
 _SEALED: Final = Check(
     counted="SELECT count(*) FROM settlement.obligation",
     faults="""
-WITH discharge AS (
-    SELECT key AS id, sum(t.amount) AS amount
+WITH line AS (
+    SELECT m.data ->> 'pay' AS pay, m.data ->> 'receive' AS receive, t.amount
       FROM ledger.transfer t
       JOIN ledger.transfer_metadata m ON m.book = t.book AND m.sequence = t.sequence
-     CROSS JOIN LATERAL (VALUES (m.data ->> 'pay'), (m.data ->> 'receive')) obligation (key)
-     WHERE t.code IN ('settlement.netted', 'settlement.offset') AND key <> ''
-     GROUP BY key
+     WHERE t.code IN ('settlement.netted', 'settlement.offset')
+), discharge AS (
+    SELECT id, sum(amount) AS amount
+      FROM (SELECT pay AS id, amount FROM line UNION ALL SELECT receive, amount FROM line) named
+     WHERE id <> ''
+     GROUP BY id
 )
 SELECT 'settlement.obligation ' || o.id,
        format('it is %s: %s of its %s %s discharged by seals', o.state, coalesce(d.amount, 0),
