@@ -57,7 +57,6 @@ async def list_instructions(
     book: int | None = None,
     states: Collection[InstructionState] | None = None,
     direction: Direction | None = None,
-    party: str | None = None,
     rail: Rail | None = None,
     only: Collection[UUID] | None = None,
     payouts: Collection[UUID] | None = None,
@@ -73,8 +72,6 @@ async def list_instructions(
         query = query.where(instruction.c.state.in_(states))
     if direction is not None:
         query = query.where(instruction.c.direction == direction)
-    if party is not None:
-        query = query.where(instruction.c.party == party)
     if rail is not None:
         query = query.where(instruction.c.rail == rail)
     if only is not None:
