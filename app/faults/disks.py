@@ -23,7 +23,9 @@ from typing import Final
 from app.faults import preloads
 from kernel.errors import OutsideUnavailable
 
-ANSWER_S_MAX: Final = 10.0
+LOOK_S: Final = 0.1
+LOOKS_MAX: Final = 100
+"""An answer is waited for ten seconds, and its process looked at ten times a second."""
 _PIPE: Final = "disk"
 
 
@@ -86,22 +88,34 @@ class FailingDisk:
         answering = self.folder / f"{_PIPE}-{pid}.out"
         with ExitStack() as stack:
             try:
-                # Non-blocking: a process that has ended leaves pipes behind that nobody reads.
-                target = os.open(asking, os.O_WRONLY | os.O_NONBLOCK)
+                # libfiu closes its pipes after each conversation and opens them anew. Whoever holds
+                # both ends may come in between: the line waits in the pipe for whoever reads next.
+                target = os.open(asking, os.O_RDWR)
                 stack.callback(os.close, target)
-                source = os.open(answering, os.O_RDONLY | os.O_NONBLOCK)
+                source = os.open(answering, os.O_RDWR)
                 stack.callback(os.close, source)
             except OSError as error:
-                raise OutsideUnavailable(
-                    f"process {pid} has no failing disk: {error.strerror}",
-                    where=str(asking),
-                    remedy="Start it with FailingDisk.environment",
-                ) from error
+                raise _no_failing_disk(pid, asking, str(error.strerror)) from error
             os.write(target, f"{command}\n".encode())
-            ready, _, _ = select.select([source], [], [], ANSWER_S_MAX)
-            answer = os.read(source, 64) if ready else b"nothing"
+            for _ in range(LOOKS_MAX):
+                ready, _, _ = select.select([source], [], [], LOOK_S)
+                if ready:
+                    answer = os.read(source, 64)
+                    break
+                if not Path(f"/proc/{pid}").exists():
+                    raise _no_failing_disk(pid, asking, "it has ended")
+            else:
+                answer = b"nothing"
         if answer.strip() != b"0":
             raise OutsideUnavailable(f"process {pid} answered {answer!r} to {command!r}")
+
+
+def _no_failing_disk(pid: int, pipe: Path, why: str) -> OutsideUnavailable:
+    return OutsideUnavailable(
+        f"process {pid} has no failing disk: {why}",
+        where=str(pipe),
+        remedy="Start it with FailingDisk.environment",
+    )
 
 
 def failing_disk(folder: Path) -> FailingDisk:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -209,3 +212,38 @@ def test_libraries_are_told_to_use_their_own_names_first() -> None:
 def test_who_has_no_failing_disk_is_named(disk: FailingDisk) -> None:
     with pytest.raises(OutsideUnavailable, match="process 1 has no failing disk"):
         disk.fail(1, DiskFault.FULL)
+
+
+CONVERSATIONS: Final = 500
+
+
+@pytest.fixture
+def sleeper(disk: FailingDisk) -> Iterator[subprocess.Popen[bytes]]:
+    """A program on that disk that does nothing, once it listens."""
+    asleep = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
+    with subprocess.Popen(
+        asleep, env={**os.environ, **disk.environment}, stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"\n"
+        yield program
+        program.kill()
+
+
+def test_a_process_is_told_between_any_two_of_its_conversations(
+    disk: FailingDisk, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """Each ends with closed pipes, which it opens anew: it may be told before it has."""
+    for _ in range(CONVERSATIONS):
+        disk.fail(sleeper.pid, DiskFault.FULL)
+        disk.mend(sleeper.pid, DiskFault.FULL)
+
+
+def test_who_has_ended_and_left_its_pipes_has_no_failing_disk(
+    disk: FailingDisk, sleeper: subprocess.Popen[bytes]
+) -> None:
+    sleeper.kill()
+    sleeper.wait()
+
+    with pytest.raises(OutsideUnavailable, match="has no failing disk: it has ended"):
+        disk.fail(sleeper.pid, DiskFault.FULL)
