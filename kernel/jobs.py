@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import CursorResult, Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -170,15 +170,23 @@ async def complete(conn: AsyncConnection, done: Job, *, now: datetime) -> None:
     Raises:
         StaleFence: another worker has taken the job over; the caller's transaction must not commit.
     """
-    await _finish(conn, done, state=JobState.DONE, finished_at=now)
+    result = await _finish(conn, done, state=JobState.DONE, finished_at=now)
+    require_one(result, f"job {done.name} of {done.scheduled_for.isoformat()}")
 
 
-async def retry_later(conn: AsyncConnection, failed: Job, *, now: datetime, error: str) -> JobState:
-    """Record a failed attempt: the job runs again after a pause, or is dead."""
+async def retry_later(
+    conn: AsyncConnection, failed: Job, *, now: datetime, error: str
+) -> JobState | None:
+    """Record a failed attempt: the job runs again after a pause, or is dead.
+
+    Returns:
+        Where the job is then. None: nothing is recorded, as another worker has taken it over, or it is done
+        after all and only the answer to that was lost.
+    """
     attempts = failed.attempts + 1
     state = JobState.DEAD if attempts >= JOB_ATTEMPTS_MAX else JobState.READY
     pause = min(RETRY_MAX, RETRY_BASE * 2 ** min(attempts, 16))
-    await _finish(
+    result = await _finish(
         conn,
         failed,
         state=state,
@@ -187,7 +195,7 @@ async def retry_later(conn: AsyncConnection, failed: Job, *, now: datetime, erro
         last_error=error[:ERROR_LENGTH_MAX],
         finished_at=now if state is JobState.DEAD else None,
     )
-    return state
+    return state if result.rowcount else None
 
 
 async def list_dead(conn: AsyncConnection, *, limit: int = CLAIM_MAX) -> list[DeadJob]:
@@ -274,10 +282,10 @@ def _to_job(row: Row[Any]) -> Job:
     )
 
 
-async def _finish(conn: AsyncConnection, item: Job, **values: object) -> None:
-    result = await conn.execute(
+async def _finish(conn: AsyncConnection, item: Job, **values: object) -> CursorResult[Any]:
+    """End an attempt, unless the job has ended or another worker has it."""
+    return await conn.execute(
         update(job)
-        .where(job.c.id == item.id, job.c.fence == item.fence)
+        .where(job.c.id == item.id, job.c.fence == item.fence, job.c.state == JobState.READY)
         .values(lease_holder=None, lease_until=None, **values)
     )
-    require_one(result, f"job {item.name} of {item.scheduled_for.isoformat()}")

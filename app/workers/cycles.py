@@ -113,8 +113,10 @@ class CycleWorker:
             except StaleFence:
                 continue
             except CausewayError as error:
-                done.failed[f"{name} {job.scheduled_for:%Y-%m-%d %H:%M}"] = str(error)
-                if await self._retry(job, str(error)) is JobState.DEAD:
+                state = await self._retry(job, str(error))
+                if state is not None:
+                    done.failed[f"{name} {job.scheduled_for:%Y-%m-%d %H:%M}"] = str(error)
+                if state is JobState.DEAD:
                     done.dead.append(job)
 
     async def _claim(self, conn: AsyncConnection, *, name: str) -> Job | None:
@@ -137,7 +139,7 @@ class CycleWorker:
         await complete(conn, job, now=now)
         return cycle
 
-    async def _retry(self, job: Job, error: str) -> JobState:
+    async def _retry(self, job: Job, error: str) -> JobState | None:
         now = self.clock.now()
         return await self.do(lambda conn: retry_later(conn, job, now=now, error=error))
 

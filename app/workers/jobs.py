@@ -53,8 +53,10 @@ class JobWorker:
             except StaleFence:
                 continue
             except CausewayError as error:
-                report.failed[f"{job.name} {job.scheduled_for:%Y-%m-%d %H:%M}"] = str(error)
-                if await self._retry(job, str(error)) is JobState.DEAD:
+                state = await self._retry(job, str(error))
+                if state is not None:
+                    report.failed[f"{job.name} {job.scheduled_for:%Y-%m-%d %H:%M}"] = str(error)
+                if state is JobState.DEAD:
                     report.dead.append(job)
         return report
 
@@ -68,7 +70,7 @@ class JobWorker:
             limit=JOBS_PER_TURN_MAX,
         )
 
-    async def _retry(self, job: Job, error: str) -> JobState:
+    async def _retry(self, job: Job, error: str) -> JobState | None:
         now = self.clock.now()
         return await transact(
             self.engine, lambda conn: retry_later(conn, job, now=now, error=error)

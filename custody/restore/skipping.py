@@ -22,7 +22,7 @@ from custody.restore_gate import BY
 from custody.skipped import ADDRESSES_WATCHED, Skip, list_skips, write_skipped
 from kernel.clock import Clock
 from kernel.db import transact
-from kernel.errors import CausewayError
+from kernel.errors import CausewayError, OutcomeUnknown, OutsideUnavailable
 from registry.queries import get_chain, get_wallet
 
 AT_ONCE: Final = 50
@@ -42,6 +42,8 @@ async def watch_skipped(
 
     Raises:
         NotPossible: no restore stands.
+        OutsideUnavailable: PostgreSQL does not answer.
+        OutcomeUnknown: its answer was lost.
     """
 
     async def look(conn: AsyncConnection) -> tuple[Restore, list[Skip]]:
@@ -55,10 +57,9 @@ async def watch_skipped(
     items = []
     for skip in skips:
         try:
-            for first in range(skip.first, skip.first + watched, AT_ONCE):
-                indexes = range(first, min(first + AT_ONCE, skip.first + watched))
-                write = partial(_write, skip=skip, indexes=indexes, now=clock.now())
-                await transact(engine, write)
+            await _watch(engine, skip, watched, clock)
+        except (OutsideUnavailable, OutcomeUnknown):
+            raise
         except CausewayError as error:
             items.append(_underivable(standing, skip, error.what, clock.now()))
 
@@ -76,6 +77,13 @@ async def watch_skipped(
     if skips:
         await transact(engine, finish)
     return items
+
+
+async def _watch(engine: AsyncEngine, skip: Skip, watched: int, clock: Clock) -> None:
+    for first in range(skip.first, skip.first + watched, AT_ONCE):
+        indexes = range(first, min(first + AT_ONCE, skip.first + watched))
+        write = partial(_write, skip=skip, indexes=indexes, now=clock.now())
+        await transact(engine, write)
 
 
 async def _write(conn: AsyncConnection, *, skip: Skip, indexes: range, now: datetime) -> None:

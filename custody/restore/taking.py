@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from custody.restore import store
 from custody.restore.model import WHAT_LENGTH_MAX, Item, ItemState
 from kernel.db import transact
-from kernel.errors import CausewayError
+from kernel.errors import CausewayError, OutcomeUnknown, OutsideUnavailable
 
 
 async def take(
@@ -29,6 +29,10 @@ async def take(
         item: says what was done.
         write: takes it in.
         payouts: those that it pays, where they are several.
+
+    Raises:
+        OutsideUnavailable: PostgreSQL does not answer: nothing is taken in, and nothing is left to people.
+        OutcomeUnknown: its answer was lost. Take it in again: what is taken in stays as it is.
     """
 
     async def taken(conn: AsyncConnection) -> Item:
@@ -38,6 +42,8 @@ async def take(
 
     try:
         return await transact(engine, taken)
+    except (OutsideUnavailable, OutcomeUnknown):
+        raise
     except CausewayError as error:
         why = error.what
     except IntegrityError as error:

@@ -54,7 +54,7 @@ async def row(engine: AsyncEngine, what: str) -> object:
         return await conn.scalar(text(f"SELECT {what} FROM kernel.job"))  # noqa: S608  of this file
 
 
-async def fail(engine: AsyncEngine, job: Job, now: datetime) -> JobState:
+async def fail(engine: AsyncEngine, job: Job, now: datetime) -> JobState | None:
     return await transact(engine, lambda c: retry_later(c, job, now=now, error="x" * 5_000))
 
 
@@ -88,6 +88,18 @@ async def test_a_job_that_is_done_is_done_once(engine: AsyncEngine) -> None:
     assert (await row(engine, "state"), await row(engine, "finished_at")) == ("done", NOW)
 
 
+async def test_a_job_that_is_done_has_not_failed_because_the_answer_to_that_was_lost(
+    engine: AsyncEngine,
+) -> None:
+    await add(engine)
+    (job,) = await due(engine)
+    await transact(engine, lambda conn: complete(conn, job, now=NOW))
+
+    assert await fail(engine, job, NOW + MINUTE) is None
+    assert (await row(engine, "state"), await row(engine, "finished_at")) == ("done", NOW)
+    assert (await row(engine, "attempts"), await row(engine, "last_error")) == (0, None)
+
+
 async def test_a_worker_that_slept_beyond_its_lease_reports_nothing(engine: AsyncEngine) -> None:
     await add(engine)
     (slow,) = await due(engine)
@@ -95,8 +107,7 @@ async def test_a_worker_that_slept_beyond_its_lease_reports_nothing(engine: Asyn
 
     with pytest.raises(StaleFence, match="taken over"):
         await transact(engine, lambda conn: complete(conn, slow, now=NOW))
-    with pytest.raises(StaleFence):
-        await transact(engine, lambda conn: retry_later(conn, slow, now=NOW, error="x"))
+    assert await fail(engine, slow, NOW) is None
     await transact(engine, lambda conn: complete(conn, quick, now=NOW))
 
 

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.workers import jobs
 from app.workers.calculator import Calculator
 from app.workers.house_file import parse_house
 from app.workers.jobs import JobWorker
@@ -20,6 +21,7 @@ from kernel.errors import BadInput, OutsideUnavailable
 from kernel.jobs import Job
 from kernel.tables import job
 from ledger.posting import open_book
+from tests.custody.fate import Fate
 
 MONDAY = datetime(2026, 1, 5, 0, 0, tzinfo=UTC)
 
@@ -115,6 +117,31 @@ async def test_a_due_job_is_done_once_and_in_order(engine: AsyncEngine) -> None:
     await worker.turn()
     await worker.turn()
 
+    assert done == [at(5, 17), at(6, 17)]
+
+
+async def test_a_job_whose_answer_is_lost_is_done_once_and_has_not_failed(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is committed, and whoever did it is not told: it neither fails nor is done again."""
+    clock = ManualClock(at(7, 9))
+    done: list[datetime] = []
+
+    async def close(job: Job) -> None:
+        done.append(job.scheduled_for)
+
+    await transact(engine, lambda c: sweep(c, daily(), now=clock.now()))
+    worker = JobWorker(engine=engine, clock=clock, handlers={"close": close})
+    claim_and_end = 2 * 2
+    fate = Fate(mode="cut", left=claim_and_end, armed=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "transact", fate.transact)
+        turn = await worker.turn()
+    clock.advance(timedelta(hours=1))
+    await worker.turn()
+
+    assert (turn.failed, [job.scheduled_for for job in turn.done]) == ({}, [at(6, 17)])
     assert done == [at(5, 17), at(6, 17)]
 
 

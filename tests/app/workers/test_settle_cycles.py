@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import select, update
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.workers.cycle_release import InTransactions
 from app.workers.cycles import LEASE, CycleWorker, sweep_window
 from kernel.clock import ManualClock
+from kernel.errors import CommitUnknown
 from kernel.jobs import JOB_ATTEMPTS_MAX, RETRY_MAX, claim_in_order, complete, revive
 from kernel.tables import job, outbox
 from registry.testing import USDT, operator_keypair
@@ -27,6 +29,7 @@ from settlement.windows import list_windows, set_window, window_bytes
 from tests.settlement.desk import ACME_WALLET, BOOK, DAY, Desk, open_desk
 from tests.settlement.test_cycle_clocks import window as a_window
 
+T = TypeVar("T")
 NAME = "morning"
 
 
@@ -104,6 +107,43 @@ async def test_three_days_of_outage_are_made_up_for_in_order_and_once(desk: Desk
     assert [cycle.value_date for cycle in first.opened] == [date(2026, 1, n) for n in (5, 6, 7)]
     assert (first.slots, second.slots, second.opened) == (3, 0, [])
     assert await jobs(desk) == [(5, "done"), (6, "done"), (7, "done")]
+
+
+TRANSACTIONS = ("windows", "slots", "claim", "open", "claim", "open", "no claim", "live cycles")
+"""Of a turn that opens two slots."""
+
+
+@pytest.mark.parametrize("lost", range(len(TRANSACTIONS)), ids=TRANSACTIONS.__getitem__)
+async def test_whichever_answer_to_a_commit_is_lost_each_slot_is_opened_once(
+    desk: Desk, lost: int
+) -> None:
+    await policy(desk)
+    desk.clock.advance(timedelta(days=2))
+    losing = Losing(InTransactions(desk.engine), lost + 1)
+
+    with contextlib.suppress(CommitUnknown):
+        assert (await replace(worker(desk), do=losing).turn()).failed == {}
+    desk.clock.advance(LEASE)
+    await worker(desk).turn()
+
+    assert losing.left <= 0
+    assert await jobs(desk) == [(5, "done"), (6, "done")]
+    assert await days(desk) == [5, 6]
+
+
+@dataclass
+class Losing:
+    """Commits every transaction, and loses the answer to one of them."""
+
+    do: InTransactions
+    left: int
+
+    async def __call__(self, step: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        result = await self.do(step)
+        self.left -= 1
+        if self.left == 0:
+            raise CommitUnknown("the connection was lost during COMMIT")
+        return result
 
 
 async def test_two_schedulers_at_once_open_each_slot_once(desk: Desk) -> None:
