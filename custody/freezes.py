@@ -45,8 +45,6 @@ Scope: TypeAlias = freeze_model.Scope
 Freeze: TypeAlias = freeze_model.Freeze
 
 ENTITY: Final = "freeze"
-FREEZES_MAX: Final = 1_000
-"""Switches closed at once, at most; more than that is a global freeze."""
 PAGE_MAX: Final = 500
 REASON_LENGTH_MAX: Final = 500
 OPENERS: Final = 2
@@ -222,8 +220,11 @@ async def find_freeze(
 
 
 async def load_freezes(conn: AsyncConnection) -> tuple[Freeze, ...]:
-    """Return every freeze in force, for a door that many pass at once (`freeze_model.find_match`)."""
-    rows = await conn.execute(_in_force().order_by(freeze_table.c.closed_at).limit(FREEZES_MAX))
+    """Return every freeze in force, for a door that many pass at once (`freeze_model.find_match`).
+
+    All of them, however many: of one scope there is one at most, and one that is left out does not hold.
+    """
+    rows = await conn.execute(_in_force().order_by(freeze_table.c.closed_at))
     restored = await _find_restored(conn)
     found = tuple(_to_freeze(row) for row in rows)
     return found if restored is None else (restored, *found)

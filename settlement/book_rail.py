@@ -26,7 +26,7 @@ from custody.payout_coverage import count_spare
 from kernel.errors import BadInput
 from kernel.ids import derive_id
 from ledger.accounts import ensure_accounts
-from ledger.model import Transfer, chain, hold, post_hold, void_hold
+from ledger.model import BATCH_MAX, Transfer, chain, hold, post_hold, void_hold
 from ledger.posting import post, require_applied
 from ledger.queries import get_balances
 from registry.model import Operator
@@ -45,6 +45,8 @@ from settlement.value_against_value import Cover
 
 ASKED_MAX: Final = 100
 """Book settlements of one transaction: nobody else posts while they are settled."""
+SIDES_MAX: Final = BATCH_MAX // 2
+"""Sides of them together: a side has two accounts, and the ledger takes so many at once."""
 
 ACCEPTABLE = frozenset({InstructionState.PLANNED, InstructionState.RESCHEDULED})
 HELD = frozenset({InstructionState.RELEASED})
@@ -85,7 +87,7 @@ async def accept_book(
     moving = _moving(group, ACCEPTABLE, past=HELD | DONE, verb="accepted")
     sides = _sides(moving)
     if sides:
-        book = book_of([side.run for side in sides])
+        book = book_of(side.run for side in sides)
         await _require_allowed(conn, book, sides)
         await _require_given(conn, book, sides)
         steps = [
@@ -118,7 +120,7 @@ async def settle_book(
     moving = _moving(group, HELD, past=DONE, verb="settled")
     sides = _sides(moving)
     if sides:
-        book = book_of([side.run for side in sides])
+        book = book_of(side.run for side in sides)
         await _require_allowed(conn, book, sides)
         items = [side.item for side in sides]
         steps = [Step(item, InstructionState.FINAL, applied=item.amount) for item in items]
@@ -154,7 +156,7 @@ async def cancel_book(
         steps = [Step(item, InstructionState.FAILED) for item in items]
         await step_instructions(conn, steps, Why(who, reason, now))
         await _end_marks(conn, items, None, reason, who, now)
-        book = book_of([side.run for side in sides])
+        book = book_of(side.run for side in sides)
         require_applied(await post(conn, book, _chained(moving, _void), now=now))
     return _after(group, moving, InstructionState.FAILED)
 
@@ -254,6 +256,12 @@ async def _lock_book(
     for one, items in found.items():
         if not items:
             raise BadInput(f"run {one.run_id} has nothing of {one.party} to settle by book")
+    count = sum(map(len, found.values()))
+    if count > SIDES_MAX:
+        raise NotReleasable(
+            f"{len(asked)} book settlements have {count} sides, too many for one transaction",
+            remedy=f"Ask for {SIDES_MAX} sides at a time",
+        )
     who = await acting(conn, by, runs.values())
     return who, [[_Side(item, runs[item.run_id]) for item in items] for items in found.values()]
 

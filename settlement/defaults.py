@@ -70,7 +70,7 @@ async def require_not_defaulted(conn: AsyncConnection, book: int, *parties: str)
     Raises:
         Defaulted: says who, since when and why.
     """
-    for found in await fail_store.list_defaults(conn, book, parties=parties):
+    for found in await fail_store.list_in_force(conn, book, parties):
         raise Defaulted(
             f"{found.party} is in default since {found.declared_at:%Y-%m-%d}: {found.reason}",
             remedy="Two people lift it, or what is held is let go by decision",

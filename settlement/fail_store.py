@@ -225,21 +225,25 @@ async def find_default(
     return None if row is None else _default(row)
 
 
-async def list_defaults(
-    conn: AsyncConnection,
-    book: int,
-    *,
-    past: bool = False,
-    parties: Collection[str] | None = None,
-    limit: int = PAGE_MAX,
+async def list_in_force(
+    conn: AsyncConnection, book: int, parties: Collection[str] | None = None
 ) -> list[PartyDefault]:
-    """Return defaults, the newest first; with *past* those that were lifted too; None: of every party."""
+    """Return every default that is in force, one of a party at most; None: of all parties."""
+    t = party_default
+    query = select(t).where(t.c.book == book, t.c.state == DefaultState.DECLARED)
+    if parties is not None:
+        query = query.where(t.c.party == any_(literal(sorted(parties), ARRAY(Text))))
+    return [_default(row) for row in await conn.execute(query.order_by(t.c.declared_at, t.c.id))]
+
+
+async def list_defaults(
+    conn: AsyncConnection, book: int, *, past: bool = False, limit: int = PAGE_MAX
+) -> list[PartyDefault]:
+    """Return defaults, the newest first; with *past* those that were lifted too."""
     t = party_default
     query = select(t).where(t.c.book == book).order_by(t.c.declared_at.desc(), t.c.id)
     if not past:
         query = query.where(t.c.state == DefaultState.DECLARED)
-    if parties is not None:
-        query = query.where(t.c.party == any_(literal(sorted(parties), ARRAY(Text))))
     return [_default(row) for row in await conn.execute(query.limit(min(limit, PAGE_MAX)))]
 
 

@@ -23,8 +23,7 @@ from ledger.posting import post, require_applied
 from registry.model import Operator, Role
 from registry.people import require_operator
 from registry.queries import get_asset
-from settlement import cycle_store, release_store, store
-from settlement.defaults import list_defaults
+from settlement import cycle_store, fail_store, release_store, store
 from settlement.errors import NotCovered, NotReleasable
 from settlement.funding import list_places
 from settlement.liquidity_run import scope_of
@@ -86,7 +85,7 @@ async def hold_chosen(
     require_released(runs)
     if scope_of(runs) != plan.scope:
         raise NotReleasable(f"release plan {plan.id} is of another cycle")
-    stopped = {one.party for one in await list_defaults(conn, plan.book)}
+    stopped = {one.party for one in await fail_store.list_in_force(conn, plan.book)}
     sources = plan.sources()
     items = await release_store.lock_payments(
         *(conn, run_ids, OPEN),

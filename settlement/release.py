@@ -71,8 +71,8 @@ async def release_run(
     return found[0] if found else await store.get_run(conn, run_id)
 
 
-async def find_ripe_runs(conn: AsyncConnection, book: int) -> list[UUID]:
-    """Return the released runs for which `record_finality` has something to do."""
+async def find_ripe_runs(conn: AsyncConnection, book: int) -> dict[UUID, int]:
+    """Return the released runs for which `record_finality` has something to do, by id: their obligations."""
     sent = await release_store.list_sent(conn, book)
     payouts = await find_payouts(conn, {payout_id for _, payout_id in sent})
     over = {
@@ -80,7 +80,9 @@ async def find_ripe_runs(conn: AsyncConnection, book: int) -> list[UUID]:
         for run_id, payout_id in sent
         if payouts[payout_id].state in ENDED | {PayoutState.CONFIRMED}
     }
-    return sorted(over | set(await release_store.list_done_runs(conn, book)))
+    ripe = sorted(over | set(await release_store.list_done_runs(conn, book)))
+    sizes = await store.count_members(conn, ripe)
+    return {run_id: sizes.get(run_id, 0) for run_id in ripe}
 
 
 def releasable(instructions: Sequence[Instruction]) -> list[Instruction]:

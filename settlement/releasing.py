@@ -6,7 +6,7 @@ not hold up the others: the group that it is in moves nothing, and its halves ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -17,12 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from custody.freezes import require_open
 from custody.payout_model import Payout, PayoutRequest, PayoutState
 from custody.payouts import get_payout, request_payouts
-from kernel.errors import Refused
+from kernel.errors import BadInput, Refused
 from ledger.posting import post, require_applied
 from registry.model import Operator
 from risk.settlement_limits import judge_settlement
-from settlement import release_store, store
-from settlement.defaults import list_defaults
+from settlement import fail_store, release_store, store
 from settlement.errors import NotReleasable, NotYet
 from settlement.evidence import find_stale_matches
 from settlement.holding import acting, open_earmarks, voiding
@@ -222,7 +221,8 @@ async def find_grounds(
     received = [item for item in items if item.direction is Direction.RECEIVE]
     stale = {m.instruction_id: m.receipt_id for m in await find_stale_matches(conn, received)}
     gone = {(i.run_id, i.party): (i, stale[i.id]) for i in received if i.id in stale}
-    stopped = {one.party: one for one in await list_defaults(conn, book)}
+    parties = {item.party for item in payments}
+    stopped = {one.party: one for one in await fail_store.list_in_force(conn, book, parties)}
     found = {
         item.id: Grounds(None, (), f"{item.party} is in default: {stopped[item.party].reason}")
         if item.party in stopped
@@ -256,9 +256,16 @@ async def _borne(
     return borne
 
 
-def book_of(runs: Sequence[Run]) -> int:
-    """Return the book of runs that are released together: they are of one cycle."""
-    return runs[0].book
+def book_of(runs: Iterable[Run]) -> int:
+    """Return the book of runs that are released together.
+
+    Raises:
+        BadInput: they are of several books.
+    """
+    books = {run.book for run in runs}
+    if len(books) != 1:
+        raise BadInput(f"runs of {len(books)} books are not released together")
+    return books.pop()
 
 
 async def pay(

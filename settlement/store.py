@@ -299,10 +299,11 @@ async def discharged_deals(conn: AsyncConnection, deal_ids: Collection[UUID]) ->
     """Return those of the deals of which every obligation is discharged, by id."""
     rows = await conn.execute(
         select(obligation.c.deal_id)
-        .where(obligation.c.deal_id.in_(deal_ids))
+        .where(obligation.c.deal_id == any_(_IDS))
         .group_by(obligation.c.deal_id)
         .having(func.bool_and(obligation.c.state == ObligationState.DISCHARGED))
-        .order_by(obligation.c.deal_id)
+        .order_by(obligation.c.deal_id),
+        {_IDS.key: list(deal_ids)},
     )
     return list(rows.scalars())
 

@@ -285,9 +285,14 @@ class CycleRelease:
                     done.waits[one.key] = f"{party} or what covers clients is short: not chosen"
                 else:
                     planned.append(one)
-        accepted = await self._by_book(accept_book, planned, done)
-        settled = await self._by_book(settle_book, sorted(held.union(accepted)), done)
-        done.settled += [one.key for one in settled]
+        await self._settle_held(sorted(held), done)
+        for start in range(0, len(planned), ASKED_MAX):
+            # Whoever dies here leaves the coins of one group held, and not those of all.
+            group = planned[start : start + ASKED_MAX]
+            await self._settle_held(await self._by_book(accept_book, group, done), done)
+
+    async def _settle_held(self, asked: Sequence[BookSettlement], done: CycleReleased) -> None:
+        done.settled += [one.key for one in await self._by_book(settle_book, asked, done)]
 
     async def _by_book(
         self, verb: BookVerb, asked: Sequence[BookSettlement], done: CycleReleased

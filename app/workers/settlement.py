@@ -26,8 +26,10 @@ from settlement.returns import Recall, settle_recall, take_up_returns
 
 MATCHES_MAX: Final = 10_000
 """Receipts matched in one turn; the rest waits for the next one."""
-RUNS_MAX: Final = 100
-"""Runs closed in one transaction."""
+OBLIGATIONS_MAX: Final = 8_000
+"""Obligations discharged in one transaction, about: a run is closed whole."""
+RUN_WEIGHS: Final = OBLIGATIONS_MAX // 100
+"""What a run of few obligations counts for: a hundred of them are closed in one transaction."""
 RECALLS_MAX: Final = 100
 """Recalls dealt with in one turn."""
 
@@ -63,7 +65,12 @@ class SettlementWorker:
         returned = await transact(self.engine, self._take_up_returns)
         matched = await self._match()
         ripe = await transact(self.engine, self._ripe)
-        after, refused = await in_groups(ripe, self._record, size=RUNS_MAX)
+        after, refused = await in_groups(
+            list(ripe),
+            self._record,
+            size=OBLIGATIONS_MAX,
+            weigh=lambda run_id: max(ripe[run_id], RUN_WEIGHS),
+        )
         for run_id, no in refused.items():
             log.warning("a run is not closed", run=str(run_id), why=str(no))
         expired = await transact(self.engine, self._expire)
@@ -111,7 +118,7 @@ class SettlementWorker:
     async def _match_some(self, conn: AsyncConnection) -> list[Match]:
         return await match_receipts(conn, book=self.book, now=self.clock.now())
 
-    async def _ripe(self, conn: AsyncConnection) -> list[UUID]:
+    async def _ripe(self, conn: AsyncConnection) -> dict[UUID, int]:
         return await find_ripe_runs(conn, self.book)
 
     async def _record(self, run_ids: Sequence[UUID]) -> list[Run]:

@@ -53,6 +53,10 @@ VALUES (gen_random_uuid(), 'chain', 'evm', 'closed', 'dan', 'x', now())"""
 POLICY_WITH_A_SERVICE = """
 INSERT INTO custody.payout_policy (version, document, state, proposed_by, proposed_at, proposal_signature)
 VALUES (7, CAST(:document AS jsonb), 'proposed', 'ada', :now, 'x')"""
+A_THOUSAND_AND_ONE = """
+INSERT INTO custody.freeze (id, kind, name, state, closed_by, closed_reason, closed_at)
+SELECT gen_random_uuid(), 'client', 'client-' || n, 'closed', 'system:test', 'x', '2026-01-04T00:00:00Z'
+  FROM generate_series(0, 1000) n"""
 EVERYTHING = {"chain": "evm", "asset": "USDT", "wallet": "house-hot", "client": "acme"}
 OTHERS = {"chain": "evm2", "asset": "ETH", "wallet": "client-pool", "client": "birch"}
 
@@ -113,6 +117,14 @@ async def test_a_freeze_stops_nothing_else_unless_it_is_global(desk: Desk, scope
     assert (found_one, nameless) == (expected, expected)
     assert find_match([closed], **OTHERS) == expected
     assert find_match([closed]) == expected
+
+
+async def test_a_door_sees_every_freeze_however_many_there_are(desk: Desk) -> None:
+    """One that is left out does not hold; and whoever is last is the one that matters now."""
+    await desk.run(lambda conn: conn.execute(text(A_THOUSAND_AND_ONE)))
+    last = await desk.close(Scope(ScopeKind.CLIENT, "acme"))
+
+    assert find_match(await desk.run(load_freezes), **EVERYTHING) == last
 
 
 async def test_two_people_open_what_one_has_closed(desk: Desk) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.workers import cycle_release
 from custody.control_messages import ScopeKind
 from custody.errors import Frozen
 from custody.freeze_model import Scope
@@ -19,6 +20,7 @@ from ledger.model import transfer
 from ledger.posting import post, require_applied
 from ledger.queries import list_open_holds
 from registry.testing import ETH, USDT
+from settlement import book_rail
 from settlement.book_rail import ASKED_MAX, accept_book, cancel_book, settle_book
 from settlement.errors import NotCovered
 from settlement.model import Instruction, Run, RunState
@@ -310,6 +312,44 @@ async def test_a_group_has_an_end(desk: Desk) -> None:
 
     with pytest.raises(BadInput, match="Ask for 100 at a time"):
         await accepted(desk, run, *(f"party-{n}" for n in range(ASKED_MAX + 1)))
+
+
+async def test_a_group_of_too_many_sides_is_taken_in_smaller_ones(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await two_prefunded(desk)
+    monkeypatch.setattr(book_rail, "SIDES_MAX", 3)
+
+    assert "have 4 sides, too many" in await refusal(accepted(desk, run, "acme", "birch"))
+    done = await release_all(desk, run)
+
+    assert done.settled == [f"{run.id}/acme", f"{run.id}/birch"]
+
+
+async def test_whoever_dies_between_holding_and_settling_leaves_one_group_held(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await two_prefunded(desk)
+    monkeypatch.setattr(cycle_release, "ASKED_MAX", 1)
+    monkeypatch.setattr(cycle_release, "settle_book", dies)
+
+    with pytest.raises(Killed):
+        await release_all(desk, run)
+    held = await desk.holds()
+    monkeypatch.undo()
+    done = await release_all(desk, run)
+
+    assert set(held) == {"client:acme USDT", "payable:acme:netted ETH"}
+    assert done.settled == [f"{run.id}/acme", f"{run.id}/birch"]
+    assert await desk.holds() == {}
+
+
+class Killed(Exception):
+    """The process ended here."""
+
+
+async def dies(*_: object, **__: object) -> None:
+    raise Killed
 
 
 OF_ANOTHER = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from custody.freezes import list_freezes
 from kernel.errors import Refused
 from registry.errors import NotAuthorised, SamePerson
 from registry.testing import USDT, operator_keypair
+from settlement import fail_store
 from settlement.close_out import Claim, close_out, hash_document
 from settlement.defaults import (
     declare_default,
@@ -23,6 +24,7 @@ from settlement.defaults import (
 from settlement.errors import Defaulted
 from settlement.fail_model import PartyDefault
 from settlement.model import Direction
+from settlement.releasing import find_grounds
 from tests.settlement.desk import ACME_WALLET, BOOK, Desk
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -68,11 +70,13 @@ def test_a_set_is_one_sum_only_where_its_agreement_closes_out() -> None:
     assert hash_document(made.document()) == hash_document(again.document())
 
 
-async def declare(desk: Desk, *, by: str = "ada", second: str = "cleo") -> PartyDefault:
+async def declare(
+    desk: Desk, *, party: str = "acme", by: str = "ada", second: str = "cleo"
+) -> PartyDefault:
     return await desk.do(
         lambda conn: declare_default(
             conn,
-            "acme",
+            party,
             book=BOOK,
             by=desk.operators[by],
             sign=operator_keypair(by).sign,
@@ -113,6 +117,24 @@ async def test_nothing_is_released_to_a_party_in_default(desk: Desk) -> None:
     # Once; and it is there for those who look.
     assert (await declare(desk)).id == made.id
     assert [d.party for d in await desk.do(lambda conn: list_defaults(conn, BOOK))] == ["acme"]
+
+
+async def test_no_default_is_overlooked_because_others_are_newer(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What people are shown has pages; what a payment is held against has none."""
+    item = await owing(desk)
+    await declare(desk)
+    desk.clock.advance(timedelta(minutes=1))
+    await declare(desk, party="birch")
+    monkeypatch.setattr(fail_store, "PAGE_MAX", 1)
+
+    shown = await desk.do(lambda conn: list_defaults(conn, BOOK))
+    found = await desk.do(lambda conn: find_grounds(conn, [item], [item], BOOK, now=desk.now))
+
+    assert [one.party for one in shown] == ["birch"]
+    assert "acme is in default" in found[item.id].detail
+    assert found[item.id].cover is None
 
 
 async def test_two_people_lift_it(desk: Desk) -> None:
