@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -27,6 +28,7 @@ from settlement.model import Instruction, Run, RunState
 from settlement.queries import list_held_instructions
 from settlement.release import reschedule
 from settlement.release_model import BookSettlement
+from settlement.releasing import book_of
 from tests.settlement.desk import BOOK, Desk, refusal, release_all
 
 
@@ -312,6 +314,13 @@ async def test_a_group_has_an_end(desk: Desk) -> None:
 
     with pytest.raises(BadInput, match="Ask for 100 at a time"):
         await accepted(desk, run, *(f"party-{n}" for n in range(ASKED_MAX + 1)))
+
+
+async def test_runs_of_two_books_are_not_released_together(desk: Desk) -> None:
+    run = await prefunded(desk)
+
+    with pytest.raises(BadInput, match="runs of 2 books"):
+        book_of([run, replace(run, book=BOOK + 1)])
 
 
 async def test_a_group_of_too_many_sides_is_taken_in_smaller_ones(
