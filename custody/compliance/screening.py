@@ -62,12 +62,16 @@ async def screen_deposits(
 ) -> list[Case]:
     """Ask about confirmed deposits that nobody has answered for; return their cases.
 
-    At most `ASKED_AT_ONCE_MAX`, those that wait longest first.
+    Then about those that were asked about and have vanished since: whoever tried to pay in is looked at
+    all the same, and no case stays open for ever. At most `ASKED_AT_ONCE_MAX` of either, those that wait
+    longest first.
 
     Raises:
         OutsideUnavailable: no answer; everything waits.
     """
-    return await _screen(engine, screening, chain, store.list_deposits_to_ask, travel_rule, now)
+    waiting = await _screen(engine, screening, chain, store.list_deposits_to_ask, travel_rule, now)
+    gone = await _screen(engine, screening, chain, store.list_deposits_gone, NO_TRAVEL_RULE, now)
+    return waiting + gone
 
 
 async def screen_payouts(
@@ -80,10 +84,14 @@ async def screen_payouts(
 ) -> list[Case]:
     """Ask about payouts to others that have no nonce yet; return their cases.
 
+    Then about those that were asked about and have been withdrawn since, as `screen_deposits` does.
+
     Raises:
         OutsideUnavailable: no answer; everything waits.
     """
-    return await _screen(engine, screening, chain, store.list_payouts_to_ask, travel_rule, now)
+    waiting = await _screen(engine, screening, chain, store.list_payouts_to_ask, travel_rule, now)
+    gone = await _screen(engine, screening, chain, store.list_payouts_gone, NO_TRAVEL_RULE, now)
+    return waiting + gone
 
 
 async def _screen(

@@ -217,6 +217,36 @@ async def list_payouts_to_ask(conn: AsyncConnection, chain: str) -> list[Case]:
     return [_asked(row, Subject.PAYOUT, Direction.OUT) for row in await conn.execute(query)]
 
 
+async def list_deposits_gone(conn: AsyncConnection, chain: str) -> list[Case]:
+    """Return open cases of deposits that vanished, or need no answer any more, the longest waiting first."""
+    case = tables.compliance_case
+    may_count = select(deposit.c.id).where(
+        deposit.c.id == case.c.subject_id,
+        deposit.c.epoch == case.c.epoch,
+        deposit.c.state.in_(_MAY_COUNT),
+    )
+    return await _list_open(conn, chain, Subject.DEPOSIT, ~may_count.exists())
+
+
+async def list_payouts_gone(conn: AsyncConnection, chain: str) -> list[Case]:
+    """Return open cases of payouts that were withdrawn, the longest waiting first."""
+    return await _list_open(conn, chain, Subject.PAYOUT, ~_is_to_come(tables.compliance_case))
+
+
+async def _list_open(
+    conn: AsyncConnection, chain: str, subject: Subject, condition: ColumnElement[bool]
+) -> list[Case]:
+    case = tables.compliance_case
+    query = (
+        select(case)
+        .where(case.c.chain == chain, case.c.state == CaseState.OPEN, case.c.subject == subject)
+        .where(condition)
+        .order_by(case.c.answered_at.asc().nulls_first(), case.c.id)
+        .limit(ASKED_AT_ONCE_MAX)
+    )
+    return [_case(row) for row in await conn.execute(query)]
+
+
 async def list_cases_to_ask_again(
     conn: AsyncConnection,
     provider: str,
@@ -231,7 +261,12 @@ async def list_cases_to_ask_again(
         select(table)
         .where(table.c.state.in_([CaseState.CLEARED, CaseState.HELD, CaseState.RELEASED]))
         .where(or_(table.c.list_version != list_version, table.c.provider != provider))
-        .where(or_(table.c.subject == Subject.DEPOSIT, _is_payout_to_come(table)))
+        .where(
+            or_(
+                table.c.subject == Subject.DEPOSIT,
+                and_(table.c.subject == Subject.PAYOUT, _is_to_come(table)),
+            )
+        )
         .order_by(table.c.id)
         .limit(limit)
     )
@@ -476,11 +511,19 @@ _BEFORE_ALLOCATION: Final = (
 )
 
 
-def _is_payout_to_come(case: Any) -> ColumnElement[bool]:
+_MAY_COUNT: Final = (
+    *(DepositState.INCLUDED, DepositState.CONFIRMED, DepositState.UNATTRIBUTED),
+    *(DepositState.QUARANTINED, DepositState.DISMISSED),
+)
+"""Deposits that may still be let in, in the same block: what the travel rule asks for is waited for."""
+
+
+def _is_to_come(case: Any) -> ColumnElement[bool]:
+    """Of the case of a payout: that it has no nonce yet, and may get one."""
     to_come = select(payout.c.id).where(
         payout.c.id == case.c.subject_id, payout.c.state.in_(_BEFORE_ALLOCATION)
     )
-    return and_(case.c.subject == Subject.PAYOUT, to_come.exists())
+    return to_come.exists()
 
 
 def _one_of(column: ColumnElement[UUID], values: Collection[UUID]) -> ColumnElement[bool]:

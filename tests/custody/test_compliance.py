@@ -48,7 +48,7 @@ from custody.freeze_model import Scope, freeze_bytes, thaw_bytes
 from custody.freezes import close, derive_freeze_id, open_again
 from custody.model import AddressPurpose
 from custody.payout_model import Payout, PayoutRequest, PayoutState
-from custody.payouts import reject_payout, request_payout
+from custody.payouts import get_payout, reject_payout, request_payout
 from custody.testing import allow, set_policy
 from kernel.db import constraint_name
 from kernel.errors import BadInput, OutsideUnavailable, Refused
@@ -173,6 +173,50 @@ async def test_a_deposit_mined_again_is_screened_again(house: House) -> None:
     await house.catch_up()
 
     assert await house.states() == ["held"]
+
+
+@pytest.mark.parametrize("is_mined_again", [False, True], ids=["gone", "mined again"])
+@pytest.mark.parametrize("verdict", [Verdict.CLEAR, Verdict.HIT])
+async def test_a_deposit_that_vanished_before_it_was_answered_for_leaves_no_case_open(
+    house: House, verdict: Verdict, *, is_mined_again: bool
+) -> None:
+    """Nobody records for the travel rule what is gone: an answer is all that is waited for."""
+    house.screening = provider = Provider()
+    house.travel_rule = TravelRule(1, {"ETH": ETHER})
+    paid = house.pay(house.acme, ETHER)
+    house.mine(paid, empty_after=2)
+    await house.catch_up()
+    (deposit,) = await house.deposits()
+    first = await house.case(deposit.id)
+    house.gateway.reorg(3, [[], [], [paid] if is_mined_again else [], []])
+    await house.catch_up()
+    assert (await house.case(deposit.id)).state is CaseState.OPEN
+
+    provider.verdict = verdict
+    await house.advance()
+
+    now = await house.case(first.id)
+    assert now.state is (CaseState.CLEARED if verdict is Verdict.CLEAR else CaseState.HELD)
+    left = await house.do(lambda conn: list_cases(conn, states=[CaseState.OPEN]))
+    assert left == []
+    if verdict is Verdict.HIT:
+        assert (await house.release(first.id)).state is CaseState.RELEASED
+    assert await house.states() == (["included"] if is_mined_again else ["orphaned"])
+
+
+async def test_what_may_still_be_let_in_waits_for_its_travel_rule_record(house: House) -> None:
+    """Quarantined, it is not asked about as what is gone: people may adopt it in the same block."""
+    house.screening = Provider(Verdict.CLEAR)
+    house.travel_rule = TravelRule(1, {"ETH": ETHER})
+    deposit = await paid_in(house)
+    await house.do(lambda conn: conn.execute(text(QUARANTINED)))
+
+    await house.advance()
+
+    assert (await house.case(deposit.id)).state is CaseState.OPEN
+
+
+QUARANTINED = "UPDATE custody.deposit SET state = 'quarantined'"
 
 
 # People.
@@ -440,6 +484,26 @@ async def test_a_payout_waits_until_it_is_screened(house: House) -> None:
     assert await waits(house, payout) == ""
     await place(house)
     assert "7 Js 12/26" in await waits(house, payout)
+
+
+async def test_a_payout_that_was_withdrawn_before_it_was_answered_for_leaves_no_case_open(
+    house: House,
+) -> None:
+    await ready_to_pay(house)
+    await paid_in(house)
+    payout = await asked_for(house)
+    await screen_payouts(house.engine, Provider(), "evm", now=house.now)
+    ben = await house.do(lambda conn: get_operator(conn, "ben"))
+    await house.do(
+        lambda conn: reject_payout(
+            conn, payout.id, by=ben, reason="not now", book=BOOK, now=house.now
+        )
+    )
+
+    await screen_payouts(house.engine, AddressList(1), "evm", now=house.now)
+
+    assert (await house.case(payout.id)).state is CaseState.CLEARED
+    assert (await house.do(lambda conn: get_payout(conn, payout.id))).state is PayoutState.REJECTED
 
 
 async def test_a_payout_to_a_listed_address_goes_only_when_two_let_it(house: House) -> None:
