@@ -3,15 +3,17 @@
 There are two proposals. The optimum in parts leaves few payments in part; rounded to the nearest it is
 nearly payable, whatever time there is. Branch and bound improves on it as long as it may.
 
-To a solver in floats amounts are told in quanta of each asset: debits rounded up, credits and rooms
-down, so that what it may choose can be paid to the last unit. Every proposal is checked in integers
-all the same, mended where it fails, and filled up where there is room left.
+To a solver in floats amounts are told in quanta of each asset. Where these are more than a unit it is asked
+twice, for half of the time each. First debits are rounded down, credits and rooms up: nothing payable is ruled
+out, not even what takes the last unit there is, so that its bound holds. Then the other way, so that what it
+may choose can be paid. Every proposal is checked in integers, mended where it fails, and filled up where there
+is room left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from settlement.netting.model import Account, ChoiceProblem, ChoiceSolver, Payment, Solvers
@@ -73,7 +75,14 @@ def _proposals(
     if solvers.choice is not None:
         if not exact:
             yield _ask_relaxed(payments, rooms, solvers.choice, time_limit_s)
-        yield _ask(payments, rooms, solvers.choice, time_limit_s)
+        if any(quantum > 1 for quantum in _quanta(payments).values()):
+            time_limit_s /= 2
+            yield _ask(payments, rooms, solvers.choice, time_limit_s, favour=True)
+            rough = _ask(payments, rooms, solvers.choice, time_limit_s, favour=False)
+            # What is payable may be ruled out here: what the solver says bounds only itself.
+            yield replace(rough, bound=_worth(payments))
+        else:
+            yield _ask(payments, rooms, solvers.choice, time_limit_s, favour=True)
 
 
 def _ask(
@@ -81,14 +90,14 @@ def _ask(
     rooms: Mapping[Account, int | None],
     solver: ChoiceSolver,
     time_limit_s: float,
+    *,
+    favour: bool,
 ) -> Proposal:
-    """Ask for whole payments; where quanta round, what the solver says bounds only itself."""
-    quanta, weight = _quanta(payments), _quantum(_worth(payments))
-    problem = _problem(payments, rooms, quanta, weight, favour=False)
+    """Ask for whole payments; with *favour* nothing payable is ruled out, and the bound holds."""
+    weight = _quantum(_worth(payments))
+    problem = _problem(payments, rooms, _quanta(payments), weight, favour=favour)
     found = solver(problem, time_limit_s=time_limit_s)
-    rough = any(quantum > 1 for quantum in quanta.values())
-    bound = _worth(payments) if rough else found.bound * weight
-    return Proposal([payments[n] for n in found.chosen or ()], bound, solver.name)
+    return Proposal([payments[n] for n in found.chosen or ()], found.bound * weight, solver.name)
 
 
 def _ask_relaxed(

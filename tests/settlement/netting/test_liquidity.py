@@ -95,6 +95,26 @@ def test_the_optimum_equals_brute_force(seed: int) -> None:
         assert verify_choice(wanted, funds, limits, found) == ()
 
 
+@pytest.mark.parametrize("unit", [WEI, 1], ids=["whole ether", "any wei"])
+@pytest.mark.parametrize("seed", range(0, 60, 20))
+def test_what_takes_the_last_wei_there_is_is_found(seed: int, unit: int) -> None:
+    """Some of the payments come to the very sum that the wallet has: rounding must not rule them out."""
+    for number in range(seed, seed + 20):
+        rng = Random(number)
+        amounts = [unit * rng.randint(1, 100 * WEI // unit) for _ in range(3 + number % 5)]
+        some = rng.sample(amounts, rng.randint(1, len(amounts) - 1))
+        wanted = payments(*(("A", f"p{n}", amount) for n, amount in enumerate(amounts)))
+        funds = usd(A=sum(some))
+
+        found = choose(
+            wanted, funds, {}, method=Method.OPTIMAL, time_limit_s=LIMIT_S, solvers=INSTALLED
+        )
+
+        assert found.value == best_value(wanted, funds, {}) == sum(some), number
+        assert found.bound == found.value
+        assert verify_choice(wanted, funds, {}, found) == ()
+
+
 @pytest.mark.parametrize("amount_max", [9, 1_000 * WEI])
 @pytest.mark.parametrize("seed", range(0, 60, 20))
 def test_the_optimum_of_any_size_is_payable_never_less_than_fifo_and_below_its_bound(
