@@ -104,15 +104,19 @@ async def test_a_clock_that_goes_back_makes_no_slot_twice(engine: AsyncEngine) -
     assert await transact(engine, lambda c: sweep(c, daily(), now=at(6, 9))) == 0
 
 
-async def test_a_due_job_is_done_once_and_in_order(engine: AsyncEngine) -> None:
-    clock = ManualClock(at(7, 9))
+async def two_to_do(engine: AsyncEngine, clock: ManualClock) -> tuple[JobWorker, list[datetime]]:
+    """A worker that has two slots to do, and which it has done."""
     done: list[datetime] = []
 
     async def close(job: Job) -> None:
         done.append(job.scheduled_for)
 
     await transact(engine, lambda c: sweep(c, daily(), now=clock.now()))
-    worker = JobWorker(engine=engine, clock=clock, handlers={"close": close})
+    return JobWorker(engine=engine, clock=clock, handlers={"close": close}), done
+
+
+async def test_a_due_job_is_done_once_and_in_order(engine: AsyncEngine) -> None:
+    worker, done = await two_to_do(engine, ManualClock(at(7, 9)))
 
     await worker.turn()
     await worker.turn()
@@ -125,13 +129,7 @@ async def test_a_job_whose_answer_is_lost_is_done_once_and_has_not_failed(
 ) -> None:
     """Its end is committed, and whoever did it is not told: it neither fails nor is done again."""
     clock = ManualClock(at(7, 9))
-    done: list[datetime] = []
-
-    async def close(job: Job) -> None:
-        done.append(job.scheduled_for)
-
-    await transact(engine, lambda c: sweep(c, daily(), now=clock.now()))
-    worker = JobWorker(engine=engine, clock=clock, handlers={"close": close})
+    worker, done = await two_to_do(engine, clock)
     claim_and_end = 2 * 2
     fate = Fate(mode="cut", left=claim_and_end, armed=True)
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.local.databases import Database, Server
 from chain.follow import READ_AGAIN_MAX, follow
 from chain.model import ChainStep
 from custody.addresses import WatchListReader, list_descriptors, watch_list
@@ -36,7 +33,7 @@ from registry.testing import change
 from settlement.matching.sources import list_waiting, lock_waiting
 from tests.custody.bitcoin.coin_house import COIN, CoinHouse
 from tests.custody.house import BOOK, ETHER, FAKE_TOKEN, STRANGER, House
-from tests.custody.restore.address_world import WATCHED, WHY, SetBack, set_back_house
+from tests.custody.restore.address_world import WATCHED, WHY, SetBack
 from tests.custody.waits import waits_for_a_lock
 
 DEPOSIT, SETTLEMENT = AddressPurpose.DEPOSIT, AddressPurpose.SETTLEMENT
@@ -59,22 +56,6 @@ MANY_BLOCKS = """
     UPDATE chain.following f SET reread = moved.height FROM moved WHERE f.chain = moved.chain
 """
 """Blocks upon the newest one, all of which were read a second time."""
-
-
-@pytest.fixture
-async def lost(
-    database_server: Server, database: Database, tmp_path: Path
-) -> AsyncIterator[SetBack[House]]:
-    async with set_back_house(database_server, database, tmp_path, House) as made:
-        yield made
-
-
-@pytest.fixture
-async def lost_coins(
-    database_server: Server, database: Database, tmp_path: Path
-) -> AsyncIterator[SetBack[CoinHouse]]:
-    async with set_back_house(database_server, database, tmp_path, CoinHouse) as made:
-        yield made
 
 
 async def given(house: House, party: str = "acme", reference: str = "") -> str:

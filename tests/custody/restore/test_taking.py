@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.local.databases import Database, Server
 from custody.addresses import watch_list
 from custody.model import AddressPurpose
 from custody.restore import skipping, store, taking
@@ -17,15 +13,7 @@ from kernel.errors import CommitUnknown
 from kernel.ids import derive_id
 from tests.custody.fate import Fate
 from tests.custody.house import House
-from tests.custody.restore.address_world import WATCHED, SetBack, set_back_house
-
-
-@pytest.fixture
-async def lost(
-    database_server: Server, database: Database, tmp_path: Path
-) -> AsyncIterator[SetBack[House]]:
-    async with set_back_house(database_server, database, tmp_path, House) as made:
-        yield made
+from tests.custody.restore.address_world import WATCHED, SetBack
 
 
 async def nothing(_conn: AsyncConnection) -> None:
