@@ -76,9 +76,9 @@ def _proposals(
         if not exact:
             yield _ask_relaxed(payments, rooms, solvers.choice, time_limit_s)
         if any(quantum > 1 for quantum in _quanta(payments).values()):
-            time_limit_s /= 2
-            yield _ask(payments, rooms, solvers.choice, time_limit_s, favour=True)
-            rough = _ask(payments, rooms, solvers.choice, time_limit_s, favour=False)
+            half_s = time_limit_s * 0.5
+            yield _ask(payments, rooms, solvers.choice, half_s, favour=True)
+            rough = _ask(payments, rooms, solvers.choice, half_s, favour=False)
             # What is payable may be ruled out here: what the solver says bounds only itself.
             yield replace(rough, bound=_worth(payments))
         else:
