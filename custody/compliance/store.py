@@ -230,7 +230,9 @@ async def list_deposits_gone(conn: AsyncConnection, chain: str) -> list[Case]:
 
 async def list_payouts_gone(conn: AsyncConnection, chain: str) -> list[Case]:
     """Return open cases of payouts that were withdrawn, the longest waiting first."""
-    return await _list_open(conn, chain, Subject.PAYOUT, ~_is_to_come(tables.compliance_case))
+    return await _list_open(
+        conn, chain, Subject.PAYOUT, ~_is_payout_to_come(tables.compliance_case)
+    )
 
 
 async def _list_open(
@@ -261,12 +263,7 @@ async def list_cases_to_ask_again(
         select(table)
         .where(table.c.state.in_([CaseState.CLEARED, CaseState.HELD, CaseState.RELEASED]))
         .where(or_(table.c.list_version != list_version, table.c.provider != provider))
-        .where(
-            or_(
-                table.c.subject == Subject.DEPOSIT,
-                and_(table.c.subject == Subject.PAYOUT, _is_to_come(table)),
-            )
-        )
+        .where(or_(table.c.subject == Subject.DEPOSIT, _is_payout_to_come(table)))
         .order_by(table.c.id)
         .limit(limit)
     )
@@ -518,12 +515,11 @@ _MAY_COUNT: Final = (
 """Deposits that may still be let in, in the same block: what the travel rule asks for is waited for."""
 
 
-def _is_to_come(case: Any) -> ColumnElement[bool]:
-    """Of the case of a payout: that it has no nonce yet, and may get one."""
+def _is_payout_to_come(case: Any) -> ColumnElement[bool]:
     to_come = select(payout.c.id).where(
         payout.c.id == case.c.subject_id, payout.c.state.in_(_BEFORE_ALLOCATION)
     )
-    return to_come.exists()
+    return and_(case.c.subject == Subject.PAYOUT, to_come.exists())
 
 
 def _one_of(column: ColumnElement[UUID], values: Collection[UUID]) -> ColumnElement[bool]:

@@ -12,11 +12,11 @@ is room left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from settlement.netting.model import Account, ChoiceProblem, ChoiceSolver, Payment, Solvers
+from settlement.netting.model import Account, ChoiceProblem, Found, Payment, Solvers
 from settlement.netting.parts import choose_parts, whole_only
 
 QUANTA_MAX: Final = 2**40
@@ -73,44 +73,32 @@ def _proposals(
         nearest = [p for p in payments if 2 * parts.get(p.id, 0) > p.value]
         yield Proposal(nearest, sum(parts.values()), solvers.flow.name)
     if solvers.choice is not None:
+        ask, relax, name = solvers.choice, solvers.choice.relax, solvers.choice.name
+        rough = any(quantum > 1 for quantum in _quanta(payments).values())
+        each_s = time_limit_s * 0.5 if rough else time_limit_s
         if not exact:
-            yield _ask_relaxed(payments, rooms, solvers.choice, time_limit_s)
-        if any(quantum > 1 for quantum in _quanta(payments).values()):
-            half_s = time_limit_s * 0.5
-            yield _ask(payments, rooms, solvers.choice, half_s, favour=True)
-            rough = _ask(payments, rooms, solvers.choice, half_s, favour=False)
+            yield _ask(payments, rooms, relax, name, time_limit_s, favour=True)
+        yield _ask(payments, rooms, ask, name, each_s, favour=True)
+        if rough:
+            found = _ask(payments, rooms, ask, name, each_s, favour=False)
             # What is payable may be ruled out here: what the solver says bounds only itself.
-            yield replace(rough, bound=_worth(payments))
-        else:
-            yield _ask(payments, rooms, solvers.choice, time_limit_s, favour=True)
+            yield replace(found, bound=_worth(payments))
 
 
 def _ask(
     payments: Sequence[Payment],
     rooms: Mapping[Account, int | None],
-    solver: ChoiceSolver,
+    solve: Callable[..., Found],
+    name: str,
     time_limit_s: float,
     *,
     favour: bool,
 ) -> Proposal:
-    """Ask for whole payments; with *favour* nothing payable is ruled out, and the bound holds."""
+    """Ask for whole payments, or for the relaxation; with *favour* nothing payable is ruled out, and the bound holds."""
     weight = _quantum(_worth(payments))
     problem = _problem(payments, rooms, _quanta(payments), weight, favour=favour)
-    found = solver(problem, time_limit_s=time_limit_s)
-    return Proposal([payments[n] for n in found.chosen or ()], found.bound * weight, solver.name)
-
-
-def _ask_relaxed(
-    payments: Sequence[Payment],
-    rooms: Mapping[Account, int | None],
-    solver: ChoiceSolver,
-    time_limit_s: float,
-) -> Proposal:
-    """Ask for the relaxation, rounded so that nothing payable is ruled out: its bound holds."""
-    weight = _quantum(_worth(payments))
-    problem = _problem(payments, rooms, _quanta(payments), weight, favour=True)
-    found = solver.relax(problem, time_limit_s=time_limit_s)
-    return Proposal([payments[n] for n in found.chosen or ()], found.bound * weight, solver.name)
+    found = solve(problem, time_limit_s=time_limit_s)
+    return Proposal([payments[n] for n in found.chosen or ()], found.bound * weight, name)
 
 
 def _payable(
